@@ -1,0 +1,1 @@
+"""Models that hold true in production."""

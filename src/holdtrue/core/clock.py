@@ -1,0 +1,62 @@
+"""Time is injected: nothing else in the house asks what time it is."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tell the time: of day, and for measuring durations."""
+
+    def now(self) -> datetime:
+        """Return the present moment, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds from an arbitrary start that never go back."""
+        ...
+
+
+class SystemClock:
+    """Tell the machine's own time."""
+
+    def now(self) -> datetime:
+        """Return the present moment, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return the machine's monotonic seconds."""
+        return time.monotonic()
+
+
+class SimulatedClock:
+    """Tell a time that stands still until it is moved."""
+
+    def __init__(self, start: datetime) -> None:
+        self._now = start.astimezone(UTC)
+
+    def now(self) -> datetime:
+        """Return the simulated moment, aware, in UTC."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return the simulated seconds since the epoch."""
+        return self._now.timestamp()
+
+    def set(self, moment: datetime) -> None:
+        """Move to `moment`, which may lie in the past (tests of clock jumps need that)."""
+        self._now = moment.astimezone(UTC)
+
+    def advance(self, seconds: float) -> None:
+        """Move forward by `seconds`."""
+        self._now += timedelta(seconds=seconds)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return whole microseconds since the epoch, the form in which records keep time."""
+    return round(moment.timestamp() * 1_000_000)
+
+
+def from_microseconds(value: int) -> datetime:
+    """Return the aware UTC moment of a count of microseconds since the epoch."""
+    return datetime.fromtimestamp(value / 1_000_000, UTC)

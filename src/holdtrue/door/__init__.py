@@ -1,0 +1,5 @@
+"""The door: how a room declares its routes, and the call a handler gets."""
+
+from holdtrue.door.routes import Call, Route, Routes
+
+__all__ = ["Call", "Route", "Routes"]
