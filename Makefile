@@ -1,0 +1,59 @@
+# The developer interface: make demo, test, lint, bench, up. Each builds .venv by itself.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYTHONDONTWRITEBYTECODE =
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint bench up lock clean
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 && $(PYTHON) -m venv .venv || python3 -m venv .venv
+
+.venv/.demo: requirements/demo.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what the demo needs into .venv …"
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/demo.txt
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.test: requirements/test.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what the tests need into .venv …"
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/test.txt
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@ .venv/.demo
+
+.venv/.browser:
+	@command -v chromium >/dev/null 2>&1 || { echo "Installing chromium …"; \
+	  S=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$S apt-get update -qq && $$S apt-get install -y -qq chromium >/dev/null; }
+	@mkdir -p .venv && touch $@
+
+demo: .venv/.demo ## watch a year of a model in production
+	@$(BIN)/holdtrue demo
+
+up: .venv/.demo ## serve what the demo left
+	@$(BIN)/holdtrue up --home .demo/home --file examples/flights/flights.py
+
+lint: .venv/.test ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/basedpyright
+
+test: .venv/.test .venv/.browser lint ## everything CI holds
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
+
+test-long: .venv/.test .venv/.browser ## the slow crash and soak suites too
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: .venv/.test ## measure (TOPIC=name for one)
+	$(BIN)/python -m bench $(TOPIC)
+
+lock: .venv/.test ## resolve the lock files anew
+	@bash requirements/lock.sh
+
+clean: ## remove the demo's state (keeps .venv)
+	rm -rf .demo

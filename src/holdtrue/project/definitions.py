@@ -1,0 +1,274 @@
+"""What a user writes: one `Project`, and decorators that say what belongs to it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.ids import check_name
+from holdtrue.data import Contract, DatasetSpec
+from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
+from holdtrue.features import Latest, OnDemand, Trailing
+from holdtrue.governance import Policy, Rule
+from holdtrue.monitoring import MonitorSpec
+from holdtrue.project.model import ModelSpec, ProjectSpec
+
+View = Latest | Trailing
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Hold a dataset's definition: what it must look like, and the function that reads one window."""
+
+    spec: DatasetSpec
+    read: Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Hold the rows of a dataset from which feature views are made."""
+
+    name: str
+    dataset: Dataset
+    select: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Hold what a training function gets.
+
+    `X` is float32 [n, k] in the order of `feature_names`; `y` is int64 [n] of 0 and 1; `rows` has the
+    same n rows in the same order, with every column of the dataset.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    feature_names: tuple[str, ...]
+    rows: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Hold a model's definition: its label, features and parameters, and the function that fits it."""
+
+    name: str
+    dataset: Dataset
+    label: str
+    outcome: str
+    time: str
+    features: tuple[View | OnDemand, ...]
+    params: Mapping[str, Any]
+    fit: Callable[[Training, Mapping[str, Any]], Any]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Return the features that are looked up, in their order."""
+        return tuple(each for each in self.features if isinstance(each, Latest | Trailing))
+
+    @property
+    def expressions(self) -> tuple[OnDemand, ...]:
+        """Return the features that are computed from the request, in their order."""
+        return tuple(each for each in self.features if not isinstance(each, Latest | Trailing))
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """Say how a model is judged: metric, slices, and how many days at the end are held out."""
+
+    model: str
+    metric: str = "roc_auc"
+    slices: tuple[str, ...] = ()
+    holdout_days: int = 14
+    baseline: str = "majority"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Hold what a service needs besides its policy: which request inputs it takes."""
+
+    spec: ServiceSpec
+    model: Model
+    inputs: tuple[tuple[str, str], ...]
+    contract: Contract
+
+
+@dataclass(slots=True)
+class Project:
+    """Collect the definitions of one project; the file that holds it reads like its specification."""
+
+    name: str
+    owner: str
+    risk: str = "minimal"
+    datasets: dict[str, Dataset] = field(default_factory=dict[str, Dataset])
+    sources: dict[str, Source] = field(default_factory=dict[str, Source])
+    models: dict[str, Model] = field(default_factory=dict[str, Model])
+    evaluations: dict[str, EvaluationPlan] = field(default_factory=dict[str, EvaluationPlan])
+    services: dict[str, Serving] = field(default_factory=dict[str, Serving])
+    policies: dict[str, Policy] = field(default_factory=dict[str, Policy])
+    monitors: list[MonitorSpec] = field(default_factory=list[MonitorSpec])
+    retrains: list[RetrainSpec] = field(default_factory=list[RetrainSpec])
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "project name")
+        if self.risk not in ("minimal", "limited", "high"):
+            raise ConfigurationError(
+                f"A project cannot have the risk “{self.risk}”.",
+                why="The classes of risk are minimal, limited and high.",
+                mend="Choose one of the three.",
+            )
+
+    def dataset(
+        self, *, key: str, time: str, contract: Contract, window: str = "month"
+    ) -> Callable[[Callable[[str], Any]], Dataset]:
+        """Declare a dataset; the function gets a window's name, such as “2013-04”, and returns its rows."""
+
+        def declare(read: Callable[[str], Any]) -> Dataset:
+            name = self._fresh(self.datasets, read.__name__, "dataset")
+            spec = DatasetSpec(name=name, key=key, time=time, contract=contract, window=window)
+            self.datasets[name] = Dataset(spec, read)
+            return self.datasets[name]
+
+        return declare
+
+    def source(self, of: Dataset) -> Callable[[Callable[[Any], Any]], Source]:
+        """Declare rows for feature views; the function gets a DuckDB relation and returns another."""
+
+        def declare(select: Callable[[Any], Any]) -> Source:
+            name = self._fresh(self.sources, select.__name__, "source")
+            self.sources[name] = Source(name, of, select)
+            return self.sources[name]
+
+        return declare
+
+    def model(
+        self,
+        *,
+        dataset: Dataset,
+        label: str,
+        outcome: str,
+        time: str,
+        features: Sequence[View | OnDemand],
+        params: Mapping[str, Any] | None = None,
+    ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
+        """Declare a model of the probability that the SQL expression `outcome` is true.
+
+        Rows whose outcome is NULL have no label and are not trained on. `time` is the moment at which
+        a prediction is made: no feature may know more than was known then. The function returns a
+        fitted scikit-learn classifier.
+        """
+
+        def declare(fit: Callable[[Training, Mapping[str, Any]], Any]) -> Model:
+            name = self._fresh(self.models, fit.__name__, "model")
+            for view in (each for each in features if isinstance(each, Latest | Trailing)):
+                if view.source not in self.sources:
+                    raise ConfigurationError(
+                        f"The feature view “{view.name}” reads the source “{view.source}”, which is not declared.",
+                        why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
+                        mend="Declare it with @project.source above the model.",
+                    )
+            self.models[name] = Model(
+                name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit
+            )
+            return self.models[name]
+
+        return declare
+
+    def evaluation(
+        self,
+        model: Model,
+        *,
+        metric: str = "roc_auc",
+        slices: Sequence[str] = (),
+        holdout_days: int = 14,
+        baseline: str = "majority",
+    ) -> None:
+        """Declare how `model` is judged: on the last days of its data, which it is not trained on."""
+        self.evaluations[model.name] = EvaluationPlan(
+            model.name, metric, tuple(slices), holdout_days, baseline
+        )
+
+    def gate(self, environment: str, *, require: Mapping[str, str], approvals: int = 1) -> None:
+        """Declare what a release must show before it may enter `environment`: named rules in CEL."""
+        rules = tuple(Rule(name=name, expression=text) for name, text in require.items())
+        self.policies[environment] = Policy(environment=environment, rules=rules, approvals=approvals)
+
+    def service(
+        self,
+        model: Model,
+        *,
+        key: str,
+        entity: str,
+        inputs: Mapping[str, str],
+        rollout: Canary,
+        fallback: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Declare a service that answers with `model`: its request inputs and how a release is rolled out."""
+        known = {column.name: column for column in model.dataset.spec.contract.columns}
+        unknown = sorted(set(inputs) - set(known))
+        if unknown:
+            raise ConfigurationError(
+                f"The service of “{model.name}” takes “{unknown[0]}”, which its dataset does not have.",
+                why=f"Columns of {model.dataset.spec.name}: {', '.join(known)}.",
+                mend="Use one of these names.",
+            )
+        contract = Contract(columns=tuple(known[each] for each in inputs))
+        spec = ServiceSpec(
+            name=name or model.name,
+            model=model.name,
+            key=key,
+            entity=entity,
+            prediction_time=model.time,
+            rollout=rollout,
+            fallback=fallback,
+        )
+        self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract)
+
+    def monitor(self, service: str | Model, **settings: Any) -> None:
+        """Declare a monitor on a service; `alarms_per_quarter` is how often it may cry wolf."""
+        name = service if isinstance(service, str) else service.name
+        metric = settings.get("metric", "roc_auc")
+        self.monitors.append(MonitorSpec(name=f"{name}-{metric}", service=name, **settings))
+
+    def retrain(self, model: Model, **settings: Any) -> None:
+        """Declare when a challenger is trained, and how many a year may cost."""
+        self.retrains.append(RetrainSpec(model=model.name, service=model.name, **settings))
+
+    def spec(self) -> ProjectSpec:
+        """Return the definitions as data: what `plan` compares and `apply` sends."""
+        return ProjectSpec(
+            name=self.name,
+            owner=self.owner,
+            risk=self.risk,
+            datasets=tuple(each.spec for each in self.datasets.values()),
+            models=tuple(
+                ModelSpec(
+                    name=each.name,
+                    dataset=each.dataset.spec.name,
+                    label=each.label,
+                    outcome=each.outcome,
+                    features=tuple(
+                        feature.name if isinstance(feature, Latest | Trailing) else feature.feature
+                        for feature in each.features
+                    ),
+                    params=dict(each.params),
+                )
+                for each in self.models.values()
+            ),
+            policies=tuple(self.policies.values()),
+            services=tuple(each.spec for each in self.services.values()),
+            monitors=tuple(self.monitors),
+            retrains=tuple(self.retrains),
+        )
+
+    def _fresh(self, names: Mapping[str, Any], name: str, what: str) -> str:
+        if check_name(name, what) in names:
+            raise ConfigurationError(
+                f"The {what} “{name}” is declared twice.",
+                why="A name stands for one definition.",
+                mend="Rename one of the two functions.",
+            )
+        return name

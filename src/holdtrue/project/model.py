@@ -1,0 +1,47 @@
+"""A project's definitions as plain data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from holdtrue.data import DatasetSpec
+from holdtrue.delivery import RetrainSpec, ServiceSpec
+from holdtrue.governance import Policy
+from holdtrue.monitoring import MonitorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Describe a model: what it predicts, from which features, with which parameters."""
+
+    name: str
+    dataset: str
+    label: str
+    outcome: str
+    features: tuple[str, ...]
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSpec:
+    """Hold everything a project declares; applying it twice changes nothing the second time."""
+
+    name: str
+    owner: str
+    risk: str
+    datasets: tuple[DatasetSpec, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    services: tuple[ServiceSpec, ...] = ()
+    monitors: tuple[MonitorSpec, ...] = ()
+    retrains: tuple[RetrainSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """Name one difference between what a project declares and what is applied."""
+
+    kind: str
+    name: str
+    action: str
+    before: Any
+    after: Any

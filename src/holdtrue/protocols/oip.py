@@ -1,0 +1,278 @@
+"""The Open Inference Protocol, version 2, JSON form: requests in, responses out, endpoints.
+
+Everything a request says about itself must be true: shapes, datatypes, names. What is not in the
+protocol is refused, so that a mistake never turns into an answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from holdtrue._version import __version__
+from holdtrue.core.access import Permission
+from holdtrue.core.errors import HoldtrueError, InvalidInput, TooLarge
+from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Plan, Reply, Request
+
+MAX_ROWS: Final = 10_000
+_TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
+_TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
+_OUTPUT: Final = frozenset({"name", "parameters"})
+_ID_LIMIT: Final = 256
+_FLOAT32_LIMIT: Final = 3.4028235677973366e38  # beyond it, rounding to float32 gives infinity
+_BINARY: Final = b"inference-header-content-length"
+_NONE: Final = type(None)
+_KINDS: Final[Mapping[str, frozenset[type]]] = {
+    name: frozenset(
+        {bool} if name == "BOOL" else {str} if name == "BYTES" else {int, float} if name[:2] == "FP" else {int}
+    )
+    for name in DATATYPES
+}
+
+
+class BadRequest(InvalidInput):
+    """A request is not what the Open Inference Protocol, or the service, asks for."""
+
+    code = "bad_inference_request"
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """Hold a parsed request: its id, and one list of `rows` values per input."""
+
+    id: str | None
+    columns: dict[str, list[Any]]
+    rows: int
+
+
+def parse_infer(body: bytes, bundle: Bundle) -> InferRequest:
+    """Parse the JSON of an inference request for the inputs of `bundle`; raise BadRequest or TooLarge.
+
+    Null stands for a missing value; whether one may be missing is the contract's decision.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON: {error}") from None
+    if type(data) is not dict:
+        raise BadRequest("The body is not a JSON object.")
+    if not data.keys() <= _TOP:
+        raise BadRequest(f"Unknown field {_first(data.keys() - _TOP)} in the request.")
+    request_id = data.get("id")
+    if request_id is not None and (type(request_id) is not str or not 0 < len(request_id) <= _ID_LIMIT):
+        raise BadRequest(f"The field id must be a string of 1 to {_ID_LIMIT} characters.")
+    _check_parameters(data, "the request")
+    if "outputs" in data:
+        _check_outputs(data["outputs"], bundle.output)
+    tensors = data.get("inputs")
+    if type(tensors) is not list or not tensors:
+        raise BadRequest("The field inputs must be a list of at least one tensor.")
+    columns: dict[str, list[Any]] = {}
+    for tensor in tensors:
+        name, values = _parse_tensor(tensor)
+        if name in columns:
+            raise BadRequest(f"The input {_first({name})} is given twice.")
+        columns[name] = values
+        tensor["data"] = values
+    return _complete(request_id, columns, tensors, bundle)
+
+
+def _complete(
+    request_id: str | None, columns: dict[str, list[Any]], tensors: list[dict[str, Any]], bundle: Bundle
+) -> InferRequest:
+    """Check the tensors against what the service takes, and put them in its order."""
+    given = {tensor["name"]: tensor["datatype"] for tensor in tensors}
+    ordered: dict[str, list[Any]] = {}
+    rows = -1
+    for declared in bundle.inputs:
+        name = declared.name
+        values = columns.get(name)
+        if values is None:
+            raise BadRequest(f"The input {name} is missing.")
+        if given[name] != declared.datatype:
+            raise BadRequest(f"The input {name} is {declared.datatype}; the request says {given[name]}.")
+        _check_values(name, declared.datatype, values)
+        if rows == -1:
+            rows = len(values)
+        elif len(values) != rows:
+            raise BadRequest(f"The input {name} has {len(values)} rows; others have {rows}.")
+        ordered[name] = values
+    if len(columns) != len(ordered):
+        raise BadRequest(f"The service has no input {_first(columns.keys() - ordered.keys())}.")
+    if rows > MAX_ROWS:
+        raise TooLarge(f"The request has {rows} rows; {MAX_ROWS} are allowed in one.")
+    return InferRequest(request_id, ordered, rows)
+
+
+def _parse_tensor(tensor: Any) -> tuple[str, list[Any]]:
+    if type(tensor) is not dict:
+        raise BadRequest("An input is not a JSON object.")
+    try:
+        name, shape, datatype, data = tensor["name"], tensor["shape"], tensor["datatype"], tensor["data"]
+    except KeyError as error:
+        raise BadRequest(f"An input has no field {error.args[0]}.") from None
+    if len(tensor) > 4:
+        if not tensor.keys() <= _TENSOR:
+            raise BadRequest(f"Unknown field {_first(tensor.keys() - _TENSOR)} in an input.")
+        _check_parameters(tensor, "an input")
+    if type(name) is not str:
+        raise BadRequest("The name of an input is not a string.")
+    if type(datatype) is not str or datatype not in DATATYPES:
+        raise BadRequest(f"The input {_first({name})} has an unknown datatype.")
+    if type(data) is not list:
+        raise BadRequest(f"The data of the input {_first({name})} is not a list.")
+    if type(shape) is not list or not shape or not all(type(size) is int and size > 0 for size in shape):
+        raise BadRequest(f"The shape of the input {_first({name})} is not a list of positive integers.")
+    if len(shape) == 2 and shape[1] == 1:
+        data = _flatten(name, data)
+    elif len(shape) != 1:
+        raise BadRequest(f"The input {_first({name})} must have the shape [rows] or [rows, 1].")
+    if shape[0] != len(data):
+        raise BadRequest(f"The input {_first({name})} says {shape[0]} rows and has {len(data)}.")
+    return name, data
+
+
+def _flatten(name: str, data: list[Any]) -> list[Any]:
+    if not any(type(row) is list for row in data):
+        return data
+    if not all(type(row) is list and len(row) == 1 for row in data):
+        raise BadRequest(f"The data of the input {_first({name})} does not have its shape.")
+    return [row[0] for row in data]
+
+
+def _check_values(name: str, datatype: str, values: list[Any]) -> None:
+    kinds = set(map(type, values))
+    wrong = kinds - _KINDS[datatype]
+    if wrong:
+        if wrong != {_NONE}:
+            wrong.discard(_NONE)
+            found = _json_name(next(iter(wrong)))
+            raise BadRequest(f"The input {name} is {datatype}; its data holds a {found}.")
+        values = [value for value in values if value is not None]
+    limits = DATATYPES[datatype]
+    if limits is not None and values and not (limits[0] <= min(values) and max(values) <= limits[1]):
+        raise BadRequest(f"The input {name} holds an integer beyond {datatype}.")
+    if datatype == "FP32" and values and not (-_FLOAT32_LIMIT < min(values) and max(values) < _FLOAT32_LIMIT):
+        raise BadRequest(f"The input {name} holds a number beyond {datatype}.")
+
+
+def _check_parameters(holder: Mapping[str, Any], where: str) -> None:
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return
+    if type(parameters) is not dict:
+        raise BadRequest(f"The parameters of {where} are not a JSON object.")
+    if "binary_data_size" in parameters:
+        raise BadRequest("Tensor data in binary form is not supported: send it as JSON (binary_data=False).")
+
+
+def _check_outputs(outputs: Any, name: str) -> None:
+    if type(outputs) is not list:
+        raise BadRequest("The field outputs is not a list.")
+    for output in outputs:
+        if type(output) is not dict or not output.keys() <= _OUTPUT:
+            raise BadRequest("A requested output has unknown fields.")
+        if output.get("name") != name:
+            raise BadRequest(f"The service has one output, {name}.")
+
+
+def _first(names: Sequence[Any] | set[Any]) -> str:
+    """Return the first of some names a client sent, short and quoted."""
+    return repr(min(str(name) for name in names)[:60])
+
+
+def _json_name(kind: type) -> str:
+    return {bool: "boolean", int: "integer", float: "number", str: "string", list: "list", dict: "object"}.get(
+        kind, "null"
+    )
+
+
+def error_body(error: HoldtrueError) -> bytes:
+    """Return the protocol's form of an error."""
+    return orjson.dumps({"error": f"{error.what} {error.why}".strip()})
+
+
+def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
+    """Return the protocol's endpoints over `engine`; all of them need the permission to predict."""
+
+    def plan_of(request: Request) -> Plan:
+        version = request.path[1] if len(request.path) > 1 else None
+        return engine.plan(request.project, request.path[0], version)
+
+    async def infer(request: Request) -> Reply:
+        if _BINARY in request.headers:
+            raise BadRequest("Tensor data in binary form is not supported: send it as JSON (binary_data=False).")
+        plan = plan_of(request)
+        asked = parse_infer(request.body, plan.bundle)
+        answer = await engine.predict(plan, asked.columns, asked.rows, asked.id, request.started)
+        response: dict[str, Any] = {
+            "model_name": request.path[0],
+            "outputs": [
+                {
+                    "name": plan.bundle.output,
+                    "datatype": "FP32",
+                    "shape": [asked.rows],
+                    "data": answer.scores,
+                }
+            ],
+            "parameters": {
+                "prediction_ids": answer.ids,
+                "releases": answer.releases,
+                "arms": answer.arms,
+            },
+        }
+        if answer.fallback is not None:
+            response["parameters"]["fallback"] = answer.fallback
+        if asked.id is not None:
+            response["id"] = asked.id
+        if len(request.path) > 1:
+            response["model_version"] = request.path[1]
+        return Reply(200, orjson.dumps(response))
+
+    async def model(request: Request) -> Reply:
+        return _json(_metadata(request.path[0], plan_of(request)))
+
+    async def ready(request: Request) -> Reply:
+        plan_of(request)
+        return _json({"name": request.path[0], "ready": True})
+
+    async def server(_: Request) -> Reply:
+        return _json({"name": "holdtrue", "version": __version__, "extensions": []})
+
+    async def live(_: Request) -> Reply:
+        return _json({"live": True})
+
+    async def server_ready(_: Request) -> Reply:
+        return _json({"ready": engine.ready}, 200 if engine.ready else 503)
+
+    table = {
+        ("GET", "/v2"): server,
+        ("GET", "/v2/health/live"): live,
+        ("GET", "/v2/health/ready"): server_ready,
+        ("GET", "/v2/models/{model}"): model,
+        ("GET", "/v2/models/{model}/versions/{version}"): model,
+        ("GET", "/v2/models/{model}/ready"): ready,
+        ("GET", "/v2/models/{model}/versions/{version}/ready"): ready,
+        ("POST", "/v2/models/{model}/infer"): infer,
+        ("POST", "/v2/models/{model}/versions/{version}/infer"): infer,
+    }
+    return tuple(
+        Endpoint(method, path, Permission.PREDICT, handle, error_body) for (method, path), handle in table.items()
+    )
+
+
+def _metadata(name: str, plan: Plan) -> dict[str, Any]:
+    return {
+        "name": name,
+        "versions": list(plan.loaded),
+        "platform": "onnx",
+        "inputs": [
+            {"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in plan.bundle.inputs
+        ],
+        "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
+    }
+
+
+def _json(value: Any, status: int = 200) -> Reply:
+    return Reply(status, orjson.dumps(value))

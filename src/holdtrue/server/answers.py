@@ -1,0 +1,127 @@
+"""Answers: JSON, pages and errors, each with the headers that keep a browser on this server."""
+
+import logging
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from holdtrue.core.errors import HoldtrueError, MissingExtra, StorageFull, Unavailable
+from holdtrue.server.model import Reply, TooMany
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'"
+)
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_RETRY_AFTER = {Unavailable: "1", TooMany: "60", StorageFull: "30"}
+_LOOK_UP = "Look for the request id in the server's log, then run `holdtrue doctor`."
+_log = logging.getLogger("holdtrue.server")
+
+
+def json_answer(value: Any, status: int = 200) -> Response:
+    """Answer with JSON; dataclasses, enums, moments and numpy values are written as such."""
+    body = orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, media_type="application/json")
+
+
+def reply_answer(reply: Reply) -> Response:
+    """Answer as a handler says in full."""
+    answer = Response(reply.body, reply.status, media_type=reply.media_type)
+    for name, value in reply.headers:
+        answer.headers.append(name, value)
+    return answer
+
+
+def html_answer(text: str, status: int = 200) -> Response:
+    """Answer with a page."""
+    return Response(text, status, media_type="text/html")
+
+
+def public_error(error: Exception, request_id: str, home: Path) -> HoldtrueError:
+    """Return what of an error may leave the server: nothing internal, and never a path of the data folder.
+
+    What happened inside is logged under the request's id, by which an operator finds it.
+    """
+    if isinstance(error, HoldtrueError) and (
+        error.status < 500 or isinstance(error, Unavailable | StorageFull | MissingExtra)
+    ):
+        return _scrubbed(error, str(home))
+    _log.error("request %s failed", request_id, exc_info=error)
+    if isinstance(error, HoldtrueError):
+        # The class and its sentence are documented; the instance may name a file.
+        return _same_kind(error, str(type(error).__doc__).partition("\n")[0], mend=_LOOK_UP)
+    return HoldtrueError("Something failed inside the server.", mend=_LOOK_UP)
+
+
+def error_answer(error: HoldtrueError, request_id: str) -> Response:
+    """Answer with an error in the one shape all doors use, with the request's id."""
+    content = error.to_json()
+    content["error"]["request_id"] = request_id
+    answer = json_answer(content, error.status)
+    for kind, seconds in _RETRY_AFTER.items():
+        if isinstance(error, kind):
+            answer.headers["retry-after"] = seconds
+    if error.status == 401:
+        answer.headers["www-authenticate"] = 'Bearer realm="holdtrue"'
+    return answer
+
+
+def finish(answer: Response, request_id: str, *, static: bool, secure: bool) -> Response:
+    """Add the headers that every answer has."""
+    for name, value in SECURITY_HEADERS.items():
+        answer.headers[name] = value
+    answer.headers["x-request-id"] = request_id
+    answer.headers["cache-control"] = "private, max-age=300" if static else "no-store"
+    if secure:
+        answer.headers["strict-transport-security"] = "max-age=31536000"
+    return answer
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        # A path of this machine in an answer is a mistake of the handler, never a feature.
+        raise TypeError("a path is not an answer")
+    if isinstance(value, bytes):
+        return value.decode()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _scrubbed(error: HoldtrueError, home: str) -> HoldtrueError:
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace(home, "<home>")
+        if isinstance(value, Mapping):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        return value
+
+    return _same_kind(
+        error, clean(error.what), why=clean(error.why), mend=clean(error.mend), facts=clean(error.facts)
+    )
+
+
+def _same_kind(
+    error: HoldtrueError, what: str, *, why: str = "", mend: str = "", facts: Mapping[str, Any] | None = None
+) -> HoldtrueError:
+    """Return an error of the same class with other words; subclasses may be built in ways of their own."""
+    shown = type(error).__new__(type(error))
+    HoldtrueError.__init__(shown, what, why=why, mend=mend, facts=facts)
+    return shown

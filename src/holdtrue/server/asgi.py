@@ -1,0 +1,239 @@
+"""The application: one table of routes behind one gate.
+
+Each request passes, in this order: shape and host, public list, identity, declared route, permission, project,
+origin and page token, body; only then its handler runs, in a bounded pool of threads.
+"""
+
+import asyncio
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from holdtrue.core.access import Permission
+from holdtrue.core.actor import Actor
+from holdtrue.core.canonical import bytes_hash
+from holdtrue.core.clock import Clock
+from holdtrue.core.codec import load
+from holdtrue.core.errors import HoldtrueError, InvalidInput, Unauthenticated, Unavailable
+from holdtrue.door import Call, Route
+from holdtrue.server import guard
+from holdtrue.server.answers import (
+    error_answer,
+    finish,
+    html_answer,
+    json_answer,
+    public_error,
+    reply_answer,
+)
+from holdtrue.server.model import Identity, Reply
+from holdtrue.server.rules import parse_token
+from holdtrue.server.service import Identities, SignIns
+from holdtrue.server.settings import Settings
+from holdtrue.server.table import Match, RouteTable
+from holdtrue.storage.stores import Stores
+
+T = TypeVar("T")
+
+ANONYMOUS = Actor(id="anonymous", kind="human", name="nobody")
+# Due work of a long simulated jump takes as long as it takes; everything else answers in time or not at all.
+_LONG = {Permission.OPERATIONS_RUN: 900.0}
+_log = logging.getLogger("holdtrue.server")
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Hold what the control plane needs: the stores, the settings, who is known, and what wakes background work.
+
+    `clock` is the machine's own: credentials expire by it even where production time is replayed.
+    """
+
+    stores: Stores
+    settings: Settings
+    clock: Clock
+    identities: Identities
+    sign_ins: SignIns
+    wake: threading.Event
+
+
+class Pool:
+    """Run handlers in a bounded number of threads, with a bounded number waiting."""
+
+    def __init__(self, threads: int, queue: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self._most = threads + queue
+        self._taken = 0
+
+    async def run(self, work: Callable[[], T], seconds: float) -> T:
+        """Return what `work` returns; Unavailable if too much waits, or after `seconds`.
+
+        Work that is late goes on in its thread: whether it took effect is unknown to the caller.
+        """
+        if self._taken >= self._most:
+            raise Unavailable("The server has too much to do.", mend="Try again in a moment.")
+        self._taken += 1
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        future.add_done_callback(self._give_back)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), seconds)
+        except TimeoutError:
+            raise Unavailable(
+                f"The request took longer than {seconds:g} seconds.",
+                why="Whether it took effect is not known.",
+                mend="Look at the present state, or send it again with the same Idempotency-Key.",
+            ) from None
+
+    def close(self) -> None:
+        """Let running work end and take no more."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _give_back(self, future: "asyncio.Future[Any]") -> None:
+        self._taken -= 1
+        if not future.cancelled():
+            # A late failure has nobody left to read it.
+            future.exception()
+
+
+class Gate:
+    """Serve the route table as an ASGI application, closed by default."""
+
+    def __init__(self, app: App, table: RouteTable) -> None:
+        self.app = app
+        self.table = table
+        self.pool = Pool(app.settings.threads, app.settings.queue)
+        self._hosts = app.settings.hosts()
+        self._cookie = cookie_name(app.settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection; WebSockets are refused, there is none."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        request_id = f"req_{secrets.token_hex(8)}"
+        static = False
+        try:
+            answer, static = await self._answer(scope, receive, request_id)
+        except Exception as error:  # noqa: BLE001  # the edge: every failure becomes an answer
+            answer = self._error(error, scope, request_id)
+        finish(answer, request_id, static=static and answer.status_code == 200, secure=self.app.settings.secure)
+        if scope["method"] == "HEAD":
+            answer.body = b""
+        await answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> tuple[Response, bool]:
+        headers = Headers(scope=scope)
+        guard.check_shape(scope, headers, self._hosts)
+        path = guard.raw_path(scope).decode("ascii")
+        method: str = scope["method"]
+        identity = None
+        credential = None
+        if not self.table.is_public(method, path):
+            credential = guard.credential_of(headers, self._cookie)
+            identity = await self._identify(credential)
+        actor = ANONYMOUS if identity is None else identity.actor
+        match = self.table.match(path)
+        route = guard.route_of(match, method)
+        assert match is not None
+        guard.check_permission(route, actor)
+        query = guard.query_of(scope)
+        project = guard.project_of(match, query, actor)
+        body = guard.Body(b"", None)
+        if method not in guard.READS:
+            if credential is not None and credential.cookie:
+                guard.check_browser(headers, credential.text, self.app.settings)
+            body = await guard.read_body(headers, receive, self.app.settings.body_limit)
+        call = AppCall(
+            stores=self.app.stores,
+            actor=actor,
+            project=project,
+            path=match.parameters,
+            query=query,
+            request_id=request_id,
+            idempotency_key=guard.key_of(headers) if method not in guard.READS else None,
+            body_digest=_digest(scope, path, body.raw),
+            identity=identity,
+            cookie=credential.text if credential is not None and credential.cookie else None,
+        )
+        result = await self.pool.run(lambda: _handle(route, call, body), self._seconds(route))
+        if method not in guard.READS:
+            self.app.wake.set()
+        return _render(route, result), route.kind == "static"
+
+    async def _identify(self, credential: guard.Credential) -> Identity:
+        identities = self.app.identities
+        look_up = identities.of_session if credential.cookie else identities.of_token
+        if identities.remembers(credential.text):
+            return look_up(credential.text)
+        if not credential.cookie and parse_token(credential.text) is None:
+            # Refused by its form alone, so that guessing costs the ledger nothing.
+            raise Unauthenticated("That is not a token of this server.", mend="Send a token as it was printed.")
+        return await self.pool.run(lambda: look_up(credential.text), self.app.settings.request_seconds)
+
+    def _seconds(self, route: Route) -> float:
+        if isinstance(route.permission, Permission):
+            return _LONG.get(route.permission, self.app.settings.request_seconds)
+        return self.app.settings.request_seconds
+
+    def _error(self, error: Exception, scope: Scope, request_id: str) -> Response:
+        shown = public_error(error, request_id, self.app.stores.home)
+        if wants_page(scope):
+            return html_answer(error_page(shown, request_id), shown.status)
+        return error_answer(shown, request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AppCall(Call):
+    """Add to a call what only this room's own handlers need: the identity, and the session's cookie."""
+
+    identity: Identity | None = None
+    cookie: str | None = None
+
+
+def cookie_name(settings: Settings) -> str:
+    """Return the session cookie's name; two servers on one host differ by their ports.
+
+    Browsers take the `__Host-` prefix through TLS only.
+    """
+    name = f"holdtrue_session_{settings.port}"
+    return f"__Host-{name}" if settings.secure else name
+
+
+def _digest(scope: Scope, path: str, raw: bytes) -> str:
+    """Return the hash of what a request asks for, by which an idempotency key is held to one request."""
+    return bytes_hash(b"\0".join((scope["method"].encode(), path.encode(), scope["query_string"], raw)))
+
+
+def _handle(route: Route, call: Call, body: guard.Body) -> Any:
+    if route.body is None:
+        if body.value not in (None, {}):
+            raise InvalidInput("This address takes no body.", mend="Send the request without one.")
+        return route.handler(call)
+    return route.handler(call, body=load(route.body, {} if body.value is None else body.value, "The request"))
+
+
+def _render(route: Route, result: Any) -> Response:
+    if isinstance(result, Reply):
+        return reply_answer(result)
+    if route.kind == "html":
+        return html_answer(str(result))
+    return json_answer(result)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,279 @@
+"""What a person may set: one flat list, read from `config.toml` and from HOLDTRUE_* variables.
+
+Only the standard library is used here: `holdtrue up` reads the settings before it starts anything.
+"""
+
+import difflib
+import ipaddress
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from holdtrue.core.errors import ConfigurationError
+
+PREFIX = "HOLDTRUE_"
+# These name a server and a credential for a client, and set nothing in a server.
+CLIENT_VARIABLES = ("HOLDTRUE_TOKEN", "HOLDTRUE_URL")
+
+
+def _help(text: str, default: Any) -> Any:
+    """Give a setting its default and the sentence that `doctor` and the documentation show."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hold every setting of the three processes, checked.
+
+    `home` is where everything is kept; it comes from the command line or HOLDTRUE_HOME, never from the file in it.
+    """
+
+    home: Path
+    port: int = _help(
+        "Port of pages and API; the data plane listens on the next one, artifacts have the one after.", 7700
+    )
+    bind: str = _help(
+        "Address to listen on. An address other than loopback needs TLS or a trusted proxy.", "127.0.0.1"
+    )
+    public_url: str = _help(
+        "Address under which browsers reach the pages, when it is not http://<bind>:<port>.", ""
+    )
+    host_names: tuple[str, ...] = _help("Further host names that requests may be addressed to.", ())
+    trusted_proxies: tuple[str, ...] = _help(
+        "Addresses of the reverse proxies that end TLS in front of this server.", ()
+    )
+    tls_certificate: str = _help("PEM file of the server's certificate chain.", "")
+    tls_key: str = _help("PEM file of the certificate's private key.", "")
+    records: Literal["strict", "fast"] = _help(
+        "When a prediction is answered: after its record is on disk (strict), "
+        "or before, with at most one second of records at risk (fast).",
+        "strict",
+    )
+    data_workers: int = _help("Number of processes that answer predictions.", 1)
+    body_limit: int = _help("Largest request body the API takes, in bytes.", 1_048_576)
+    request_seconds: float = _help("Seconds after which a request is answered 503 if it is not done.", 30.0)
+    threads: int = _help("Number of requests handled at the same time.", 8)
+    queue: int = _help("Number of requests that may wait for a thread; more are answered 503.", 256)
+    background_seconds: float = _help(
+        "Seconds between two rounds of background work: monitors, rollouts, retraining, sealing.", 5.0
+    )
+    anchor_file: str = _help(
+        "File outside the data folder to which every signed checkpoint of the event log is appended.", ""
+    )
+    outbound_hosts: tuple[str, ...] = _help(
+        "Hosts with private addresses that this server may call; public ones need no entry.", ()
+    )
+    outbound_ports: tuple[int, ...] = _help("Ports that this server may call.", (443,))
+
+    @property
+    def url(self) -> str:
+        """Return the address of pages and API on this machine."""
+        return f"{self.scheme}://{_bracketed(self._reachable)}:{self.port}"
+
+    @property
+    def data_url(self) -> str:
+        """Return the address of the data plane on this machine."""
+        return f"{self.scheme}://{_bracketed(self._reachable)}:{self.port + 1}"
+
+    @property
+    def origin(self) -> str:
+        """Return the origin that browsers see: scheme, host and port."""
+        return (self.public_url or self.url).rstrip("/")
+
+    @property
+    def scheme(self) -> str:
+        """Return `https` where this server ends TLS itself, else `http`."""
+        return "https" if self.tls_certificate else "http"
+
+    @property
+    def secure(self) -> bool:
+        """Tell whether browsers reach the pages through TLS."""
+        return self.origin.startswith("https://")
+
+    @property
+    def _reachable(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104  # a comparison
+
+    def hosts(self) -> frozenset[str]:
+        """Return every value of the Host header that is answered, in lower case."""
+        names = {self.bind, *self.host_names}
+        if is_loopback(self.bind):
+            names |= {"127.0.0.1", "localhost", "::1"}
+        allowed = {f"{_bracketed(name)}:{self.port}".lower() for name in names}
+        if self.port in (80, 443):
+            allowed |= {_bracketed(name).lower() for name in names}
+        if self.public_url:
+            allowed.add(urlsplit(self.public_url).netloc.lower())
+        return frozenset(allowed)
+
+
+def load_settings(
+    home: Path | str | None = None,
+    *,
+    port: int | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings: command line before HOLDTRUE_* variables, those before `config.toml` in `home`.
+
+    A key or variable that is unknown, or has a value of another kind, raises ConfigurationError naming it.
+    """
+    variables = os.environ if environ is None else environ
+    folder = Path(home or variables.get("HOLDTRUE_HOME") or ".holdtrue").absolute()
+    values = _file_values(folder / "config.toml") | _variable_values(variables)
+    if port is not None:
+        values["port"] = port
+    settings = Settings(home=folder, **values)
+    _check(settings)
+    return settings
+
+
+def describe() -> tuple[tuple[str, str, Any, str], ...]:
+    """Return (key, variable, default, sentence) of every setting, in order of declaration."""
+    return tuple(
+        (item.name, PREFIX + item.name.upper(), item.default, str(item.metadata["help"]))
+        for item in fields(Settings)
+        if item.name != "home"
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether `address` only reaches this machine."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _types() -> dict[str, Any]:
+    hints = typing.get_type_hints(Settings)
+    return {item.name: hints[item.name] for item in fields(Settings) if item.name != "home"}
+
+
+def _file_values(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            "config.toml is not TOML.", why=str(error), mend="Correct that line of the file."
+        ) from error
+    known = _types()
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in known:
+            raise _unknown(f"the key “{key}” in config.toml", key, list(known))
+        values[key] = _fit(known[key], value, f"the key “{key}” in config.toml", key)
+    return values
+
+
+def _variable_values(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = _types()
+    names = {PREFIX + key.upper(): key for key in known}
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable in ("HOLDTRUE_HOME", *CLIENT_VARIABLES):
+            continue
+        if variable not in names:
+            raise _unknown(
+                f"the variable {variable}", variable, [*names, "HOLDTRUE_HOME", *CLIENT_VARIABLES]
+            )
+        key = names[variable]
+        values[key] = _fit(known[key], _parse(known[key], text), f"the variable {variable}", variable)
+    return values
+
+
+def _parse(kind: Any, text: str) -> Any:
+    """Read a variable's text as the kind its setting has; what cannot be read stays text."""
+    items = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return [_parse(items[0], part.strip()) for part in text.split(",") if part.strip()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _fit(kind: Any, value: Any, where: str, key: str) -> Any:
+    """Return `value` if it is of `kind`, else raise ConfigurationError naming where it stands."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_fit(arguments[0], item, where, key) for item in typing.cast("list[Any]", value))
+    if origin is Literal:
+        if value in arguments:
+            return value
+        wanted = " or ".join(f"“{choice}”" for choice in arguments)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and type(value) is kind:
+        return value
+    else:
+        wanted = {int: "a whole number", float: "a number", str: "text"}.get(kind, "a list")
+    raise ConfigurationError(
+        f"{where[0].upper()}{where[1:]} has a value that cannot be used: {value!r}.",
+        why=f"It must be {wanted}.",
+        mend="Correct the value, or remove it to use the default.",
+        facts={"key": key},
+    )
+
+
+def _unknown(where: str, key: str, known: list[str]) -> ConfigurationError:
+    close = difflib.get_close_matches(key, known, n=1)
+    return ConfigurationError(
+        f"Holdtrue does not know {where}.",
+        why="A setting that is not understood would be ignored silently.",
+        mend=f"Did you mean “{close[0]}”?" if close else "Remove it, or look it up in docs/configuration.md.",
+        facts={"key": key},
+    )
+
+
+def _check(settings: Settings) -> None:
+    """Refuse combinations that no process may run with."""
+    bounds = (
+        ("port", 0 <= settings.port <= 65533, "between 0 and 65533; two more ports follow it"),
+        ("data_workers", 1 <= settings.data_workers <= 64, "between 1 and 64"),
+        ("threads", 1 <= settings.threads <= 256, "between 1 and 256"),
+        ("queue", settings.queue >= 1, "1 or more"),
+        ("body_limit", 1024 <= settings.body_limit <= 64 << 20, "between 1024 and 67108864"),
+        ("request_seconds", settings.request_seconds > 0, "more than 0"),
+        ("background_seconds", settings.background_seconds >= 0.1, "0.1 or more"),
+        ("tls_key", bool(settings.tls_key) == bool(settings.tls_certificate), "set together with tls_certificate"),
+    )
+    for key, holds, wanted in bounds:
+        if not holds:
+            raise ConfigurationError(
+                f"The setting “{key}” has a value that cannot be used: {getattr(settings, key)!r}.",
+                why=f"It must be {wanted}.",
+                mend="Correct the value, or remove it to use the default.",
+                facts={"key": key},
+            )
+    if settings.public_url and urlsplit(settings.public_url).scheme not in ("http", "https"):
+        raise ConfigurationError(
+            f"The setting “public_url” is not a web address: {settings.public_url!r}.",
+            mend="Write it like https://holdtrue.example.",
+            facts={"key": "public_url"},
+        )
+    if not is_loopback(settings.bind) and not settings.tls_certificate and not settings.trusted_proxies:
+        raise ConfigurationError(
+            f"Listening on {settings.bind} without TLS is refused.",
+            why="Tokens would cross the network readable by everybody on it.",
+            mend="Set tls_certificate and tls_key, or name the proxy that ends TLS in trusted_proxies, "
+            "or listen on 127.0.0.1.",
+            facts={"key": "bind"},
+        )

@@ -1,0 +1,78 @@
+"""Who may use the data plane: a table of token digests that the control plane publishes."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from holdtrue.core.errors import InvalidInput
+
+
+class BadAccessFile(InvalidInput):
+    """The access file is not what the control plane writes."""
+
+    code = "bad_access_file"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Say what one token may do; `expires_at` is in microseconds since the epoch, None for never."""
+
+    token: str
+    actor: str
+    project: str | None
+    permissions: frozenset[str]
+    expires_at: int | None
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AccessTable:
+    """Map the SHA-256 of a whole credential to its grant, for one version of the policy."""
+
+    policy_version: int = -1
+    grants: Mapping[bytes, Grant] = field(default_factory=dict[bytes, Grant])
+
+    def check(self, credential: bytes, now_us: int) -> Grant | None:
+        """Return the grant of a credential, or None if it is unknown or has expired."""
+        digest = hashlib.sha256(credential).digest()
+        grant = self.grants.get(digest)
+        # The look-up compares digests, which an attacker cannot steer; the comparison that decides is constant-time.
+        if grant is None or not hmac.compare_digest(grant.digest, digest):
+            return None
+        if grant.expires_at is not None and grant.expires_at <= now_us:
+            return None
+        return grant
+
+
+def read_access(path: Path) -> AccessTable:
+    """Return the access table at `path`; raise BadAccessFile if it cannot be understood."""
+    try:
+        data = orjson.loads(path.read_bytes())
+        grants: dict[bytes, Grant] = {}
+        for token, entry in data["tokens"].items():
+            grant = _grant(token, entry)
+            grants[grant.digest] = grant
+        return AccessTable(int(data["policy_version"]), grants)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadAccessFile(
+            "The access file cannot be read.",
+            why=f"{type(error).__name__}: {error}",
+            mend="The control plane writes it at its start and at every change of a token; restart it.",
+        ) from None
+
+
+def _grant(token: str, entry: Mapping[str, object]) -> Grant:
+    digest, actor, project = entry["sha256"], entry["actor"], entry["project"]
+    permissions, expires_at = entry["permissions"], entry.get("expires_at")
+    if not (isinstance(digest, str) and isinstance(actor, str) and isinstance(permissions, list)):
+        raise TypeError(f"token {token} has fields of the wrong type")
+    if not isinstance(project, str | None) or not isinstance(expires_at, int | None):
+        raise TypeError(f"token {token} has fields of the wrong type")
+    raw = bytes.fromhex(digest)
+    if len(raw) != hashlib.sha256().digest_size:
+        raise ValueError(f"token {token} has a digest of {len(raw)} bytes")
+    return Grant(token, actor, project, frozenset(str(each) for each in permissions), expires_at, raw)

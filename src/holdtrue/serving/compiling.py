@@ -1,0 +1,212 @@
+"""Compile a fitted scikit-learn estimator to ONNX, and measure how well the copy agrees with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdtrue.core.canonical import bytes_hash
+from holdtrue.core.errors import InvalidInput, MissingExtra
+from holdtrue.serving.runtime import load_model
+
+INPUT: Final = "features"
+OUTPUT: Final = "score"
+_OPSET: Final = {"": 17, "ai.onnx.ml": 3}
+_IR_VERSION: Final = 8
+
+
+class CannotCompile(InvalidInput):
+    """An estimator has no faithful ONNX form."""
+
+    code = "cannot_compile"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Hold a compiled model: ONNX bytes that map float32 [n, k] to the probability of class 1, float32 [n].
+
+    `parity` compares it with the estimator on a sample: `max_difference` of the probability,
+    `changed_decisions` as the share of rows on the other side of 0.5, `n` rows, and the `runtime`.
+    """
+
+    onnx: bytes
+    parity: Mapping[str, Any]
+
+
+def compile_model(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.float32]) -> Compiled:
+    """Compile a fitted binary classifier and measure its parity on `sample`, float32 [n, features].
+
+    Equal estimators give equal bytes: nothing of the machine, the time or the library's version goes in.
+    Raises CannotCompile naming the estimator and the step that failed.
+    """
+    sample = np.ascontiguousarray(sample, np.float32)
+    _check(estimator, feature_names, sample)
+    data = _convert(estimator, len(feature_names))
+    model = load_model(data, bytes_hash(data))
+    # Scoring in pieces, as ONNX Runtime does, keeps the estimator's float64 copy of the sample small.
+    expected = np.concatenate(
+        [estimator.predict_proba(part)[:, 1] for part in np.array_split(sample, -(-len(sample) // 65536))]
+    )
+    measured = model.score(sample).astype(np.float64)
+    if not np.isfinite(measured).all():
+        raise _cannot(estimator, "the compiled form gives values that are not finite")
+    return Compiled(
+        onnx=data,
+        parity={
+            "max_difference": float(np.abs(measured - expected).max()),
+            "changed_decisions": float(np.mean((measured >= 0.5) != (expected >= 0.5))),
+            "n": len(sample),
+            "runtime": f"onnxruntime {_version('onnxruntime')}",
+        },
+    )
+
+
+def _check(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.float32]) -> None:
+    if sample.ndim != 2 or len(sample) == 0 or sample.shape[1] != len(feature_names):
+        raise InvalidInput(
+            "The sample for measuring parity does not fit the features.",
+            why=f"It has the shape {sample.shape}; there are {len(feature_names)} features.",
+            mend="Pass a float32 matrix with one column per feature and at least one row.",
+        )
+    if not hasattr(estimator, "predict_proba"):
+        raise _cannot(estimator, "it gives no probabilities")
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        raise _cannot(estimator, "it is not fitted")
+    if len(classes) != 2:
+        raise _cannot(estimator, f"it knows {len(classes)} classes, not two")
+    for step in _steps(estimator):
+        # skl2onnx reads the threshold of a categorical split as a number, and answers wrongly without a word.
+        if np.any(getattr(step, "is_categorical_", None) or False):
+            raise _cannot(step, "it splits on categories, which ONNX trees cannot; use ordinal codes instead")
+
+
+def _steps(estimator: Any) -> list[Any]:
+    return [step for _, step in estimator.steps] if hasattr(estimator, "steps") else [estimator]
+
+
+def _convert(estimator: Any, width: int) -> bytes:
+    try:
+        from skl2onnx import convert_sklearn
+        from skl2onnx.common.data_types import FloatTensorType
+    except ImportError:
+        raise MissingExtra.of("sklearn", "skl2onnx") from None
+    try:
+        proto = convert_sklearn(
+            estimator,
+            name="holdtrue",
+            initial_types=[(INPUT, FloatTensorType([None, width]))],
+            options={"zipmap": False},
+            target_opset=dict(_OPSET),
+            custom_conversion_functions=_converters(),
+        )
+    except Exception as error:
+        # The library raises many classes, and prints whole tree ensembles in their messages.
+        raise _cannot(estimator, f"{type(error).__name__}: {str(error)[:200]}") from error
+    _only_probability(proto)
+    _anonymous(proto)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+class _PlainNumbers:
+    """Pass nodes on to skl2onnx's container with Python numbers in their attributes.
+
+    With scikit-learn 1.9, skl2onnx 1.20 puts NumPy integers and booleans into the lists that describe trees,
+    and ONNX refuses them.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def add_node(self, *positional: Any, **attributes: Any) -> None:
+        plain = {name: _plain(value) for name, value in attributes.items()}
+        self._container.add_node(*positional, **plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(item, np.generic | bool) for item in value):
+        numbers = [item.item() if isinstance(item, np.generic) else item for item in value]
+        return [int(item) if isinstance(item, bool) else item for item in numbers]
+    return value
+
+
+def _converters() -> dict[type, Callable[[Any, Any, Any], None]]:
+    from skl2onnx.common._registration import get_converter
+    from sklearn import ensemble, tree
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        get_converter(operator.type)(scope, operator, _PlainNumbers(container))
+
+    kinds: tuple[type, ...] = (
+        ensemble.HistGradientBoostingClassifier,
+        ensemble.GradientBoostingClassifier,
+        ensemble.RandomForestClassifier,
+        ensemble.ExtraTreesClassifier,
+        tree.DecisionTreeClassifier,
+    )
+    return dict.fromkeys(kinds, convert)
+
+
+def _only_probability(proto: Any) -> None:
+    """Make the probability of class 1, float32 [n], the only output of the graph."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = proto.graph
+    probabilities = graph.output[-1].name
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None]))
+    graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "class_one"))
+    graph.node.append(helper.make_node("Gather", [probabilities, "class_one"], [OUTPUT], "take_class_one", axis=1))
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: Any) -> None:
+    """Remove nodes whose outputs nobody reads; the label's branch is one."""
+    needed, kept = {OUTPUT}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    ordered = list(reversed(kept))
+    del graph.node[:]
+    graph.node.extend(ordered)
+    constants = [each for each in graph.initializer if each.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+
+
+def _anonymous(proto: Any) -> None:
+    """Take out what tells of the machine or the library that made the file."""
+    proto.ir_version = _IR_VERSION
+    proto.producer_name, proto.producer_version, proto.domain = "holdtrue", "", ""
+    proto.doc_string, proto.graph.doc_string, proto.model_version = "", "", 0
+    del proto.metadata_props[:]
+    used = {node.domain for node in proto.graph.node}
+    kept = sorted(
+        ((each.domain, each.version) for each in proto.opset_import if each.domain in used | {""}),
+    )
+    del proto.opset_import[:]
+    for domain, version in kept:
+        entry = proto.opset_import.add()
+        entry.domain, entry.version = domain, version
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def _cannot(estimator: Any, why: str) -> CannotCompile:
+    name = type(estimator).__name__
+    return CannotCompile(
+        f"The model {name} cannot be compiled.",
+        why=f"{why[:1].upper()}{why[1:]}.",
+        mend="Use HistGradientBoostingClassifier, LogisticRegression, or a pipeline that ends in one of them.",
+        facts={"estimator": name},
+    )

@@ -1,0 +1,111 @@
+"""Run compiled models: bytes in, verified, one ONNX Runtime session out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdtrue.core.canonical import bytes_hash
+from holdtrue.core.errors import Corrupt, HoldtrueError, InvalidInput, MissingExtra
+from holdtrue.serving.onnxfile import check_onnx
+
+Matrix = NDArray[np.float32]
+Vector = NDArray[np.float32]
+
+
+class ModelRefused(InvalidInput):
+    """A model file cannot be served."""
+
+    code = "model_refused"
+
+
+class ModelFailed(HoldtrueError):
+    """A loaded model did not answer."""
+
+    code = "model_failed"
+    status = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Hold one loaded model; `score` maps float32 [n, features] to float32 [n]."""
+
+    digest: str
+    features: int
+    score: Callable[[Matrix], Vector]
+
+
+def load_model(data: bytes, digest: str) -> Model:
+    """Return the model in the ONNX bytes `data`, whose BLAKE3 must be `digest`.
+
+    The digest is computed over the very bytes that are handed to the runtime. Raises Corrupt, ModelRefused,
+    or UnsafeModel; there is no other loader to fall back to.
+    """
+    if bytes_hash(data) != digest:
+        raise Corrupt(
+            "A model's bytes are not those that were approved.",
+            why=f"The file of blob {digest[:16]} has another digest.",
+            mend="Restore the blob from a backup, or release the model again.",
+            facts={"digest": digest},
+        )
+    check_onnx(data)
+    session = _session(data)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
+        raise _refused("it does not take one float32 matrix")
+    if len(outputs) != 1 or outputs[0].type != "tensor(float)":
+        raise _refused("it does not answer with one float32 tensor")
+    width = inputs[0].shape[1]
+    if not isinstance(width, int):
+        raise _refused("it does not say how many features it takes")
+    model = Model(digest, width, _scorer(session, inputs[0].name, outputs[0].name))
+    try:
+        model.score(np.zeros((1, width), np.float32))
+    except ModelFailed as error:
+        raise _refused(error.why) from None
+    return model
+
+
+def _session(data: bytes) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtra.of("sklearn", "onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    # One request is one small matrix: a second thread costs more than it brings, and workers share the cores.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  # the runtime raises classes of its own compiled module
+        raise _refused(f"the runtime says: {str(error)[:300]}") from None
+
+
+def _scorer(session: Any, input_name: str, output_name: str) -> Callable[[Matrix], Vector]:
+    run, outputs = session.run, [output_name]
+
+    def score(matrix: Matrix) -> Vector:
+        try:
+            scores = run(outputs, {input_name: matrix})[0]
+        except Exception as error:  # noqa: BLE001  # the runtime raises classes of its own compiled module
+            raise ModelFailed("The model did not answer.", why=str(error)[:300]) from None
+        if scores.shape != (len(matrix),):
+            raise ModelFailed(
+                "The model did not answer.", why=f"It gave the shape {scores.shape} for {len(matrix)} rows."
+            )
+        return scores
+
+    return score
+
+
+def _refused(why: str) -> ModelRefused:
+    return ModelRefused(
+        "This model is not served.",
+        why=f"As loaded, {why}." if not why.endswith(".") else why,
+        mend="Compile it again with this version of Holdtrue and release it anew.",
+    )

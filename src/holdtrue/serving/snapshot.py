@@ -1,0 +1,202 @@
+"""The routing snapshot: all a data plane needs to know to serve, in one immutable file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import orjson
+
+from holdtrue.core.codec import dump, load
+from holdtrue.core.errors import HoldtrueError, InvalidInput
+from holdtrue.core.ids import check_name
+from holdtrue.storage import write_atomic
+
+DATATYPES: Mapping[str, tuple[int, int] | None] = MappingProxyType(
+    {
+        "BOOL": None,
+        "INT8": (-(2**7), 2**7 - 1),
+        "INT16": (-(2**15), 2**15 - 1),
+        "INT32": (-(2**31), 2**31 - 1),
+        "INT64": (-(2**63), 2**63 - 1),
+        "UINT8": (0, 2**8 - 1),
+        "UINT16": (0, 2**16 - 1),
+        "UINT32": (0, 2**32 - 1),
+        "UINT64": (0, 2**64 - 1),
+        "FP32": None,
+        "FP64": None,
+        "BYTES": None,
+    }
+)
+"""Tensor datatypes of the Open Inference Protocol that an input may have; integers with their range."""
+
+
+class BadSnapshot(InvalidInput):
+    """A routing snapshot contradicts itself and is not served."""
+
+    code = "bad_snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Name one column of a request and its Open Inference Protocol datatype."""
+
+    name: str
+    datatype: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """Name the blob that holds a compiled model."""
+
+    format: Literal["onnx"]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Hold everything that one release needs to answer a request.
+
+    `features` is the JSON of a feature set, `contract` that of a contract; `prediction_time` names the
+    input that says for which moment features are looked up (None: the moment of the request).
+    """
+
+    release: str
+    project: str
+    service: str
+    inputs: tuple[Input, ...]
+    contract: Any
+    features: Any
+    model: ModelFile
+    output: str
+    prediction_time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Give a release a share of a service's rows, in percent."""
+
+    name: str
+    release: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Say how one service is answered: by which arms, with which shadows, and by what if all fails.
+
+    `key` and `entity` name inputs; rows of one entity stay on one arm as long as `seed` and the shares
+    stand. With `paired`, every row the last arm answers is scored by the first arm too.
+    """
+
+    project: str
+    service: str
+    key: str | None
+    entity: str | None
+    arms: tuple[Arm, ...]
+    seed: str = ""
+    rollout: str | None = None
+    shadows: tuple[str, ...] = ()
+    paired: bool = False
+    fallback: float | None = None
+
+    @property
+    def unit(self) -> str | None:
+        """Return the input whose value decides the arm: the entity, or else the key."""
+        return self.entity or self.key
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Return every release this route needs, arms first, each once."""
+        return tuple(dict.fromkeys([*(arm.release for arm in self.arms), *self.shadows]))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """State what all data planes of a home shall serve; a higher sequence replaces a lower one."""
+
+    sequence: int
+    issued_at: datetime
+    services: dict[str, Route] = field(default_factory=dict[str, Route])
+    releases: dict[str, Bundle] = field(default_factory=dict[str, Bundle])
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Check `snapshot` and put it at `path` atomically and durably."""
+    check_snapshot(snapshot)
+    write_atomic(path, orjson.dumps(dump(snapshot)))
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Return the snapshot at `path`; raise BadSnapshot if it is unreadable or contradicts itself."""
+    try:
+        data = orjson.loads(path.read_bytes())
+        snapshot = load(Snapshot, data, "The routing snapshot")
+    except (OSError, ValueError) as error:
+        raise BadSnapshot(
+            "The routing snapshot cannot be read.",
+            why=f"{type(error).__name__}: {error}",
+            mend="The control plane writes it again at its next pass; look at its log if it does not.",
+        ) from None
+    except BadSnapshot:
+        raise
+    except HoldtrueError as error:
+        raise BadSnapshot(error.what, why=error.why, mend=error.mend) from None
+    check_snapshot(snapshot)
+    return snapshot
+
+
+def check_snapshot(snapshot: Snapshot) -> None:
+    """Raise BadSnapshot unless every route is complete and every name resolves."""
+    for identity, bundle in snapshot.releases.items():
+        if identity != bundle.release:
+            raise _bad(f"release {bundle.release} is listed as {identity}")
+        _check_bundle(bundle)
+    for identity, route in snapshot.services.items():
+        _check_route(identity, route, snapshot.releases)
+
+
+def _check_bundle(bundle: Bundle) -> None:
+    check_name(bundle.project, "project name")
+    check_name(bundle.service, "service name")
+    names = [each.name for each in bundle.inputs]
+    if len(set(names)) != len(names):
+        raise _bad(f"release {bundle.release} has an input twice")
+    for each in bundle.inputs:
+        if each.datatype not in DATATYPES:
+            raise _bad(f"input {each.name} of release {bundle.release} has the datatype {each.datatype}")
+    if bundle.prediction_time is not None and bundle.prediction_time not in names:
+        raise _bad(f"release {bundle.release} has no input {bundle.prediction_time} for the prediction time")
+
+
+def _check_route(identity: str, route: Route, releases: Mapping[str, Bundle]) -> None:
+    if identity != f"{route.project}/{route.service}":
+        raise _bad(f"the route of {route.project}/{route.service} is listed as {identity}")
+    if not route.arms:
+        raise _bad(f"{identity} has no arm")
+    if len({arm.name for arm in route.arms}) != len(route.arms):
+        raise _bad(f"{identity} has an arm twice")
+    if any(arm.percent < 0 for arm in route.arms) or abs(sum(a.percent for a in route.arms) - 100) > 1e-6:
+        raise _bad(f"the shares of {identity} do not add up to 100 percent")
+    if sum(arm.percent > 0 for arm in route.arms) > 1 and route.unit is None:
+        raise _bad(f"{identity} has several arms, and no entity or key that could tell rows apart")
+    for release in route.releases:
+        bundle = releases.get(release)
+        if bundle is None:
+            raise _bad(f"{identity} names release {release}, which is not in the snapshot")
+        if (bundle.project, bundle.service) != (route.project, route.service):
+            raise _bad(f"{identity} names release {release}, which belongs to another service")
+    inputs = {each.name for each in releases[route.arms[0].release].inputs}
+    for name in (route.key, route.entity):
+        if name is not None and name not in inputs:
+            raise _bad(f"{identity} takes {name} as key or entity, which is not an input")
+
+
+def _bad(why: str) -> BadSnapshot:
+    return BadSnapshot(
+        "The routing snapshot contradicts itself.",
+        why=f"In it, {why}.",
+        mend="The data plane keeps its last good snapshot; correct the deployment and let it reconcile.",
+    )

@@ -1,0 +1,98 @@
+"""What a data plane serves at this moment: loaded releases and compiled plans, replaced as a whole."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.serving.plan import Loaded, Plan, compile_plan
+from holdtrue.serving.snapshot import Arm, Bundle, Route, Snapshot
+
+Load = Callable[[Bundle], Loaded]
+PINNED = "pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Hold the plans of all services by (project, service), and of single releases by (project, service, release).
+
+    `failed` says for each release of the snapshot that could not be loaded, why; `unserved` names services
+    of the snapshot that have no plan at all.
+    """
+
+    sequence: int = -1
+    plans: Mapping[tuple[str, str], Plan] = field(default_factory=dict[tuple[str, str], Plan])
+    pinned: Mapping[tuple[str, str, str], Plan] = field(default_factory=dict[tuple[str, str, str], Plan])
+    loaded: Mapping[str, Loaded] = field(default_factory=dict[str, Loaded])
+    failed: Mapping[str, str] = field(default_factory=dict[str, str])
+    unserved: frozenset[tuple[str, str]] = frozenset()
+    views: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+
+    @property
+    def projects(self) -> frozenset[str]:
+        """Return the projects that have a service here."""
+        return frozenset(project for project, _ in (*self.plans, *self.unserved))
+
+
+def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
+    """Return the table for `snapshot`, loading what `previous` has not loaded yet.
+
+    A service with an arm that cannot be loaded keeps its plan of `previous`; if it has none, rows of that
+    arm get the fallback; without a fallback the service is not served. A shadow that cannot be loaded is left out.
+    """
+    loaded: dict[str, Loaded] = {}
+    failed: dict[str, str] = {}
+    for release, bundle in snapshot.releases.items():
+        before = previous.loaded.get(release)
+        if before is not None and before.bundle == bundle:
+            loaded[release] = before
+            continue
+        try:
+            loaded[release] = load(bundle)
+        except HoldtrueError as error:
+            failed[release] = f"{error.what} {error.why}".strip()
+    plans: dict[tuple[str, str], Plan] = {}
+    pinned: dict[tuple[str, str, str], Plan] = {}
+    unserved: set[tuple[str, str]] = set()
+    for route in snapshot.services.values():
+        name = (route.project, route.service)
+        plan = _plan(route, snapshot, loaded, previous.plans.get(name))
+        if plan is None:
+            unserved.add(name)
+            continue
+        plans[name] = plan
+        for release, one in plan.loaded.items():
+            pinned[(*name, release)] = _pin(plan.route, one)
+    kept = {each: one for plan in plans.values() for each, one in plan.loaded.items()}
+    everything = {**kept, **loaded}
+    return Table(
+        snapshot.sequence, plans, pinned, everything, failed, frozenset(unserved), _views(everything.values())
+    )
+
+
+def _plan(
+    route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before: Plan | None
+) -> Plan | None:
+    complete = all(arm.release in loaded for arm in route.arms)
+    if not complete and before is not None:
+        return before
+    if not complete and route.fallback is None:
+        return None
+    shadows = tuple(release for release in route.shadows if release in loaded)
+    first = snapshot.releases[route.arms[0].release]
+    return compile_plan(replace(route, shadows=shadows), loaded, first)
+
+
+def _pin(route: Route, loaded: Loaded) -> Plan:
+    release = loaded.bundle.release
+    only = replace(route, arms=(Arm(PINNED, release, 100.0),), shadows=(), paired=False, rollout=None)
+    return compile_plan(only, {release: loaded}, loaded.bundle)
+
+
+def _views(loaded: Any) -> dict[str, tuple[Any, ...]]:
+    """Collect, by project, each feature view once."""
+    views: dict[str, dict[str, Any]] = {}
+    for each in loaded:
+        for view in each.assembly.views:
+            views.setdefault(each.bundle.project, {})[view.name] = view
+    return {project: tuple(by_name.values()) for project, by_name in views.items()}

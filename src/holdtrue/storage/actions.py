@@ -1,0 +1,41 @@
+"""What a step gave for given inputs: step key → digest of its result, so equal work is done once."""
+
+import zlib
+from pathlib import Path
+
+from holdtrue.storage.blobs import check_digest
+from holdtrue.storage.files import make_folder, write_atomic
+
+
+class ActionCache:
+    """Keep step key → result digest in a folder that any number of processes may share."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = make_folder(root)
+
+    def get(self, key: str) -> str | None:
+        """Return the digest stored for `key` (64 hexadecimal digits), or None.
+
+        A damaged entry counts as none: the step runs again and its put replaces the entry.
+        """
+        try:
+            digest, _, check = self._file(key).read_bytes().rstrip(b"\n").partition(b" ")
+        except FileNotFoundError:
+            return None
+        if check != _check(digest):
+            return None
+        return digest.decode()
+
+    def put(self, key: str, digest: str) -> None:
+        """Store `digest` for `key`, durably; a later put of the same key replaces it. Raises StorageFull."""
+        text = check_digest(digest).encode()
+        path = self._file(key)
+        make_folder(path.parent)
+        write_atomic(path, text + b" " + _check(text) + b"\n")
+
+    def _file(self, key: str) -> Path:
+        return self._root / check_digest(key)[:2] / key
+
+
+def _check(digest: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(digest)

@@ -1,0 +1,104 @@
+"""Files that are either wholly there or not at all, and disk errors with a remedy."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from holdtrue.core.errors import HoldtrueError, StorageFull, Unavailable
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def storage_error(error: OSError, what: str) -> HoldtrueError | OSError:
+    """Return what a failed write means to its caller; `what` names the thing that was being written.
+
+    A full disk is StorageFull; an input/output error or a read-only disk is Unavailable; others stay as they are.
+    """
+    facts = {"what": what, "errno": errno.errorcode.get(error.errno or 0, "")}
+    if error.errno in FULL:
+        return StorageFull(
+            f"There is no room to store {what}.",
+            why=f"The disk answered: {error.strerror}.",
+            mend="Free space on the disk of the data folder, then try again; what was acknowledged is intact.",
+            facts=facts,
+        )
+    if error.errno in {errno.EIO, errno.EROFS}:
+        return Unavailable(
+            f"The disk failed while storing {what}; whether it was stored is not known.",
+            why=f"The disk answered: {error.strerror}.",
+            mend="Check the disk (dmesg, mount options), restart, then send the same request again.",
+            facts=facts,
+        )
+    return error
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Raise OSErrors of the block as StorageFull or Unavailable where they mean that."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, what) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and its missing parents, each 0700 and durable in its parent; return it."""
+    missing: list[Path] = []
+    folder = path
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            continue
+        sync_folder(folder.parent)
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in folder `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of `data`; a short write (a disk nearly full) goes on until done or an OSError."""
+    written = os.write(descriptor, data)
+    if written < len(data):
+        rest = memoryview(data)
+        while written < len(data):
+            written += os.write(descriptor, rest[written:])
+
+
+@contextmanager
+def fresh_file(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Open a new private (0600) file of a random name in `folder`; remove it if it is still there at the end."""
+    path = folder / f"{secrets.token_hex(16)}.tmp"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        yield descriptor, path
+    finally:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+
+
+def publish(descriptor: int, temporary: Path, target: Path) -> None:
+    """Give a finished temporary file its name: fsync, rename, fsync of the target's folder."""
+    os.fsync(descriptor)
+    os.rename(temporary, target)
+    sync_folder(target.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` so that a reader, and a crash, sees the old or the new bytes and nothing else."""
+    with storing(f"the file {path.name}"), fresh_file(path.parent) as (descriptor, temporary):
+        write_all(descriptor, data)
+        publish(descriptor, temporary, path)

@@ -1,0 +1,158 @@
+"""The journal of a data folder: open writers, seal, read."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.core.clock import Clock, microseconds
+from holdtrue.storage.files import make_folder
+from holdtrue.storage.journal.index import Index
+from holdtrue.storage.journal.segments import Damage
+from holdtrue.storage.journal.writer import SEGMENT_BYTES, SYNC_SECONDS, Mode, Writer
+
+# Reading and sealing load pyarrow and DuckDB; the data plane only writes, so they are imported where they are used.
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+
+class Journal:
+    """Keep production records of streams (kind, project, service): append-only, deduplicated by id when read.
+
+    Any process may write (each under its own writer name) and read; only the control plane seals.
+    """
+
+    def __init__(self, root: Path, clock: Clock) -> None:
+        self._root = root
+        self._clock = clock
+        for name in ("live", "sealed/manifest", "sealed/tmp", "damaged"):
+            make_folder(root / name)
+        self._index = Index(root)
+        self._writers: list[Writer] = []
+        self._sealing = threading.Lock()
+
+    def writer(
+        self,
+        name: str,
+        mode: Mode = "strict",
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        sync_seconds: float = SYNC_SECONDS,
+    ) -> Writer:
+        """Open the writer `name` of this process; Locked if a live writer has that name."""
+        writer = Writer(
+            self._root, name, mode, self._clock, segment_bytes=segment_bytes, sync_seconds=sync_seconds
+        )
+        self._writers.append(writer)
+        return writer
+
+    def close(self) -> None:
+        """Close the writers opened here."""
+        while self._writers:
+            self._writers.pop().close()
+
+    def seal(self, roll: bool = True) -> int:
+        """Turn closed segments into Parquet and return how many were; killed anywhere, the next call goes on.
+
+        With `roll`, writers end their present segments first: those opened here at once, those of other processes
+        within a second (for the next call). Raises Corrupt for a damaged segment after sealing the others, StorageFull.
+        """
+        from holdtrue.storage.journal.sealing import request_roll, seal_closed
+
+        with self._sealing:
+            if roll:
+                for writer in self._writers:
+                    writer.roll()
+                request_roll(self._index)
+            return seal_closed(self._index)
+
+    def table(
+        self,
+        kind: str,
+        project: str,
+        *,
+        service: str | None = None,
+        since: datetime | int | None = None,
+        until: datetime | int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> "pa.Table":
+        """Return the records of a stream, sealed and live, in order of arrival, the first of each id.
+
+        `since` ≤ time < `until` (moments, or microseconds since the epoch). Columns are the union over all records,
+        with nulls where a record lacks one, integers widened to float64 and mixed types to text; plus "service".
+        Raises Corrupt.
+        """
+        from holdtrue.storage.journal.reading import Query, read_table
+
+        query = Query(
+            kind,
+            project,
+            service,
+            _micros(since),
+            _micros(until),
+            tuple(columns) if columns is not None else None,
+        )
+        return read_table(self._index, query)
+
+    def relation(
+        self,
+        connection: "duckdb.DuckDBPyConnection",
+        kind: str,
+        project: str,
+        *,
+        service: str | None = None,
+        since: datetime | int | None = None,
+        until: datetime | int | None = None,
+    ) -> "duckdb.DuckDBPyRelation":
+        """Return the records as `table` does, as a DuckDB relation that reads only what a query needs."""
+        from holdtrue.storage.journal.reading import Query, open_relation
+
+        return open_relation(
+            self._index, connection, Query(kind, project, service, _micros(since), _micros(until), None)
+        )
+
+    def tail(
+        self, kind: str, project: str, service: str | None, cursor: str | None
+    ) -> "tuple[pa.Table, str]":
+        """Return the rows appended since `cursor` (None: all there are) and the cursor for the next call.
+
+        Each appended row comes once, sealed meanwhile or not; ids repeated by a client's retry are dropped within
+        one call only. Costs what the new bytes cost. Raises Corrupt, and InvalidInput for a foreign cursor.
+        """
+        from holdtrue.storage.journal.reading import Query, read_tail
+
+        return read_tail(self._index, Query(kind, project, service, None, None, None), cursor)
+
+    def find(self, kind: str, project: str, id: str, *, service: str | None = None) -> dict[str, Any] | None:
+        """Return the first record with that id, with its service, or None."""
+        from holdtrue.storage.journal.reading import Query, find_record
+
+        return find_record(self._index, Query(kind, project, service, None, None, None), id)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of appended rows (repeated ids included) of each stream "kind/project/service"."""
+        from holdtrue.storage.journal.reading import count_rows
+
+        return count_rows(self._index)
+
+    def verify(self) -> Iterator[Damage]:
+        """Read every byte and yield what is damaged."""
+        from holdtrue.storage.journal.sealing import verify_all
+
+        return verify_all(self._index)
+
+    def repair(self) -> list[Damage]:
+        """Set damaged bytes aside so that all intact records can be read; return what is lost.
+
+        Damaged Parquet files move to the folder damaged; damaged segments keep their bytes and move there when sealed.
+        """
+        from holdtrue.storage.journal.sealing import repair_all
+
+        with self._sealing:
+            return repair_all(self._index)
+
+
+def _micros(moment: datetime | int | None) -> int | None:
+    return microseconds(moment) if isinstance(moment, datetime) else moment

@@ -1,0 +1,356 @@
+"""Append records to the journal: one writer per process and name, one segment file at a time."""
+
+import asyncio
+import fcntl
+import os
+import threading
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from holdtrue.core.clock import Clock, microseconds
+from holdtrue.core.errors import HoldtrueError, Locked, StorageFull, Unavailable
+from holdtrue.core.ids import check_name
+from holdtrue.storage.files import FULL, fresh_file, storage_error, storing, sync_folder, write_all
+from holdtrue.storage.journal.frames import HEADER, encode, encode_header
+from holdtrue.storage.journal.records import encode_columns, stream_of
+from holdtrue.storage.journal.segments import SegmentName, live_segments
+
+Mode = Literal["strict", "fast"]
+SEGMENT_BYTES = 64 << 20
+SYNC_SECONDS = 1.0
+SEGMENT_SECONDS = 3600.0
+_STREAMS = 10_000
+
+
+class _Segment:
+    """The open segment file of a writer."""
+
+    __slots__ = ("broken", "descriptor", "fresh", "mark", "opened", "path", "seq", "size")
+
+    def __init__(self, live: Path, name: SegmentName, created: int, opened: float) -> None:
+        self.path = live / f"{name.text}.seg"
+        # Locked before it has its name, so a sealer never sees it without its writer.
+        with fresh_file(live) as (descriptor, temporary):
+            write_all(descriptor, encode_header(created))
+            self.descriptor = os.open(temporary, os.O_WRONLY | os.O_APPEND)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+            os.rename(temporary, self.path)
+        self.mark = -1
+        self.size = HEADER.size
+        self.seq = 0
+        self.opened = opened
+        self.fresh = True
+        self.broken = False
+
+    def append(self, frame: bytes) -> None:
+        """Write one frame wholly, or leave the file as it was."""
+        try:
+            write_all(self.descriptor, frame)
+        except OSError:
+            os.ftruncate(self.descriptor, self.size)
+            raise
+        self.size += len(frame)
+        self.seq += 1
+
+    def sync(self) -> None:
+        """Make durable what was written when this was called, and note how far that is."""
+        size = self.size
+        os.fdatasync(self.descriptor)
+        if self.fresh:
+            sync_folder(self.path.parent)
+            self.mark = os.open(self.path.with_suffix(".mark"), os.O_WRONLY | os.O_CREAT, 0o600)
+            self.fresh = False
+        # Not synced itself: a mark that is behind only makes the check for cuts weaker, never wrong.
+        os.pwrite(self.mark, size.to_bytes(8, "little"), 0)
+
+    def close(self) -> None:
+        """Let go of the file, and with it of its lock."""
+        os.close(self.descriptor)
+        if self.mark >= 0:
+            os.close(self.mark)
+
+
+class Writer:
+    """Append frames of records; in mode "strict" durable when `append` returns, in "fast" within a second.
+
+    Threads and coroutines may share a writer: their appends become durable together (group commit).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        mode: Mode,
+        clock: Clock,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        sync_seconds: float = SYNC_SECONDS,
+    ) -> None:
+        """Become the writer `name`; Locked if a live process is it already."""
+        self.name = check_name(name, "writer name")
+        self._live = root / "live"
+        self._strict = mode == "strict"
+        self._clock = clock
+        self._segment_bytes = segment_bytes
+        self._sync_seconds = sync_seconds
+        self._lock_descriptor = self._lock()
+        self._number = _last_number(root, name)
+        self._streams: dict[tuple[str, str, str], bytes] = {}
+        self._segment: _Segment | None = None
+        self._write_lock = threading.Lock()
+        self._sync_lock = threading.Lock()
+        # Appends are counted over all segments. (segment, count) is replaced as one value, so a commit
+        # reads both without the write lock.
+        self._head: tuple[_Segment | None, int] = (None, 0)
+        self._synced = 0
+        # (after, last, error): appends after + 1 … last of which nobody knows whether they are durable.
+        self._failures: list[tuple[int, int, HoldtrueError | OSError]] = []
+        self._untold: HoldtrueError | OSError | None = None
+        self._stopped: HoldtrueError | OSError | None = None
+        self._waiting: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._committing = False
+        self._waiting_lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._request = self._live / "roll"
+        self._requested = self._read_request()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._background, name=f"journal-{name}", daemon=True)
+        self._thread.start()
+
+    def append(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> None:
+        """Append `rows` records of one stream as one frame: all of them or none.
+
+        `columns` maps each name to a list (or array) of `rows` values or to one value for all rows; "id" (strings)
+        and "time" (int64 microseconds since the epoch) are required. NaN becomes null. Raises InvalidInput, StorageFull
+        (nothing was written) and Unavailable (whether it was written is not known; send it again with the same ids).
+        """
+        count = self._append(kind, project, service, columns, rows)
+        if self._strict:
+            self._commit(count)
+
+    async def append_async(
+        self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int
+    ) -> None:
+        """Do as `append` does without blocking the event loop during the disk wait."""
+        count = self._append(kind, project, service, columns, rows)
+        if not self._strict:
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._waiting_lock:
+            self._waiting.append((count, loop, future))
+            start = not self._committing
+            self._committing = True
+            if start and self._executor is None:
+                self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"journal-commit-{self.name}")
+        if start and self._executor is not None:
+            self._executor.submit(self._commit_waiting)
+        await future
+
+    def flush(self) -> None:
+        """Make everything appended so far durable."""
+        self._commit(self._head[1])
+
+    def roll(self) -> None:
+        """End the present segment, so that it can be sealed; the next append starts another."""
+        with self._write_lock:
+            count = self._head[1]
+            self._roll()
+        self._raise_failure(count)
+
+    def close(self) -> None:
+        """Make everything durable and give up the name; a second call does nothing."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._thread.join()
+        if self._executor is not None:
+            self._executor.shutdown()
+        try:
+            self.roll()
+        finally:
+            self._stopped = self._stopped or _closed(self.name)
+            os.close(self._lock_descriptor)
+
+    def _append(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> int:
+        key = (kind, project, service)
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = stream_of(kind, project, service)
+            if len(self._streams) >= _STREAMS:
+                self._streams.clear()
+            self._streams[key] = stream
+        payload = encode_columns(columns, rows)
+        checksum = zlib.crc32(payload)
+        with self._write_lock:
+            self._raise_fault()
+            try:
+                segment = self._segment or self._open()
+                segment.append(encode(stream, payload, checksum, rows, segment.seq))
+            except OSError as error:
+                raise storage_error(error, f"{rows} journal records") from error
+            count = self._head[1] + 1
+            self._head = (segment, count)
+            if segment.size >= self._segment_bytes:
+                self._roll()
+        return count
+
+    def _open(self) -> _Segment:
+        name = SegmentName(self.name, self._number + 1)
+        segment = _Segment(self._live, name, microseconds(self._clock.now()), self._clock.monotonic())
+        self._number += 1
+        self._segment = segment
+        self._head = (segment, self._head[1])
+        return segment
+
+    def _roll(self) -> None:
+        """Sync and close the present segment. The write lock is held; a commit under way finishes first."""
+        segment = self._segment
+        if segment is None:
+            return
+        with self._sync_lock:
+            self._sync(segment, self._head[1])
+            self._segment = None
+            self._head = (None, self._head[1])
+            segment.close()
+
+    def _commit(self, count: int) -> None:
+        """Return when append number `count` is durable. Who comes first syncs for all that have written."""
+        if self._synced < count:
+            with self._sync_lock:
+                if self._synced < count:
+                    segment, written = self._head
+                    if segment is not None:
+                        self._sync(segment, written)
+        if self._failures:
+            self._raise_failure(count)
+
+    def _sync(self, segment: _Segment, written: int) -> None:
+        """Make appends up to `written` durable, or note in `_failures` that this failed."""
+        if self._synced >= written or segment.broken:
+            return
+        try:
+            segment.sync()
+        except OSError as error:
+            # After a failed fsync the kernel may have dropped the pages: nothing more goes into this file, and
+            # fsync is not tried again. A full disk may recover (in a new segment); other faults stop the writer.
+            failure = _unsure(error)
+            segment.broken = True
+            self._failures.append((self._synced, written, failure))
+            if not isinstance(failure, StorageFull):
+                self._stopped = failure
+            elif not self._strict:
+                self._untold = failure
+        self._synced = written
+
+    def _raise_fault(self) -> None:
+        """Raise what an earlier sync met. The write lock is held."""
+        if self._segment is not None and self._segment.broken:
+            self._roll()
+        if self._stopped is not None:
+            raise self._stopped
+        if self._untold is not None:
+            failure, self._untold = self._untold, None
+            raise failure
+
+    def _raise_failure(self, count: int) -> None:
+        for after, last, failure in self._failures:
+            if after < count <= last:
+                raise failure
+
+    def _commit_waiting(self) -> None:
+        """Serve coroutines that wait for durability until none waits; runs in the commit thread."""
+        while True:
+            with self._waiting_lock:
+                batch, self._waiting = self._waiting, []
+                if not batch:
+                    self._committing = False
+                    return
+            with suppress(HoldtrueError, OSError):  # told to each coroutine concerned, below
+                self._commit(max(count for count, _, _ in batch))
+            for loop in {loop for _, loop, _ in batch}:
+                mine = [(count, future) for count, other, future in batch if other is loop]
+                with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                    loop.call_soon_threadsafe(self._settle, mine)
+
+    def _settle(self, batch: list[tuple[int, asyncio.Future[None]]]) -> None:
+        for count, future in batch:
+            if future.done():
+                continue
+            try:
+                self._raise_failure(count)
+            except (HoldtrueError, OSError) as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+    def _background(self) -> None:
+        """Sync fast appends every second; end a segment that is old or that a sealer asked for."""
+        while not self._closing.wait(self._sync_seconds):
+            if self._stopped is not None:
+                continue
+            with suppress(HoldtrueError, OSError):  # kept in _stopped: the next append raises it
+                self.flush()
+                segment = self._segment
+                if segment is None:
+                    self._requested = self._read_request()
+                    continue
+                requested = self._read_request()
+                if requested != self._requested or self._clock.monotonic() - segment.opened > SEGMENT_SECONDS:
+                    self.roll()
+                    self._requested = requested
+
+    def _read_request(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._request)
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _lock(self) -> int:
+        path = self._live / f"{self.name}.writer"
+        with storing(f"the lock of journal writer {self.name}"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Locked(
+                f"The journal has a live writer “{self.name}” already.",
+                why="Each process appends to segments of its own, under a name of its own.",
+                mend="Give every worker another writer name.",
+                facts={"writer": self.name},
+            ) from None
+        return descriptor
+
+
+def _last_number(root: Path, name: str) -> int:
+    """Return the highest segment number `name` ever used: numbers are not used twice."""
+    names = live_segments(root / "live")
+    parsed = (
+        SegmentName.parse(entry.removesuffix(".json")) for entry in os.listdir(root / "sealed" / "manifest")
+    )
+    names.extend(entry for entry in parsed if entry is not None)
+    return max((entry.number for entry in names if entry.writer == name), default=0)
+
+
+def _unsure(error: OSError) -> HoldtrueError | OSError:
+    if error.errno in FULL:
+        return StorageFull(
+            "There was no room to make the last journal records durable; whether they are stored is not known.",
+            why=f"The disk answered: {error.strerror}.",
+            mend="Free space on the disk of the data folder, then send the records again with the same ids.",
+        )
+    return storage_error(error, "journal records")
+
+
+def _closed(name: str) -> Unavailable:
+    return Unavailable(
+        f"The journal writer “{name}” is closed.",
+        why="Its process is ending.",
+        mend="Send the request again; another process answers it.",
+    )

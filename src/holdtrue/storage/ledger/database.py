@@ -1,0 +1,199 @@
+"""Connections to the SQLite file, and the migrations that bring it to this version's schema.
+
+SQLite before 3.51.3 can corrupt a database in WAL mode that several connections write or
+checkpoint (the “WAL-reset bug”). So one connection writes and checkpoints; every other one is
+opened read-only by the operating system (`mode=ro`, which cannot checkpoint on close either) and
+by `query_only`, and none maps the file into memory.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool, QueuePool
+
+from holdtrue.core.clock import Clock
+from holdtrue.core.errors import Corrupt, NewerSchema, NotFound
+from holdtrue.storage.ledger.tables import to_json
+
+# Known revisions, oldest first. Read here so that opening a current ledger need not import Alembic,
+# which takes longer than everything else at start; a test compares this with the scripts.
+REVISIONS = ("0001",)
+HEAD = REVISIONS[-1]
+
+_BUSY_SECONDS = 10.0
+_READERS = 8
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open the one writing connection, creating the file (0600) if there is none."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in (
+            "mmap_size=0",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            # The writer checkpoints by itself: SQLite's automatic one reports its I/O errors to nobody.
+            "wal_autocheckpoint=0",
+            "journal_size_limit=67108864",
+            "foreign_keys=ON",
+            "recursive_triggers=ON",
+            "trusted_schema=OFF",
+            "cell_size_check=ON",
+            "analysis_limit=400",
+        ):
+            database.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.DatabaseError as error:
+        database.close()
+        raise _unreadable(path, error) from error
+    return database
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open a connection that can neither write nor checkpoint."""
+    database = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=ro",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    for pragma in ("query_only=ON", "mmap_size=0", "trusted_schema=OFF", "cell_size_check=ON"):
+        database.execute(f"PRAGMA {pragma}").fetchall()
+    return database
+
+
+def writer_engine(database: sqlite3.Connection) -> sa.Engine:
+    """Wrap the writing connection for SQLAlchemy, which neither begins nor commits on it."""
+    return sa.create_engine(
+        "sqlite://",
+        creator=lambda: database,
+        poolclass=NullPool,
+        pool_reset_on_return=None,
+        json_serializer=to_json,
+    )
+
+
+def reader_engine(path: Path) -> sa.Engine:
+    """Make the pool of reading connections; each use sees one consistent snapshot."""
+    engine = sa.create_engine(
+        "sqlite://",
+        creator=lambda: connect_reader(path),
+        poolclass=QueuePool,
+        pool_size=_READERS,
+        max_overflow=0,
+        pool_timeout=30,
+        json_serializer=to_json,
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]  # a listener
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def revision(database: sqlite3.Connection, path: Path) -> str | None:
+    """Return the schema revision of the file; None when it is empty.
+
+    A file that is no ledger raises Corrupt, one of a newer version raises NewerSchema.
+    """
+    try:
+        names = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not names:
+            return None
+        if not {"alembic_version", "events"} <= names:
+            raise Corrupt(
+                f"{path} is a SQLite database, but not a ledger.",
+                why="It has tables, and not those of a ledger.",
+                mend="Choose another data folder, or move the file away.",
+            )
+        row = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(path, error) from error
+    found = str(row[0]) if row else ""
+    if found not in REVISIONS:
+        raise NewerSchema(
+            f"The ledger {path} was written by a newer version of Holdtrue.",
+            why=f"Its schema is “{found}”; this version knows schemas up to “{HEAD}”.",
+            mend="Install that newer version again (pip install --upgrade holdtrue), "
+            "or restore a backup made before the upgrade (backups/ in the data folder).",
+            facts={"found": found, "known": HEAD},
+        )
+    return found
+
+
+def migrate(database: sqlite3.Connection, engine: sa.Engine, path: Path, clock: Clock) -> None:
+    """Bring the schema to this version's, in one transaction, after a backup if there was one."""
+    current = revision(database, path)
+    if current == HEAD:
+        return
+    if current is not None:
+        back_up(database, path.parent / "backups" / f"ledger-{current}-{clock.now():%Y%m%dT%H%M%S%f}.db")
+    # Imported here: a ledger that is current starts without Alembic.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, HEAD)
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def back_up(database: sqlite3.Connection, target: Path) -> Path:
+    """Copy the database to `target` (0600) while it is in use; whole or absent after a crash."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    copy = sqlite3.connect(part)
+    try:
+        database.backup(copy)
+        # A backup is one file: in WAL mode it would need its companions.
+        copy.execute("PRAGMA journal_mode=DELETE").fetchall()
+    finally:
+        copy.close()
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return part.replace(target)
+
+
+def must_exist(path: Path) -> None:
+    """Raise NotFound when there is no ledger to read at `path`."""
+    if not path.is_file():
+        raise NotFound(
+            f"There is no ledger at {path}.",
+            why="Reading does not make one.",
+            mend="Give the data folder of an existing installation, or start one with `holdtrue up`.",
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> Corrupt:
+    return Corrupt(
+        f"The ledger {path} cannot be read.",
+        why=f"SQLite says: {error}.",
+        mend="Restore the newest backup from backups/ in the data folder; keep the damaged file.",
+    )
+
+
+def sqlite_code(error: BaseException | Any) -> int | None:
+    """Return the extended result code of the SQLite error in `error`, or under SQLAlchemy's wrapper."""
+    original = getattr(error, "orig", error)
+    code = getattr(original, "sqlite_errorcode", None)
+    return code if isinstance(code, int) else None

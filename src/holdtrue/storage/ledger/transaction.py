@@ -1,0 +1,129 @@
+"""A ledger transaction: changes, and the events that tell of them, or neither."""
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue.core.actor import Actor
+from holdtrue.core.canonical import Json, content_hash
+from holdtrue.core.codec import dump
+from holdtrue.core.errors import NotFound
+from holdtrue.storage.ledger.events import Draft, Event, Head, append
+from holdtrue.storage.ledger.tables import ERASED, payloads
+
+
+@dataclass(frozen=True, slots=True)
+class WriteContext:
+    """State who writes, in which project ("" for the whole house), and for which request.
+
+    With an idempotency key, `request_digest` is the hash of what was asked for.
+    """
+
+    actor: Actor
+    project: str
+    request_id: str = ""
+    idempotency_key: str | None = None
+    request_digest: str | None = None
+
+
+class Transaction:
+    """Let one piece of work change tables and append events; both become durable together.
+
+    Work runs on the ledger's only writing thread: it computes and touches SQL, and never waits for
+    the network, another thread, or the ledger itself. Commit and rollback are the ledger's.
+    """
+
+    def __init__(
+        self, context: WriteContext, connection: sa.Connection, database: sqlite3.Connection, head: Head
+    ) -> None:
+        self.context = context
+        self.connection = connection
+        self.head = head
+        self.sealed = False
+        self._database = database
+        self._now: datetime | None = None
+
+    def begin(self, now: datetime) -> None:
+        """Set the moment at which the work happens."""
+        self._now = now
+
+    @property
+    def now(self) -> datetime:
+        """Return the moment at which this transaction happens, the same all through it."""
+        assert self._now is not None
+        return self._now
+
+    @property
+    def project(self) -> str:
+        """Return the project in whose name this transaction writes."""
+        return self.context.project
+
+    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
+        """Run a statement on the writing connection."""
+        result = self.connection.execute(statement, parameters)
+        assert isinstance(result, sa.CursorResult)
+        return result
+
+    def emit(
+        self,
+        action: str,
+        object: str,
+        payload: Any = None,
+        *,
+        before: Any = None,
+        after: Any = None,
+        reason: str = "",
+    ) -> Event:
+        """Append an event to the log, in this transaction.
+
+        `action` is “noun.verb”, `object` the id it happened to. `before` and `after` are digests or
+        ids; any other JSON value is kept as its content hash. `payload` is JSON or a dataclass; it
+        and the reason stand outside the hashed entry, which only commits to them.
+        """
+        draft = Draft(
+            time=self.now,
+            project=self.context.project,
+            actor=self.context.actor,
+            action=action,
+            object=object,
+            before=_digest(before),
+            after=_digest(after),
+            payload=_plain(payload),
+            reason=reason,
+            request_id=self.context.request_id,
+        )
+        self.head, event = append(self._database, self.head, draft)
+        return event
+
+    def seal(self) -> None:
+        """Ask for a signed checkpoint in this commit, as after an approval or a promotion."""
+        self.sealed = True
+
+    def erase(self, seq: int, *, reason: str) -> Event:
+        """Erase the payload and salt of event `seq` of this project; a tombstone event tells of it.
+
+        The erased event stays in the log and every proof stays valid. An unknown or already erased
+        event raises NotFound.
+        """
+        mine = (payloads.c.seq == seq) & (payloads.c.project == self.context.project)
+        if self.connection.execute(sa.select(payloads.c.seq).where(mine)).first() is None:
+            raise NotFound.of("event payload", str(seq))
+        tombstone = self.emit(ERASED, f"event:{seq}", reason=reason)
+        self.connection.execute(sa.delete(payloads).where(mine))
+        return tombstone
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return dump(value) if is_dataclass(value) else value
+
+
+def _digest(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else content_hash(_plain(value))
