@@ -1,0 +1,69 @@
+"""Data people can rely on: contracts, checked deliveries, dataset versions, quarantine."""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.data.checking import as_arrow, check_table
+    from holdtrue.data.contract import Column, Contract, Finding, Report, column
+    from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState
+    from holdtrue.data.service import (
+        accept,
+        dataset,
+        datasets,
+        declare,
+        fragments,
+        ingest,
+        latest,
+        quarantines,
+        read,
+        request_contract,
+    )
+
+__all__ = [
+    "Column",
+    "Contract",
+    "DatasetSpec",
+    "Finding",
+    "Ingest",
+    "Quarantine",
+    "QuarantineState",
+    "Report",
+    "accept",
+    "as_arrow",
+    "check_table",
+    "column",
+    "dataset",
+    "datasets",
+    "declare",
+    "fragments",
+    "ingest",
+    "latest",
+    "quarantines",
+    "read",
+    "request_contract",
+]
+
+# The data plane uses the contract's request check and must not load DuckDB or SQLAlchemy for it.
+__getattr__ = attach(
+    __name__,
+    {name: "contract" for name in ("Column", "Contract", "Finding", "Report", "column")}
+    | {name: "checking" for name in ("as_arrow", "check_table")}
+    | {name: "model" for name in ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState")}
+    | {
+        name: "service"
+        for name in (
+            "accept",
+            "dataset",
+            "datasets",
+            "declare",
+            "fragments",
+            "ingest",
+            "latest",
+            "quarantines",
+            "read",
+            "request_contract",
+        )
+    },
+)

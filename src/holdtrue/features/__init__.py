@@ -1,0 +1,59 @@
+"""Features: one definition, computed as of then for training and as of now for serving."""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.features.model import (
+        Latest,
+        OnDemand,
+        Trailing,
+        View,
+        category,
+        day_of_week,
+        hour_of_day,
+        microseconds_of,
+        month,
+        numeric,
+    )
+    from holdtrue.features.offline import point_in_time
+    from holdtrue.features.online import OnlineStore
+    from holdtrue.features.vector import FeatureSet
+
+__all__ = [
+    "FeatureSet",
+    "Latest",
+    "OnDemand",
+    "OnlineStore",
+    "Trailing",
+    "View",
+    "category",
+    "day_of_week",
+    "hour_of_day",
+    "microseconds_of",
+    "month",
+    "numeric",
+    "point_in_time",
+]
+
+# The data plane looks features up and must not load DuckDB for it.
+__getattr__ = attach(
+    __name__,
+    {
+        name: "model"
+        for name in (
+            "Latest",
+            "OnDemand",
+            "Trailing",
+            "View",
+            "category",
+            "day_of_week",
+            "hour_of_day",
+            "microseconds_of",
+            "month",
+            "numeric",
+        )
+    }
+    | {"point_in_time": "offline", "OnlineStore": "online", "FeatureSet": "vector"},
+)

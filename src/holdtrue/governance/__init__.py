@@ -1,0 +1,116 @@
+"""Governance: evidence, policies, gates, decisions, approvals.
+
+Names are imported on first use: declaring a policy needs no database.
+"""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.governance.model import (
+        Approval,
+        BadEvidence,
+        BadRule,
+        Decision,
+        Evidence,
+        Finding,
+        NoPolicy,
+        NotAllowed,
+        NotApprovable,
+        NotSeparate,
+        Outcome,
+        Policy,
+        Rule,
+    )
+    from holdtrue.governance.rules import evaluate
+    from holdtrue.governance.service import (
+        approvals,
+        approve,
+        decision,
+        decisions,
+        declare,
+        evidence,
+        evidence_of,
+        gate,
+        latest_decision,
+        latest_evidence,
+        manifest_digest,
+        need_allowed,
+        note_contributors,
+        policies,
+        policy_of,
+        record_effect,
+        record_evidence,
+    )
+
+__all__ = [
+    "Approval",
+    "BadEvidence",
+    "BadRule",
+    "Decision",
+    "Evidence",
+    "Finding",
+    "NoPolicy",
+    "NotAllowed",
+    "NotApprovable",
+    "NotSeparate",
+    "Outcome",
+    "Policy",
+    "Rule",
+    "approvals",
+    "approve",
+    "decision",
+    "decisions",
+    "declare",
+    "evaluate",
+    "evidence",
+    "evidence_of",
+    "gate",
+    "latest_decision",
+    "latest_evidence",
+    "manifest_digest",
+    "need_allowed",
+    "note_contributors",
+    "policies",
+    "policy_of",
+    "record_effect",
+    "record_evidence",
+]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "Approval": "model",
+        "BadEvidence": "model",
+        "BadRule": "model",
+        "Decision": "model",
+        "Evidence": "model",
+        "Finding": "model",
+        "NoPolicy": "model",
+        "NotAllowed": "model",
+        "NotApprovable": "model",
+        "NotSeparate": "model",
+        "Outcome": "model",
+        "Policy": "model",
+        "Rule": "model",
+        "approvals": "service",
+        "approve": "service",
+        "decision": "service",
+        "decisions": "service",
+        "declare": "service",
+        "evaluate": "rules",
+        "evidence": "service",
+        "evidence_of": "service",
+        "gate": "service",
+        "latest_decision": "service",
+        "latest_evidence": "service",
+        "manifest_digest": "service",
+        "need_allowed": "service",
+        "note_contributors": "service",
+        "policies": "service",
+        "policy_of": "service",
+        "record_effect": "service",
+        "record_evidence": "service",
+    },
+)

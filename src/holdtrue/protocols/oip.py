@@ -258,7 +258,7 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
         ("POST", "/v2/models/{model}/versions/{version}/infer"): infer,
     }
     return tuple(
-        Endpoint(method, path, Permission.PREDICT, handle, error_body) for (method, path), handle in table.items()
+        Endpoint(method, path, Permission.PREDICT, handle) for (method, path), handle in table.items()
     )
 
 

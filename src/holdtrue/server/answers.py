@@ -1,5 +1,6 @@
 """Answers: JSON, pages and errors, each with the headers that keep a browser on this server."""
 
+import html
 import logging
 from collections.abc import Mapping
 from enum import Enum
@@ -75,6 +76,13 @@ def error_answer(error: HoldtrueError, request_id: str) -> Response:
     if error.status == 401:
         answer.headers["www-authenticate"] = 'Bearer realm="holdtrue"'
     return answer
+
+
+def plain_page(error: HoldtrueError, request_id: str) -> str:
+    """Return the plainest page that tells an error."""
+    parts = [error.what, error.why, error.mend, f"Request {request_id}"]
+    body = "".join(f"<p>{html.escape(part)}</p>" for part in parts if part)
+    return f'<!doctype html><html lang="en"><title>Holdtrue</title>{body}</html>'
 
 
 def finish(answer: Response, request_id: str, *, static: bool, secure: bool) -> Response:

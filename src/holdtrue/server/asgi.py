@@ -1,17 +1,17 @@
 """The application: one table of routes behind one gate.
 
-Each request passes, in this order: shape and host, public list, identity, declared route, permission, project,
-origin and page token, body; only then its handler runs, in a bounded pool of threads.
+Each request passes, in this order: shape and host, public list, identity, declared route, permission,
+project, origin and page token, body; only then its handler runs, in a bounded pool of threads.
 """
 
 import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -33,14 +33,16 @@ from holdtrue.server.answers import (
     public_error,
     reply_answer,
 )
+from holdtrue.server.loops import DueWork
 from holdtrue.server.model import Identity, Reply
 from holdtrue.server.rules import parse_token
 from holdtrue.server.service import Identities, SignIns
 from holdtrue.server.settings import Settings
-from holdtrue.server.table import Match, RouteTable
-from holdtrue.storage.stores import Stores
+from holdtrue.server.table import RouteTable
+from holdtrue.storage import Stores
 
 T = TypeVar("T")
+ErrorPage: TypeAlias = Callable[[HoldtrueError, str], str]
 
 ANONYMOUS = Actor(id="anonymous", kind="human", name="nobody")
 # Due work of a long simulated jump takes as long as it takes; everything else answers in time or not at all.
@@ -50,7 +52,7 @@ _log = logging.getLogger("holdtrue.server")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Hold what the control plane needs: the stores, the settings, who is known, and what wakes background work.
+    """Hold what the control plane needs: stores, settings, who is known, and what wakes background work.
 
     `clock` is the machine's own: credentials expire by it even where production time is replayed.
     """
@@ -60,6 +62,7 @@ class App:
     clock: Clock
     identities: Identities
     sign_ins: SignIns
+    due: DueWork
     wake: threading.Event
 
 
@@ -104,9 +107,11 @@ class Pool:
 class Gate:
     """Serve the route table as an ASGI application, closed by default."""
 
-    def __init__(self, app: App, table: RouteTable) -> None:
+    def __init__(self, app: App, table: RouteTable, error_page: ErrorPage) -> None:
+        """Serve `table`; `error_page` renders an error for browsers that asked for a page."""
         self.app = app
         self.table = table
+        self._error_page = error_page
         self.pool = Pool(app.settings.threads, app.settings.queue)
         self._hosts = app.settings.hosts()
         self._cookie = cookie_name(app.settings)
@@ -125,7 +130,9 @@ class Gate:
             answer, static = await self._answer(scope, receive, request_id)
         except Exception as error:  # noqa: BLE001  # the edge: every failure becomes an answer
             answer = self._error(error, scope, request_id)
-        finish(answer, request_id, static=static and answer.status_code == 200, secure=self.app.settings.secure)
+        finish(
+            answer, request_id, static=static and answer.status_code == 200, secure=self.app.settings.secure
+        )
         if scope["method"] == "HEAD":
             answer.body = b""
         await answer(scope, receive, send)
@@ -176,7 +183,9 @@ class Gate:
             return look_up(credential.text)
         if not credential.cookie and parse_token(credential.text) is None:
             # Refused by its form alone, so that guessing costs the ledger nothing.
-            raise Unauthenticated("That is not a token of this server.", mend="Send a token as it was printed.")
+            raise Unauthenticated(
+                "That is not a token of this server.", mend="Send a token as it was printed."
+            )
         return await self.pool.run(lambda: look_up(credential.text), self.app.settings.request_seconds)
 
     def _seconds(self, route: Route) -> float:
@@ -186,8 +195,8 @@ class Gate:
 
     def _error(self, error: Exception, scope: Scope, request_id: str) -> Response:
         shown = public_error(error, request_id, self.app.stores.home)
-        if wants_page(scope):
-            return html_answer(error_page(shown, request_id), shown.status)
+        if _wants_page(scope):
+            return html_answer(self._error_page(shown, request_id), shown.status)
         return error_answer(shown, request_id)
 
 
@@ -227,6 +236,13 @@ def _render(route: Route, result: Any) -> Response:
     if route.kind == "html":
         return html_answer(str(result))
     return json_answer(result)
+
+
+def _wants_page(scope: Scope) -> bool:
+    """Tell whether a browser navigates: scripts and clients get JSON also for errors."""
+    if scope["method"] != "GET" or guard.raw_path(scope).startswith(b"/api/"):
+        return False
+    return "text/html" in Headers(scope=scope).get("accept", "")
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -15,7 +15,14 @@ from holdtrue.core.actor import Actor
 from holdtrue.core.errors import Forbidden, InvalidInput, NotFound, TooLarge, Unauthenticated
 from holdtrue.door import Route
 from holdtrue.server.model import HeadersTooLarge, MethodNotAllowed, Misdirected, UnsupportedMedia
-from holdtrue.server.rules import csrf_token, host_status, idempotency_key, json_depth, plain_path, same_origin
+from holdtrue.server.rules import (
+    csrf_token,
+    host_status,
+    idempotency_key,
+    json_depth,
+    plain_path,
+    same_origin,
+)
 from holdtrue.server.settings import Settings
 from holdtrue.server.table import Match
 
@@ -46,19 +53,23 @@ def check_shape(scope: Scope, headers: Headers, hosts: frozenset[str]) -> None:
     """Refuse a request whose headers, host, path or query no client of ours would send."""
     size = sum(len(name) + len(value) for name, value in headers.raw)
     if size > HEADER_BYTES or len(headers.raw) > 100:
-        raise HeadersTooLarge(f"The request's headers are over {HEADER_BYTES} bytes.", mend="Send fewer headers.")
+        raise HeadersTooLarge(
+            f"The request's headers are over {HEADER_BYTES} bytes.", mend="Send fewer headers."
+        )
     status = host_status(headers.getlist("host"), hosts)
     if status == 400:
-        raise InvalidInput("The request does not name one host.", mend="Send one Host header: host or host:port.")
+        raise InvalidInput(
+            "The request does not name one host.", mend="Send one Host header: host or host:port."
+        )
     if status == 421:
         raise Misdirected(
             "This server does not answer for that host.",
-            mend="Use the address that `holdtrue up` prints, or have the operator add the name to host_names.",
+            mend="Use the address that `holdtrue up` prints, or have the name added to host_names.",
         )
     if not plain_path(raw_path(scope)):
         raise InvalidInput(
             "The request's path is not written plainly.",
-            why="A path here has words of letters, digits and -._~@:+=, with one slash between them, and no escapes.",
+            why="A path has words of letters, digits and -._~@:+=, one slash between them, no escapes.",
             mend="Use the address as the documentation or a listing gives it.",
         )
     if len(scope["query_string"]) > QUERY_BYTES:
@@ -75,7 +86,10 @@ def query_of(scope: Scope) -> Mapping[str, str]:
     """Return the query's fields; one that comes twice, or holds control signs, raises InvalidInput."""
     try:
         pairs = parse_qsl(
-            scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS
+            scope["query_string"].decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=QUERY_FIELDS,
         )
     except (ValueError, UnicodeError):
         raise InvalidInput("The request's query is not well-formed.") from None
@@ -102,7 +116,7 @@ def credential_of(headers: Headers, cookie_name: str) -> Credential:
             return Credential(cookie, cookie=True)
     raise Unauthenticated(
         "This address needs a token.",
-        mend="Send “Authorization: Bearer TOKEN”, or sign the browser in with the link that `holdtrue up` prints.",
+        mend="Send “Authorization: Bearer TOKEN”, or open the sign-in link that `holdtrue up` prints.",
     )
 
 
@@ -154,7 +168,7 @@ def check_browser(headers: Headers, cookie: str, settings: Settings) -> None:
     if headers.get("x-csrf-token", "") != csrf_token(cookie):
         raise Forbidden(
             "The request lacks its page's token.",
-            mend="Send the value `csrf` of /api/whoami in the header X-CSRF-Token; reload the page if it is old.",
+            mend="Send the value `csrf` of /api/whoami in the header X-CSRF-Token.",
         )
 
 
@@ -164,14 +178,17 @@ def key_of(headers: Headers) -> str | None:
     if not values:
         return None
     if len(values) > 1 or not idempotency_key(values[0]):
-        raise InvalidInput("The Idempotency-Key is not 1 to 200 visible ASCII signs.", mend="Use a random UUID.")
+        raise InvalidInput(
+            "The Idempotency-Key is not 1 to 200 visible ASCII signs.", mend="Use a random UUID."
+        )
     return values[0]
 
 
 async def read_body(headers: Headers, receive: Receive, limit: int) -> Body:
     """Return the request's JSON body, read no further than `limit` bytes.
 
-    Raises TooLarge, UnsupportedMedia for anything but plain JSON, InvalidInput for JSON that is broken or too deep.
+    Raises TooLarge, UnsupportedMedia for anything but plain JSON, InvalidInput for JSON that is broken or too
+    deep.
     """
     length = headers.get("content-length", "0")
     if not length.isascii() or not length.isdigit():

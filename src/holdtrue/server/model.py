@@ -22,7 +22,7 @@ OWNER_ROLES = (Role.ADMIN, Role.DEVELOPER, Role.OPERATOR)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Name a person or a program. `created_by` is the person who answers for a program, empty for a person."""
+    """Name a person or a program; `created_by` is the person who answers for a program, else empty."""
 
     id: str
     kind: Literal["human", "service"]
@@ -87,10 +87,11 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Say who sends a request, until when that holds, and by which token and session it is known."""
+    """Say who sends a request, since when and until when that holds, and by which token and session."""
 
     actor: Actor
     token: str
+    created_at: datetime
     expires_at: datetime
     session: str | None = None
 

@@ -6,6 +6,7 @@ that resolves to something else a moment later changes nothing.
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,6 +20,12 @@ Resolve: TypeAlias = Callable[[str, int], list[str]]
 
 _SECONDS = 10.0
 _LIMIT = 1_048_576
+# IPv6 addresses in which a translator on the way finds an IPv4 one: NAT64 (RFC 6052, RFC 8215), 6to4
+# (RFC 3056), Teredo (RFC 4380), and the old IPv4-compatible form (RFC 4291).
+_TRANSLATED = tuple(
+    ipaddress.IPv6Network(text)
+    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +59,17 @@ def resolve(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise Unavailable(f"The host {host} has no address.", mend="Correct the address, or try later.") from error
+        raise Unavailable(
+            f"The host {host} has no address.", mend="Correct the address, or try later."
+        ) from error
     return [str(entry[4][0]) for entry in found]
 
 
 def check_target(url: str, policy: OutboundPolicy, resolver: Resolve = resolve) -> Target:
     """Return where a call to `url` may connect to.
 
-    Raises InvalidInput for anything but a plain https address, Forbidden for a port or an address that is not allowed.
+    Raises InvalidInput for anything but a plain https address, Forbidden for a port or an address that is not
+    allowed.
     """
     try:
         parts = urlsplit(url)
@@ -97,11 +107,11 @@ def send(
     body: bytes = b"",
     headers: Mapping[str, str] | None = None,
     resolver: Resolve = resolve,
-    verify: bool | str = True,
+    trust: ssl.SSLContext | None = None,
 ) -> Delivery:
     """Send one request and return its status: ten seconds, one mebibyte, no redirect followed.
 
-    Raises Unavailable when no answer came or it was too long. `verify` names a file of trusted certificates.
+    Raises Unavailable when no answer came or it was too long. `trust` replaces the usual certificates.
     """
     target = check_target(url, policy, resolver)
     address = f"[{target.address}]" if ":" in target.address else target.address
@@ -110,7 +120,9 @@ def send(
     try:
         # The environment's proxies would see every call, and resolve the name again.
         with (
-            httpx.Client(trust_env=False, timeout=_SECONDS, follow_redirects=False, verify=verify) as client,
+            httpx.Client(
+                trust_env=False, timeout=_SECONDS, follow_redirects=False, verify=trust or True
+            ) as client,
             client.stream(
                 method,
                 f"https://{address}:{target.port}{target.path}",
@@ -133,6 +145,9 @@ def send(
 
 def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%", 1)[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        elif any(ip in network for network in _TRANSLATED):
+            return False
     return ip.is_global and not ip.is_multicast

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TOKEN = re.compile(r"ht_([a-z]{3,12})_([0-9a-z]{12})_([0-9A-Za-z]{43})_([0-9A-Za-z]{6})")
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)(?::[0-9]{1,5})?")
+_HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)(?::[0-9]{1,5})?"
+)
 # Only signs that need no escaping: a path has one spelling, so nothing is decoded before it is decided on.
 _SEGMENT = rb"[A-Za-z0-9_~@:+=,-][A-Za-z0-9._~@:+=,-]*"
 _PATH = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*)?")
@@ -69,13 +71,16 @@ def csrf_token(session: str) -> str:
 def plain_path(raw: bytes) -> bool:
     """Tell whether a raw request path has the only spelling that is answered.
 
-    No escapes, no empty or dotted segments, no parameters, no trailing slash: what is decided on is what was sent.
+    No escapes, no empty or dotted segments, no parameters, no trailing slash: what is decided on is what was
+    sent.
     """
     return len(raw) <= 2048 and _PATH.fullmatch(raw) is not None
 
 
 def host_status(values: list[str], allowed: frozenset[str]) -> int:
-    """Return 200 for an allowed Host header, 400 for a missing, repeated or malformed one, 421 for another host."""
+    """Return 200 for an allowed Host header, 400 for a missing, repeated or malformed one, 421 for another
+    host.
+    """
     if len(values) != 1 or _HOST.fullmatch(values[0]) is None:
         return 400
     return 200 if values[0].lower() in allowed else 421

@@ -1,4 +1,4 @@
-"""Use cases of credentials: issue, list, renew and revoke tokens; sign browsers in and out; recognise both."""
+"""Use cases of credentials: issue, renew and revoke tokens; sign browsers in and out; recognise both."""
 
 import secrets
 import threading
@@ -150,6 +150,11 @@ class Identities:
             self._generation += 1
             self._known.clear()
 
+    def remembers(self, text: str) -> bool:
+        """Tell whether a credential is answered without reading the ledger."""
+        with self._lock:
+            return secret_digest(text) in self._known
+
     def of_token(self, text: str) -> Identity:
         """Return who presents a bearer token, else raise Unauthenticated."""
         return self._recognise(text, self._look_up_token)
@@ -160,7 +165,8 @@ class Identities:
         now = self._clock.now()
         session = identity.session or ""
         with self._lock:
-            seen = self._last_seen.get(session, self._since)
+            # What was seen before this process started is not known: it counts as seen then.
+            seen = self._last_seen.get(session, max(self._since, identity.created_at))
             if now - seen > timedelta(hours=SESSION_IDLE_HOURS):
                 raise _not_recognised()
             self._last_seen[session] = now
@@ -187,7 +193,7 @@ class Identities:
         token = None if parts is None else store.token_by_id(connection, parts.id)
         if token is None or token.revoked_at is not None or not same_secret(text, token.digest):
             raise _not_recognised()
-        return Identity(token.actor(), token.id, token.expires_at)
+        return Identity(token.actor(), token.id, token.created_at, token.expires_at)
 
     def _look_up_session(self, connection: sa.Connection, text: str) -> Identity:
         session = store.session_by_id(connection, _session_id(text))
@@ -196,7 +202,8 @@ class Identities:
         token = store.token_by_id(connection, session.token)
         if token is None or token.revoked_at is not None:
             raise _not_recognised()
-        return Identity(token.actor(), token.id, min(session.expires_at, token.expires_at), session.id)
+        ends = min(session.expires_at, token.expires_at)
+        return Identity(token.actor(), token.id, session.created_at, ends, session.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +252,9 @@ class SignIns:
         return code
 
     def redeem(self, code: str) -> str:
-        """Return the cookie value for a code, which is void from then on; else raise Unauthenticated or TooMany."""
+        """Return the cookie value for a code, which is void from then on; else raise Unauthenticated or
+        TooMany.
+        """
         now = self._clock.now()
         with self._lock:
             self._drop_old(now)
@@ -274,8 +283,10 @@ def sign_out(tx: Transaction, identity: Identity, now: datetime) -> int:
     return ended
 
 
-def access_table(tokens: list[Token], version: int, permissions: Mapping[Role, frozenset[str]]) -> dict[str, Any]:
-    """Return what the data plane must know of live tokens: those that may predict, or send labels or events."""
+def access_table(
+    tokens: list[Token], version: int, permissions: Mapping[Role, frozenset[str]]
+) -> dict[str, Any]:
+    """Return what the data plane must know of live tokens: of those that grant something there."""
     entries: dict[str, Any] = {}
     for token in tokens:
         granted = sorted(set().union(*(permissions[role] for role in token.roles)))
@@ -297,7 +308,9 @@ def local_creator() -> Actor:
 
 def _check_wish(wish: NewToken, creator: Actor) -> None:
     if not wish.roles:
-        raise InvalidInput("A token needs a role.", mend="Name one of: " + ", ".join(role.value for role in Role))
+        raise InvalidInput(
+            "A token needs a role.", mend="Name one of: " + ", ".join(role.value for role in Role)
+        )
     if Role.SERVICE in wish.roles and len(set(wish.roles)) > 1:
         raise InvalidInput(
             "A program's token has the role service alone.", mend="Make two tokens, one for each use."
@@ -312,8 +325,8 @@ def _check_wish(wish: NewToken, creator: Actor) -> None:
     if wish.hours is not None and not 1 <= wish.hours <= longest:
         raise InvalidInput(
             f"A token cannot live for {wish.hours} hours.",
-            why=f"A program's token lives at most {SERVICE_HOURS} hours and is renewed, a person's {USER_HOURS}.",
-            mend=f"Ask for 1 to {longest} hours.",
+            why=f"A program's token lives at most {SERVICE_HOURS} hours, a person's {USER_HOURS}.",
+            mend=f"Ask for 1 to {longest} hours; a program renews its token.",
         )
     if wish.project is not None:
         check_name(wish.project, "project name")

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from holdtrue.core.errors import ConfigurationError
 
 PREFIX = "HOLDTRUE_"
+_WORDS: Mapping[Any, str] = types.MappingProxyType({int: "a whole number", float: "a number", str: "text"})
 # These name a server and a credential for a client, and set nothing in a server.
 CLIENT_VARIABLES = ("HOLDTRUE_TOKEN", "HOLDTRUE_URL")
 
@@ -31,7 +32,8 @@ def _help(text: str, default: Any) -> Any:
 class Settings:
     """Hold every setting of the three processes, checked.
 
-    `home` is where everything is kept; it comes from the command line or HOLDTRUE_HOME, never from the file in it.
+    `home` is where everything is kept; it comes from the command line or HOLDTRUE_HOME, never from the file
+    in it.
     """
 
     home: Path
@@ -102,7 +104,7 @@ class Settings:
 
     def hosts(self) -> frozenset[str]:
         """Return every value of the Host header that is answered, in lower case."""
-        names = {self.bind, *self.host_names}
+        names = {self.bind, self._reachable, *self.host_names}
         if is_loopback(self.bind):
             names |= {"127.0.0.1", "localhost", "::1"}
         allowed = {f"{_bracketed(name)}:{self.port}".lower() for name in names}
@@ -189,9 +191,7 @@ def _variable_values(environ: Mapping[str, str]) -> dict[str, Any]:
         if not variable.startswith(PREFIX) or variable in ("HOLDTRUE_HOME", *CLIENT_VARIABLES):
             continue
         if variable not in names:
-            raise _unknown(
-                f"the variable {variable}", variable, [*names, "HOLDTRUE_HOME", *CLIENT_VARIABLES]
-            )
+            raise _unknown(f"the variable {variable}", variable, [*names, "HOLDTRUE_HOME", *CLIENT_VARIABLES])
         key = names[variable]
         values[key] = _fit(known[key], _parse(known[key], text), f"the variable {variable}", variable)
     return values
@@ -224,7 +224,7 @@ def _fit(kind: Any, value: Any, where: str, key: str) -> Any:
     elif isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and type(value) is kind:
         return value
     else:
-        wanted = {int: "a whole number", float: "a number", str: "text"}.get(kind, "a list")
+        wanted = _WORDS.get(kind, "a list")
     raise ConfigurationError(
         f"{where[0].upper()}{where[1:]} has a value that cannot be used: {value!r}.",
         why=f"It must be {wanted}.",
@@ -253,7 +253,11 @@ def _check(settings: Settings) -> None:
         ("body_limit", 1024 <= settings.body_limit <= 64 << 20, "between 1024 and 67108864"),
         ("request_seconds", settings.request_seconds > 0, "more than 0"),
         ("background_seconds", settings.background_seconds >= 0.1, "0.1 or more"),
-        ("tls_key", bool(settings.tls_key) == bool(settings.tls_certificate), "set together with tls_certificate"),
+        (
+            "tls_key",
+            bool(settings.tls_key) == bool(settings.tls_certificate),
+            "set together with tls_certificate",
+        ),
     )
     for key, holds, wanted in bounds:
         if not holds:

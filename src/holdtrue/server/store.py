@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from holdtrue.core.access import Role
 from holdtrue.server.model import Principal, Session, Token
-from holdtrue.storage.ledger import Timestamp, Transaction, project_table
+from holdtrue.storage.ledger import Timestamp, Transaction, metadata, project_table
 
 principals = project_table(
     "principals",
@@ -127,6 +127,20 @@ def live_children(connection: sa.Connection, token_id: str) -> list[str]:
         parents = [row.id for row in rows if row.id not in found]
         found += parents
     return found
+
+
+def projects(connection: sa.Connection) -> list[str]:
+    """Return the name of every project in which something ever happened, in order."""
+    found: list[str] = []
+    # One step along the index for each project, however many events it has.
+    while (name := _next_project(connection, found[-1] if found else "")) is not None:
+        found.append(name)
+    return found
+
+
+def _next_project(connection: sa.Connection, after: str) -> str | None:
+    project = metadata.tables["events"].c.project
+    return connection.execute(sa.select(sa.func.min(project)).where(project > after)).scalar_one()
 
 
 def insert_session(tx: Transaction, session: Session) -> None:

@@ -2,12 +2,14 @@
 
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from starlette.routing import compile_path
 
 from holdtrue.core.access import Permission
+from holdtrue.core.errors import HoldtrueError
 from holdtrue.door import Route, Routes
 
 # Rooms that declare routes, each in its module `api`; pages cut across rooms and have a module of their own.
@@ -47,7 +49,9 @@ class RouteTable:
     """Find the declared route of a request. What is not in the table is not served."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        """Check all routes; raise UndeclaredRoute for one without permission, twice declared or wrongly public."""
+        """Check all routes; raise UndeclaredRoute for one without permission, twice declared or wrongly
+        public.
+        """
         self.routes = tuple(routes)
         by_path: dict[str, dict[str, Route]] = {}
         for route in self.routes:
@@ -91,16 +95,34 @@ def room_routes() -> list[Route]:
     """Import every room that declares routes and return them all."""
     found: list[Route] = []
     for room in ROOMS:
-        module = importlib.import_module(f"holdtrue.{room}")
+        try:  # TEMPORARY
+            module = importlib.import_module(f"holdtrue.{room}")
+        except ModuleNotFoundError as error:
+            if not f"holdtrue.{room}".startswith(str(error.name)):
+                raise
+            continue
         routes: Routes = module.routes
         found += list(routes)
     return found
 
 
+def error_page() -> Callable[[HoldtrueError, str], str]:
+    """Return the function that renders an error as a page: the pages' own."""
+    try:  # TEMPORARY
+        module = importlib.import_module("holdtrue.web.pages")
+    except ModuleNotFoundError:
+        from holdtrue.server.answers import plain_page
+
+        return plain_page
+    render: Callable[[HoldtrueError, str], str] = module.error_page
+    return render
+
+
 def _check(route: Route) -> None:
     if route.method not in METHODS:
         raise UndeclaredRoute(f"{route.path} is declared for {route.method}")
-    if route.permission != "public" and not isinstance(route.permission, Permission):
+    declared = cast("object", route.permission)
+    if declared != "public" and not isinstance(declared, Permission):
         raise UndeclaredRoute(f"{route.method} {route.path} declares no permission")
     if route.permission == "public" and "{" in route.path:
         raise UndeclaredRoute(f"{route.method} {route.path} is public and not one exact address")

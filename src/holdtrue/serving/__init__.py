@@ -1,0 +1,95 @@
+"""The data plane: routing snapshots, compiled models, and the application that answers.
+
+Names are imported on first use: compiling needs scikit-learn, and the data plane must not load it.
+"""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.serving.access import AccessTable, Grant, read_access
+    from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
+    from holdtrue.serving.engine import Answer, Engine
+    from holdtrue.serving.intake import intake_endpoints
+    from holdtrue.serving.plan import Plan
+    from holdtrue.serving.plane import Endpoint, Limits, Plane, Reply, Request
+    from holdtrue.serving.runtime import Model, load_model
+    from holdtrue.serving.snapshot import (
+        DATATYPES,
+        Arm,
+        BadSnapshot,
+        Bundle,
+        Input,
+        ModelFile,
+        Route,
+        Snapshot,
+        read_snapshot,
+        write_snapshot,
+    )
+    from holdtrue.serving.worker import Worker
+
+__all__ = [
+    "DATATYPES",
+    "AccessTable",
+    "Answer",
+    "Arm",
+    "BadSnapshot",
+    "Bundle",
+    "CannotCompile",
+    "Compiled",
+    "Endpoint",
+    "Engine",
+    "Grant",
+    "Input",
+    "Limits",
+    "Model",
+    "ModelFile",
+    "Plan",
+    "Plane",
+    "Reply",
+    "Request",
+    "Route",
+    "Snapshot",
+    "Worker",
+    "compile_model",
+    "intake_endpoints",
+    "load_model",
+    "read_access",
+    "read_snapshot",
+    "write_snapshot",
+]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "DATATYPES": "snapshot",
+        "AccessTable": "access",
+        "Answer": "engine",
+        "Arm": "snapshot",
+        "BadSnapshot": "snapshot",
+        "Bundle": "snapshot",
+        "CannotCompile": "compiling",
+        "Compiled": "compiling",
+        "Endpoint": "plane",
+        "Engine": "engine",
+        "Grant": "access",
+        "Input": "snapshot",
+        "Limits": "plane",
+        "Model": "runtime",
+        "ModelFile": "snapshot",
+        "Plan": "plan",
+        "Plane": "plane",
+        "Reply": "plane",
+        "Request": "plane",
+        "Route": "snapshot",
+        "Snapshot": "snapshot",
+        "Worker": "worker",
+        "compile_model": "compiling",
+        "intake_endpoints": "intake",
+        "load_model": "runtime",
+        "read_access": "access",
+        "read_snapshot": "snapshot",
+        "write_snapshot": "snapshot",
+    },
+)

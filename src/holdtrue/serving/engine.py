@@ -1,22 +1,17 @@
 """Answer requests: plan, score, record. One engine per worker process."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
-from holdtrue.serving.plan import ANSWER, Columns, Plan, Scored
+from holdtrue.serving.assembly import Columns, Lookup
+from holdtrue.serving.plan import ANSWER, Plan, Scored
 from holdtrue.serving.records import PredictionIds, record_columns
 from holdtrue.serving.table import Table
+from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
-
-_MAX_TIME = 2**53  # microseconds; the year 2255
 
 
 class NotServed(Unavailable):
@@ -49,7 +44,7 @@ class Engine:
         self,
         clock: Clock,
         records: Writer,
-        lookup: Callable[[str], Callable[..., Mapping[str, NDArray[np.float64]]]],
+        lookup: Callable[[str], Lookup],
         *,
         strict: bool,
     ) -> None:
@@ -93,7 +88,9 @@ class Engine:
         self, plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float
     ) -> Answer:
         """Answer `rows` rows and record the answers; `started` is the stopwatch at the request's arrival."""
-        self._check(plan, columns)
+        if plan.moments:
+            columns = {**columns, **{name: read_times(name, columns[name]) for name in plan.moments}}
+        _check(plan, columns)
         now_us = self.now_us()
         times = _times(plan, columns, rows, now_us)
         results = plan.score(columns, rows, times, self._lookup(plan.route.project))
@@ -122,36 +119,21 @@ class Engine:
             # In fast mode answers go on without their records, and the ack file tells how many were lost.
             self.dropped += count
 
-    def _check(self, plan: Plan, columns: Columns) -> None:
-        if plan.check is None:
-            return
-        findings = [each for each in plan.check(columns) if each.severity != "warn"]
-        if findings:
-            first = findings[0]
-            raise ContractBroken(first.what, mend=first.mend, facts={"column": first.column, "rule": first.rule})
+
+def _check(plan: Plan, columns: Columns) -> None:
+    if plan.check is None:
+        return
+    for finding in plan.check(columns):
+        # A row that training would have set aside is outside of what the model knows.
+        if finding.severity != "warn":
+            raise ContractBroken(
+                finding.what, mend=finding.mend, facts={"column": finding.column, "rule": finding.rule}
+            )
 
 
 def _times(plan: Plan, columns: Columns, rows: int, now_us: int) -> list[int]:
     name = plan.bundle.prediction_time
-    if name is None:
-        return [now_us] * rows
-    values = columns[name]
-    try:
-        times = [value if type(value) is int else _parse_time(value) for value in values]
-    except (TypeError, ValueError):
-        times = [-1]
-    if min(times) < 0 or max(times) > _MAX_TIME:
-        raise InvalidInput(
-            f"The input {name} is not a moment.",
-            why="It takes microseconds since the epoch, or text such as 2013-01-31T15:00:00Z.",
-            mend=f"Send {name} in one of these forms.",
-        )
-    return times
-
-
-def _parse_time(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    return microseconds(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    return [now_us] * rows if name is None else read_times(name, columns[name])
 
 
 def _answer(results: list[Scored], ids: list[str], rows: int) -> Answer:

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import HoldtrueError, Unavailable
-from holdtrue.serving.assembly import Assembly
+from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
 from holdtrue.serving.rules import chooser
 from holdtrue.serving.runtime import Matrix, Model
 from holdtrue.serving.snapshot import Bundle, Route
 
-Columns = Mapping[str, list[Any]]
-Lookup = Callable[[Any, Mapping[str, list[Any]], list[int]], Mapping[str, NDArray[np.float64]]]
 ANSWER: Final = "answer"
 SHADOW: Final = "shadow"
 
@@ -29,11 +27,16 @@ class NoAnswer(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Hold one release ready to score: its bundle, its model, and how its features are made."""
+    """Hold one release ready to score: its bundle, its model, how its features are made, its contract's check.
+
+    `moments` are the inputs that the features or the contract read as times.
+    """
 
     bundle: Bundle
     model: Model
     assembly: Assembly
+    check: Check | None
+    moments: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -56,11 +59,17 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Hold one service compiled: its route and, by release, what is loaded."""
+    """Hold one service compiled: its route and, by release, what is loaded.
+
+    `bundle` describes the request and `check` its contract, both of the first arm; `moments` are the
+    inputs that arrive as text and are read as times.
+    """
 
     route: Route
     bundle: Bundle
     loaded: Mapping[str, Loaded]
+    check: Check | None
+    moments: frozenset[str]
     choose: Callable[[Sequence[Any]], list[int]] | None
 
     def score(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> list[Scored]:
@@ -176,4 +185,15 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
     else:
         route = replace(route, arms=arms, paired=False)
     needed = {release: loaded[release] for release in route.releases if release in loaded}
-    return Plan(route, bundle, MappingProxyType(needed), choose)
+    first = loaded.get(route.arms[0].release)
+    moments = {bundle.prediction_time} if bundle.prediction_time is not None else set[str]()
+    moments.update(*(each.moments for each in needed.values()))
+    texts = {each.name for each in bundle.inputs if each.datatype == "BYTES"}
+    return Plan(
+        route=route,
+        bundle=bundle,
+        loaded=MappingProxyType(needed),
+        check=first.check if first is not None else None,
+        moments=frozenset(moments & texts),
+        choose=choose,
+    )

@@ -5,7 +5,9 @@ Paths are compared as they arrive, undecoded, so no spelling of a path reaches a
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,11 +30,13 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+ErrorForm = Callable[[HoldtrueError], bytes]
 
 BODY_LIMIT: Final = 16 << 20
-_LIVE: Final = ("GET", "/health/live")
-_READY: Final = ("GET", "/health/ready")
+_LIVE: Final = "/health/live"
+_PUBLIC: Final = frozenset({_LIVE, "/health/ready"})
 _MATCHES: Final = 4096
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _COLLECTED: Final = frozenset(
     {b"host", b"authorization", b"content-length", b"x-holdtrue-project", b"inference-header-content-length"}
 )
@@ -82,14 +86,13 @@ class Reply:
 class Endpoint:
     """Describe one route: nothing is served that is not described so.
 
-    `path` has parameters in braces; `error` gives the protocol's form of an error.
+    `path` has parameters in braces.
     """
 
     method: str
     path: str
     permission: Permission
     handle: Callable[[Request], Awaitable[Reply]]
-    error: Callable[[HoldtrueError], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,11 @@ def house_error(error: HoldtrueError) -> bytes:
 
 
 class Plane:
-    """Be the ASGI application of one worker; `run` is its background work, from start to shutdown."""
+    """Be the ASGI application of one worker.
+
+    `errors` gives, by prefix of the path, a protocol's own form of an error; `lifespan` is what runs
+    beside the requests, from start to shutdown.
+    """
 
     def __init__(
         self,
@@ -122,59 +129,81 @@ class Plane:
         endpoints: Sequence[Endpoint],
         *,
         hosts: Sequence[str],
-        limits: Limits,
+        errors: Mapping[str, ErrorForm],
+        lifespan: Callable[["Plane"], AbstractAsyncContextManager[None]],
+        limits: Limits | None = None,
     ) -> None:
-        self.access = AccessTable()
+        self._access = AccessTable()
         self._engine = engine
         self._routes = _Router(endpoints)
         self._hosts = frozenset(host.lower() for host in hosts)
         self._known_hosts: set[bytes] = set()
-        self._limits = limits
+        self._errors = tuple(errors.items())
+        self._lifespan = lifespan
+        self._limits = limits or Limits()
         self._open = _Open()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
+        """Answer one HTTP request, or live through one lifespan."""
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
+            await self._other(scope, receive, send)
             return
         started = self._engine.stopwatch()
-        path = scope.get("raw_path")
-        path = scope["path"] if path is None else path.decode("latin-1").partition("?")[0]
-        error_form = _error_form(path)
+        raw = scope.get("raw_path")
+        path: str = scope["path"] if raw is None else raw.decode("latin-1").partition("?")[0]
         try:
             reply = await self._answer(scope, path, receive, started)
         except HoldtrueError as error:
-            reply = Reply(error.status, error_form(error))
+            reply = Reply(error.status, self._error_form(path)(error))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task not in self._open.late:
                 raise
             self._open.late.discard(task)
             task.uncancel()
-            reply = Reply(408, error_form(TooSlow("The request did not arrive in time.")))
+            late = TooSlow("The request was not done in time.", mend="Try again.")
+            reply = Reply(late.status, self._error_form(path)(late))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
         if reply.status >= 400:
             headers += _extra_headers(reply.status)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await receive()
+        async with self._lifespan(self):
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def set_access(self, access: AccessTable) -> None:
+        """Take over a new access table; requests that come from now on are held to it."""
+        self._access = access
+
     def expire(self) -> None:
-        """End the requests that have been arriving for longer than the deadline; called every second."""
+        """End the requests that have been under way for longer than the deadline."""
         limit = self._engine.stopwatch() - self._limits.deadline
         for task, started in list(self._open.tasks.items()):
             if started < limit and task not in self._open.late:
                 self._open.late.add(task)
                 task.cancel()
 
+    def _error_form(self, path: str) -> ErrorForm:
+        for prefix, form in self._errors:
+            if path.startswith(prefix):
+                return form
+        return house_error
+
     async def _answer(self, scope: Scope, path: str, receive: Receive, started: float) -> Reply:
-        method = scope["method"]
+        method: str = scope["method"]
         headers = _collect(scope["headers"])
         self._check_host(headers)
-        if (method, path) == _LIVE:
-            return Reply(200, b'{"live":true}')
-        if (method, path) == _READY:
-            ready = self._engine.ready
-            return Reply(200 if ready else 503, b'{"ready":true}' if ready else b'{"ready":false}')
+        if method == "GET" and path in _PUBLIC:
+            ready = path == _LIVE or self._engine.ready
+            return Reply(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
         grant = self._authenticate(headers)
         endpoint, parameters = self._routes.match(method, path)
         if endpoint.permission not in grant.permissions:
@@ -184,25 +213,23 @@ class Plane:
                 mend="Ask an administrator for a token with a role that has it.",
             )
         project = self._project(grant, headers)
-        open_requests = self._open.tasks
-        if len(open_requests) >= self._limits.requests:
+        under_way = self._open.tasks
+        if len(under_way) >= self._limits.requests:
             raise Unavailable("Too many requests at once.", mend="Try again in a second.")
         task = asyncio.current_task()
-        if task is not None:
-            open_requests[task] = started
+        assert task is not None
+        under_way[task] = started
         try:
             body = await _read_body(headers, receive)
+            return await endpoint.handle(Request(body, project, parameters, headers, started))
         finally:
-            if task is not None:
-                open_requests.pop(task, None)
-        return await endpoint.handle(Request(body, project, parameters, headers, started))
+            del under_way[task]
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         host = headers.get(b"host", b"")
         if host in self._known_hosts:
             return
-        name = _host_name(host.decode("latin-1").lower())
-        if name not in self._hosts:
+        if _host_name(host.decode("latin-1").lower()) not in self._hosts:
             raise WrongHost("This server does not answer for that host.")
         if len(self._known_hosts) < _MATCHES:
             self._known_hosts.add(host)
@@ -210,7 +237,7 @@ class Plane:
     def _authenticate(self, headers: Mapping[bytes, bytes]) -> Grant:
         header = headers.get(b"authorization", b"")
         if header[:7].lower() == b"bearer ":
-            grant = self.access.check(header[7:].strip(), self._engine.now_us())
+            grant = self._access.check(header[7:].strip(), self._engine.now_us())
             if grant is not None:
                 return grant
         raise Unauthenticated(
@@ -234,9 +261,7 @@ class Plane:
                 mend="Send the header “X-Holdtrue-Project: NAME”, or use a token of the project.",
             )
         name = header.decode("latin-1")
-        if grant.project is None and name in self._engine.table.projects:
-            return name
-        if name == grant.project:
+        if name == grant.project or (grant.project is None and name in self._engine.table.projects):
             return name
         raise NotFound.of("project", name[:80])
 
@@ -249,6 +274,7 @@ class _Router:
         self._matches: dict[tuple[str, str], tuple[Endpoint, tuple[str, ...]]] = {}
 
     def match(self, method: str, path: str) -> tuple[Endpoint, tuple[str, ...]]:
+        """Return the endpoint and the path's parameters; raise NotFound or MethodNotAllowed."""
         found = self._matches.get((method, path))
         if found is not None:
             return found
@@ -266,7 +292,7 @@ class _Router:
             self._matches[method, path] = endpoint, parameters
             return endpoint, parameters
         if other_method:
-            raise MethodNotAllowed(f"The path exists, and not for {method[:20]}.")
+            raise MethodNotAllowed("The path exists, and not for this method.")
         raise NotFound("There is nothing at this path.")
 
 
@@ -276,8 +302,8 @@ def _match(pattern: list[str], parts: list[str]) -> tuple[str, ...] | None:
     parameters: list[str] = []
     for expected, part in zip(pattern, parts, strict=True):
         if expected[:1] == "{":
-            # Names are unreserved characters only, so a path that needs decoding names nothing here.
-            if not part or not part.isascii() or not part.replace("_", "").replace("-", "").replace(".", "").isalnum():
+            # A name needs no decoding, so a path that does names nothing here.
+            if _NAME.fullmatch(part) is None:
                 return None
             parameters.append(part)
         elif expected != part:
@@ -298,23 +324,22 @@ def _collect(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     length = headers.get(b"content-length")
-    if length is not None and (not length.isdigit() or int(length) > BODY_LIMIT):
+    if length is not None and (not length.isdigit() or len(length) > 12 or int(length) > BODY_LIMIT):
         raise _too_large()
-    message = await receive()
-    if not message.get("more_body"):
-        body = message.get("body", b"")
-        if len(body) > BODY_LIMIT:
-            raise _too_large()
-        return body
-    parts: list[bytes] = [message["body"]]
-    size = len(parts[0])
-    while message.get("more_body"):
+    parts: list[bytes] = []
+    size = 0
+    while True:
         message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        if message["type"] != "http.request":
+            raise InvalidInput("The client went away before its request was complete.")
+        body: bytes = message.get("body", b"")
+        size += len(body)
         if size > BODY_LIMIT:
             raise _too_large()
-    return b"".join(parts)
+        if not message.get("more_body"):
+            break
+        parts.append(body)
+    return b"".join([*parts, body]) if parts else body
 
 
 def _too_large() -> TooLarge:
@@ -333,19 +358,11 @@ def _host_name(host: str) -> str:
     return name if port.isdigit() and (":" not in name or name.startswith("[")) else ""
 
 
-def _error_form(path: str) -> Callable[[HoldtrueError], bytes]:
-    return _protocol_error if path.startswith("/v2") else house_error
-
-
-def _protocol_error(error: HoldtrueError) -> bytes:
-    return orjson.dumps({"error": f"{error.what} {error.why}".strip()})
-
-
 def _extra_headers(status: int) -> list[tuple[bytes, bytes]]:
     if status == 401:
         return [(b"www-authenticate", b"Bearer")]
     if status == 503:
         return [(b"retry-after", b"1")]
-    if status == 408:
+    if status in (408, 413):
         return [(b"connection", b"close")]
     return []

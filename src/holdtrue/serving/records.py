@@ -5,7 +5,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from holdtrue.serving.plan import ANSWER, Columns, Scored
+from holdtrue.serving.assembly import Columns
+from holdtrue.serving.plan import ANSWER, Scored
 from holdtrue.serving.snapshot import Route
 
 

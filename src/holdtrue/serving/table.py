@@ -29,9 +29,14 @@ class Table:
     views: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
 
     @property
+    def services(self) -> frozenset[tuple[str, str]]:
+        """Return the (project, service) of the snapshot's services, served or not."""
+        return self.unserved.union(self.plans)
+
+    @property
     def projects(self) -> frozenset[str]:
         """Return the projects that have a service here."""
-        return frozenset(project for project, _ in (*self.plans, *self.unserved))
+        return frozenset(project for project, _ in self.services)
 
 
 def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
@@ -91,8 +96,8 @@ def _pin(route: Route, loaded: Loaded) -> Plan:
 
 def _views(loaded: Any) -> dict[str, tuple[Any, ...]]:
     """Collect, by project, each feature view once."""
-    views: dict[str, dict[str, Any]] = {}
+    views: dict[str, list[Any]] = {}
     for each in loaded:
-        for view in each.assembly.views:
-            views.setdefault(each.bundle.project, {})[view.name] = view
-    return {project: tuple(by_name.values()) for project, by_name in views.items()}
+        mine = views.setdefault(each.bundle.project, [])
+        mine.extend(view for view in each.assembly.views if view not in mine)
+    return {project: tuple(found) for project, found in views.items()}

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scipy.special import expit, logit, ndtri, stdtrit
+from scipy.special import expit, logit, ndtri, stdtr, stdtrit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ def normal_quantile(probability: float) -> float:
 def student_quantile(probability: float, degrees: float) -> float:
     """Return the quantile of Student's t with `degrees` degrees of freedom."""
     return float(stdtrit(degrees, probability))
+
+
+def student_below(value: float, degrees: float) -> float:
+    """Return the probability that Student's t with `degrees` degrees of freedom is below `value`."""
+    return float(stdtr(degrees, value))
 
 
 def around(value: float, error: float, n: int, quantile: float) -> Interval:

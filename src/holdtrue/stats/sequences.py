@@ -1,16 +1,16 @@
 """Confidence sequences: intervals for a bounded mean that stay valid however often one looks.
 
 A gambler who bets a fixed share against the claim “the mean is m” cannot get rich if the claim is true:
-his capital, the product of 1 + λ·(x − m), is a nonnegative process that exceeds 1/α with probability at most
-α (Ville's inequality). Every m against which he got rich is excluded (Waudby-Smith & Ramdas, “Estimating means
-of bounded random variables by betting”, 2023). Here the capital is spread at the start over several constant
-bets, one of which is close to the best in hindsight.
+his capital, the product of 1 + λ·(x − m), is a nonnegative process that exceeds 1/α with probability at
+most α (Ville's inequality). Every m against which he got rich is excluded (Waudby-Smith & Ramdas, “Estimating
+means of bounded random variables by betting”, 2023). Here the capital is spread at the start over several
+constant bets, one of which is close to the best in hindsight.
 
 Constant bets are chosen over bets that follow the data for three reasons. The interval then covers the
 *running mean of the conditional means*, so it is valid when the mean moves with the hour or the day: by the
-inequality of arithmetic and geometric means the product of 1 + λ·(μ_i − m) is at most (1 + λ·(μ̄ − m))^t, hence the
-capital stays below a martingale as long as μ̄ ≤ m. The capital does not depend on the order of the rows. And
-each log-capital is concave in m, so that linear interpolation between grid points is conservative.
+inequality of arithmetic and geometric means the product of 1 + λ·(μ_i − m) is at most (1 + λ·(μ̄ − m))^t,
+hence the capital stays below a martingale as long as μ̄ ≤ m. The capital does not depend on the order of the
+rows. And each log-capital is concave in m, so that interpolation between grid points is conservative.
 """
 
 import math
@@ -45,7 +45,7 @@ def _grid() -> Floats:
 
 
 def _bets(grid: Floats) -> Floats:
-    """Return the bets on “above the candidate”, float64[bets, candidates]; 0 where one could lose everything."""
+    """Return the bets on “above the candidate”, float64[bets, candidates]; 0 if one could lose everything."""
     bets = np.asarray(_BETS)[:, None]
     return np.where(bets * (1.0 + grid) < 0.999, bets, 0.0)
 
@@ -179,7 +179,7 @@ def _log_growth(x: Floats, bets: Floats, grid: Floats) -> Floats:
 
 
 def bounds(sequence: MeanSequence, alpha: float = 0.05) -> Interval:
-    """Return the two-sided interval that covers the running mean at all times with probability ≥ 1 − alpha."""
+    """Return the interval that covers the running mean at all times at once, with probability ≥ 1 − alpha."""
     return Interval(
         sequence.mean, lower_bound(sequence, alpha / 2.0), upper_bound(sequence, alpha / 2.0), sequence.n
     )
@@ -206,8 +206,8 @@ def _log_sum(capital: Floats) -> Floats:
 def _largest_excluded(capital: Floats, alpha: float) -> float:
     """Return the largest candidate against which the gambler is rich, −1 when there is none.
 
-    The capital falls as the candidate grows. Between two grid points each bet is interpolated; a bet that is not
-    admitted at the right one is not counted.
+    The capital falls as the candidate grows. Between two grid points each bet is interpolated; a bet that is
+    not admitted at the right one is not counted.
     """
     grid = _grid()
     bets = _bets(grid)

@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class BlobStore:
         return digest
 
     def put_file(self, path: Path) -> str:
-        """Store the present content of file `path` and return its digest; memory use does not grow with it."""
+        """Store the present content of file `path`, piece by piece, and return its digest."""
         hasher = blake3()
         with (
             storing(f"the content of {path.name}"),
@@ -110,7 +110,7 @@ class BlobStore:
         )
 
     def get(self, digest: str) -> bytes:
-        """Return the bytes of `digest`, hashed anew; NotFound if absent, Corrupt if they are not what was stored."""
+        """Return the bytes of `digest`; NotFound if absent, Corrupt if they are not what was stored."""
         try:
             data = self._file(digest).read_bytes()
         except FileNotFoundError:
@@ -123,7 +123,7 @@ class BlobStore:
     def path(self, digest: str) -> Path:
         """Return the file that holds `digest`, to be read only.
 
-        Its content is hashed at the first call and again whenever the file has changed. Raises NotFound, Corrupt.
+        Its content is hashed at the first call and whenever the file has changed. Raises NotFound, Corrupt.
         """
         path = self._file(digest)
         try:
@@ -165,7 +165,7 @@ class BlobStore:
                 continue
 
     def collect(self, live: set[str], grace_seconds: float) -> int:
-        """Remove what is older than `grace_seconds` and neither in `live` nor in a tree there; return the count.
+        """Remove what is older than `grace_seconds` and not in `live` or a tree there; return how many.
 
         Age counts from the last put of the same bytes. Left-overs of killed puts go by the same rule.
         """
@@ -180,7 +180,7 @@ class BlobStore:
         ]
         removed = 0
         for start in range(0, len(doomed), _SWEEP):
-            # Under the closed gate no put is between finding a blob and answering; those done renewed its age.
+            # Behind the gate no put is between finding a blob and answering; finished ones renewed its age.
             with self._gated(fcntl.LOCK_EX):
                 for digest in doomed[start : start + _SWEEP]:
                     path = self._file(digest)
@@ -232,7 +232,7 @@ class BlobStore:
         return hasher.hexdigest()
 
     @contextmanager
-    def _gated(self, mode: int) -> Iterator[None]:
+    def _gated(self, mode: int) -> Generator[None]:
         descriptor = os.open(self._gate, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, mode)

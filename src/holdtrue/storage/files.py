@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,14 +15,14 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 def storage_error(error: OSError, what: str) -> HoldtrueError | OSError:
     """Return what a failed write means to its caller; `what` names the thing that was being written.
 
-    A full disk is StorageFull; an input/output error or a read-only disk is Unavailable; others stay as they are.
+    A full disk is StorageFull, an input/output error or read-only disk Unavailable; others stay as they are.
     """
     facts = {"what": what, "errno": errno.errorcode.get(error.errno or 0, "")}
     if error.errno in FULL:
         return StorageFull(
             f"There is no room to store {what}.",
             why=f"The disk answered: {error.strerror}.",
-            mend="Free space on the disk of the data folder, then try again; what was acknowledged is intact.",
+            mend="Free space on the disk of the data folder and try again; what was acknowledged is intact.",
             facts=facts,
         )
     if error.errno in {errno.EIO, errno.EROFS}:
@@ -36,7 +36,7 @@ def storage_error(error: OSError, what: str) -> HoldtrueError | OSError:
 
 
 @contextmanager
-def storing(what: str) -> Iterator[None]:
+def storing(what: str) -> Generator[None]:
     """Raise OSErrors of the block as StorageFull or Unavailable where they mean that."""
     try:
         yield
@@ -79,8 +79,8 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 @contextmanager
-def fresh_file(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Open a new private (0600) file of a random name in `folder`; remove it if it is still there at the end."""
+def fresh_file(folder: Path) -> Generator[tuple[int, Path]]:
+    """Open a new private (0600) file of random name in `folder`; remove it if still there at the end."""
     path = folder / f"{secrets.token_hex(16)}.tmp"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -98,7 +98,7 @@ def publish(descriptor: int, temporary: Path, target: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a reader, and a crash, sees the old or the new bytes and nothing else."""
+    """Replace `path` by `data`: a reader, and a crash, sees the old or the new bytes and nothing else."""
     with storing(f"the file {path.name}"), fresh_file(path.parent) as (descriptor, temporary):
         write_all(descriptor, data)
         publish(descriptor, temporary, path)

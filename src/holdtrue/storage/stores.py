@@ -37,11 +37,12 @@ class Stores:
             self.lock.release()
 
 
-def open_stores(home: Path, clock: Clock, *, writer: bool = True) -> Stores:
+def open_stores(home: Path, clock: Clock, *, writer: bool = True, anchors: Path | None = None) -> Stores:
     """Open the data folder `home`, creating it if `writer`.
 
-    A writer takes the folder's lock first (Locked if another process has it). Permissions wider than 0700 raise
-    ConfigurationError; a missing folder raises NotFound for a reader.
+    A writer takes the folder's lock first (Locked if another process has it). Permissions wider than 0700
+    raise ConfigurationError; a missing folder raises NotFound for a reader. `anchors` is the file, best kept
+    outside the folder, to which the ledger appends its signed checkpoints.
     """
     prepare_home(home, create=writer)
     lock = FolderLock(home) if writer else None
@@ -49,7 +50,9 @@ def open_stores(home: Path, clock: Clock, *, writer: bool = True) -> Stores:
         for name in _FOLDERS:
             make_folder(home / name)
         journal = Journal(home / "journal", clock)
-        ledger = Ledger.open(home / "ledger.db", clock=clock, keys=home / "keys", writer=writer)
+        ledger = Ledger.open(
+            home / "ledger.db", clock=clock, keys=home / "keys", writer=writer, anchors=anchors
+        )
     except BaseException:
         if lock is not None:
             lock.release()

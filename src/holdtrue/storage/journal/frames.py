@@ -7,6 +7,8 @@ A segment is a header and frames. One frame holds the rows of one append:
     crc    uint32   CRC-32 (zlib) of the payload, then of what lies between this field and the payload
     rows   uint32
     seq    uint64   0, 1, 2 … within the segment
+    first  int64    earliest time of the rows, microseconds since the epoch
+    last   int64    latest
     name   uint32   bytes of the stream name
     stream name     kind, project, service: UTF-8, separated by NUL
     payload         JSON object: column → list of `rows` values, or one value for all rows
@@ -17,15 +19,17 @@ All integers are little-endian.
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
-FRAME = struct.Struct("<4sIIIQI")
+FRAME = struct.Struct("<4sIIIQqqI")
 HEADER = struct.Struct("<16sIIq")
 MAGIC = b"HTF1"
 SEGMENT_MAGIC = b"holdtrue journal"
 SEGMENT_VERSION = 1
-FRAME_LIMIT = 1 << 30
+ROW = "_row"
+FRAME_LIMIT = 256 << 20
 _HEAD = struct.Struct("<4sII")
-_TAIL = struct.Struct("<IQI")
+_TAIL = struct.Struct("<IQqqI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,20 @@ class Frame:
     seq: int
     row: int
     rows: int
+    first: int
+    last: int
     stream: bytes
     payload: memoryview
+
+
+class Records(NamedTuple):
+    """The rows of one append, encoded; a tuple, because one is made for every prediction."""
+
+    payload: bytes
+    checksum: int
+    rows: int
+    first: int
+    last: int
 
 
 def stream_name(kind: str, project: str, service: str) -> bytes:
@@ -46,10 +62,12 @@ def stream_name(kind: str, project: str, service: str) -> bytes:
     return f"{kind}\0{project}\0{service}".encode()
 
 
-def encode(stream: bytes, payload: bytes, checksum: int, rows: int, seq: int) -> bytes:
-    """Return the bytes of one frame; `checksum` is the CRC-32 of the payload."""
-    tail = _TAIL.pack(rows, seq, len(stream)) + stream
-    return _HEAD.pack(MAGIC, len(stream) + len(payload), zlib.crc32(tail, checksum)) + tail + payload
+def encode(stream: bytes, records: Records, seq: int) -> bytes:
+    """Return the bytes of one frame."""
+    payload = records.payload
+    tail = _TAIL.pack(records.rows, seq, records.first, records.last, len(stream)) + stream
+    crc = zlib.crc32(tail, records.checksum)
+    return _HEAD.pack(MAGIC, len(stream) + len(payload), crc) + tail + payload
 
 
 def encode_header(created: int) -> bytes:
@@ -66,14 +84,15 @@ def decode(data: memoryview, at: int, offset: int, row: int) -> Frame | None:
     body = at + FRAME.size
     if body > len(data):
         return None
-    magic, length, crc, rows, seq, name = FRAME.unpack_from(data, at)
+    magic, length, crc, rows, seq, first, last, name = FRAME.unpack_from(data, at)
     if magic != MAGIC or length > FRAME_LIMIT or name > length or body + length > len(data):
         return None
     end, middle = body + length, body + name
     if zlib.crc32(data[at + _HEAD.size : middle], zlib.crc32(data[middle:end])) != crc:
         return None
     size = FRAME.size + length
-    return Frame(offset, offset + size, seq, row, rows, bytes(data[body:middle]), data[middle:end])
+    stream = bytes(data[body:middle])
+    return Frame(offset, offset + size, seq, row, rows, first, last, stream, data[middle:end])
 
 
 def find_frame(data: memoryview, start: int) -> int | None:

@@ -8,12 +8,15 @@ from typing import Any
 
 import orjson
 
+from holdtrue.storage.journal.cache import TableCache
 from holdtrue.storage.journal.segments import SegmentName, live_segments
+
+_CACHE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
-    """One Parquet file: rows of one stream and day out of one segment; `path` is relative to the folder sealed."""
+    """One Parquet file: rows of one stream and day out of one segment; `path` is below the folder sealed."""
 
     path: str
     kind: str
@@ -70,6 +73,7 @@ class Index:
         self.live = root / "live"
         self.sealed = root / "sealed"
         self.manifests = root / "sealed" / "manifest"
+        self.cache = TableCache(_CACHE_BYTES)
         self._known: dict[str, Manifest] = {}
         self._ordered: tuple[Manifest, ...] = ()
 
@@ -91,6 +95,7 @@ class Index:
 
     def forget(self, name: SegmentName) -> None:
         """Read a manifest anew at the next look (it was replaced)."""
+        self.cache.clear()
         known = dict(self._known)
         known.pop(name.text, None)
         self._known = known

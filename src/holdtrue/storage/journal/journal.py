@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from holdtrue.storage.journal.index import Index
 from holdtrue.storage.journal.segments import Damage
 from holdtrue.storage.journal.writer import SEGMENT_BYTES, SYNC_SECONDS, Mode, Writer
 
-# Reading and sealing load pyarrow and DuckDB; the data plane only writes, so they are imported where they are used.
+# Reading and sealing load pyarrow and DuckDB. The data plane only writes: they are imported where used.
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
@@ -50,23 +51,24 @@ class Journal:
 
     def close(self) -> None:
         """Close the writers opened here."""
-        while self._writers:
-            self._writers.pop().close()
+        with ExitStack() as closing:  # one writer that fails to close keeps no other from closing
+            while self._writers:
+                closing.callback(self._writers.pop().close)
 
     def seal(self, roll: bool = True) -> int:
         """Turn closed segments into Parquet and return how many were; killed anywhere, the next call goes on.
 
-        With `roll`, writers end their present segments first: those opened here at once, those of other processes
-        within a second (for the next call). Raises Corrupt for a damaged segment after sealing the others, StorageFull.
+        With `roll`, writers end their present segments first: those opened here at once, those of other
+        processes within a second (for the next call). Raises StorageFull, and Corrupt for a damaged segment
+        after sealing the others.
         """
-        from holdtrue.storage.journal.sealing import request_roll, seal_closed
+        from holdtrue.storage.journal.sealing import seal_closed
 
         with self._sealing:
             if roll:
                 for writer in self._writers:
                     writer.roll()
-                request_roll(self._index)
-            return seal_closed(self._index)
+            return seal_closed(self._index, request_roll=roll)
 
     def table(
         self,
@@ -80,9 +82,9 @@ class Journal:
     ) -> "pa.Table":
         """Return the records of a stream, sealed and live, in order of arrival, the first of each id.
 
-        `since` ≤ time < `until` (moments, or microseconds since the epoch). Columns are the union over all records,
-        with nulls where a record lacks one, integers widened to float64 and mixed types to text; plus "service".
-        Raises Corrupt.
+        `since` ≤ time < `until` (moments, or microseconds since the epoch). Columns are the union over all
+        records, with nulls where a record lacks one, integers widened to float64 and mixed types to text;
+        plus "service". Raises Corrupt.
         """
         from holdtrue.storage.journal.reading import Query, read_table
 
@@ -107,7 +109,8 @@ class Journal:
         until: datetime | int | None = None,
     ) -> "duckdb.DuckDBPyRelation":
         """Return the records as `table` does, as a DuckDB relation that reads only what a query needs."""
-        from holdtrue.storage.journal.reading import Query, open_relation
+        from holdtrue.storage.journal.reading import Query
+        from holdtrue.storage.journal.relation import open_relation
 
         return open_relation(
             self._index, connection, Query(kind, project, service, _micros(since), _micros(until), None)
@@ -118,8 +121,8 @@ class Journal:
     ) -> "tuple[pa.Table, str]":
         """Return the rows appended since `cursor` (None: all there are) and the cursor for the next call.
 
-        Each appended row comes once, sealed meanwhile or not; ids repeated by a client's retry are dropped within
-        one call only. Costs what the new bytes cost. Raises Corrupt, and InvalidInput for a foreign cursor.
+        Each appended row comes once, sealed meanwhile or not; ids repeated by a client's retry are dropped
+        within one call only. Costs what the new bytes cost. Raises Corrupt, InvalidInput (a foreign cursor).
         """
         from holdtrue.storage.journal.reading import Query, read_tail
 
@@ -132,7 +135,7 @@ class Journal:
         return find_record(self._index, Query(kind, project, service, None, None, None), id)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of appended rows (repeated ids included) of each stream "kind/project/service"."""
+        """Return the number of appended rows, repeats included, of each stream "kind/project/service"."""
         from holdtrue.storage.journal.reading import count_rows
 
         return count_rows(self._index)
@@ -146,7 +149,8 @@ class Journal:
     def repair(self) -> list[Damage]:
         """Set damaged bytes aside so that all intact records can be read; return what is lost.
 
-        Damaged Parquet files move to the folder damaged; damaged segments keep their bytes and move there when sealed.
+        Damaged Parquet files move to the folder damaged; damaged segments keep their bytes, and move there
+        when sealed.
         """
         from holdtrue.storage.journal.sealing import repair_all
 

@@ -1,10 +1,11 @@
 """Read the journal: sealed Parquet and live segments as one table, relation, tail or record."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
-import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -12,17 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from holdtrue.core.errors import Corrupt, InvalidInput
-from holdtrue.storage.journal.frames import Frame, stream_name
+from holdtrue.storage.journal.frames import ROW, Frame, stream_name
 from holdtrue.storage.journal.index import Index, Manifest, SealedFile, stream_files
 from holdtrue.storage.journal.segments import Reading, SegmentName, read_segment
-from holdtrue.storage.journal.tables import ROW, concat, decode_frames, first_of_each
+from holdtrue.storage.journal.tables import concat, decode_frames, first_of_each
 
+_MANY = 4
+_THREADS = 4
 _DAY = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which records: a stream (or all services), `since` ≤ time < `until` in microseconds, and which columns."""
+    """Which records: a stream (or all services), `since` ≤ time < `until` in microseconds, which columns."""
 
     kind: str
     project: str
@@ -51,12 +54,23 @@ class Query:
             self.since is None or start + _DAY > self.since
         )
 
+    def files(self, manifest: Manifest) -> Iterator[SealedFile]:
+        """Yield the files of a manifest that may have rows of this query."""
+        for file in stream_files(manifest, self.kind, self.project, self.service):
+            if self.meets_day(file.day):
+                yield file
+
+    def wants(self, frame: Frame) -> bool:
+        """Say whether a frame of the stream may have rows within the limits of time."""
+        before_end = self.until is None or frame.first < self.until
+        return before_end and (self.since is None or frame.last >= self.since)
+
     def within(self, table: pa.Table) -> pa.Table:
         """Return the rows within the limits of time."""
         if self.since is not None:
-            table = table.filter(pc.greater_equal(table["time"], self.since))
+            table = table.filter(pc.field("time") >= self.since)
         if self.until is not None:
-            table = table.filter(pc.less(table["time"], self.until))
+            table = table.filter(pc.field("time") < self.until)
         return table
 
 
@@ -80,15 +94,25 @@ def read_table(index: Index, query: Query) -> pa.Table:
 
 
 def _parts(index: Index, query: Query) -> Iterator[_Part]:
+    sealed, live = survey(index)
+    jobs = [(manifest, file) for manifest in sealed for file in query.files(manifest)]
+    yield from _sealed_parts(index, jobs, query)
+    for name, reading in live:
+        yield from live_parts(name, reading, query)
+
+
+def survey(index: Index) -> tuple[list[Manifest], list[tuple[SegmentName, Reading]]]:
+    """Return the sealed segments and what stands in the live ones: every row once."""
     contents = index.contents()
-    for manifest in contents.sealed:
-        yield from _sealed_parts(index, manifest, query)
+    sealed = list(contents.sealed)
+    live: list[tuple[SegmentName, Reading]] = []
     for name in contents.live:
         read = _read_live(index, name)
         if isinstance(read, Manifest):
-            yield from _sealed_parts(index, read, query)
+            sealed.append(read)
         else:
-            yield from _live_parts(name, read, query)
+            live.append((name, read))
+    return sealed, live
 
 
 def _read_live(index: Index, name: SegmentName, offset: int = 0, row: int = 0) -> Reading | Manifest:
@@ -102,17 +126,32 @@ def _read_live(index: Index, name: SegmentName, offset: int = 0, row: int = 0) -
         return manifest
 
 
-def _sealed_parts(index: Index, manifest: Manifest, query: Query, first_row: int = 0) -> Iterator[_Part]:
-    for file in stream_files(manifest, query.kind, query.project, query.service):
-        if file.last_row >= first_row and query.meets_day(file.day):
-            table = query.within(read_sealed(index, file, query.needed()))
-            if file.first_row < first_row:
-                table = table.filter(pc.greater_equal(table[ROW], first_row))
-            yield _Part(manifest.rank, file.service, table)
+def _sealed_parts(
+    index: Index, jobs: list[tuple[Manifest, SealedFile]], query: Query, first_row: int = 0
+) -> Iterator[_Part]:
+    columns = query.needed()
+
+    def part(job: tuple[Manifest, SealedFile]) -> _Part:
+        manifest, file = job
+        table = query.within(read_sealed(index, file, columns))
+        if file.first_row < first_row:
+            table = table.filter(pc.field(ROW) >= first_row)
+        return _Part(manifest.rank, file.service, table)
+
+    if len(jobs) < _MANY:
+        yield from map(part, jobs)
+        return
+    # Decoding leaves the interpreter's lock; more threads than this gain nothing on small files.
+    with ThreadPoolExecutor(_THREADS) as threads:
+        yield from threads.map(part, jobs)
 
 
 def read_sealed(index: Index, file: SealedFile, columns: frozenset[str] | None) -> pa.Table:
     """Return the rows of one Parquet file; Corrupt if its pages are not what was written."""
+    return index.cache.get((file.path, columns), lambda: _read_parquet(index, file, columns))
+
+
+def _read_parquet(index: Index, file: SealedFile, columns: frozenset[str] | None) -> pa.Table:
     path = index.sealed / file.path
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
@@ -129,13 +168,14 @@ def sealed_damage(file: SealedFile, why: str) -> Corrupt:
     return Corrupt(
         f"Journal file sealed/{file.path} is damaged.",
         why=f"It cannot be read as it was written ({why[:200]}).",
-        mend="Restore the file from a backup, or run `holdtrue doctor --repair`: it sets the file aside, tells how many "
-        "records it held, and makes every other record readable.",
+        mend="Restore the file from a backup, or run `holdtrue doctor --repair`: it sets the file aside, "
+        "tells how many records it held, and makes every other record readable.",
         facts={"file": f"sealed/{file.path}", "rows": file.rows},
     )
 
 
-def _live_parts(name: SegmentName, reading: Reading, query: Query) -> Iterator[_Part]:
+def live_parts(name: SegmentName, reading: Reading, query: Query) -> Iterator[_Part]:
+    """Yield the rows of a query out of one live segment, service by service."""
     for service, frames in _by_service(reading.frames, query).items():
         table = query.within(decode_frames(frames, query.needed()))
         yield _Part((reading.created, name.writer, name.number), service, table)
@@ -145,11 +185,11 @@ def _by_service(frames: list[Frame], query: Query) -> dict[str, list[Frame]]:
     found: dict[str, list[Frame]] = {}
     if query.service is not None:
         stream = stream_name(query.kind, query.project, query.service)
-        mine = [frame for frame in frames if frame.stream == stream]
+        mine = [frame for frame in frames if frame.stream == stream and query.wants(frame)]
         return {query.service: mine} if mine else {}
     prefix = stream_name(query.kind, query.project, "")
     for frame in frames:
-        if frame.stream.startswith(prefix):
+        if frame.stream.startswith(prefix) and query.wants(frame):
             found.setdefault(frame.stream[len(prefix) :].decode(), []).append(frame)
     return found
 
@@ -176,13 +216,6 @@ def _assemble(parts: list[_Part], query: Query) -> pa.Table:
     return table
 
 
-def open_relation(
-    index: Index, connection: duckdb.DuckDBPyConnection, query: Query
-) -> duckdb.DuckDBPyRelation:
-    """Return the records of a query as a DuckDB relation over the Parquet files and the live rows."""
-    return connection.from_arrow(read_table(index, query))
-
-
 def read_tail(index: Index, query: Query, cursor: str | None) -> tuple[pa.Table, str]:
     """Return the rows appended since `cursor`, in order of arrival, and the next cursor."""
     places = _load_cursor(cursor)
@@ -201,7 +234,7 @@ def read_tail(index: Index, query: Query, cursor: str | None) -> tuple[pa.Table,
         if isinstance(read, Manifest):
             _tail_sealed(index, read, query, places, parts, ends)
             continue
-        parts.extend(_live_parts(name, read, query))
+        parts.extend(live_parts(name, read, query))
         _advance(ends, name, read.end, read.row)
     return _assemble(parts, query), orjson.dumps(ends, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -218,7 +251,9 @@ def _tail_sealed(
     number, _, row = places.get(name.writer, (0, 0, 0))
     if name.number < number or (name.number == number and row >= manifest.rows):
         return
-    parts.extend(_sealed_parts(index, manifest, query, row if name.number == number else 0))
+    first_row = row if name.number == number else 0
+    jobs = [(manifest, file) for file in query.files(manifest) if file.last_row >= first_row]
+    parts.extend(_sealed_parts(index, jobs, query, first_row))
     _advance(ends, name, manifest.end, manifest.rows)
 
 
@@ -245,63 +280,42 @@ def _load_cursor(cursor: str | None) -> dict[str, tuple[int, int, int]]:
 
 def find_record(index: Index, query: Query, id: str) -> dict[str, Any] | None:
     """Return the first record of a stream with that id, or None."""
-    contents = index.contents()
-    for manifest in contents.sealed:
-        found = _find_sealed(index, manifest, query, id)
-        if found is not None:
-            return found
+    sealed, live = survey(index)
+    ids = replace(query, columns=("id",))
+    jobs = [
+        (manifest, file)
+        for manifest in sealed
+        for file in query.files(manifest)
+        if file.first_id <= id <= file.last_id
+    ]
+    found: list[tuple[tuple[int, str, int], int, SealedFile | _Part]] = []
+    for part, (manifest, file) in zip(_sealed_parts(index, jobs, ids), jobs, strict=True):
+        found.extend((manifest.rank, row, file) for row in _rows_of(part.table, id))
     text = orjson.dumps(id)
-    for name in contents.live:
-        read = _read_live(index, name)
-        if isinstance(read, Manifest):
-            found = _find_sealed(index, read, query, id)
-            if found is not None:
-                return found
-            continue
-        frames = [frame for frame in read.frames if text in bytes(frame.payload)]
-        for part in _live_parts(name, Reading(read.created, frames, 0, 0), query):
-            found = _record(part.table, part.service, id)
-            if found is not None:
-                return found
-    return None
-
-
-def _find_sealed(index: Index, manifest: Manifest, query: Query, id: str) -> dict[str, Any] | None:
-    for file in stream_files(manifest, query.kind, query.project, query.service):
-        if not file.first_id <= id <= file.last_id:
-            continue
-        ids = read_sealed(index, file, frozenset({"id"}))
-        if pc.index(ids["id"], id).as_py() >= 0:
-            return _record(read_sealed(index, file, None), file.service, id)
-    return None
-
-
-def _record(table: pa.Table, service: str, id: str) -> dict[str, Any] | None:
-    at = pc.index(table["id"], id).as_py()
-    if at < 0:
+    for name, reading in live:
+        frames = [frame for frame in reading.frames if text in bytes(frame.payload)]
+        for part in live_parts(name, Reading(reading.created, frames, 0, 0), query):
+            found.extend((part.rank, row, part) for row in _rows_of(part.table, id))
+    if not found:
         return None
-    row = table.drop_columns([ROW]).slice(at, 1).to_pylist()[0]
-    return {"service": service, **row}
+    _, row, where = min(found, key=lambda place: place[:2])
+    table = where.table if isinstance(where, _Part) else read_sealed(index, where, None)
+    record = table.filter(pc.field(ROW) == row).drop_columns([ROW]).to_pylist()[0]
+    return {"service": where.service, **record}
+
+
+def _rows_of(table: pa.Table, id: str) -> list[int]:
+    return table.filter(pc.field("id") == id)[ROW].to_pylist()
 
 
 def count_rows(index: Index) -> dict[str, int]:
     """Return the number of appended rows of each stream."""
-    contents = index.contents()
-    counts: dict[str, int] = {}
-
-    def add(manifest: Manifest) -> None:
+    counts: Counter[str] = Counter()
+    sealed, live = survey(index)
+    for manifest in sealed:
         for file in manifest.files:
-            key = f"{file.kind}/{file.project}/{file.service}"
-            counts[key] = counts.get(key, 0) + file.rows
-
-    for manifest in contents.sealed:
-        add(manifest)
-    for name in contents.live:
-        read = _read_live(index, name)
-        if isinstance(read, Manifest):
-            add(read)
-            continue
-        for frame in read.frames:
-            key = frame.stream.decode().replace("\0", "/")
-            counts[key] = counts.get(key, 0) + frame.rows
+            counts[f"{file.kind}/{file.project}/{file.service}"] += file.rows
+    for _, reading in live:
+        for frame in reading.frames:
+            counts[frame.stream.decode().replace("\0", "/")] += frame.rows
     return dict(sorted(counts.items()))

@@ -1,5 +1,6 @@
 """Records on their way into a frame: checked, then columnar JSON."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,16 +8,18 @@ import orjson
 
 from holdtrue.core.errors import InvalidInput, TooLarge
 from holdtrue.core.ids import check_name
-from holdtrue.storage.journal.frames import FRAME_LIMIT, stream_name
+from holdtrue.storage.journal.frames import FRAME_LIMIT, ROW, Records, stream_name
 
 # 9999-12-31 in microseconds since the epoch: times beyond have no calendar day.
 _LAST = 253_402_300_799_999_999
 _SCALARS = frozenset({str, int, float, bool, type(None), dict})
+_VALUES = "Use strings, numbers, true, false and null."
+_MICROSECONDS = "Use core.clock.microseconds(moment)."
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
 def stream_of(kind: str, project: str, service: str) -> bytes:
-    """Return the name of a stream; its parts become folder names, so each must be a name. Raises InvalidInput."""
+    """Return the name of a stream; its parts become folder names, so InvalidInput unless each is a name."""
     return stream_name(
         check_name(kind, "record kind"),
         check_name(project, "project name"),
@@ -24,32 +27,32 @@ def stream_of(kind: str, project: str, service: str) -> bytes:
     )
 
 
-def encode_columns(columns: Mapping[str, Any], rows: int) -> bytes:
-    """Return the JSON payload of a frame; InvalidInput names the column that cannot be stored."""
+def encode_records(columns: Mapping[str, Any], rows: int) -> Records:
+    """Return what a frame holds; InvalidInput names the column that cannot be stored."""
     if rows < 1:
         raise _invalid("columns", "an append has no rows", "Append at least one record, or nothing.")
-    for name, values in columns.items():
-        kind = type(values)
-        if kind is list or kind is tuple or (kind not in _SCALARS and hasattr(values, "__len__")):
+    if ROW in columns:
+        raise _invalid(ROW, "that name is the journal's own", "Call the column something else.")
+    # This loop runs for every prediction: the usual case, a list of the right length, leaves it at once.
+    for values in columns.values():
+        if type(values) is list:
             if len(values) != rows:
-                raise _invalid(
-                    name,
-                    f"it has {len(values)} values for {rows} rows",
-                    "Give one value per row, or one for all.",
-                )
+                raise _uneven(columns, rows)
+        elif type(values) not in _SCALARS and _length(values) != rows:
+            raise _uneven(columns, rows)
     _check_ids(columns.get("id"), rows)
-    _check_times(columns.get("time"))
+    first, last = _span(columns.get("time"))
     try:
         payload = orjson.dumps(columns if type(columns) is dict else dict(columns), option=_OPTIONS)
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise _invalid("columns", str(error), "Use strings, numbers, true, false and null.") from error
+        raise _invalid("columns", str(error), _VALUES) from error
     if len(payload) > FRAME_LIMIT:
         raise TooLarge(
             f"An append of {len(payload)} bytes is too large.",
             why=f"One frame holds up to {FRAME_LIMIT} bytes.",
             mend="Append fewer records at once.",
         )
-    return payload
+    return Records(payload, zlib.crc32(payload), rows, first, last)
 
 
 def _check_ids(ids: Any, rows: int) -> None:
@@ -64,25 +67,41 @@ def _check_ids(ids: Any, rows: int) -> None:
     raise _invalid("id", "each record needs a string that names it alone", "Give a list of one id per row.")
 
 
-def _check_times(times: Any) -> None:
+def _span(times: Any) -> tuple[int, int]:
+    """Return the earliest and latest of a time column."""
+    first = last = -1
     if type(times) is int:
-        if 0 <= times <= _LAST:
-            return
+        first = last = times
     elif type(times) is list or type(times) is tuple:
         for value in times:
-            if type(value) is not int or not 0 <= value <= _LAST:
+            if type(value) is not int:
                 break
         else:
-            return
-    elif (
-        getattr(getattr(times, "dtype", None), "str", "") == "<i8"
-        and times.min() >= 0
-        and times.max() <= _LAST
-    ):
-        return
-    raise _invalid(
-        "time", "it is not int64 microseconds since the epoch", "Use core.clock.microseconds(moment)."
-    )
+            first, last = min(times), max(times)
+    elif getattr(getattr(times, "dtype", None), "str", "") == "<i8":
+        first, last = int(times.min()), int(times.max())
+    if first >= 0 and last <= _LAST:
+        return first, last
+    raise _invalid("time", "it is not int64 microseconds since the epoch", _MICROSECONDS)
+
+
+def _length(values: Any) -> int:
+    """Return the length of a tuple or array, -1 for what is neither (the JSON encoder names it better)."""
+    try:
+        return len(values)
+    except TypeError:
+        return -1
+
+
+def _uneven(columns: Mapping[str, Any], rows: int) -> InvalidInput:
+    for name, values in columns.items():
+        if type(values) not in _SCALARS and (count := _length(values)) != rows:
+            if count < 0:
+                return _invalid(name, f"{type(values).__name__} is not a JSON value", _VALUES)
+            return _invalid(
+                name, f"it has {count} values for {rows} rows", "Give one value per row, or one for all."
+            )
+    raise AssertionError("every column has the right length")
 
 
 def _invalid(column: str, why: str, mend: str) -> InvalidInput:

@@ -1,14 +1,14 @@
 """Segment files: their names, what is known to be durable in them, and reading their frames.
 
-Beside `live/<writer>-<number>.seg` may lie `.mark` (8 bytes: how far the segment was durable when last noted, so a cut
-below it is a loss and not an unfinished append) and `.skip` (byte ranges a repair gave up).
+Beside `live/<writer>-<number>.seg` may lie `.mark` (8 bytes: how far the segment was durable when last noted;
+a cut below it is a loss, not an unfinished append) and `.skip` (byte ranges a repair gave up).
 """
 
 import fcntl
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class SegmentName:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The intact frames of a segment from some place on; `end` and `row` are where the next reading starts."""
+    """The intact frames of a segment from some place on; the next reading starts at `end` and `row`."""
 
     created: int
     frames: list[Frame]
@@ -94,7 +94,7 @@ def read_skips(path: Path) -> dict[int, int]:
 def read_segment(path: Path, offset: int = 0, row: int = 0) -> Reading:
     """Return the intact frames of segment `path` from byte `offset` (with `row` rows before it) on.
 
-    An unfinished append at the end is left out. Anything else that is not intact raises Corrupt with its offset.
+    An unfinished append at the end is left out; whatever else is not intact raises Corrupt.
     Raises FileNotFoundError if the segment is gone (sealed meanwhile), NewerSchema for a later format.
     """
     # The mark first: bytes below a mark read before them are whole, however the writer goes on meanwhile.
@@ -180,8 +180,8 @@ def damaged(path: Path, offset: int, why: str) -> Corrupt:
     return Corrupt(
         f"Journal file {name} is damaged at byte {offset}.",
         why=f"{why} It was changed or cut after it was written.",
-        mend="Restore the file from a backup, or run `holdtrue doctor --repair`: it sets the damaged bytes aside, "
-        "tells how many they are, and makes every other record readable.",
+        mend="Restore the file from a backup, or run `holdtrue doctor --repair`: it sets the damaged bytes "
+        "aside, tells how many they are, and makes every other record readable.",
         facts={"file": name, "offset": offset},
     )
 
@@ -216,7 +216,7 @@ def _resume(path: Path, data: memoryview, offset: int) -> int:
 
 
 @contextmanager
-def closed_segment(path: Path) -> Iterator[bool]:
+def closed_segment(path: Path) -> Generator[bool]:
     """Say whether segment `path` has no writer any more, and keep that so for the time of the block."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

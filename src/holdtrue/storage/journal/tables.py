@@ -8,9 +8,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from holdtrue.storage.journal.frames import Frame
+from holdtrue.storage.journal.frames import ROW, Frame
 
-ROW = "_row"
+_PIECE = 8 << 20
+# Each holds what those before it hold: a boolean among numbers is 0 or 1, anything among strings is text.
 _KINDS = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
 
 
@@ -20,12 +21,15 @@ def decode_frames(frames: Iterable[Frame], columns: Collection[str] | None = Non
     names: tuple[str, ...] | None = None
     lists: list[list[Any]] = []
     rows: list[tuple[int, int]] = []
+    size = 0
     for frame in frames:
         data: dict[str, Any] = orjson.loads(frame.payload)
-        if names != (present := tuple(data)):
+        size += len(frame.payload)
+        # Values as Python objects take ten times the room they take in Arrow: they are converted in pieces.
+        if names != (present := tuple(data)) or size > _PIECE:
             if names is not None:
                 parts.append(_build(names, lists, rows, columns))
-            names, lists, rows = present, [[] for _ in present], []
+            names, lists, rows, size = present, [[] for _ in present], [], 0
         for target, values in zip(lists, data.values(), strict=True):
             target.extend(values if type(values) is list else [values] * frame.rows)
         rows.append((frame.row, frame.rows))
@@ -53,7 +57,7 @@ def _build(
 def array(values: list[Any]) -> pa.Array:
     """Return JSON values as the narrowest of null, bool, int64, float64 and string that holds them all.
 
-    Numbers of both kinds become float64; any other mixture, lists and objects become text (JSON, strings as they are).
+    Lists and objects become text (JSON).
     """
     try:
         result = pa.array(values)
@@ -61,9 +65,17 @@ def array(values: list[Any]) -> pa.Array:
             return result
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         pass
-    if all(value is None or type(value) is int or type(value) is float for value in values):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    if all(value is None or isinstance(value, int | float) for value in values):
+        numbers = pa.array([None if value is None else float(value) for value in values], pa.float64())
+        return numbers if any(type(value) is float for value in values) else _whole(numbers, values)
     return pa.array([_text(value) for value in values], pa.string())
+
+
+def _whole(numbers: pa.Array, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array([None if value is None else int(value) for value in values], pa.int64())
+    except OverflowError:  # beyond int64
+        return numbers
 
 
 def _text(value: Any) -> str | None:
@@ -98,12 +110,7 @@ def _align(parts: list[pa.Table]) -> list[pa.Table]:
 
 
 def _widest(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    if one == other or pa.types.is_null(other):
-        return one
-    if pa.types.is_null(one):
-        return other
-    numbers = (pa.int64(), pa.float64())
-    return pa.float64() if one in numbers and other in numbers else pa.string()
+    return max(one, other, key=_KINDS.index)
 
 
 def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
@@ -111,11 +118,11 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
 
 
 def first_of_each(table: pa.Table, order: np.ndarray | None) -> pa.Table:
-    """Return the rows in order (`order`: int64 keys, ascending wins; None: as they stand), the first of each id."""
+    """Return the first row of each id, in order of `order` (int64 keys; None: as the rows stand)."""
     if order is not None and (np.diff(order) < 0).any():
         table = table.take(pa.array(np.argsort(order, kind="stable")))
     ids = table["id"]
-    if pc.count_distinct(ids).as_py() == len(ids):
+    if pc.call_function("count_distinct", [ids]).as_py() == len(ids):
         return table
     codes = ids.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     _, first = np.unique(codes, return_index=True)

@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 import threading
-import zlib
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,9 +14,9 @@ from typing import Any, Literal
 from holdtrue.core.clock import Clock, microseconds
 from holdtrue.core.errors import HoldtrueError, Locked, StorageFull, Unavailable
 from holdtrue.core.ids import check_name
-from holdtrue.storage.files import FULL, fresh_file, storage_error, storing, sync_folder, write_all
+from holdtrue.storage.files import FULL, storage_error, storing, sync_folder, write_all
 from holdtrue.storage.journal.frames import HEADER, encode, encode_header
-from holdtrue.storage.journal.records import encode_columns, stream_of
+from holdtrue.storage.journal.records import encode_records, stream_of
 from holdtrue.storage.journal.segments import SegmentName, live_segments
 
 Mode = Literal["strict", "fast"]
@@ -24,34 +24,42 @@ SEGMENT_BYTES = 64 << 20
 SYNC_SECONDS = 1.0
 SEGMENT_SECONDS = 3600.0
 _STREAMS = 10_000
+_FAILURES = 1_000
 
 
 class _Segment:
     """The open segment file of a writer."""
 
-    __slots__ = ("broken", "descriptor", "fresh", "mark", "opened", "path", "seq", "size")
+    __slots__ = ("descriptor", "failure", "fresh", "mark", "opened", "path", "seq", "size")
 
     def __init__(self, live: Path, name: SegmentName, created: int, opened: float) -> None:
         self.path = live / f"{name.text}.seg"
-        # Locked before it has its name, so a sealer never sees it without its writer.
-        with fresh_file(live) as (descriptor, temporary):
-            write_all(descriptor, encode_header(created))
-            self.descriptor = os.open(temporary, os.O_WRONLY | os.O_APPEND)
+        temporary = live / f"{name.writer}.new"
+        self.descriptor = os.open(temporary, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            # Locked before it has its name, so a sealer never sees it without its writer.
             fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+            write_all(self.descriptor, encode_header(created))
             os.rename(temporary, self.path)
+        except OSError:
+            os.close(self.descriptor)
+            raise
         self.mark = -1
         self.size = HEADER.size
         self.seq = 0
         self.opened = opened
         self.fresh = True
-        self.broken = False
+        self.failure: HoldtrueError | OSError | None = None
 
     def append(self, frame: bytes) -> None:
         """Write one frame wholly, or leave the file as it was."""
         try:
             write_all(self.descriptor, frame)
         except OSError:
-            os.ftruncate(self.descriptor, self.size)
+            try:
+                os.ftruncate(self.descriptor, self.size)
+            except OSError as error:
+                self.failure = _unsure(error)
             raise
         self.size += len(frame)
         self.seq += 1
@@ -108,14 +116,14 @@ class Writer:
         self._head: tuple[_Segment | None, int] = (None, 0)
         self._synced = 0
         # (after, last, error): appends after + 1 … last of which nobody knows whether they are durable.
-        self._failures: list[tuple[int, int, HoldtrueError | OSError]] = []
+        self._failures: deque[tuple[int, int, HoldtrueError | OSError]] = deque(maxlen=_FAILURES)
         self._untold: HoldtrueError | OSError | None = None
         self._stopped: HoldtrueError | OSError | None = None
         self._waiting: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._committing = False
         self._waiting_lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
-        self._request = self._live / "roll"
+        self._request = root / "sealed" / "roll"
         self._requested = self._read_request()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._background, name=f"journal-{name}", daemon=True)
@@ -124,9 +132,10 @@ class Writer:
     def append(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> None:
         """Append `rows` records of one stream as one frame: all of them or none.
 
-        `columns` maps each name to a list (or array) of `rows` values or to one value for all rows; "id" (strings)
-        and "time" (int64 microseconds since the epoch) are required. NaN becomes null. Raises InvalidInput, StorageFull
-        (nothing was written) and Unavailable (whether it was written is not known; send it again with the same ids).
+        `columns` maps each name to a list (or array) of `rows` values or to one value for all rows; "id"
+        (strings) and "time" (int64 microseconds since the epoch) are required. NaN and infinities
+        become null. Raises InvalidInput, TooLarge, StorageFull (nothing was written, unless it says so) and
+        Unavailable (whether it was written is not known: send it again with the same ids).
         """
         count = self._append(kind, project, service, columns, rows)
         if self._strict:
@@ -148,7 +157,10 @@ class Writer:
             if start and self._executor is None:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"journal-commit-{self.name}")
         if start and self._executor is not None:
-            self._executor.submit(self._commit_waiting)
+            try:
+                self._executor.submit(self._commit_waiting)
+            except RuntimeError:  # closed meanwhile, which made everything durable
+                self._commit_waiting()
         await future
 
     def flush(self) -> None:
@@ -164,17 +176,18 @@ class Writer:
 
     def close(self) -> None:
         """Make everything durable and give up the name; a second call does nothing."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
+        with self._write_lock:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+            count = self._head[1]
+            self._roll()
+            self._stopped = self._stopped or _closed(self.name)
         self._thread.join()
         if self._executor is not None:
             self._executor.shutdown()
-        try:
-            self.roll()
-        finally:
-            self._stopped = self._stopped or _closed(self.name)
-            os.close(self._lock_descriptor)
+        os.close(self._lock_descriptor)
+        self._raise_failure(count)
 
     def _append(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> int:
         key = (kind, project, service)
@@ -184,13 +197,12 @@ class Writer:
             if len(self._streams) >= _STREAMS:
                 self._streams.clear()
             self._streams[key] = stream
-        payload = encode_columns(columns, rows)
-        checksum = zlib.crc32(payload)
+        records = encode_records(columns, rows)
         with self._write_lock:
             self._raise_fault()
             try:
                 segment = self._segment or self._open()
-                segment.append(encode(stream, payload, checksum, rows, segment.seq))
+                segment.append(encode(stream, records, segment.seq))
             except OSError as error:
                 raise storage_error(error, f"{rows} journal records") from error
             count = self._head[1] + 1
@@ -231,36 +243,36 @@ class Writer:
 
     def _sync(self, segment: _Segment, written: int) -> None:
         """Make appends up to `written` durable, or note in `_failures` that this failed."""
-        if self._synced >= written or segment.broken:
+        if self._synced >= written:
             return
-        try:
-            segment.sync()
-        except OSError as error:
-            # After a failed fsync the kernel may have dropped the pages: nothing more goes into this file, and
-            # fsync is not tried again. A full disk may recover (in a new segment); other faults stop the writer.
-            failure = _unsure(error)
-            segment.broken = True
-            self._failures.append((self._synced, written, failure))
-            if not isinstance(failure, StorageFull):
-                self._stopped = failure
+        if segment.failure is None:
+            try:
+                segment.sync()
+            except OSError as error:
+                # After a failed fsync the kernel may have dropped the pages: nothing more goes into this
+                # file, and fsync is not tried again. A full disk may recover, in a new segment; any other
+                # fault stops the writer.
+                segment.failure = _unsure(error)
+        if segment.failure is not None:
+            self._failures.append((self._synced, written, segment.failure))
+            if not isinstance(segment.failure, StorageFull):
+                self._stopped = segment.failure
             elif not self._strict:
-                self._untold = failure
+                self._untold = segment.failure
         self._synced = written
 
     def _raise_fault(self) -> None:
         """Raise what an earlier sync met. The write lock is held."""
-        if self._segment is not None and self._segment.broken:
+        if self._segment is not None and self._segment.failure is not None:
             self._roll()
-        if self._stopped is not None:
-            raise self._stopped
-        if self._untold is not None:
-            failure, self._untold = self._untold, None
-            raise failure
+        failure, self._untold = self._stopped or self._untold, None
+        if failure is not None:
+            raise failure.with_traceback(None)  # it is raised many times: its traceback would only grow
 
     def _raise_failure(self, count: int) -> None:
         for after, last, failure in self._failures:
             if after < count <= last:
-                raise failure
+                raise failure.with_traceback(None)
 
     def _commit_waiting(self) -> None:
         """Serve coroutines that wait for durability until none waits; runs in the commit thread."""
@@ -341,7 +353,7 @@ def _last_number(root: Path, name: str) -> int:
 def _unsure(error: OSError) -> HoldtrueError | OSError:
     if error.errno in FULL:
         return StorageFull(
-            "There was no room to make the last journal records durable; whether they are stored is not known.",
+            "There was no room to make the last journal records durable; they may or may not be stored.",
             why=f"The disk answered: {error.strerror}.",
             mend="Free space on the disk of the data folder, then send the records again with the same ids.",
         )

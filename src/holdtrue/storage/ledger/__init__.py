@@ -1,0 +1,46 @@
+"""The ledger: SQL state plus the hash-linked event log, written in the same transaction.
+
+Names are imported on first use, so that verifying a file or holding a key needs no SQLAlchemy.
+"""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.storage.ledger.events import Event, EventFilter, select_events
+    from holdtrue.storage.ledger.ledger import Ledger
+    from holdtrue.storage.ledger.tables import Timestamp, metadata, project_table, scoped
+    from holdtrue.storage.ledger.transaction import Transaction, WriteContext
+    from holdtrue.storage.ledger.verify import Verification
+
+__all__ = [
+    "Event",
+    "EventFilter",
+    "Ledger",
+    "Timestamp",
+    "Transaction",
+    "Verification",
+    "WriteContext",
+    "metadata",
+    "project_table",
+    "scoped",
+    "select_events",
+]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "Event": "events",
+        "EventFilter": "events",
+        "Ledger": "ledger",
+        "Timestamp": "tables",
+        "Transaction": "transaction",
+        "Verification": "verify",
+        "WriteContext": "transaction",
+        "metadata": "tables",
+        "project_table": "tables",
+        "scoped": "tables",
+        "select_events": "events",
+    },
+)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from holdtrue.core.clock import Clock
 from holdtrue.core.errors import Corrupt, NewerSchema, NotFound
@@ -26,6 +26,10 @@ HEAD = REVISIONS[-1]
 
 _BUSY_SECONDS = 10.0
 _READERS = 8
+
+# Result codes of SQLite (https://www.sqlite.org/rescode.html).
+_FULL = 13
+_IOERR_SHMSIZE = 4874
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -72,7 +76,7 @@ def writer_engine(database: sqlite3.Connection) -> sa.Engine:
     return sa.create_engine(
         "sqlite://",
         creator=lambda: database,
-        poolclass=NullPool,
+        poolclass=StaticPool,
         pool_reset_on_return=None,
         json_serializer=to_json,
     )
@@ -127,7 +131,7 @@ def revision(database: sqlite3.Connection, path: Path) -> str | None:
     return found
 
 
-def migrate(database: sqlite3.Connection, engine: sa.Engine, path: Path, clock: Clock) -> None:
+def migrate(database: sqlite3.Connection, connection: sa.Connection, path: Path, clock: Clock) -> None:
     """Bring the schema to this version's, in one transaction, after a backup if there was one."""
     current = revision(database, path)
     if current == HEAD:
@@ -141,16 +145,19 @@ def migrate(database: sqlite3.Connection, engine: sa.Engine, path: Path, clock: 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
+    # Begun for SQLAlchemy too: Alembic commits what it began itself and leaves alone what it found.
+    begun = connection.begin()
     database.execute("BEGIN IMMEDIATE")
     try:
-        with engine.connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, HEAD)
+        config.attributes["connection"] = connection
+        command.upgrade(config, HEAD)
         database.execute("COMMIT")
     except BaseException:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
+    finally:
+        begun.close()
 
 
 def back_up(database: sqlite3.Connection, target: Path) -> Path:
@@ -197,3 +204,11 @@ def sqlite_code(error: BaseException | Any) -> int | None:
     original = getattr(error, "orig", error)
     code = getattr(original, "sqlite_errorcode", None)
     return code if isinstance(code, int) else None
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether SQLite found no room on the disk, before it promised anything.
+
+    When the index of the write-ahead log cannot grow (SQLITE_IOERR_SHMSIZE), nothing was written yet.
+    """
+    return sqlite_code(error) in (_FULL, _IOERR_SHMSIZE)

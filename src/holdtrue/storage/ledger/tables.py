@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any, override
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql.schema import SchemaItem
@@ -27,7 +27,6 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
     impl = sa.BigInteger
     cache_ok = True
 
-    @override
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
         if value is None:
             return None
@@ -35,7 +34,6 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
             raise ValueError(f"{value!r} has no time zone: moments are aware everywhere in the house")
         return (value - _EPOCH) // _MICROSECOND
 
-    @override
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
         return None if value is None else _EPOCH + int(value) * _MICROSECOND
 

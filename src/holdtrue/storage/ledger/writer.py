@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from holdtrue.core.clock import Clock
 from holdtrue.core.errors import Corrupt, HoldtrueError, StorageFull, Unavailable
 from holdtrue.storage.ledger.checkpoints import Checkpointer
-from holdtrue.storage.ledger.database import sqlite_code
+from holdtrue.storage.ledger.database import is_full, sqlite_code
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.idempotency import recall, remember
 from holdtrue.storage.ledger.transaction import Transaction, WriteContext
@@ -27,11 +27,13 @@ T = TypeVar("T")
 
 _BATCH = 128
 _WAITING = 4096
-_COMMITS_BETWEEN_WAL_CHECKPOINTS = 256
+_JOBS_BETWEEN_WAL_CHECKPOINTS = 256
 
-_FULL = 13
+# Result codes of SQLite (https://www.sqlite.org/rescode.html).
+_BUSY = 5
 _IOERR = 10
-_IOERR_SHMSIZE = 4874  # the index of the WAL could not grow: nothing was written yet, so this is a full disk
+_CORRUPT = 11
+_NOTADB = 26
 
 
 @dataclass(slots=True)
@@ -73,6 +75,11 @@ class Writer:
         """Return why nothing can be written any more, or None."""
         return self._failure
 
+    @property
+    def note(self) -> str:
+        """Return the newest signed note of the log."""
+        return self._checkpointer.seal.note
+
     def submit(self, context: WriteContext, work: Callable[[Transaction], T]) -> "Future[T]":
         """Queue `work`; the future is answered once it is durable, or with what prevented it."""
         if threading.current_thread() is self._thread:
@@ -105,48 +112,177 @@ class Writer:
         while (job := self._queue.get()) is not None:
             self._batch(job)
         if self._failure is None:
-            self._seal_at_close()
+            self._finish()
 
     def _batch(self, first: Job) -> None:
         """Run `first` and what waits behind it in one commit, then answer each."""
-        start = self._head
-        done: list[tuple[Job, Any]] = []
-        failed: list[tuple[Job, BaseException]] = []
-        jobs: list[Job] = [first]
-        sealed = False
+        batch = _Batch(self._head)
+        job: Job | None = first
         try:
+            if self._failure is not None:
+                raise self._failure
             self._begin()
-            while jobs and len(done) + len(failed) < _BATCH:
-                job = jobs.pop()
-                if job.answer.set_running_or_notify_cancel():
-                    try:
-                        result, wants_seal = self._one(job)
-                    except Exception as error:  # noqa: BLE001  # work may raise anything; its caller gets it
-                        failed.append((job, self._refusal(error)))
-                        if not self._database.in_transaction:
-                            raise
-                    else:
-                        done.append((job, result))
-                        sealed = sealed or wants_seal
-                self._take(jobs)
-            self._commit(sealed)
-        except Exception as error:  # noqa: BLE001  # every waiting caller must be answered
-            self._abandon(error, start, done, failed, jobs)
+            while job is not None:
+                self._one(batch, job)
+                job = self._next() if len(batch.outcomes) < _BATCH else None
+            self._commit(batch)
+        except BaseException as error:  # noqa: BLE001  # every waiting caller must get an answer
+            if job is not None:
+                batch.outcomes.append((job, None, error))
+            self._abandon(batch, error)
             return
-        for job, error in failed:
-            job.answer.set_exception(error)
-        for job, result in done:
-            job.answer.set_result(result)
-        for job in jobs:
-            self._batch(job)
+        for job, result, error in batch.outcomes:
+            if error is None:
+                job.answer.set_result(result)
+            else:
+                job.answer.set_exception(error)
+        self._checkpoint_wal(len(batch.outcomes))
 
-    def _take(self, jobs: list[Job]) -> None:
-        """Move the next waiting job, if there is one, from the queue to `jobs`."""
+    def _next(self) -> Job | None:
+        """Take the next waiting job, if there is one."""
         try:
             job = self._queue.get_nowait()
         except Empty:
-            return
+            return None
         if job is None:
             self._queue.put(None)
-        else:
-            jobs.append(job)
+        return job
+
+    def _begin(self) -> None:
+        """Open the transaction, and make sure that nobody else wrote since the last one."""
+        self._database.execute("BEGIN IMMEDIATE")
+        if self._data_version() != self._version:
+            raise Corrupt(
+                "Something other than this process wrote to the ledger.",
+                why="Exactly one process may write to it; two would fork its history.",
+                mend="Stop the other process, then start Holdtrue again.",
+            )
+
+    def _one(self, batch: "_Batch", job: Job) -> None:
+        """Run one job in a savepoint of its own; raise only if the whole transaction is lost."""
+        if not job.answer.set_running_or_notify_cancel():
+            return
+        tx = Transaction(job.context, self._connection, self._database, self._head)
+        tx.begin(self._clock.now())
+        self._database.execute("SAVEPOINT job")
+        try:
+            earlier = recall(tx)
+            result = earlier.value if earlier else job.work(tx)
+            if earlier is None:
+                remember(tx, result)
+            self._database.execute("RELEASE job")
+        except BaseException as error:
+            # A full disk or an I/O error may have ended the whole transaction (SQLite's choice).
+            if not self._database.in_transaction or _is_fatal(error):
+                raise
+            self._database.execute("ROLLBACK TO job")
+            self._database.execute("RELEASE job")
+            batch.outcomes.append((job, None, _refusal(error)))
+            return
+        self._head = tx.head
+        batch.sealed = batch.sealed or tx.sealed
+        batch.outcomes.append((job, result, None))
+
+    def _commit(self, batch: "_Batch") -> None:
+        now = self._clock.now()
+        seal = None
+        if self._checkpointer.due(self._head, now, wanted=batch.sealed):
+            seal = self._checkpointer.write(self._database, self._head, now)
+        self._database.execute("COMMIT")
+        if seal is not None:
+            self._checkpointer.committed(seal)
+
+    def _abandon(self, batch: "_Batch", error: BaseException) -> None:
+        """Undo the batch and tell everyone in it; stop for good unless nothing can have been written."""
+        self._head = batch.start
+        if not _is_passing(error):
+            self._stop(error)
+        if self._database.in_transaction:
+            try:
+                self._database.execute("ROLLBACK")
+            except sqlite3.Error as second:
+                self._stop(second)
+        refusal = self._failure or _refusal(error)
+        for job, _, own in batch.outcomes:
+            if own is None or own is error:
+                job.answer.set_exception(refusal)
+            else:
+                job.answer.set_exception(own)
+
+    def _stop(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error if isinstance(error, HoldtrueError) else _stopped(error)
+
+    def _checkpoint_wal(self, jobs: int) -> None:
+        """Move the write-ahead log into the database from time to time, and see if that fails."""
+        self._commits += jobs
+        if self._commits < _JOBS_BETWEEN_WAL_CHECKPOINTS:
+            return
+        self._commits = 0
+        try:
+            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            # All answers given so far are safe in the write-ahead log, which on a full disk stays.
+            if not _is_passing(error):
+                self._stop(error)
+
+    def _finish(self) -> None:
+        """Seal the log and fold the write-ahead log in, before the connection is closed."""
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._commit(_Batch(self._head, sealed=True))
+            self._database.execute("PRAGMA optimize").fetchall()
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            # Nothing acknowledged depends on it: the next start finds the write-ahead log.
+            self._stop(error)
+
+    def _data_version(self) -> int:
+        return int(self._database.execute("PRAGMA data_version").fetchone()[0])
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Hold the head before a commit and, per job, its result or the error that is its answer."""
+
+    start: Head
+    outcomes: list[tuple[Job, Any, BaseException | None]] = field(default_factory=list)
+    sealed: bool = False
+
+
+def _is_fatal(error: BaseException) -> bool:
+    code = sqlite_code(error)
+    return code is not None and code & 0xFF in (_IOERR, _CORRUPT, _NOTADB) and not is_full(error)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Tell whether a lost transaction surely wrote nothing, so that the next one may be tried."""
+    code = sqlite_code(error)
+    return is_full(error) or (code is not None and code & 0xFF == _BUSY)
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """Return the error that a caller gets for `error`."""
+    code = sqlite_code(error)
+    if is_full(error):
+        return StorageFull(
+            "The disk is full: this change was not written.",
+            why="SQLite found no room. Everything acknowledged before is safe.",
+            mend="Make room on the disk of the data folder, then send the request again.",
+        )
+    if code is not None and code & 0xFF == _BUSY:
+        return Unavailable(
+            "The ledger is busy.",
+            why="Another process holds it, for example a backup tool.",
+            mend="Try again in a moment.",
+        )
+    return error
+
+
+def _stopped(error: BaseException) -> Unavailable:
+    return Unavailable(
+        "The ledger stopped writing; whether the last changes were kept is not known.",
+        why=f"{type(error).__name__}: {error}.",
+        mend="Check the disk, then start Holdtrue again: it recovers to a consistent state. Send open "
+        "requests again with the same idempotency keys.",
+    )

@@ -1,0 +1,149 @@
+"""What data must look like: one definition, compiled to a table scan and to a request check."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from holdtrue.core.errors import ConfigurationError
+
+Dtype = Literal["int64", "float64", "string", "bool", "timestamp"]
+Severity = Literal["block", "quarantine", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Describe one column: type, whether it may be missing, range, set, pattern, uniqueness.
+
+    `severity` says what a broken rule does: block the delivery, quarantine its rows, or warn.
+    A wrong type, a missing column and an unknown one always block. A pattern has to match the whole text.
+    """
+
+    name: str
+    dtype: Dtype
+    nullable: bool = False
+    ge: float | None = None
+    le: float | None = None
+    isin: tuple[str, ...] | None = None
+    pattern: str | None = None
+    unique: bool = False
+    severity: Severity = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Hold what a table, and each request made of its columns, must look like."""
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigurationError(
+                f"The contract describes “{twice[0]}” twice.",
+                why="A column has one description.",
+                mend="Join the two descriptions into one.",
+            )
+        for column in self.columns:
+            _check_column(column)
+
+    def only(self, names: "tuple[str, ...]") -> "Contract":
+        """Return the contract of the columns in `names`."""
+        return Contract(tuple(column for column in self.columns if column.name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Say which rule of which column was broken, by how many rows, with examples, and how to mend it."""
+
+    column: str
+    rule: str
+    severity: Severity
+    count: int
+    examples: tuple[str, ...]
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Hold what a check found; it passed if nothing blocks. `quarantined` are row numbers, ascending."""
+
+    rows: int
+    findings: tuple[Finding, ...]
+    quarantined: tuple[int, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether the delivery may be taken in (without its quarantined rows)."""
+        return all(finding.severity != "block" for finding in self.findings)
+
+
+def column(
+    name: str,
+    dtype: Dtype,
+    *,
+    nullable: bool = False,
+    ge: float | None = None,
+    le: float | None = None,
+    isin: "list[str] | tuple[str, ...] | None" = None,
+    pattern: str | None = None,
+    unique: bool = False,
+    severity: Severity = "block",
+) -> Column:
+    """Describe one column of a contract."""
+    chosen = None if isin is None else tuple(isin)
+    return Column(name, dtype, nullable, ge, le, chosen, pattern, unique, severity)
+
+
+def broken(column: Column, rule: str, count: int, examples: "tuple[Any, ...]") -> Finding:
+    """Build the finding of one broken rule."""
+    said = {
+        "null": ("is missing", "Deliver a value for each row, or declare the column nullable."),
+        "ge": (f"is below {column.ge}", "Correct the values, or widen the contract's range."),
+        "le": (f"is above {column.le}", "Correct the values, or widen the contract's range."),
+        "isin": (
+            f"is none of {', '.join(column.isin or ())}",
+            "Correct the values, or add the new one to the contract's set.",
+        ),
+        "pattern": (
+            f"does not match {column.pattern}",
+            "Correct the values, or change the contract's pattern.",
+        ),
+        "unique": ("occurs more than once", "Remove the doubled rows from the delivery."),
+    }[rule]
+    return Finding(
+        column=column.name,
+        rule=rule,
+        severity=column.severity,
+        count=count,
+        examples=tuple(str(example) for example in examples),
+        what=f"“{column.name}” {said[0]} in {count} row{'s' if count != 1 else ''}.",
+        mend=said[1],
+    )
+
+
+def shape(name: str, rule: str, what: str, mend: str, count: int = 1) -> Finding:
+    """Build a finding about the columns themselves: missing, unknown or of another type."""
+    return Finding(name, rule, "block", count, (), what, mend)
+
+
+def _check_column(column: Column) -> None:
+    wrong = None
+    if (column.ge is not None or column.le is not None) and column.dtype not in ("int64", "float64"):
+        wrong = "a range needs a number"
+    elif (column.isin is not None or column.pattern is not None) and column.dtype != "string":
+        wrong = "a set or a pattern needs a string"
+    elif column.ge is not None and column.le is not None and column.ge > column.le:
+        wrong = f"the range from {column.ge} to {column.le} is empty"
+    elif column.pattern is not None:
+        try:
+            re.compile(column.pattern)
+        except re.error as error:
+            wrong = f"the pattern is not a regular expression: {error}"
+    if wrong:
+        raise ConfigurationError(
+            f"The contract of “{column.name}” ({column.dtype}) cannot hold.",
+            why=f"{wrong[:1].upper()}{wrong[1:]}.",
+            mend="Correct the column's description.",
+        )

@@ -1,0 +1,130 @@
+"""Feature views and on-demand expressions: one definition for training and for serving."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.ids import check_name
+
+Aggregate = Literal["mean", "count", "sum", "min", "max"]
+Kind = Literal["numeric", "category", "hour_of_day", "day_of_week", "month"]
+
+_SPAN = re.compile(r"([1-9][0-9]*)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Describe a view that gives the last values known of an entity, unless they are older than `ttl`.
+
+    A row of `source` counts from its `time` on: choose the column that says when the value was known.
+    """
+
+    name: str
+    source: str
+    entity: str
+    time: str
+    columns: tuple[str, ...]
+    ttl: str
+    view: Literal["latest"] = "latest"
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "feature view name")
+        microseconds_of(self.ttl)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the names of this view's features, in order."""
+        return tuple(f"{self.name}_{column}" for column in self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Trailing:
+    """Describe a view that aggregates an entity's recent rows.
+
+    At the moment t it covers the rows whose `time` lies in [floor(t) - window, t], where floor(t) is the
+    start of the tile that holds t. Both sides compute it so; rows without a value are left out.
+    """
+
+    name: str
+    source: str
+    entity: str
+    time: str
+    column: str
+    aggregates: tuple[Aggregate, ...] = ("mean", "count")
+    window: str = "3h"
+    tile: str = "1h"
+    view: Literal["trailing"] = "trailing"
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "feature view name")
+        if microseconds_of(self.window) % microseconds_of(self.tile):
+            raise ConfigurationError(
+                f"The window of “{self.name}”, {self.window}, is not a whole number of tiles of {self.tile}.",
+                why="Trailing values are merged from whole tiles.",
+                mend="Choose a window that is a multiple of the tile.",
+            )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the names of this view's features, in order."""
+        return tuple(f"{self.name}_{aggregate}" for aggregate in self.aggregates)
+
+
+View: TypeAlias = Latest | Trailing
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemand:
+    """Describe a feature computed from one column of the request itself.
+
+    `zone_hours` shifts UTC for the parts of a day. Categories become their place in a vocabulary fitted on
+    the training rows, and -1 where it has none.
+    """
+
+    kind: Kind
+    column: str
+    zone_hours: int = 0
+
+    @property
+    def feature(self) -> str:
+        """Return the feature's name."""
+        return self.column if self.kind in ("numeric", "category") else f"{self.column}_{self.kind}"
+
+
+def numeric(column: str) -> OnDemand:
+    """Use a number of the request as it is."""
+    return OnDemand("numeric", column)
+
+
+def category(column: str) -> OnDemand:
+    """Use a text of the request as its place in the training vocabulary, -1 if it is new."""
+    return OnDemand("category", column)
+
+
+def hour_of_day(column: str, *, zone_hours: int = 0) -> OnDemand:
+    """Use the hour, 0 to 23, of a moment of the request."""
+    return OnDemand("hour_of_day", column, zone_hours)
+
+
+def day_of_week(column: str, *, zone_hours: int = 0) -> OnDemand:
+    """Use the day of the week, 0 for Monday to 6, of a moment of the request."""
+    return OnDemand("day_of_week", column, zone_hours)
+
+
+def month(column: str, *, zone_hours: int = 0) -> OnDemand:
+    """Use the month, 1 to 12, of a moment of the request."""
+    return OnDemand("month", column, zone_hours)
+
+
+def microseconds_of(span: str) -> int:
+    """Return the microseconds of a span such as “90s”, “15m”, “6h” or “7d”."""
+    match = _SPAN.fullmatch(span)
+    if match is None:
+        raise ConfigurationError(
+            f"“{span}” is not a span of time.",
+            why="A span is a whole number and one of s, m, h, d.",
+            mend="Write, for example, 6h or 7d.",
+        )
+    return int(match[1]) * _SECONDS[match[2]] * 1_000_000

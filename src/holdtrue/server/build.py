@@ -1,0 +1,75 @@
+"""Put the application together: stores, identities, due work, routes, gate."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdtrue.core.clock import Clock, SystemClock
+from holdtrue.door import Route
+from holdtrue.server.access import publish_access
+from holdtrue.server.api import server_routes
+from holdtrue.server.asgi import App, ErrorPage, Gate
+from holdtrue.server.home import check_private
+from holdtrue.server.local import ensure_local_tokens
+from holdtrue.server.loops import DueWork
+from holdtrue.server.service import Identities, SignIns
+from holdtrue.server.settings import Settings
+from holdtrue.server.table import RouteTable, error_page, room_routes
+from holdtrue.storage import FileClock, Stores, open_stores
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Hold an application that can be served, and what must be closed after it."""
+
+    app: App
+    gate: Gate
+
+    def close(self) -> None:
+        """Let requests under way end, then close the stores."""
+        self.gate.pool.close()
+        self.app.stores.close()
+
+
+def open_app(settings: Settings, *, clock_file: Path | None = None, timer: Clock | None = None) -> Built:
+    """Open the data folder as its only writer and build the application over it.
+
+    Raises Locked if another process has the folder, ConfigurationError if others can open it.
+    """
+    # The tables of every room must be known before the ledger is opened, and rooms declare them on import.
+    declared = room_routes()
+    check_private(settings.home)
+    anchors = Path(settings.anchor_file).absolute() if settings.anchor_file else None
+    clock: Clock = SystemClock() if clock_file is None else FileClock(clock_file)
+    stores = open_stores(settings.home, clock, anchors=anchors)
+    try:
+        return build(stores, settings, timer or SystemClock(), declared, error_page())
+    except BaseException:
+        stores.close()
+        raise
+
+
+def build(
+    stores: Stores, settings: Settings, clock: Clock, declared: Sequence[Route], page: ErrorPage
+) -> Built:
+    """Build the application over open stores; `clock` is the machine's own, by which credentials expire."""
+    app = App(
+        stores=stores,
+        settings=settings,
+        clock=clock,
+        identities=Identities(stores.ledger, clock),
+        sign_ins=SignIns(stores.ledger, clock),
+        due=DueWork(stores, SystemClock()),
+        wake=threading.Event(),
+    )
+    tables: list[RouteTable] = []
+    tables.append(RouteTable([*server_routes(app, lambda: tables[0]), *declared]))
+    keep_credentials(app)
+    return Built(app, Gate(app, tables[0], page))
+
+
+def keep_credentials(app: App) -> None:
+    """Renew this machine's own tokens where they end soon, and tell data planes of all that are live."""
+    ensure_local_tokens(app.stores, app.clock)
+    publish_access(app.stores, app.clock)

@@ -1,0 +1,263 @@
+"""One door for commands, the worker and other software: the HTTP API, with a server running or without."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import orjson
+
+from holdtrue.core.clock import SystemClock
+from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, NotFound, Unauthenticated, Unavailable
+from holdtrue.server.home import LOCAL_TOKEN, read_address, read_token
+from holdtrue.server.settings import load_settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+_SECONDS = 60.0
+_STARTING_SECONDS = 5.0
+
+
+class Client:
+    """Call the API. Errors come back as the same HoldtrueErrors that a handler raised."""
+
+    def __init__(self, http: httpx.Client, closing: Callable[[], None] = lambda: None) -> None:
+        self._http = http
+        self._closing = closing
+
+    @classmethod
+    def open(
+        cls,
+        home: Path | str | None = None,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        clock_file: Path | None = None,
+    ) -> Self:
+        """Return a client for the server at `url`, else for the one of `home`, else for `home` itself.
+
+        With no server running, the same application is opened in this process while it holds the folder's
+        lock. The token is the one given, else HOLDTRUE_TOKEN, else the owner's token that the folder keeps.
+        """
+        address = url or os.environ.get("HOLDTRUE_URL")
+        given = token or os.environ.get("HOLDTRUE_TOKEN")
+        if address and home is None:
+            folder = Path(os.environ.get("HOLDTRUE_HOME", ".holdtrue"))
+            return cls.at(address, given or read_token(folder) or "")
+        settings = load_settings(home)
+        if address:
+            return cls.at(address, given or read_token(settings.home) or "")
+        # Only the lock tells whether a server runs; an address it left behind may be another program's by
+        # now, which must not be sent a token.
+        try:
+            return cls._inside(settings.home, given, clock_file)
+        except Locked as locked:
+            return cls.at(_running(settings.home, locked), lambda: given or read_token(settings.home) or "")
+
+    @classmethod
+    def at(cls, url: str, token: str | Callable[[], str]) -> Self:
+        """Return a client for the server at `url`; a token given as a function is read again when it has
+        ended.
+        """
+        auth = _Bearer(token if callable(token) else lambda: token)
+        return cls(httpx.Client(base_url=url, auth=auth, timeout=_SECONDS, trust_env=False))
+
+    @classmethod
+    def _inside(cls, home: Path, token: str | None, clock_file: Path | None) -> Self:
+        # Imported here: with a server running, a command needs neither the stores nor the rooms.
+        from holdtrue.server.build import open_app
+
+        settings = load_settings(home)
+        if not settings.home.is_dir():
+            raise NotFound(
+                f"There is no data folder at {settings.home}.",
+                mend="Start a server there once (`holdtrue up --home DIR`), or give the right --home.",
+            )
+        built = open_app(settings, clock_file=clock_file)
+        stack = contextlib.ExitStack()
+        stack.callback(built.close)
+        transport = stack.enter_context(in_process(built.gate))
+        auth = _Bearer(lambda: token or read_token(settings.home) or "")
+        http = httpx.Client(base_url=settings.url, auth=auth, transport=transport, trust_env=False)
+        return cls(http, stack.close)
+
+    @property
+    def url(self) -> str:
+        """Return the address this client calls."""
+        return str(self._http.base_url).rstrip("/")
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON answer of a GET; fields that are None are left out of the query."""
+        return self.request("GET", path, query=query)
+
+    def post(self, path: str, body: Any = None, *, key: str | None = None) -> Any:
+        """Send JSON and return the JSON answer; `key` makes repeating the request harmless."""
+        return self.request("POST", path, body=body, key=key)
+
+    def put(self, path: str, body: Any = None, *, key: str | None = None) -> Any:
+        """Set something to a stated value and return the JSON answer."""
+        return self.request("PUT", path, body=body, key=key)
+
+    def delete(self, path: str) -> Any:
+        """Remove something and return the JSON answer."""
+        return self.request("DELETE", path)
+
+    def items(self, path: str, **query: Any) -> Iterator[Any]:
+        """Yield every item of a listing, page after page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, **{**query, "cursor": cursor})
+            yield from page["items"]
+            cursor = page.get("next")
+            if cursor is None:
+                return
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Any:
+        """Send one request and return its JSON answer, else raise the error it reports."""
+        headers = {} if key is None else {"idempotency-key": key}
+        content = None
+        if body is not None:
+            content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+            headers["content-type"] = "application/json"
+        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        try:
+            answer = self._http.request(method, path, content=content, params=given, headers=headers)
+        except httpx.TimeoutException as error:
+            raise Unavailable(
+                f"The server at {self.url} did not answer in time.",
+                why="Whether the request took effect is not known.",
+                mend="Look at the present state, or send it again with the same idempotency key.",
+            ) from error
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"No server answers at {self.url}.",
+                why=type(error).__name__,
+                mend="Start it with `holdtrue up`, or correct HOLDTRUE_URL.",
+            ) from error
+        return _value(answer)
+
+    def close(self) -> None:
+        """Close the connection, and the application if it runs in this process."""
+        self._http.close()
+        self._closing()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def in_process(gate: "ASGIApp") -> Generator[httpx.BaseTransport, None, None]:
+    """Give a transport that hands requests to an application in this process, without a socket."""
+    from anyio.from_thread import start_blocking_portal
+
+    with start_blocking_portal() as portal:
+        yield _InProcess(lambda request: portal.call(_answer, gate, request))
+
+
+class _Bearer(httpx.Auth):
+    """Add the token, and once more what the folder keeps by now if the server knows it no longer."""
+
+    def __init__(self, read: Callable[[], str]) -> None:
+        self._read = read
+        self._token = read()
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if not self._token:
+            self._token = self._read()
+        if not self._token:
+            raise Unauthenticated(
+                "There is no token to call the server with.",
+                mend=f"Set HOLDTRUE_TOKEN, or name the data folder with {LOCAL_TOKEN} in it: --home DIR",
+            )
+        request.headers["authorization"] = f"Bearer {self._token}"
+        answer = yield request
+        if answer.status_code == 401 and (fresh := self._read()) != self._token:
+            self._token = fresh
+            request.headers["authorization"] = f"Bearer {fresh}"
+            yield request
+
+
+class _InProcess(httpx.BaseTransport):
+    """Answer requests by a function in place of a network."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        self._answer = answer
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._answer(request)
+
+
+async def _answer(gate: "ASGIApp", request: httpx.Request) -> httpx.Response:
+    transport = httpx.ASGITransport(app=gate, raise_app_exceptions=False)
+    body = request.read()
+    sent = httpx.Request(request.method, request.url, content=body)
+    # As they are, repeated and missing ones too: what the application refuses must reach it.
+    sent.headers = httpx.Headers(request.headers.raw)
+    answer = await transport.handle_async_request(sent)
+    return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+
+def _running(home: Path, locked: Locked) -> str:
+    """Return the address of the server that has the folder; it may still be starting."""
+    timer = SystemClock()
+    until = timer.monotonic() + _STARTING_SECONDS
+    while timer.monotonic() < until:
+        address = read_address(home)
+        if address is not None and address.pid == locked.facts.get("pid", address.pid):
+            return address.url
+        time.sleep(0.05)
+    raise locked
+
+
+def _value(answer: httpx.Response) -> Any:
+    if answer.is_success:
+        return answer.json() if answer.content else None
+    try:
+        error: dict[str, Any] = answer.json()["error"]
+        raise _error_of(answer.status_code, error)
+    except (ValueError, KeyError, TypeError):
+        raise Unavailable(
+            f"The server answered {answer.status_code} and not in the form of this API.",
+            mend="Check that HOLDTRUE_URL is the address of a Holdtrue server.",
+        ) from None
+
+
+def _error_of(status: int, error: Mapping[str, Any]) -> HoldtrueError:
+    """Return the error that the server raised, as the class with its code where that is loaded."""
+    kind = next((each for each in _all_errors(HoldtrueError) if each.code == error["code"]), None)
+    if kind is None:
+        kind = InvalidInput if status < 500 else HoldtrueError
+    raised = kind.__new__(kind)
+    facts = {**error.get("facts", {}), "code": error["code"], "request_id": error.get("request_id", "")}
+    HoldtrueError.__init__(
+        raised,
+        str(error["what"]),
+        why=str(error.get("why", "")),
+        mend=str(error.get("mend", "")),
+        facts=facts,
+    )
+    return raised
+
+
+def _all_errors(kind: type[HoldtrueError]) -> Iterator[type[HoldtrueError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _all_errors(below)

@@ -1,0 +1,119 @@
+"""The control plane's process: the only one that writes the ledger; API, pages and background work.
+
+`python -m holdtrue.server.control --home DIR --port N [--clock FILE] [--ready-fd N]`
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from granian.constants import HTTPModes, Interfaces
+from granian.errors import ConfigurationError as GranianError
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.server.build import Built, keep_credentials, open_app
+from holdtrue.server.home import Address, remove_address, write_address
+from holdtrue.server.loops import Background
+from holdtrue.server.ports import check_port, port_in_use
+from holdtrue.server.settings import Settings, load_settings
+
+_HEADER_MILLISECONDS = 5_000
+_log = logging.getLogger("holdtrue.server")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    os.umask(0o077)
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    options = _options(arguments)
+    try:
+        settings = load_settings(options.home, port=options.port)
+        check_port(settings.bind, settings.port)
+        built = open_app(settings, clock_file=options.clock)
+        try:
+            asyncio.run(_serve(built, simulated=options.clock is not None, ready_fd=options.ready_fd))
+        finally:
+            built.close()
+    except HoldtrueError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+async def _serve(built: Built, *, simulated: bool, ready_fd: int | None) -> None:
+    """Listen, tell that it is so, and wait for the signal to stop."""
+    app = built.app
+    server = _server(built, app.settings)
+    background = Background(
+        app.due,
+        wake=app.wake,
+        seconds=app.settings.background_seconds,
+        simulated=simulated,
+        housekeep=lambda: keep_credentials(app),
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    serving = loop.create_task(server.serve())
+    # Granian listens in the first step of its task, before anything else of it can run.
+    await asyncio.sleep(0)
+    if serving.done():
+        _explain(serving, app.settings)
+    write_address(app.stores.home, Address(app.settings.url, app.settings.data_url, os.getpid()))
+    background.start()
+    if ready_fd is not None:
+        os.write(ready_fd, b"ready\n")
+    stopping = loop.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    remove_address(app.stores.home)
+    await asyncio.to_thread(background.stop)
+    server.stop()
+    stopping.cancel()
+    await serving
+
+
+def _server(built: Built, settings: Settings) -> Server:
+    certificate = Path(settings.tls_certificate) if settings.tls_certificate else None
+    return Server(
+        built.gate,
+        address=settings.bind,
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=1024,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS, max_buffer_size=65_536),
+        ssl_cert=certificate,
+        ssl_key=Path(settings.tls_key) if certificate else None,
+        log_level=LogLevels.error,
+    )
+
+
+def _explain(serving: "asyncio.Task[None]", settings: Settings) -> None:
+    """Raise what kept the server from listening in words of ours."""
+    try:
+        serving.result()
+    except (OSError, GranianError) as error:
+        raise port_in_use(settings.bind, settings.port) from error
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="holdtrue.server.control", allow_abbrev=False)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--clock", type=Path)
+    parser.add_argument("--ready-fd", type=int)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The data plane process: Granian, raw ASGI, one or more workers; no database and no web framework."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from holdtrue.core.errors import ConfigurationError, HoldtrueError
+from holdtrue.server.settings import is_loopback, load_settings
+
+# Each worker is one thread of work; libraries that start a thread per core would fight over the cores.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneSettings:
+    """Hold what one data plane process is started with."""
+
+    home: Path
+    address: str
+    port: int
+    workers: int
+    clock: Path | None
+    records: Literal["strict", "fast"]
+    hosts: tuple[str, ...]
+    certificate: Path | None
+    key: Path | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the data plane until it is told to stop; return the exit code."""
+    try:
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+        _check_home(settings)
+        serve(settings)
+    except HoldtrueError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def read_settings(arguments: Sequence[str]) -> PlaneSettings:
+    """Return the settings: arguments before HOLDTRUE_* variables, those before config.toml in the home."""
+    parser = argparse.ArgumentParser(prog="holdtrue.server.dataplane", description=__doc__)
+    parser.add_argument("--home", type=Path, help="the data folder")
+    parser.add_argument("--port", type=int, help="port to listen on; the setting `port` plus 1 by default")
+    parser.add_argument("--workers", type=int, help="number of processes")
+    parser.add_argument("--clock", type=Path, help="file of a simulated clock")
+    parser.add_argument("--records", choices=["strict", "fast"], help="when a prediction is answered")
+    given = parser.parse_args(arguments)
+    common = load_settings(given.home)
+    names = {common.bind, *common.host_names}
+    if is_loopback(common.bind):
+        names |= {"127.0.0.1", "localhost", "[::1]"}
+    return PlaneSettings(
+        home=common.home,
+        address=common.bind,
+        port=given.port if given.port is not None else common.port + 1,
+        workers=given.workers or common.data_workers,
+        clock=given.clock,
+        records=given.records or common.records,
+        hosts=tuple(sorted(names)),
+        certificate=Path(common.tls_certificate) if common.tls_certificate else None,
+        key=Path(common.tls_key) if common.tls_key else None,
+    )
+
+
+def _check_home(settings: PlaneSettings) -> None:
+    if not (settings.home / "journal").is_dir():
+        raise ConfigurationError(
+            f"There is no data folder at {settings.home}.",
+            why="The data plane serves what a control plane has published there.",
+            mend=f"Start both with `holdtrue up --home {settings.home}`.",
+        )
+
+
+def serve(settings: PlaneSettings) -> None:
+    """Listen and answer until SIGTERM or SIGINT; requests under way are finished."""
+    for variable in _THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces, Loops
+
+    server = Granian(
+        "holdtrue.server.dataplane",
+        address=settings.address,
+        port=settings.port,
+        workers=settings.workers,
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=_BACKLOG,
+        respawn_failed_workers=True,
+        respawn_interval=0.5,
+        workers_kill_timeout=10,
+        ssl_cert=settings.certificate,
+        ssl_key=settings.key,
+        log_enabled=False,
+    )
+    server.serve(target_loader=lambda *_: build_app(settings), wrap_loader=False)
+
+
+def build_app(settings: PlaneSettings) -> Callable[..., Any]:
+    """Build the ASGI application of one worker process."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
+    from holdtrue.core.clock import SystemClock
+    from holdtrue.protocols import oip
+    from holdtrue.serving import Worker
+    from holdtrue.storage import FileClock
+
+    worker = Worker(
+        settings.home,
+        FileClock(settings.clock) if settings.clock is not None else SystemClock(),
+        records=settings.records,
+        hosts=settings.hosts,
+        protocols=[oip.endpoints],
+        errors={"/v2": oip.error_body},
+    )
+    return worker.app
+
+
+if __name__ == "__main__":
+    sys.exit(main())

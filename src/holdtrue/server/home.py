@@ -1,0 +1,71 @@
+"""What a server keeps in its data folder beside the stores: its address, and the tokens of this machine.
+
+No database is needed to read these: commands and the supervisor do.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from holdtrue.core.errors import ConfigurationError
+from holdtrue.storage import write_atomic
+
+LOCAL_TOKEN = "keys/local-token"  # noqa: S105  # the name of a file
+WORKER_TOKEN = "keys/worker-token"  # noqa: S105  # the name of a file
+ADDRESS = "server.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Say where the server of a data folder answers."""
+
+    url: str
+    data_url: str
+    pid: int
+
+
+def check_private(home: Path) -> None:
+    """Raise ConfigurationError if a file or folder at the top of `home`, or a key, is open to others."""
+    for folder in (home, home / "keys", home / "routing"):
+        for path in [folder, *folder.iterdir()] if folder.is_dir() else []:
+            mode = stat.S_IMODE(path.lstat().st_mode)
+            if mode & 0o077 and not path.is_symlink():
+                raise ConfigurationError(
+                    f"Others can open {path} (its mode is {mode:o}).",
+                    why="The data folder holds keys, tokens and prediction records.",
+                    mend=f"chmod -R go-rwx {home}",
+                    facts={"mode": f"{mode:o}"},
+                )
+
+
+def read_token(home: Path, name: str = LOCAL_TOKEN) -> str | None:
+    """Return a token that this folder keeps, or None."""
+    try:
+        return (home / name).read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def write_address(home: Path, address: Address) -> None:
+    """Tell commands on this machine where the server answers."""
+    data = {"url": address.url, "data_url": address.data_url, "pid": address.pid}
+    write_atomic(home / ADDRESS, orjson.dumps(data))
+
+
+def read_address(home: Path) -> Address | None:
+    """Return where the server of this folder says it answers; only its lock says whether it still does."""
+    try:
+        data = orjson.loads((home / ADDRESS).read_bytes())
+        return Address(str(data["url"]), str(data["data_url"]), int(data["pid"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove_address(home: Path) -> None:
+    """Take the address back when the server stops, if it is still this process's own."""
+    address = read_address(home)
+    if address is not None and address.pid == os.getpid():
+        (home / ADDRESS).unlink(missing_ok=True)

@@ -1,0 +1,262 @@
+"""The supervisor: starts the three processes, says when all of them answer, and keeps them running.
+
+`python -m holdtrue.server.up --home DIR --port N [--file FILE] [--clock FILE]`
+
+It only needs the standard library and small modules of ours, so that the processes start before anything
+else.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import select
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TextIO
+
+from holdtrue.core.clock import SystemClock
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.server.home import LOCAL_TOKEN, check_private, read_token
+from holdtrue.server.model import ServerFailed
+from holdtrue.server.ports import check_port, free_ports
+from holdtrue.server.processes import Child, Command
+from holdtrue.server.settings import Settings, load_settings
+from holdtrue.storage import make_folder
+
+_STARTING_SECONDS = 60.0
+_STOPPING_SECONDS = 15.0
+_LOOK_SECONDS = 0.015
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Say what to start: the data folder, the first port (0: any), the project file, a simulated clock's
+    file.
+    """
+
+    home: Path | None = None
+    port: int | None = None
+    file: Path | None = None
+    clock: Path | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from command line arguments; return the exit status."""
+    parser = argparse.ArgumentParser(prog="holdtrue.server.up", allow_abbrev=False)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--file", type=Path)
+    parser.add_argument("--clock", type=Path)
+    given = parser.parse_args(arguments)
+    try:
+        return up(Wish(given.home, given.port, given.file, given.clock))
+    except HoldtrueError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def up(wish: Wish, out: TextIO | None = None) -> int:
+    """Start everything and stay until SIGTERM or SIGINT; return the exit status, 0 for a clean stop.
+
+    Prints the sign-in link and then one line that begins with `ready `. Raises HoldtrueError for settings,
+    ports and folders that cannot be used.
+    """
+    os.umask(0o077)
+    settings = load_settings(wish.home, port=wish.port)
+    if settings.port == 0:
+        settings = replace(settings, port=free_ports(settings.bind))
+    for port in (settings.port, settings.port + 1):
+        check_port(settings.bind, port)
+    check_private(settings.home)
+    make_folder(settings.home / "journal")
+    timer = SystemClock()
+    children = tuple(Child(command, timer.monotonic) for command in commands(settings, wish))
+    with _Signals() as signals:
+        try:
+            for child in children:
+                child.start()
+            if not _wait_until_ready(settings, children, signals, timer.monotonic):
+                return 0
+            _announce(settings, out or sys.stdout)
+            _supervise(children, signals)
+        finally:
+            _stop(children, timer.monotonic)
+    return 0
+
+
+def commands(settings: Settings, wish: Wish) -> tuple[Command, ...]:
+    """Return how each of the three processes is started."""
+    home = ("--home", str(settings.home))
+    clock = () if wish.clock is None else ("--clock", str(wish.clock.absolute()))
+    file = () if wish.file is None else ("--file", str(wish.file.absolute()))
+    port = ("--port", str(settings.port))
+    return (
+        Command("control plane", "holdtrue.server.control", (*home, *port, *clock)),
+        Command(
+            "data plane",
+            "holdtrue.server.dataplane",
+            (*home, "--port", str(settings.port + 1), *clock),
+            tells=False,
+        ),
+        Command("worker", "holdtrue.server.worker", (*home, *port, *file, *clock)),
+    )
+
+
+class _Signals:
+    """Turn signals into a descriptor that can be waited for together with others."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        os.set_blocking(self._reader, False)
+        self._before: list[tuple[signal.Signals, Callable[..., object] | int | None]] = []
+
+    def __enter__(self) -> "_Signals":
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before.append((number, signal.signal(number, self._stop)))
+        # A handler of its own makes the end of a child interrupt the wait.
+        self._before.append((signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda *_: None)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before:
+            signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def wait(self, seconds: float, others: Sequence[int] = ()) -> None:
+        """Wait for a signal, one of the other descriptors, or the time."""
+        ready, _, _ = select.select([self._reader, *others], [], [], seconds)
+        if self._reader in ready:
+            os.read(self._reader, 1024)
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
+
+
+def _wait_until_ready(
+    settings: Settings, children: Sequence[Child], signals: _Signals, monotonic: Callable[[], float]
+) -> bool:
+    """Wait until all children answer; False if told to stop. Raises ServerFailed if one cannot start."""
+    until = monotonic() + _STARTING_SECONDS
+    waiting = set(children)
+    while waiting and not signals.stopped:
+        for child in children:
+            status = child.exit_status()
+            if status is not None:
+                # What went wrong is on the error stream already, in the process's own words.
+                raise _failed(child, status)
+        for child in list(waiting):
+            if child.told_ready() if child.command.tells else _answers(settings):
+                waiting.discard(child)
+        if monotonic() > until:
+            late = ", ".join(child.command.name for child in waiting)
+            raise ServerFailed(
+                f"The {late} did not answer within {_STARTING_SECONDS:g} seconds.",
+                mend="Look at the messages above, then run `holdtrue doctor`.",
+            )
+        if waiting:
+            telling = [child.ready_fd for child in waiting if child.command.tells]
+            # A process that answers HTTP says nothing here, so it is asked; one that tells wakes this up at
+            # once.
+            signals.wait(_LOOK_SECONDS if len(telling) < len(waiting) else 1.0, telling)
+    return not signals.stopped
+
+
+def _failed(child: Child, status: int) -> HoldtrueError:
+    failure = ServerFailed(
+        f"The {child.command.name} ended before it was ready (status {status}).",
+        mend="Read the message above; `holdtrue doctor` looks for what is usually wrong.",
+    )
+    if status > 0:
+        # The process knows better what happened: whoever started `up` gets its status.
+        failure.exit_code = status  # type: ignore[misc]  # of this instance alone
+    return failure
+
+
+def _answers(settings: Settings) -> bool:
+    """Tell whether the data plane says that it is ready."""
+    connection = _connection(settings, settings.port + 1, 0.5)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _announce(settings: Settings, out: TextIO) -> None:
+    """Print how to sign in, how clients are set up, and that all is ready."""
+    token_file = settings.home / LOCAL_TOKEN
+    link = _sign_in_link(settings)
+    if link is not None:
+        print(f"sign in  {link}", file=out)
+    print(f'clients  export HOLDTRUE_URL={settings.url} HOLDTRUE_TOKEN="$(cat {token_file})"', file=out)
+    print(f"ready {settings.url}", file=out, flush=True)
+
+
+def _sign_in_link(settings: Settings) -> str | None:
+    """Return a link that signs one browser in once."""
+    connection = _connection(settings, settings.port, 5.0)
+    try:
+        headers = {"authorization": f"Bearer {read_token(settings.home) or ''}"}
+        connection.request("POST", "/api/sign-in-codes", headers=headers)
+        answer = connection.getresponse()
+        return str(json.loads(answer.read())["url"]) if answer.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def _connection(settings: Settings, port: int, seconds: float) -> http.client.HTTPConnection:
+    host = settings.url.split("://", 1)[1].rsplit(":", 1)[0].strip("[]")
+    if not settings.tls_certificate:
+        return http.client.HTTPConnection(host, port, timeout=seconds)
+    # The certificate names the public host; here the server is known by the certificate itself.
+    context = ssl.create_default_context(cafile=settings.tls_certificate)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return http.client.HTTPSConnection(host, port, timeout=seconds, context=context)
+
+
+def _supervise(children: Sequence[Child], signals: _Signals) -> None:
+    """Start again what falls over, until told to stop."""
+    while not signals.stopped:
+        down = False
+        for child in children:
+            status = child.exit_status()
+            if status is None:
+                continue
+            if child.revive():
+                print(
+                    f"The {child.command.name} ended (status {status}) and was started again.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            else:
+                down = True
+        if not signals.stopped:
+            signals.wait(0.05 if down else 30.0)
+
+
+def _stop(children: Sequence[Child], monotonic: Callable[[], float]) -> None:
+    """Stop all children together, and kill what does not stop in time."""
+    until = monotonic() + _STOPPING_SECONDS
+    for child in reversed(children):
+        child.terminate()
+    for child in children:
+        child.wait(until - monotonic())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Labels and source events: what reality says afterwards, written to the journal before it is acknowledged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from holdtrue.core.access import Permission
+from holdtrue.core.canonical import content_hash
+from holdtrue.core.errors import InvalidInput, NotFound, TooLarge
+from holdtrue.core.ids import check_name
+from holdtrue.serving.engine import Engine
+from holdtrue.serving.plane import Endpoint, Reply, Request
+from holdtrue.serving.times import read_times
+from holdtrue.storage import Writer
+
+MAX_ROWS: Final = 100_000
+_LABEL_FIELDS: Final = frozenset({"id", "key", "prediction_id", "value", "time"})
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+
+Ingest = Callable[[str, str, Mapping[str, list[Any]]], None]
+
+
+class BadRecords(InvalidInput):
+    """Labels or events do not have the form that is asked for."""
+
+    code = "bad_records"
+
+
+def intake_endpoints(engine: Engine, records: Writer, ingest: Ingest) -> tuple[Endpoint, ...]:
+    """Return the endpoints that take labels and events.
+
+    `records` is a strict writer: what is acknowledged is on the disk. `ingest(project, source, columns)`
+    updates the online features after that.
+    """
+
+    async def labels(request: Request) -> Reply:
+        body = _object(request.body, {"service", "labels", "columns"})
+        service = body.get("service")
+        if type(service) is not str:
+            raise _bad("The field service is missing.")
+        check_name(service, "service name")
+        if (request.project, service) not in engine.table.services:
+            raise NotFound.of("service", service)
+        columns, rows = label_columns(body, service, engine.now_us())
+        await records.append_async("label", request.project, service, columns, rows)
+        return Reply(200, orjson.dumps({"accepted": rows}))
+
+    async def events(request: Request) -> Reply:
+        source = check_name(request.path[0], "source name")
+        columns, rows = _columns(_object(request.body, {"columns"}).get("columns"))
+        times = {view.time for view in engine.table.views.get(request.project, ()) if view.source == source}
+        record = event_columns(columns, rows, source, times, engine.now_us())
+        await records.append_async("event", request.project, source, record, rows)
+        ingest(request.project, source, record)
+        return Reply(200, orjson.dumps({"accepted": rows}))
+
+    return (
+        Endpoint("POST", "/labels", Permission.LABELS_WRITE, labels),
+        Endpoint("POST", "/events/{source}", Permission.EVENTS_WRITE, events),
+    )
+
+
+def label_columns(body: Mapping[str, Any], service: str, now_us: int) -> tuple[dict[str, Any], int]:
+    """Return the journal columns of a body of labels, given as a list of objects or as columns.
+
+    A label without an id gets one from its content, so that the same label sent twice counts once
+    while a corrected value is a new record.
+    """
+    if ("labels" in body) == ("columns" in body):
+        raise _bad("Exactly one of the fields labels and columns is needed.")
+    if "labels" in body:
+        given, rows = _from_objects(body["labels"])
+    else:
+        given, rows = _columns(body["columns"])
+        if not given.keys() <= _LABEL_FIELDS:
+            raise _bad(f"Unknown column {min(given.keys() - _LABEL_FIELDS)[:60]!r}.")
+    nothing = [None] * rows
+    keys, predictions = given.get("key", nothing), given.get("prediction_id", nothing)
+    for key, prediction in zip(keys, predictions, strict=True):
+        if key is None and prediction is None:
+            raise _bad("A label has neither key nor prediction_id.")
+        if prediction is not None and type(prediction) is not str:
+            raise _bad("A prediction_id is not a string.")
+    values = given.get("value")
+    if values is None or not all(type(value) in (int, float, bool) for value in values):
+        raise _bad("A label's value is not a number or a boolean.")
+    times = read_times("time", given["time"]) if "time" in given else [now_us] * rows
+    said = zip(keys, predictions, values, times, strict=True)
+    ids = given.get("id") or [
+        f"lbl_{content_hash([service, key, prediction, value, str(time)])[:26]}"
+        for key, prediction, value, time in said
+    ]
+    return {
+        "id": _texts("id", ids),
+        "time": times,
+        "key": keys,
+        "prediction_id": predictions,
+        "value": values,
+        "known_at": now_us,
+    }, rows
+
+
+def event_columns(
+    columns: dict[str, list[Any]], rows: int, source: str, time_columns: set[str], now_us: int
+) -> dict[str, Any]:
+    """Return the journal columns of source events: those given, moments in microseconds, with id and time.
+
+    `time_columns` are the columns that feature views read as the moment of a row.
+    """
+    record: dict[str, Any] = dict(columns)
+    for name in sorted(time_columns | {"time"}):
+        if name in record:
+            record[name] = read_times(name, record[name])
+        elif name in time_columns:
+            raise _bad(f"The events of {source} have no column {name[:60]!r}.")
+    if "time" not in record:
+        first = min(time_columns, default=None)
+        record["time"] = record[first] if first is not None else [now_us] * rows
+    if "id" in record:
+        record["id"] = _texts("id", record["id"])
+    else:
+        names = sorted(columns)
+        lines = zip(*(columns[name] for name in names), strict=True)
+        record["id"] = [f"evn_{content_hash([source, *map(_text, line)])[:26]}" for line in lines]
+    return record
+
+
+def _text(value: Any) -> str:
+    # Integers beyond 2^53 have no canonical JSON form; their text has.
+    return f"{type(value).__name__}:{value}"
+
+
+def _from_objects(labels: Any) -> tuple[dict[str, list[Any]], int]:
+    if type(labels) is not list or not labels:
+        raise _bad("The field labels is not a list of at least one label.")
+    _check_rows(len(labels))
+    names: set[str] = set()
+    for label in labels:
+        if type(label) is not dict:
+            raise _bad("A label is not a JSON object.")
+        names |= label.keys()
+    if not names <= _LABEL_FIELDS:
+        raise _bad(f"Unknown field {min(names - _LABEL_FIELDS)[:60]!r} in a label.")
+    if names & {"id", "time"} and not all((names & {"id", "time"}) <= label.keys() for label in labels):
+        raise _bad("Either all labels have an id and a time, or none has.")
+    return {name: [label.get(name) for label in labels] for name in names}, len(labels)
+
+
+def _columns(columns: Any) -> tuple[dict[str, list[Any]], int]:
+    if type(columns) is not dict or not columns:
+        raise _bad("The field columns is not an object of lists.")
+    rows = -1
+    for name, values in columns.items():
+        if type(values) is not list:
+            raise _bad(f"The column {name[:60]!r} is not a list.")
+        if rows not in (-1, len(values)):
+            raise _bad(f"The column {name[:60]!r} has {len(values)} rows; others have {rows}.")
+        rows = len(values)
+        if not set(map(type, values)) <= _SCALARS:
+            raise _bad(f"The column {name[:60]!r} holds lists or objects.")
+    _check_rows(rows)
+    return columns, rows
+
+
+def _check_rows(rows: int) -> None:
+    if rows < 1:
+        raise _bad("There are no rows.")
+    if rows > MAX_ROWS:
+        raise TooLarge(f"There are {rows} rows; {MAX_ROWS} are allowed in one request.")
+
+
+def _texts(name: str, values: Sequence[Any]) -> list[str]:
+    if not all(type(value) is str and 0 < len(value) <= 200 for value in values):
+        raise _bad(f"The column {name} must hold strings of 1 to 200 characters.")
+    return list(values)
+
+
+def _object(body: bytes, known: set[str]) -> dict[str, Any]:
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _bad(f"The body is not JSON: {error}") from None
+    if type(data) is not dict:
+        raise _bad("The body is not a JSON object.")
+    if not data.keys() <= known:
+        raise _bad(f"Unknown field {min(data.keys() - known)[:60]!r}.")
+    return data
+
+
+def _bad(what: str) -> BadRecords:
+    return BadRecords(what, mend="See the documentation of the data plane for the form of labels and events.")

@@ -1,0 +1,175 @@
+"""Follow the routing files: take over what is new, keep what is good, and say so in the ack file."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.serving.access import AccessTable, BadAccessFile, read_access
+from holdtrue.serving.engine import Engine
+from holdtrue.serving.plan import Loaded
+from holdtrue.serving.snapshot import BadSnapshot, Bundle, Snapshot, read_snapshot, write_snapshot
+from holdtrue.serving.table import build_table
+from holdtrue.storage import write_atomic
+
+POLL_SECONDS: Final = 0.1
+_RETRY_POLLS: Final = 50
+_EXPIRE_POLLS: Final = 10
+
+Stamp = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingFiles:
+    """Name the files between the control plane and one data plane worker."""
+
+    current: Path
+    access: Path
+    ack: Path
+    good: Path
+
+    @classmethod
+    def of(cls, home: Path, worker: str) -> "RoutingFiles":
+        """Return the paths of `worker` below the data folder `home`."""
+        routing = home / "routing"
+        return cls(
+            routing / "current.json",
+            routing / "access.json",
+            routing / "acks" / f"{worker}.json",
+            routing / "good" / f"{worker}.json",
+        )
+
+
+class Watcher:
+    """Keep one engine on the newest good snapshot and its door on the newest access table."""
+
+    def __init__(
+        self,
+        files: RoutingFiles,
+        engine: Engine,
+        load: Callable[[Bundle], Loaded],
+        set_access: Callable[[AccessTable], None],
+        expire: Callable[[], None],
+    ) -> None:
+        self._files = files
+        self._engine = engine
+        self._load = load
+        self._set_access = set_access
+        self._expire = expire
+        self._log = logging.getLogger("holdtrue.dataplane")
+        self._snapshot_stamp: Stamp = None
+        self._access_stamp: Stamp = None
+        self._snapshot: Snapshot | None = None
+        self._refused = ""
+        self._acked: bytes = b""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Load what there is, then follow changes until the block ends."""
+        self.start()
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def start(self) -> None:
+        """Take over the last snapshot that was wholly good, then the current one."""
+        with suppress(BadSnapshot):
+            if self._files.good.exists():
+                self._apply(read_snapshot(self._files.good))
+        self._read_access()
+        self._read_snapshot()
+        self._acknowledge()
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        polls = 0
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            polls += 1
+            if polls % _EXPIRE_POLLS == 0:
+                self._expire()
+            self._read_access()
+            retry = bool(self._engine.table.failed) and polls % _RETRY_POLLS == 0
+            if retry or _stamp(self._files.current) != self._snapshot_stamp:
+                # Loading takes milliseconds per model; requests go on meanwhile with the present table.
+                await loop.run_in_executor(None, self._read_snapshot)
+            self._acknowledge()
+
+    def _read_access(self) -> None:
+        stamp = _stamp(self._files.access)
+        if stamp == self._access_stamp:
+            return
+        self._access_stamp = stamp
+        if stamp is None:
+            self._log.warning("The access file is gone; the last good one stays in force.")
+            return
+        try:
+            self._set_access(read_access(self._files.access))
+        except BadAccessFile as error:
+            self._log.error("%s The last good one stays in force.", error.what)
+
+    def _read_snapshot(self) -> None:
+        stamp = _stamp(self._files.current)
+        self._snapshot_stamp = stamp
+        if stamp is None:
+            return
+        try:
+            snapshot = read_snapshot(self._files.current)
+        except BadSnapshot as error:
+            self._refused = f"{error.what} {error.why}".strip()
+            self._log.error("%s", self._refused)
+            return
+        self._refused = ""
+        self._apply(snapshot)
+        table = self._engine.table
+        if not table.failed and not table.unserved:
+            try:
+                write_snapshot(self._files.good, snapshot)
+            except (HoldtrueError, OSError) as error:
+                self._log.error("The last good snapshot cannot be kept: %s", error)
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        # One assignment: a request sees the old table or the new one.
+        self._engine.table = build_table(snapshot, self._engine.table, self._load)
+        self._snapshot = snapshot
+
+    def _acknowledge(self) -> None:
+        """Write the ack file if what it says has changed."""
+        table = self._engine.table
+        failed: dict[str, str] = dict(table.failed)
+        if self._refused:
+            failed["snapshot"] = self._refused
+        ack: dict[str, Any] = {
+            "sequence": table.sequence,
+            "releases": sorted(table.loaded),
+            "failed": failed,
+            "pid": os.getpid(),
+            "dropped": self._engine.dropped,
+        }
+        data = orjson.dumps(ack)
+        if data == self._acked:
+            return
+        try:
+            write_atomic(self._files.ack, data)
+            self._acked = data
+        except (HoldtrueError, OSError) as error:
+            self._log.error("The ack file cannot be written: %s", error)
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,0 +1,111 @@
+"""Numbers, moments and ids as people read them, the same on every page and in the report."""
+
+from datetime import datetime, timedelta
+
+from holdtrue.core.canonical import Json
+
+MISSING = "–"
+_HEX_SHOWN = 8
+_TEXT_SHOWN = 160
+
+
+def ratio(value: float | None, digits: int = 3) -> str:
+    """Write a number between 0 and 1 (or a difference of two) with a true minus sign."""
+    if value is None or value != value:
+        return MISSING
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Write a difference with its sign, plus included."""
+    if value is None or value != value:
+        return MISSING
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def span(lower: float | None, upper: float | None, digits: int = 3) -> str:
+    """Write an interval as “0.745 – 0.763”, or nothing when it is not known."""
+    if lower is None or upper is None or lower != lower or upper != upper:
+        return ""
+    return f"{ratio(lower, digits)} – {ratio(upper, digits)}"
+
+
+def count(value: float | None) -> str:
+    """Write a count with separators between thousands."""
+    return MISSING if value is None else f"{round(value):,}".replace("-", "−")
+
+
+def compact(value: float) -> str:
+    """Write a count in the room an axis has: 950, 1.2k, 30k, 4M."""
+    for limit, unit in ((1_000_000, "M"), (1_000, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.1f}".removesuffix(".0") + unit
+    return f"{value:g}"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """Write a share between 0 and 1 as a percentage."""
+    return MISSING if value is None or value != value else f"{value * 100:.{digits}f} %"
+
+
+def day(moment: datetime | None) -> str:
+    """Write the day of a moment: “3 Sep 2013”."""
+    return MISSING if moment is None else f"{moment.day} {moment:%b %Y}"
+
+
+def clock_time(moment: datetime | None) -> str:
+    """Write a moment to the minute: “3 Sep 2013, 14:05”."""
+    return MISSING if moment is None else f"{day(moment)}, {moment:%H:%M}"
+
+
+def month(moment: datetime) -> str:
+    """Write the month of a moment: “Sep 2013”."""
+    return f"{moment:%b %Y}"
+
+
+def duration(elapsed: timedelta) -> str:
+    """Write a length of time in its two largest units."""
+    minutes = max(0, round(elapsed.total_seconds() / 60))
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min"
+
+
+def short(identifier: str) -> str:
+    """Write an id with eight signs after its prefix, enough to tell it from others on a page."""
+    prefix, mark, rest = identifier.partition("_")
+    if mark and len(rest) > _HEX_SHOWN:
+        return f"{prefix}_{rest[:_HEX_SHOWN]}"
+    if not mark and len(identifier) == 64:
+        return identifier[: _HEX_SHOWN + 4]
+    return identifier
+
+
+def plain(value: Json) -> str:
+    """Write a JSON value on one line, cut where it grows long."""
+    text = _plain(value)
+    return text if len(text) <= _TEXT_SHOWN else f"{text[: _TEXT_SHOWN - 1]}…"
+
+
+def _plain(value: Json) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "−")
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """Write a count with its noun: “no incidents”, “1 incident”, “3 incidents”."""
+    noun = one if number == 1 else many or f"{one}s"
+    return f"{'no' if number == 0 else count(number)} {noun}"

@@ -1,0 +1,83 @@
+"""Every address a page links to, built in one place."""
+
+from urllib.parse import quote, urlencode
+
+SAFE = "-._~@:+="
+# What the server's own check takes in a path; a name with other signs cannot exist in a project.
+
+
+def _join(*parts: str) -> str:
+    return "/" + "/".join(quote(part, safe=SAFE) for part in parts)
+
+
+def with_query(path: str, **fields: str | int | None) -> str:
+    """Add the fields that have a value to `path`."""
+    given = {name: value for name, value in fields.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def home() -> str:
+    """Return the first page."""
+    return "/"
+
+
+def sign_in() -> str:
+    """Return the page that explains how to sign in."""
+    return "/sign-in"
+
+
+def static(name: str) -> str:
+    """Return the address of one file of this room's static folder."""
+    return _join("static", name)
+
+
+def overview(project: str) -> str:
+    """Return the page of a project's services."""
+    return _join("projects", project)
+
+
+def service(project: str, name: str) -> str:
+    """Return the page of one service."""
+    return _join("projects", project, "services", name)
+
+
+def releases(project: str, *, service: str | None = None, after: str | None = None) -> str:
+    """Return a page of the list of releases."""
+    return with_query(_join("projects", project, "releases"), service=service, after=after)
+
+
+def release(project: str, release_id: str) -> str:
+    """Return the page of one release."""
+    return _join("projects", project, "releases", release_id)
+
+
+def incidents(project: str, *, state: str | None = None, after: str | None = None) -> str:
+    """Return a page of the list of incidents."""
+    return with_query(_join("projects", project, "incidents"), state=state, after=after)
+
+
+def incident(project: str, incident_id: str) -> str:
+    """Return the page of one incident."""
+    return _join("projects", project, "incidents", incident_id)
+
+
+def activity(
+    project: str, *, action: str | None = None, object: str | None = None, before: int | None = None
+) -> str:
+    """Return a page of the event log, newest first, of what lies before event number `before`."""
+    return with_query(_join("projects", project, "activity"), action=action, object=object, before=before)
+
+
+def prediction(project: str, prediction_id: str) -> str:
+    """Return the page that explains one prediction."""
+    return _join("projects", project, "predictions", prediction_id)
+
+
+def of_object(project: str, identifier: str) -> str | None:
+    """Return the page about the thing of this id or name, if there is one."""
+    prefix = identifier.partition("_")[0]
+    if prefix == "rel":
+        return release(project, identifier)
+    if prefix == "inc":
+        return incident(project, identifier)
+    return None

@@ -1,0 +1,88 @@
+"""What the killed processes of the storage crash tests do until they are killed."""
+
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from holdtrue.core.canonical import bytes_hash
+from holdtrue.core.clock import SimulatedClock, microseconds
+from holdtrue.storage import BlobStore, Journal
+
+# Loaded in the nursery, so that no client spends its short life on importing them.
+from holdtrue.storage.journal import (
+    reading,  # noqa: F401
+    sealing,  # noqa: F401
+)
+
+START = datetime(2013, 1, 1, tzinfo=UTC)
+DAY = 86_400_000_000
+
+# The first conversion makes pyarrow import pandas where that is installed: half a second no client should spend.
+pa.array([])
+
+
+def content(seed: int) -> bytes:
+    """Return the bytes that blob number `seed` must have."""
+    rng = random.Random(seed)
+    return rng.randbytes(rng.choice([0, 1, 100, 5_000, 200_000]))
+
+
+def put_blobs(folder: Path, notes: Any, seed: int) -> None:
+    """Put blobs for ever; some of them again."""
+    rng = random.Random(seed)
+    store = BlobStore(folder / "blobs")
+    while True:
+        number = rng.randrange(1, 200)
+        data = content(number)
+        digest = bytes_hash(data)
+        notes.intend(digest, number=number)
+        if rng.random() < 0.3:
+            source = folder / "source"
+            source.write_bytes(data)
+            found = store.put_file(source)
+        else:
+            found = store.put(data)
+        notes.done(found, number=number)
+
+
+def frame(key: str, rows: int, days: int) -> dict[str, Any]:
+    """Return the columns of append `key`: `rows` records spread over `days` days."""
+    return {
+        "id": [f"{key}.{row}" for row in range(rows)],
+        "time": [microseconds(START) + (row % days) * DAY for row in range(rows)],
+        "append": key,
+        "rows": rows,
+    }
+
+
+def append_records(folder: Path, notes: Any, seed: int) -> None:
+    """Append strictly for ever, over small segments."""
+    rng = random.Random(seed)
+    writer = open_journal(folder).writer("client", "strict", segment_bytes=3_000)
+    while True:
+        key, rows = f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 2, 7])
+        notes.intend(key, rows=rows)
+        writer.append("prediction", "project", "service", frame(key, rows, 1), rows)
+        notes.done(key)
+
+
+def seal_records(folder: Path, notes: Any, seed: int) -> None:
+    """Append a little and seal, for ever."""
+    rng = random.Random(seed)
+    journal = open_journal(folder)
+    writer = journal.writer("client", "fast")
+    while True:
+        for _ in range(rng.randrange(1, 4)):
+            key, rows = f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 3])
+            notes.intend(key, rows=rows)
+            writer.append(rng.choice(["label", "prediction"]), "project", "service", frame(key, rows, 2), rows)
+            notes.done(key)
+        journal.seal()
+
+
+def open_journal(folder: Path) -> Journal:
+    """Open the journal of a crash folder at a fixed simulated time."""
+    return Journal(folder / "journal", SimulatedClock(START))

@@ -1,0 +1,105 @@
+"""Kill a process during blob puts, journal appends and sealing: nothing acknowledged is lost, half there or double."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdtrue.storage import BlobStore
+from tests.crash import storage_clients as clients
+from tests.crash.harness import History, Nursery, Plan, crash, crash_folders, nursery
+
+KINDS = ("label", "prediction")
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Nursery]:
+    with nursery("tests.crash.storage_clients") as running:
+        yield running
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Iterator[Path]]:
+    yield crash_folders(tmp_path)
+    for link in tmp_path.glob("memory-*"):
+        shutil.rmtree(link.resolve())
+
+
+def check_blobs(folder: Path, history: History) -> None:
+    store = BlobStore(folder / "blobs")
+    for digest, facts in history.acknowledged.items():
+        assert store.get(digest) == clients.content(facts["number"])
+    assert list(store.verify()) == []
+    assert set(store.digests()) <= history.intended.keys()
+
+
+class JournalChecker:
+    """Check a journal after each kill, reading it with `tail` from kill to kill as a monitor would."""
+
+    def __init__(self) -> None:
+        self._tails: dict[Path, tuple[dict[str, str | None], Counter[str]]] = {}
+
+    def check(self, folder: Path, history: History) -> None:
+        journal = clients.open_journal(folder)
+        rows: Counter[str] = Counter()
+        for kind in KINDS:
+            rows.update(journal.table(kind, "project")["id"].to_pylist())
+        self._check_rows(rows, history)
+        # Row counts are not deduplicated: a segment sealed twice, or sealed and still live, would show here.
+        assert sum(journal.counts().values()) == len(rows)
+        cursors, seen = self._tails.setdefault(folder, (dict.fromkeys(KINDS), Counter()))
+        for kind in KINDS:
+            table, cursors[kind] = journal.tail(kind, "project", "service", cursors[kind])
+            seen.update(table["id"].to_pylist())
+        assert seen == rows
+        assert list(journal.verify()) == []
+
+    @staticmethod
+    def _check_rows(rows: Counter[str], history: History) -> None:
+        assert set(rows.values()) <= {1}
+        found = Counter(id.rpartition(".")[0] for id in rows)
+        for key, count in found.items():
+            assert count == history.intended[key]["rows"], "a frame is there in part"
+        assert history.acknowledged.keys() <= found.keys()
+
+
+def check_after_sealing(folder: Path, history: History) -> None:
+    journal = clients.open_journal(folder)
+    before = {kind: journal.table(kind, "project").to_pylist() for kind in KINDS}
+    journal.seal()
+    assert list((folder / "journal" / "live").glob("*.seg")) == []
+    assert {kind: journal.table(kind, "project").to_pylist() for kind in KINDS} == before
+
+
+def test_blob_puts_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
+    history = crash(home, "tests.crash.storage_clients:put_blobs", Plan(40), folders, check_blobs)
+    assert history.acknowledged, "no put finished: the test saw nothing"
+
+
+def test_strict_appends_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
+    checker = JournalChecker()
+    history = crash(home, "tests.crash.storage_clients:append_records", Plan(40), folders, checker.check)
+    assert history.acknowledged
+
+
+def test_sealing_survives_kills(home: Nursery, folders: Iterator[Path]) -> None:
+    checker = JournalChecker()
+
+    def check(folder: Path, history: History) -> None:
+        checker.check(folder, history)
+        if len(history.intended) % 3 == 0:
+            check_after_sealing(folder, history)
+            checker.check(folder, history)
+
+    history = crash(home, "tests.crash.storage_clients:seal_records", Plan(40, longest=0.1), folders, check)
+    assert history.acknowledged
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("client", ["put_blobs", "append_records", "seal_records"])
+def test_a_thousand_kills(home: Nursery, folders: Iterator[Path], client: str) -> None:
+    check = check_blobs if client == "put_blobs" else JournalChecker().check
+    crash(home, f"tests.crash.storage_clients:{client}", Plan(1_000, longest=0.15, per_folder=25), folders, check)
