@@ -33,7 +33,7 @@ def app(model: bytes) -> Callable[..., Awaitable[None]]:
             return
         request = orjson.loads((await receive())["body"])
         matrix = np.array([tensor["data"] for tensor in request["inputs"]], np.float32).T
-        scores = session.run(None, {name: matrix})[0]
+        scores: Any = session.run(None, {name: matrix})[0]
         body = orjson.dumps(
             {
                 "model_name": "bare",

@@ -78,7 +78,9 @@ def seal_records(folder: Path, notes: Any, seed: int) -> None:
         for _ in range(rng.randrange(1, 4)):
             key, rows = f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 3])
             notes.intend(key, rows=rows)
-            writer.append(rng.choice(["label", "prediction"]), "project", "service", frame(key, rows, 2), rows)
+            writer.append(
+                rng.choice(["label", "prediction"]), "project", "service", frame(key, rows, 2), rows
+            )
             notes.done(key)
         journal.seal()
 

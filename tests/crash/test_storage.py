@@ -102,4 +102,10 @@ def test_sealing_survives_kills(home: Nursery, folders: Iterator[Path]) -> None:
 @pytest.mark.parametrize("client", ["put_blobs", "append_records", "seal_records"])
 def test_a_thousand_kills(home: Nursery, folders: Iterator[Path], client: str) -> None:
     check = check_blobs if client == "put_blobs" else JournalChecker().check
-    crash(home, f"tests.crash.storage_clients:{client}", Plan(1_000, longest=0.15, per_folder=25), folders, check)
+    crash(
+        home,
+        f"tests.crash.storage_clients:{client}",
+        Plan(1_000, longest=0.15, per_folder=25),
+        folders,
+        check,
+    )

@@ -63,7 +63,9 @@ def test_files_are_private(blobs: BlobStore) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("text", ["", "../" * 21 + "x", ABSENT.upper(), ABSENT + "0", "g" * 64, ABSENT[:-1] + "\n"])
+@pytest.mark.parametrize(
+    "text", ["", "../" * 21 + "x", ABSENT.upper(), ABSENT + "0", "g" * 64, ABSENT[:-1] + "\n"]
+)
 def test_what_is_not_a_digest_never_becomes_a_path(blobs: BlobStore, text: str) -> None:
     for use in (blobs.get, blobs.path, blobs.has, blobs.size, blobs.tree):
         with pytest.raises(InvalidInput):
@@ -107,7 +109,9 @@ def test_damage_is_named_with_its_digest_and_the_mend(blobs: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 500, 999])
-def test_a_cut_blob_is_corrupt_and_a_put_of_its_bytes_mends_it(blobs: BlobStore, tmp_path: Path, cut: int) -> None:
+def test_a_cut_blob_is_corrupt_and_a_put_of_its_bytes_mends_it(
+    blobs: BlobStore, tmp_path: Path, cut: int
+) -> None:
     data = os.urandom(1000)
     digest = blobs.put(data)
     for mend in (lambda: blobs.put(data), lambda: blobs.put_file(tmp_path / "source")):

@@ -10,7 +10,9 @@ from holdtrue.core.errors import ConfigurationError, Locked, NotFound
 from holdtrue.storage import open_stores
 
 
-def test_opening_creates_a_private_layout_and_closing_gives_the_lock_back(tmp_path: Path, clock: SimulatedClock) -> None:
+def test_opening_creates_a_private_layout_and_closing_gives_the_lock_back(
+    tmp_path: Path, clock: SimulatedClock
+) -> None:
     home = tmp_path / "deep" / "home"
     stores = open_stores(home, clock)
     digest = stores.blobs.put(b"x")
@@ -23,12 +25,23 @@ def test_opening_creates_a_private_layout_and_closing_gives_the_lock_back(tmp_pa
     for path in home.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    for name in ("blobs", "actions", "journal/live", "journal/sealed", "online", "routing/acks", "keys", "backups"):
+    for name in (
+        "blobs",
+        "actions",
+        "journal/live",
+        "journal/sealed",
+        "online",
+        "routing/acks",
+        "keys",
+        "backups",
+    ):
         assert (home / name).is_dir()
     open_stores(home, clock).close()
 
 
-def test_a_folder_that_others_can_enter_is_refused_unless_it_is_empty(tmp_path: Path, clock: SimulatedClock) -> None:
+def test_a_folder_that_others_can_enter_is_refused_unless_it_is_empty(
+    tmp_path: Path, clock: SimulatedClock
+) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
     home.chmod(0o755)

@@ -64,7 +64,9 @@ def list_policies(call: Call) -> Any:
     return listing([{"id": id, **dump(policy)} for id, policy in found.values()])
 
 
-@routes.get("/api/projects/{project}/evidence", Permission.EVIDENCE_READ, summary="List evidence of a subject.")
+@routes.get(
+    "/api/projects/{project}/evidence", Permission.EVIDENCE_READ, summary="List evidence of a subject."
+)
 def list_evidence(call: Call) -> Any:
     """Return the evidence about the query's `subject`."""
     subject = call.query.get("subject", "")
@@ -85,11 +87,15 @@ def post_evidence(call: Call, body: EvidenceBody) -> Any:
 
 
 @routes.get(
-    "/api/projects/{project}/evidence/{evidence}", Permission.EVIDENCE_READ, summary="Show a piece of evidence."
+    "/api/projects/{project}/evidence/{evidence}",
+    Permission.EVIDENCE_READ,
+    summary="Show a piece of evidence.",
 )
 def get_evidence(call: Call) -> Any:
     """Return one piece of evidence."""
-    return dump(call.read(lambda connection: service.evidence(connection, call.project, call.path["evidence"])))
+    return dump(
+        call.read(lambda connection: service.evidence(connection, call.project, call.path["evidence"]))
+    )
 
 
 @routes.get("/api/projects/{project}/decisions", Permission.RELEASES_READ, summary="List decisions.")
@@ -108,10 +114,14 @@ def list_decisions(call: Call) -> Any:
     return listing([dump(each) for each in found])
 
 
-@routes.get("/api/projects/{project}/decisions/{decision}", Permission.RELEASES_READ, summary="Show a decision.")
+@routes.get(
+    "/api/projects/{project}/decisions/{decision}", Permission.RELEASES_READ, summary="Show a decision."
+)
 def get_decision(call: Call) -> Any:
     """Return one decision with its findings."""
-    return dump(call.read(lambda connection: service.decision(connection, call.project, call.path["decision"])))
+    return dump(
+        call.read(lambda connection: service.decision(connection, call.project, call.path["decision"]))
+    )
 
 
 @routes.post(

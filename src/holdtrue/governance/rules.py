@@ -20,7 +20,9 @@ _SHOWN: Final = 5
 _FUNCTIONS: Final = frozenset(
     {"contains", "double", "endsWith", "int", "matches", "size", "startsWith", "string", "uint"}
 )
-_AFTER_CHANGE: Final = "Change the rule in the project file and run `holdtrue apply`, or record what it asks for."
+_AFTER_CHANGE: Final = (
+    "Change the rule in the project file and run `holdtrue apply`, or record what it asks for."
+)
 _MEND_MISSING: Final = "Run `holdtrue run`: it evaluates the release and records what the policy asks for."
 _MEND_FALSE: Final = (
     "Make a release that meets the rule, or change the policy in the project file and run `holdtrue apply`."
@@ -67,13 +69,19 @@ def check_rule(rule: Rule) -> None:
     """Compile one rule; raise BadRule for bad syntax, unknown names or functions, and for what is too long or deep."""
     text = rule.expression
     if len(text) > MAX_EXPRESSION:
-        raise _bad(rule, f"It has {len(text)} characters, more than {MAX_EXPRESSION}.", "Split it into several rules.")
+        raise _bad(
+            rule,
+            f"It has {len(text)} characters, more than {MAX_EXPRESSION}.",
+            "Split it into several rules.",
+        )
     try:
         program = cel.compile(text)
     except ValueError as error:
         raise _syntax(rule, str(error)) from None
     if expressions.depth(text) > MAX_DEPTH:
-        raise _bad(rule, f"Loops in it are nested more than {MAX_DEPTH} deep.", "Split it into several rules.")
+        raise _bad(
+            rule, f"Loops in it are nested more than {MAX_DEPTH} deep.", "Split it into several rules."
+        )
     for name in program.functions():
         if name[0].isalpha() and name not in _FUNCTIONS:
             raise _bad(
@@ -128,7 +136,9 @@ def decide(findings: Sequence[Finding], approvals: int, needed: int) -> Outcome:
 def _apply(rule: Rule, context: Mapping[str, Any], subject: str) -> Finding:
     text = rule.expression
     used = expressions.paths(text)
-    values = {str(path): _shown(_value(path, context)) for path in used if _value(path, context) is not _MISSING}
+    values = {
+        str(path): _shown(_value(path, context)) for path in used if _value(path, context) is not _MISSING
+    }
 
     def finding(passed: bool, why: str, mend: str) -> Finding:
         return Finding(rule.name, text, passed, why, values, "" if passed else mend)
@@ -170,9 +180,14 @@ def _explain(
         return f"An entry of the evidence has no “{error.args[0]}”.", _AFTER_CHANGE
     if isinstance(error, TypeError):
         seen = ", ".join(
-            f"{path} is {_text(_value(path, context))}" for path in used if _value(path, context) is not _MISSING
+            f"{path} is {_text(_value(path, context))}"
+            for path in used
+            if _value(path, context) is not _MISSING
         )
-        return f"The rule compares values of different kinds (perhaps a measurement is empty): {seen}.", _AFTER_CHANGE
+        return (
+            f"The rule compares values of different kinds (perhaps a measurement is empty): {seen}.",
+            _AFTER_CHANGE,
+        )
     return f"The rule cannot be computed: {str(error).splitlines()[0][:200]}", _AFTER_CHANGE
 
 
@@ -196,9 +211,7 @@ def _step(value: Any, part: str | int) -> Any:
     return value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
 
 
-def _first_missing(
-    path: expressions.Path, context: Mapping[str, Any]
-) -> tuple[str, str, list[str]] | None:
+def _first_missing(path: expressions.Path, context: Mapping[str, Any]) -> tuple[str, str, list[str]] | None:
     """Return where a path breaks off: what was reached, the part it lacks, the parts it has."""
     value: Any = context[path.root]
     reached = path.root

@@ -254,7 +254,7 @@ def record_effect(tx: Transaction, decision: Decision, action: str) -> None:
 
 def manifest_digest(release: Release) -> str:
     """Return the hash of everything a release pins."""
-    return content_hash(dump(release.manifest))
+    return content_hash(release.manifest.to_json())
 
 
 def latest_evidence(connection: sa.Connection, project: str, release: Release) -> list[Evidence]:
@@ -327,9 +327,7 @@ def _facts(connection: sa.Connection, project: str, release: Release, environmen
     }
 
 
-def _valid_approvals(
-    tx: Transaction, release: Release, digest: str, environment: str
-) -> Sequence[Approval]:
+def _valid_approvals(tx: Transaction, release: Release, digest: str, environment: str) -> Sequence[Approval]:
     """Return the approvals that count now: unexpired, of these bytes, one a person, none by who made it."""
     makers = makers_of(tx.connection, tx.project, release)
     counted: dict[str, Approval] = {}

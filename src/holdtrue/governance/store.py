@@ -282,9 +282,7 @@ def add_contributors(tx: Transaction, subject: str, persons: Iterable[str], part
 def contributors_of(connection: sa.Connection, project: str, subjects: Sequence[str]) -> dict[str, set[str]]:
     """Return the persons who took part in making any of `subjects`, with their parts."""
     found: dict[str, set[str]] = {}
-    for row in connection.execute(
-        scoped(contributors, project).where(contributors.c.subject.in_(subjects))
-    ):
+    for row in connection.execute(scoped(contributors, project).where(contributors.c.subject.in_(subjects))):
         found.setdefault(row.person, set()).add(row.part)
     return found
 
@@ -306,9 +304,7 @@ def insert_effect(tx: Transaction, service: str, environment: str, effect: Effec
     )
 
 
-def effects_of(
-    connection: sa.Connection, project: str, service: str, environment: str
-) -> list[Effect]:
+def effects_of(connection: sa.Connection, project: str, service: str, environment: str) -> list[Effect]:
     """Return what decisions brought about in a service's environment, oldest first."""
     rows = connection.execute(
         scoped(effects, project)

@@ -32,6 +32,7 @@ from holdtrue.serving import compile_model, load_model
 
 Fragments = Mapping[str, Mapping[str, Any]]
 OUTCOME = "__outcome"
+_PARITY_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             "plan": [plan.metric, list(plan.slices), plan.holdout_days, plan.baseline],
             "champion": request.champion.model if request.champion else None,
         },
-        lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff)),
+        lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
     return _submission(project, request, features, artifact, orjson.loads(evidence))
 
@@ -206,7 +207,8 @@ def _fit_rows(model: Model, features: FeatureSet, table: pa.Table) -> Training:
 def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table) -> bytes:
     training = _fit_rows(model, features, table)
     estimator = model.fit(training, model.params)
-    compiled = compile_model(estimator, features.names, training.X)
+    sample = training.X[:: max(1, len(training.X) // _PARITY_ROWS)]
+    compiled = compile_model(estimator, features.names, sample)
     return orjson.dumps(
         {
             "digest": pipeline.blobs.put(compiled.onnx),
@@ -227,14 +229,16 @@ def _judge(
     held: Rows,
     score: np.ndarray,
     cutoff: Any,
+    base_rate: float,
 ) -> list[dict[str, Any]]:
     slices = {
         name: np.asarray(held.table[name].cast(pa.string()).to_pylist(), dtype=object).astype(str)
         for name in plan.slices
     }
-    judged = evaluate(held.y, score, slices=slices, times=held.times, baseline=plan.baseline).to_json()
+    guess = np.full(len(held.y), base_rate)
+    judged = evaluate(held.y, score, slices=slices, times=held.times, baseline=guess).to_json()
     if request.champion is None:
-        against, reference = "baseline", np.full(len(held.y), float(held.y.mean()))
+        against, reference = "baseline", guess
     else:
         against, reference = (
             request.champion.release,

@@ -20,14 +20,25 @@ _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
 _OUTPUT: Final = frozenset({"name", "parameters"})
 _ID_LIMIT: Final = 256
-_FLOAT32_LIMIT: Final = 3.4028235677973366e38  # beyond it, rounding to float32 gives infinity
 _BINARY: Final = b"inference-header-content-length"
 _NONE: Final = type(None)
 _KINDS: Final[Mapping[str, frozenset[type]]] = {
     name: frozenset(
-        {bool} if name == "BOOL" else {str} if name == "BYTES" else {int, float} if name[:2] == "FP" else {int}
+        {bool}
+        if name == "BOOL"
+        else {str}
+        if name == "BYTES"
+        else {int, float}
+        if name[:2] == "FP"
+        else {int}
     )
     for name in DATATYPES
+}
+# The greatest double that rounds to a finite float32.
+_FLOAT32_LIMIT: Final = 3.4028235677973362e38
+_LIMITS: Final[Mapping[str, tuple[float, float] | None]] = {
+    **DATATYPES,
+    "FP32": (-_FLOAT32_LIMIT, _FLOAT32_LIMIT),
 }
 
 
@@ -68,6 +79,9 @@ def parse_infer(body: bytes, bundle: Bundle) -> InferRequest:
     tensors = data.get("inputs")
     if type(tensors) is not list or not tensors:
         raise BadRequest("The field inputs must be a list of at least one tensor.")
+    plain = _plain_row(tensors, bundle)
+    if plain is not None:
+        return InferRequest(request_id, plain, 1)
     columns: dict[str, list[Any]] = {}
     for tensor in tensors:
         name, values = _parse_tensor(tensor)
@@ -76,6 +90,36 @@ def parse_infer(body: bytes, bundle: Bundle) -> InferRequest:
         columns[name] = values
         tensor["data"] = values
     return _complete(request_id, columns, tensors, bundle)
+
+
+def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | None:
+    """Return the columns of the commonest request at once: one row, inputs in order, nothing unusual.
+
+    None means that the request has to be looked at closely, not that it is wrong.
+    """
+    if len(tensors) != len(bundle.inputs):
+        return None
+    columns: dict[str, list[Any]] = {}
+    for tensor, declared in zip(tensors, bundle.inputs, strict=True):
+        if type(tensor) is not dict or len(tensor) != 4 or tensor.get("name") != declared.name:
+            return None
+        datatype = declared.datatype
+        shape, values = tensor.get("shape"), tensor.get("data")
+        if tensor.get("datatype") != datatype or type(shape) is not list or shape != [1]:
+            return None
+        # JSON's true and 1.0 are equal to 1 in Python, and no size.
+        if type(shape[0]) is not int:
+            return None
+        if type(values) is not list or len(values) != 1:
+            return None
+        value = values[0]
+        if type(value) not in _KINDS[datatype]:
+            return None
+        limits = _LIMITS[datatype]
+        if limits is not None and not limits[0] <= value <= limits[1]:
+            return None
+        columns[declared.name] = values
+    return columns
 
 
 def _complete(
@@ -150,10 +194,8 @@ def _check_values(name: str, datatype: str, values: list[Any]) -> None:
             found = _json_name(next(iter(wrong)))
             raise BadRequest(f"The input {name} is {datatype}; its data holds a {found}.")
         values = [value for value in values if value is not None]
-    limits = DATATYPES[datatype]
+    limits = _LIMITS[datatype]
     if limits is not None and values and not (limits[0] <= min(values) and max(values) <= limits[1]):
-        raise BadRequest(f"The input {name} holds an integer beyond {datatype}.")
-    if datatype == "FP32" and values and not (-_FLOAT32_LIMIT < min(values) and max(values) < _FLOAT32_LIMIT):
         raise BadRequest(f"The input {name} holds a number beyond {datatype}.")
 
 
@@ -164,7 +206,7 @@ def _check_parameters(holder: Mapping[str, Any], where: str) -> None:
     if type(parameters) is not dict:
         raise BadRequest(f"The parameters of {where} are not a JSON object.")
     if "binary_data_size" in parameters:
-        raise BadRequest("Tensor data in binary form is not supported: send it as JSON (binary_data=False).")
+        raise _binary()
 
 
 def _check_outputs(outputs: Any, name: str) -> None:
@@ -183,9 +225,14 @@ def _first(names: Sequence[Any] | set[Any]) -> str:
 
 
 def _json_name(kind: type) -> str:
-    return {bool: "boolean", int: "integer", float: "number", str: "string", list: "list", dict: "object"}.get(
-        kind, "null"
-    )
+    return {
+        bool: "boolean",
+        int: "integer",
+        float: "number",
+        str: "string",
+        list: "list",
+        dict: "object",
+    }.get(kind, "null")
 
 
 def error_body(error: HoldtrueError) -> bytes:
@@ -195,84 +242,97 @@ def error_body(error: HoldtrueError) -> bytes:
 
 def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
     """Return the protocol's endpoints over `engine`; all of them need the permission to predict."""
-
-    def plan_of(request: Request) -> Plan:
-        version = request.path[1] if len(request.path) > 1 else None
-        return engine.plan(request.project, request.path[0], version)
-
-    async def infer(request: Request) -> Reply:
-        if _BINARY in request.headers:
-            raise BadRequest("Tensor data in binary form is not supported: send it as JSON (binary_data=False).")
-        plan = plan_of(request)
-        asked = parse_infer(request.body, plan.bundle)
-        answer = await engine.predict(plan, asked.columns, asked.rows, asked.id, request.started)
-        response: dict[str, Any] = {
-            "model_name": request.path[0],
-            "outputs": [
-                {
-                    "name": plan.bundle.output,
-                    "datatype": "FP32",
-                    "shape": [asked.rows],
-                    "data": answer.scores,
-                }
-            ],
-            "parameters": {
-                "prediction_ids": answer.ids,
-                "releases": answer.releases,
-                "arms": answer.arms,
-            },
-        }
-        if answer.fallback is not None:
-            response["parameters"]["fallback"] = answer.fallback
-        if asked.id is not None:
-            response["id"] = asked.id
-        if len(request.path) > 1:
-            response["model_version"] = request.path[1]
-        return Reply(200, orjson.dumps(response))
-
-    async def model(request: Request) -> Reply:
-        return _json(_metadata(request.path[0], plan_of(request)))
-
-    async def ready(request: Request) -> Reply:
-        plan_of(request)
-        return _json({"name": request.path[0], "ready": True})
-
-    async def server(_: Request) -> Reply:
-        return _json({"name": "holdtrue", "version": __version__, "extensions": []})
-
-    async def live(_: Request) -> Reply:
-        return _json({"live": True})
-
-    async def server_ready(_: Request) -> Reply:
-        return _json({"ready": engine.ready}, 200 if engine.ready else 503)
-
+    routes = _Routes(engine)
     table = {
-        ("GET", "/v2"): server,
-        ("GET", "/v2/health/live"): live,
-        ("GET", "/v2/health/ready"): server_ready,
-        ("GET", "/v2/models/{model}"): model,
-        ("GET", "/v2/models/{model}/versions/{version}"): model,
-        ("GET", "/v2/models/{model}/ready"): ready,
-        ("GET", "/v2/models/{model}/versions/{version}/ready"): ready,
-        ("POST", "/v2/models/{model}/infer"): infer,
-        ("POST", "/v2/models/{model}/versions/{version}/infer"): infer,
+        ("GET", "/v2"): routes.server,
+        ("GET", "/v2/health/live"): routes.live,
+        ("GET", "/v2/health/ready"): routes.server_ready,
+        ("GET", "/v2/models/{model}"): routes.model,
+        ("GET", "/v2/models/{model}/versions/{version}"): routes.model,
+        ("GET", "/v2/models/{model}/ready"): routes.ready,
+        ("GET", "/v2/models/{model}/versions/{version}/ready"): routes.ready,
+        ("POST", "/v2/models/{model}/infer"): routes.infer,
+        ("POST", "/v2/models/{model}/versions/{version}/infer"): routes.infer,
     }
     return tuple(
         Endpoint(method, path, Permission.PREDICT, handle) for (method, path), handle in table.items()
     )
 
 
-def _metadata(name: str, plan: Plan) -> dict[str, Any]:
-    return {
-        "name": name,
-        "versions": list(plan.loaded),
-        "platform": "onnx",
-        "inputs": [
+class _Routes:
+    """Answer the protocol's requests over one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def infer(self, request: Request) -> Reply:
+        if _BINARY in request.headers:
+            raise _binary()
+        model, version = _names(request)
+        plan = self._engine.plan(request.project, model, version)
+        asked = parse_infer(request.body, plan.bundle)
+        answer = await self._engine.predict(plan, asked.columns, asked.rows, asked.id, request.started)
+        parameters: dict[str, Any] = {
+            "prediction_ids": answer.ids,
+            "releases": answer.releases,
+            "arms": answer.arms,
+        }
+        if answer.fallback is not None:
+            parameters["fallback"] = answer.fallback
+        output = {
+            "name": plan.bundle.output,
+            "datatype": "FP32",
+            "shape": [asked.rows],
+            "data": answer.scores,
+        }
+        response: dict[str, Any] = {"model_name": model, "outputs": [output], "parameters": parameters}
+        if asked.id is not None:
+            response["id"] = asked.id
+        if version is not None:
+            response["model_version"] = version
+        return _json(response)
+
+    async def model(self, request: Request) -> Reply:
+        model, version = _names(request)
+        plan = self._engine.plan(request.project, model, version)
+        tensors = [
             {"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in plan.bundle.inputs
-        ],
-        "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
-    }
+        ]
+        return _json(
+            {
+                "name": model,
+                "versions": list(plan.loaded),
+                "platform": "onnx",
+                "inputs": tensors,
+                "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
+            }
+        )
+
+    async def ready(self, request: Request) -> Reply:
+        model, version = _names(request)
+        self._engine.plan(request.project, model, version)
+        return _json({"name": model, "ready": True})
+
+    async def server(self, _request: Request) -> Reply:
+        return _json({"name": "holdtrue", "version": __version__, "extensions": []})
+
+    async def live(self, _request: Request) -> Reply:
+        return _json({"live": True})
+
+    async def server_ready(self, _request: Request) -> Reply:
+        ready = self._engine.ready
+        return _json({"ready": ready}, 200 if ready else 503)
+
+
+def _names(request: Request) -> tuple[str, str | None]:
+    """Return the model's name and the version in the path, if it has one."""
+    model, *version = request.path
+    return model, version[0] if version else None
 
 
 def _json(value: Any, status: int = 200) -> Reply:
     return Reply(status, orjson.dumps(value))
+
+
+def _binary() -> BadRequest:
+    return BadRequest("Tensor data in binary form is not supported: send it as JSON (binary_data=False).")

@@ -36,16 +36,23 @@ class AccessTable:
     policy_version: int = -1
     grants: Mapping[bytes, Grant] = field(default_factory=dict[bytes, Grant])
 
-    def check(self, credential: bytes, now_us: int) -> Grant | None:
-        """Return the grant of a credential, or None if it is unknown or has expired."""
+    def check(self, credential: bytes) -> Grant | None:
+        """Return the grant of a credential, or None if it is unknown."""
         digest = hashlib.sha256(credential).digest()
         grant = self.grants.get(digest)
-        # The look-up compares digests, which an attacker cannot steer; the comparison that decides is constant-time.
+        # The look-up goes by digests, which an attacker cannot steer; what decides takes constant time.
         if grant is None or not hmac.compare_digest(grant.digest, digest):
             return None
-        if grant.expires_at is not None and grant.expires_at <= now_us:
-            return None
         return grant
+
+    def at(self, now_us: int) -> "AccessTable":
+        """Return the table without the grants that have expired by then (itself if none has)."""
+        live = {
+            digest: grant
+            for digest, grant in self.grants.items()
+            if grant.expires_at is None or grant.expires_at > now_us
+        }
+        return self if len(live) == len(self.grants) else AccessTable(self.policy_version, live)
 
 
 def read_access(path: Path) -> AccessTable:

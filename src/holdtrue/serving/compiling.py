@@ -94,7 +94,7 @@ def _convert(estimator: Any, width: int) -> bytes:
     except ImportError:
         raise MissingExtra.of("sklearn", "skl2onnx") from None
     try:
-        proto = convert_sklearn(
+        proto: Any = convert_sklearn(
             estimator,
             name="holdtrue",
             initial_types=[(INPUT, FloatTensorType([None, width]))],
@@ -161,7 +161,9 @@ def _only_probability(proto: Any) -> None:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None]))
     graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "class_one"))
-    graph.node.append(helper.make_node("Gather", [probabilities, "class_one"], [OUTPUT], "take_class_one", axis=1))
+    graph.node.append(
+        helper.make_node("Gather", [probabilities, "class_one"], [OUTPUT], "take_class_one", axis=1)
+    )
     _drop_unused(graph)
 
 
@@ -207,6 +209,6 @@ def _cannot(estimator: Any, why: str) -> CannotCompile:
     return CannotCompile(
         f"The model {name} cannot be compiled.",
         why=f"{why[:1].upper()}{why[1:]}.",
-        mend="Use HistGradientBoostingClassifier, LogisticRegression, or a pipeline that ends in one of them.",
+        mend="Use HistGradientBoostingClassifier, LogisticRegression, or a pipeline that ends in one.",
         facts={"estimator": name},
     )

@@ -1,8 +1,14 @@
-"""Answer requests: plan, score, record. One engine per worker process."""
+"""Answer requests: collect those of one moment, score them together, record them, answer each.
 
+Requests that reach the event loop in the same turn share one feature matrix, one run of each model and one
+append to the journal. A request that comes alone waits for nobody.
+"""
+
+import asyncio
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
@@ -12,6 +18,9 @@ from holdtrue.serving.records import PredictionIds, record_columns
 from holdtrue.serving.table import Table
 from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
+
+# Rows scored in one go: enough to spread the fixed costs, few enough that nobody waits for others' rows.
+_BATCH_ROWS: Final = 256
 
 
 class NotServed(Unavailable):
@@ -37,6 +46,23 @@ class Answer:
     fallback: list[bool] | None
 
 
+@dataclass(slots=True)
+class _Waiting:
+    columns: Columns
+    rows: int
+    times: list[int] | None
+    request_id: str | None
+    started: float
+    future: asyncio.Future[Answer]
+
+
+@dataclass(slots=True)
+class _Batch:
+    plan: Plan
+    waiting: list[_Waiting] = field(default_factory=list[_Waiting])
+    rows: int = 0
+
+
 class Engine:
     """Hold what is served now, and append what was answered to the journal."""
 
@@ -55,6 +81,9 @@ class Engine:
         self._lookup = lookup
         self._strict = strict
         self._ids = PredictionIds()
+        self._batches: dict[int, _Batch] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._log = logging.getLogger("holdtrue.dataplane")
         # Durations are of the machine, also where the time of day is simulated.
         self.stopwatch = SystemClock().monotonic
 
@@ -87,14 +116,49 @@ class Engine:
     async def predict(
         self, plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float
     ) -> Answer:
-        """Answer `rows` rows and record the answers; `started` is the stopwatch at the request's arrival."""
+        """Answer `rows` rows and record the answers; `started` is the stopwatch at the request's arrival.
+
+        Raises ContractBroken, NoAnswer if the model fails without a fallback, and in strict mode the
+        journal's errors.
+        """
         if plan.moments:
             columns = {**columns, **{name: read_times(name, columns[name]) for name in plan.moments}}
         _check(plan, columns)
+        name = plan.bundle.prediction_time
+        times = None if name is None else read_times(name, columns[name])
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        batch = self._batches.get(id(plan))
+        if batch is None or batch.rows + rows > _BATCH_ROWS:
+            batch = self._batches[id(plan)] = _Batch(plan)
+            loop.call_soon(self._run, batch)
+        batch.waiting.append(_Waiting(columns, rows, times, request_id, started, future))
+        batch.rows += rows
+        return await future
+
+    def _run(self, batch: _Batch) -> None:
+        """Score and record one batch; called by the event loop once the turn that filled it is over."""
+        if self._batches.get(id(batch.plan)) is batch:
+            del self._batches[id(batch.plan)]
+        try:
+            self._score(batch.plan, batch.waiting)
+        except Exception as error:  # noqa: BLE001  # whatever went wrong, somebody waits for an answer
+            if len(batch.waiting) > 1:
+                # One request may have spoilt it for all: each is tried alone.
+                for waiting in batch.waiting:
+                    self._run(_Batch(batch.plan, [waiting], waiting.rows))
+                return
+            if not isinstance(error, HoldtrueError):
+                self._log.exception("A request to %s failed.", batch.plan.route.service)
+                error = Unavailable("The service cannot answer this request.", mend="Try again.")
+            _fail(batch.waiting, error)
+
+    def _score(self, plan: Plan, waiting: list[_Waiting]) -> None:
         now_us = self.now_us()
-        times = _times(plan, columns, rows, now_us)
+        columns, times, rows = _together(waiting, now_us)
         results = plan.score(columns, rows, times, self._lookup(plan.route.project))
         ids = self._ids.take(rows, now_us)
+        ended = self.stopwatch()
         record, count = record_columns(
             plan.route,
             columns,
@@ -102,22 +166,34 @@ class Engine:
             ids=ids,
             times=times,
             now_us=now_us,
-            request_id=request_id or ids[0],
-            latency_us=int((self.stopwatch() - started) * 1e6),
+            request_ids=_request_ids(waiting, ids),
+            latencies=[int((ended - each.started) * 1e6) for each in waiting for _ in range(each.rows)],
         )
-        await self._append(plan, record, count)
-        return _answer(results, ids, rows)
-
-    async def _append(self, plan: Plan, record: Mapping[str, Any], count: int) -> None:
+        answer = _answer(results, ids, rows)
         route = plan.route
         if self._strict:
-            await self._records.append_async("prediction", route.project, route.service, record, count)
+            task = asyncio.ensure_future(self._append_then_settle(plan, record, count, waiting, answer))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
             return
         try:
             self._records.append("prediction", route.project, route.service, record, count)
         except (HoldtrueError, OSError):
             # In fast mode answers go on without their records, and the ack file tells how many were lost.
             self.dropped += count
+        _settle(waiting, answer)
+
+    async def _append_then_settle(
+        self, plan: Plan, record: Mapping[str, Any], count: int, waiting: list[_Waiting], answer: Answer
+    ) -> None:
+        try:
+            await self._records.append_async(
+                "prediction", plan.route.project, plan.route.service, record, count
+            )
+        except (HoldtrueError, OSError) as error:
+            _fail(waiting, error if isinstance(error, HoldtrueError) else Unavailable("The disk failed."))
+        else:
+            _settle(waiting, answer)
 
 
 def _check(plan: Plan, columns: Columns) -> None:
@@ -131,9 +207,26 @@ def _check(plan: Plan, columns: Columns) -> None:
             )
 
 
-def _times(plan: Plan, columns: Columns, rows: int, now_us: int) -> list[int]:
-    name = plan.bundle.prediction_time
-    return [now_us] * rows if name is None else read_times(name, columns[name])
+def _together(waiting: list[_Waiting], now_us: int) -> tuple[Columns, list[int], int]:
+    """Return the columns, times and number of rows of all requests, one after the other."""
+    first = waiting[0]
+    if len(waiting) == 1:
+        return first.columns, first.times or [now_us] * first.rows, first.rows
+    columns: dict[str, list[Any]] = {name: [*values] for name, values in first.columns.items()}
+    times = [*(first.times or [now_us] * first.rows)]
+    for each in waiting[1:]:
+        for name, values in each.columns.items():
+            columns[name] += values
+        times += each.times or [now_us] * each.rows
+    return columns, times, len(times)
+
+
+def _request_ids(waiting: list[_Waiting], ids: list[str]) -> list[str]:
+    """Return, per row, the id that the request came with, or else that of its first prediction."""
+    found: list[str] = []
+    for each in waiting:
+        found += [each.request_id or ids[len(found)]] * each.rows
+    return found
 
 
 def _answer(results: list[Scored], ids: list[str], rows: int) -> Answer:
@@ -149,3 +242,31 @@ def _answer(results: list[Scored], ids: list[str], rows: int) -> Answer:
             scores[row], releases[row], arms[row] = each.scores[position], each.release, each.arm
             failed[row] = each.failed is not None and each.failed[position]
     return Answer(ids, scores, releases, arms, failed if any(failed) else None)
+
+
+def _settle(waiting: list[_Waiting], answer: Answer) -> None:
+    """Give each request its part of the answer."""
+    start = 0
+    for each in waiting:
+        end = start + each.rows
+        # Done already: the request went over its deadline, or its client went away.
+        if not each.future.done():
+            each.future.set_result(_part(answer, start, end))
+        start = end
+
+
+def _part(answer: Answer, start: int, end: int) -> Answer:
+    failed = answer.fallback[start:end] if answer.fallback is not None else None
+    return Answer(
+        answer.ids[start:end],
+        answer.scores[start:end],
+        answer.releases[start:end],
+        answer.arms[start:end],
+        failed if failed is not None and any(failed) else None,
+    )
+
+
+def _fail(waiting: list[_Waiting], error: HoldtrueError) -> None:
+    for each in waiting:
+        if not each.future.done():
+            each.future.set_exception(error)

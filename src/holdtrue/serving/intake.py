@@ -1,4 +1,4 @@
-"""Labels and source events: what reality says afterwards, written to the journal before it is acknowledged."""
+"""Labels and source events: what reality says afterwards, on the disk before it is acknowledged."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final

@@ -6,9 +6,6 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
 from holdtrue.serving.rules import chooser
@@ -27,7 +24,7 @@ class NoAnswer(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Hold one release ready to score: its bundle, its model, how its features are made, its contract's check.
+    """Hold one release ready to score: bundle, model, how its features are made, its contract's check.
 
     `moments` are the inputs that the features or the contract read as times.
     """
@@ -92,7 +89,8 @@ class Plan:
 
     def _split(self, columns: Columns, rows: int, matrices: "_Matrices") -> list[Scored]:
         route = self.route
-        assert self.choose is not None and route.unit is not None
+        assert self.choose is not None
+        assert route.unit is not None
         arms = self.choose(columns[route.unit])
         results: list[Scored] = []
         for position, arm in enumerate(route.arms):

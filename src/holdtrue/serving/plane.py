@@ -237,7 +237,7 @@ class Plane:
     def _authenticate(self, headers: Mapping[bytes, bytes]) -> Grant:
         header = headers.get(b"authorization", b"")
         if header[:7].lower() == b"bearer ":
-            grant = self._access.check(header[7:].strip(), self._engine.now_us())
+            grant = self._access.check(header[7:].strip())
             if grant is not None:
                 return grant
         raise Unauthenticated(

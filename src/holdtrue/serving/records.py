@@ -1,13 +1,17 @@
-"""Prediction records: what one request leaves behind, as columns for the journal."""
+"""Prediction records: what requests leave behind, as columns for the journal."""
 
 import itertools
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdtrue.serving.assembly import Columns
+import numpy as np
+
+from holdtrue.serving.assembly import Columns, Matrix
 from holdtrue.serving.plan import ANSWER, Scored
 from holdtrue.serving.snapshot import Route
+
+_FEW = 4
 
 
 class PredictionIds:
@@ -19,10 +23,8 @@ class PredictionIds:
 
     def take(self, rows: int, now_us: int) -> list[str]:
         """Return `rows` new ids; they sort by time, and no two processes make the same one."""
-        start = f"prd_{now_us // 1000:011x}{self._mark}{next(self._count):08x}"
-        if rows == 1:
-            return [start]
-        return [f"{start}.{row}" for row in range(rows)]
+        start = f"prd_{now_us // 1000:011x}{self._mark}"
+        return [f"{start}{number:08x}" for number in itertools.islice(self._count, rows)]
 
 
 def record_columns(
@@ -33,60 +35,68 @@ def record_columns(
     ids: list[str],
     times: list[int],
     now_us: int,
-    request_id: str,
-    latency_us: int,
+    request_ids: list[str],
+    latencies: list[int],
 ) -> tuple[dict[str, Any], int]:
-    """Return the journal columns of one request's predictions, and how many rows they have.
+    """Return the journal columns of some predictions, and how many rows they have.
 
-    Answers keep the prediction's id as their record id; the score of a shadow is recorded as
+    An answer keeps the prediction's id as its record id; the score of a shadow is recorded as
     `{prediction}~{release}`. Columns are lists of that many values, or one value that holds for all.
     """
     if len(results) == 1 and results[0].rows is None:
-        return _simple(route, columns, results[0], ids, times, now_us, request_id, latency_us), len(ids)
+        return _plain(route, columns, results[0], ids, times, now_us, request_ids, latencies), len(ids)
     picks = [range(len(ids)) if each.rows is None else each.rows for each in results]
     flat = [row for pick in picks for row in pick]
+
+    def taken(values: Sequence[Any]) -> list[Any]:
+        return [values[row] for row in flat]
+
+    def spread(values: Sequence[str]) -> list[str]:
+        return [value for value, pick in zip(values, picks, strict=True) for _ in pick]
+
     record: dict[str, Any] = {
         "id": [
             ids[row] if each.role == ANSWER else f"{ids[row]}~{each.release}"
             for each, pick in zip(results, picks, strict=True)
             for row in pick
         ],
-        "prediction_id": [ids[row] for row in flat],
-        "time": [times[row] for row in flat],
+        "prediction_id": taken(ids),
+        "time": taken(times),
         "recorded_at": now_us,
-        "request_id": request_id,
-        "key": _pick(columns, route.key, flat),
-        "entity": _pick(columns, route.entity, flat),
-        "arm": [each.arm for each, pick in zip(results, picks, strict=True) for _ in pick],
-        "role": [each.role for each, pick in zip(results, picks, strict=True) for _ in pick],
-        "release": [each.release for each, pick in zip(results, picks, strict=True) for _ in pick],
+        "request_id": taken(request_ids),
+        "key": taken(columns[route.key]) if route.key is not None else None,
+        "entity": taken(columns[route.entity]) if route.entity is not None else None,
+        "arm": spread([each.arm for each in results]),
+        "role": spread([each.role for each in results]),
+        "release": spread([each.release for each in results]),
         "rollout": route.rollout,
         "score": [score for each in results for score in each.scores],
-        "latency_us": latency_us,
+        "latency_us": taken(latencies),
         "fallback": _fallbacks(results),
     }
     for name, values in columns.items():
-        record[f"x_{name}"] = [values[row] for row in flat]
+        record["x_" + name] = taken(values)
     _add_features(record, results)
     return record, len(flat)
 
 
-def _simple(
+def _plain(
     route: Route,
     columns: Columns,
     answer: Scored,
     ids: list[str],
     times: list[int],
     now_us: int,
-    request_id: str,
-    latency_us: int,
+    request_ids: list[str],
+    latencies: list[int],
 ) -> dict[str, Any]:
+    """Return the columns of rows that one arm answered, without shadows."""
     record: dict[str, Any] = {
         "id": ids,
         "prediction_id": ids,
         "time": times,
         "recorded_at": now_us,
-        "request_id": request_id,
+        "request_id": request_ids,
         "key": columns[route.key] if route.key is not None else None,
         "entity": columns[route.entity] if route.entity is not None else None,
         "arm": answer.arm,
@@ -94,22 +104,22 @@ def _simple(
         "release": answer.release,
         "rollout": route.rollout,
         "score": answer.scores,
-        "latency_us": latency_us,
+        "latency_us": latencies,
         "fallback": answer.failed if answer.failed is not None else False,
     }
     for name, values in columns.items():
         record["x_" + name] = values
     if answer.matrix is not None:
-        for name, values in zip(answer.names, answer.matrix.T.tolist(), strict=True):
+        for name, values in zip(answer.names, _by_column(answer.matrix), strict=True):
             record["f_" + name] = values
     return record
 
 
-def _pick(columns: Mapping[str, list[Any]], name: str | None, rows: Sequence[int]) -> list[Any] | None:
-    if name is None:
-        return None
-    values = columns[name]
-    return [values[row] for row in rows]
+def _by_column(matrix: Matrix) -> Iterator[Any]:
+    """Return the columns of a matrix as the journal takes them: arrays, or lists where they are short."""
+    if len(matrix) <= _FEW:
+        return iter(matrix.T.tolist())
+    return iter(np.ascontiguousarray(matrix.T))
 
 
 def _fallbacks(results: Sequence[Scored]) -> list[bool] | bool:
@@ -123,15 +133,21 @@ def _fallbacks(results: Sequence[Scored]) -> list[bool] | bool:
 
 
 def _add_features(record: dict[str, Any], results: Sequence[Scored]) -> None:
-    """Add one column per feature of any release; rows of a release without that feature hold null."""
+    """Add one column per feature of any release; rows of a release without that feature hold NaN."""
+    if len({each.names for each in results}) == 1 and results[0].matrix is not None:
+        matrix = np.concatenate([each.matrix for each in results if each.matrix is not None])
+        for name, values in zip(results[0].names, _by_column(matrix), strict=True):
+            record["f_" + name] = values
+        return
     names = dict.fromkeys(name for each in results for name in each.names)
-    made: dict[int, dict[str, list[Any]]] = {}
-    for position, each in enumerate(results):
-        lists = each.matrix.T.tolist() if each.matrix is not None else []
-        made[position] = dict(zip(each.names, lists, strict=False))
+    places: list[Mapping[str, int]] = [
+        {name: place for place, name in enumerate(each.names)} for each in results
+    ]
     for name in names:
-        record[f"f_{name}"] = [
-            value
-            for position, each in enumerate(results)
-            for value in made[position].get(name) or [None] * len(each.scores)
+        parts = [
+            each.matrix[:, place[name]]
+            if each.matrix is not None and name in place
+            else np.full(len(each.scores), np.nan, np.float32)
+            for each, place in zip(results, places, strict=True)
         ]
+        record["f_" + name] = np.concatenate(parts)

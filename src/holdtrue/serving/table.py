@@ -14,7 +14,7 @@ PINNED = "pinned"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Hold the plans of all services by (project, service), and of single releases by (project, service, release).
+    """Hold the plans of services by (project, service), of single releases by (project, service, release).
 
     `failed` says for each release of the snapshot that could not be loaded, why; `unserved` names services
     of the snapshot that have no plan at all.
@@ -43,7 +43,8 @@ def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
     """Return the table for `snapshot`, loading what `previous` has not loaded yet.
 
     A service with an arm that cannot be loaded keeps its plan of `previous`; if it has none, rows of that
-    arm get the fallback; without a fallback the service is not served. A shadow that cannot be loaded is left out.
+    arm get the fallback; without a fallback the service is not served. A shadow that cannot be loaded is
+    left out.
     """
     loaded: dict[str, Loaded] = {}
     failed: dict[str, str] = {}
@@ -75,9 +76,7 @@ def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
     )
 
 
-def _plan(
-    route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before: Plan | None
-) -> Plan | None:
+def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before: Plan | None) -> Plan | None:
     complete = all(arm.release in loaded for arm in route.arms)
     if not complete and before is not None:
         return before

@@ -1,6 +1,6 @@
 """One data plane worker: everything it holds open, put together, from start to stop."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,9 @@ class Worker:
         self._online: dict[str, OnlineStore] = {}
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
-        self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
+        self._intake = (
+            self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
+        )
         self._engine = Engine(clock, self._records, self._lookup, strict=records == "strict")
         endpoints = [*intake_endpoints(self._engine, self._intake, self._ingest)]
         for protocol in protocols:
@@ -53,7 +55,7 @@ class Worker:
 
     def _lifespan(self, plane: Plane) -> AbstractAsyncContextManager[None]:
         @asynccontextmanager
-        async def running() -> AsyncIterator[None]:
+        async def running() -> AsyncGenerator[None]:
             for folder in ("acks", "good"):
                 make_folder(self._home / "routing" / folder)
             files = RoutingFiles.of(self._home, self.name)

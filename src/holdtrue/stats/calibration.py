@@ -95,5 +95,6 @@ def _spread(statistic: Statistic, blocks: int, window: int, draws: int, seed: in
             why=f"In {draws - differences.size} of {draws} random windows the statistic is not defined.",
             mend="Take a longer reference, or a longer window.",
         )
-    # k days drawn from k days vary less than the days themselves do, by (k − 1)/k.
-    return float(differences.std()) * math.sqrt(blocks / (blocks - 1.0))
+    # k runs drawn from k runs vary less than the runs themselves do, by (k − 1)/k.
+    runs = max(blocks / run, 2.0)
+    return float(differences.std()) * math.sqrt(runs / (runs - 1.0))

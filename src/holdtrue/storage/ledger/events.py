@@ -11,7 +11,7 @@ import orjson
 import sqlalchemy as sa
 
 from holdtrue.core.actor import Actor
-from holdtrue.core.canonical import Json, canonical_bytes
+from holdtrue.core.canonical import canonical_bytes
 from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import InvalidInput
 from holdtrue.storage.ledger.merkle import Frontier, leaf_hash, push
@@ -38,7 +38,7 @@ class Event:
     object: str
     before: str
     after: str
-    payload: Json
+    payload: Any
     reason: str
     request_id: str
     prev_hash: str
@@ -68,7 +68,7 @@ class Draft:
     object: str
     before: str
     after: str
-    payload: Json
+    payload: Any
     reason: str
     request_id: str
 

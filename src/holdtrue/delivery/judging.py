@@ -1,0 +1,213 @@
+"""Count what a rollout's records say, row by row as their labels arrive."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import pyarrow as pa
+
+from holdtrue.core.clock import microseconds
+from holdtrue.delivery.model import Canary, Rollout
+from holdtrue.delivery.rules import Facts
+from holdtrue.stats import sequences
+from holdtrue.stats.sequences import MeanSequence
+
+_KEEP_DAYS: Final = 60
+_DAY_US: Final = 86_400_000_000
+_MAX_PENDING: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Hold the two scores of a row whose label has not come."""
+
+    key: Any
+    champion: float
+    challenger: float
+    recorded_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """Hold all that was counted in a rollout so far; its JSON form stands on the rollout's row.
+
+    `difference` is the sequence of the challenger's squared error minus the champion's, in [-1, 1];
+    `fallbacks` that of the challenger's fallback answers, 0 or 1. `waiting` holds rows without a label,
+    `half` rows scored by one release only so far, by prediction id. `forgotten` counts rows whose label did
+    not come in 60 days.
+    """
+
+    cursor: str
+    labels_cursor: str
+    difference: MeanSequence = field(default_factory=lambda: sequences.start(-1.0, 1.0))
+    fallbacks: MeanSequence = field(default_factory=lambda: sequences.start(0.0, 1.0))
+    step_start: int = 0
+    champion_answers: int = 0
+    champion_fallbacks: int = 0
+    waiting: dict[str, Waiting] = field(default_factory=dict[str, Waiting])
+    forgotten: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "cursor": self.cursor,
+            "labels_cursor": self.labels_cursor,
+            "difference": self.difference.to_json(),
+            "fallbacks": self.fallbacks.to_json(),
+            "step_start": self.step_start,
+            "champion_answers": self.champion_answers,
+            "champion_fallbacks": self.champion_fallbacks,
+            "waiting": {
+                id: [row.key, row.champion, row.challenger, row.recorded_at]
+                for id, row in self.waiting.items()
+            },
+            "forgotten": self.forgotten,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Judging":
+        """Build what `to_json` described."""
+        return cls(
+            data["cursor"],
+            data["labels_cursor"],
+            MeanSequence.from_json(data["difference"]),
+            MeanSequence.from_json(data["fallbacks"]),
+            data["step_start"],
+            data["champion_answers"],
+            data["champion_fallbacks"],
+            {id: Waiting(*row) for id, row in data["waiting"].items()},
+            data["forgotten"],
+        )
+
+    def next_step(self) -> "Judging":
+        """Return this with the present row as the first of a new step."""
+        return replace(self, step_start=self.difference.n)
+
+
+def absorb(
+    judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime
+) -> Judging:
+    """Return `judging` with new records counted: predictions of this rollout, and labels in order of arrival.
+
+    Rows count when they have both scores and a label; the first label of a row counts. Labels must have been
+    read from the journal before predictions, so that no label comes without its row.
+    """
+    grown = _count_predictions(judging, rollout, predictions)
+    waiting = dict(grown.waiting)
+    differences: list[float] = []
+    for id, value in _matched(waiting, labels):
+        row = waiting.pop(id)
+        differences.append((row.challenger - value) ** 2 - (row.champion - value) ** 2)
+    oldest = microseconds(now) - _KEEP_DAYS * _DAY_US
+    kept = {id: row for id, row in waiting.items() if row.recorded_at >= oldest}
+    if len(kept) > _MAX_PENDING:
+        kept = dict(list(kept.items())[-_MAX_PENDING:])
+    return replace(
+        grown,
+        difference=sequences.update(grown.difference, differences),
+        waiting=kept,
+        forgotten=grown.forgotten + len(waiting) - len(kept),
+    )
+
+
+def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table) -> Judging:
+    scores: dict[str, dict[str, Any]] = {}
+    fallbacks: list[float] = []
+    champion_answers = champion_fallbacks = 0
+    for row in _rows(
+        predictions,
+        (
+            "prediction_id",
+            "id",
+            "rollout",
+            "release",
+            "role",
+            "score",
+            "fallback",
+            "key",
+            "recorded_at",
+            "time",
+        ),
+    ):
+        if row["rollout"] != rollout.id:
+            continue
+        fell = bool(row["fallback"])
+        if row["role"] == "answer":
+            if row["release"] == rollout.challenger:
+                fallbacks.append(float(fell))
+            else:
+                champion_answers += 1
+                champion_fallbacks += fell
+        if row["score"] is not None:
+            entry = scores.setdefault(row["prediction_id"] or row["id"], {})
+            entry["key"] = row["key"]
+            entry["recorded_at"] = row["recorded_at"] or row["time"]
+            entry[row["release"]] = min(max(float(row["score"]), 0.0), 1.0)
+    waiting = dict(judging.waiting)
+    for id, entry in scores.items():
+        if rollout.champion in entry and rollout.challenger in entry:
+            waiting[id] = Waiting(
+                entry["key"], entry[rollout.champion], entry[rollout.challenger], entry["recorded_at"]
+            )
+    return replace(
+        judging,
+        fallbacks=sequences.update(judging.fallbacks, fallbacks),
+        champion_answers=judging.champion_answers + champion_answers,
+        champion_fallbacks=judging.champion_fallbacks + champion_fallbacks,
+        waiting=waiting,
+    )
+
+
+def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, float]]:
+    """Return (prediction id, label) of rows whose label came, in order of arrival, then of id."""
+    by_key: dict[Any, list[str]] = {}
+    for id, row in waiting.items():
+        if row.key is not None:
+            by_key.setdefault(row.key, []).append(id)
+    found: dict[str, tuple[int, str, float]] = {}
+    for row in _rows(labels, ("prediction_id", "key", "value", "known_at", "time")):
+        if row["value"] is None:
+            continue
+        ids = [row["prediction_id"]] if row["prediction_id"] else by_key.get(row["key"], [])
+        known_at = row["known_at"] or row["time"]
+        for id in ids:
+            if id in waiting and (id not in found or known_at < found[id][0]):
+                found[id] = (known_at, id, min(max(float(row["value"]), 0.0), 1.0))
+    return [(id, value) for _, id, value in sorted(found.values())]
+
+
+def _rows(table: pa.Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the rows as objects with exactly `names`; a column the table lacks is null."""
+    columns = [
+        table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
+        for name in names
+    ]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def facts_of(judging: Judging, rollout: Rollout, now: datetime) -> Facts:
+    """Return what the counts say at this moment, with limits for the rollout's alpha.
+
+    Half of alpha goes to the share of fallback answers, and a quarter to “worse”: together at most alpha
+    of equal releases are ever rolled back. Half of alpha goes to “at most the margin worse”.
+    """
+    canary: Canary = rollout.canary
+    sequence, fallbacks = judging.difference, judging.fallbacks
+    known = sequence.n > 0
+    return Facts(
+        step=rollout.step,
+        pairs=sequence.n,
+        step_pairs=sequence.n - judging.step_start,
+        mean=sequence.mean if known else None,
+        sd=sequence.sd if sequence.n > 1 else None,
+        lower=sequences.lower_bound(sequence, canary.alpha / 4.0) if known else -1.0,
+        upper=sequences.upper_bound(sequence, canary.alpha / 2.0) if known else 1.0,
+        answers=fallbacks.n,
+        fallback=fallbacks.mean if fallbacks.n else 0.0,
+        fallback_lower=sequences.lower_bound(fallbacks, canary.alpha / 2.0) if fallbacks.n else 0.0,
+        champion_fallback=(
+            judging.champion_fallbacks / judging.champion_answers if judging.champion_answers else 0.0
+        ),
+        days=(now - rollout.started_at) / timedelta(days=1),
+        step_days=(now - rollout.step_started_at) / timedelta(days=1),
+    )

@@ -1,0 +1,260 @@
+"""Nouns of delivery: services, deployments, rollouts, triggers; and which state may follow which."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar
+
+from holdtrue.core.errors import Conflict, StateError
+
+PRODUCTION: Final = "production"
+ENVIRONMENTS: Final = (PRODUCTION, "staging", "dev")
+"""Known environments; one service is served from the first of these in which it is deployed."""
+
+State = TypeVar("State", bound=StrEnum)
+
+
+class DeploymentState(StrEnum):
+    """Say how far production is with what is wished."""
+
+    PENDING = "pending"
+    LIVE = "live"
+    FAILED = "failed"
+
+
+class RolloutState(StrEnum):
+    """Say where a rollout stands."""
+
+    RUNNING = "running"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    STOPPED = "stopped"
+
+
+class TriggerState(StrEnum):
+    """Say what became of a reason to retrain."""
+
+    REFUSED = "refused"
+    QUEUED = "queued"
+    DONE = "done"
+    FAILED = "failed"
+    ROLLED_OUT = "rolled_out"
+
+
+DEPLOYMENT_MOVES: Mapping[DeploymentState, frozenset[DeploymentState]] = MappingProxyType(
+    {
+        DeploymentState.PENDING: frozenset(DeploymentState),
+        DeploymentState.LIVE: frozenset({DeploymentState.PENDING, DeploymentState.FAILED}),
+        # A data plane tries again by itself, so what failed may come alive.
+        DeploymentState.FAILED: frozenset({DeploymentState.PENDING, DeploymentState.LIVE}),
+    }
+)
+
+ROLLOUT_MOVES: Mapping[RolloutState, frozenset[RolloutState]] = MappingProxyType(
+    {
+        RolloutState.RUNNING: frozenset(RolloutState),
+        RolloutState.PROMOTED: frozenset(),
+        RolloutState.ROLLED_BACK: frozenset(),
+        RolloutState.STOPPED: frozenset(),
+    }
+)
+
+TRIGGER_MOVES: Mapping[TriggerState, frozenset[TriggerState]] = MappingProxyType(
+    {
+        TriggerState.REFUSED: frozenset(),
+        TriggerState.QUEUED: frozenset({TriggerState.DONE, TriggerState.FAILED}),
+        TriggerState.DONE: frozenset({TriggerState.ROLLED_OUT}),
+        TriggerState.FAILED: frozenset(),
+        TriggerState.ROLLED_OUT: frozenset(),
+    }
+)
+
+
+def move(machine: str, moves: Mapping[State, frozenset[State]], current: State, wanted: State) -> State:
+    """Return `wanted` if `moves` allows it after `current`, else raise StateError: the one door of all machines."""
+    if wanted not in moves[current]:
+        raise StateError.of(machine, current.value, wanted.value)
+    return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Say how a release takes over: by which shares, and on which proof it goes on or back.
+
+    `steps` are percents of rows; `margin` is how much worse (mean Brier score) a release may be at most;
+    `alpha` the chance, over the whole rollout, that an equal release is rolled back. With `shadow`, the
+    challenger also scores the rows it does not answer, so that proof comes at the speed of all traffic.
+    """
+
+    steps: tuple[float, ...] = (5.0, 25.0, 50.0)
+    margin: float = 0.01
+    metric: Literal["brier"] = "brier"
+    alpha: float = 0.05
+    min_rows_per_step: int = 200
+    patience_days: float = 28.0
+    fallback_margin: float = 0.02
+    shadow: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """Declare a service: the model behind it, the inputs that name a row, and how releases are rolled out.
+
+    `key` names the input that labels come back with, `entity` the one that keeps its arm; `fallback` is
+    the constant answer if a model fails; `shadows` are releases that score every row unanswered.
+    """
+
+    name: str
+    model: str
+    key: str | None = None
+    entity: str | None = None
+    prediction_time: str | None = None
+    rollout: Canary = Canary()
+    fallback: float | None = None
+    shadows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainSpec:
+    """Declare when a challenger of a model is trained, and how often at most.
+
+    With `promote`, an allowed challenger's rollout starts by itself; who may allow it is the policy's
+    matter. `dataset` names the data whose new months count (None: the one the deployed release was trained on).
+    """
+
+    model: str
+    service: str
+    on: tuple[Literal["quality", "monthly"], ...] = ("quality", "monthly")
+    budget_per_year: int = 8
+    cooldown_days: float = 14.0
+    dataset: str | None = None
+    promote: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Hold a declared service."""
+
+    name: str
+    spec: ServiceSpec
+    declared_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Hold which release is wished for in an environment, and how far it is.
+
+    `good` is the last release that all data planes had loaded; `failed` the last one they could not load.
+    `sequence` is the routing snapshot that first carried the wish (0: none yet).
+    """
+
+    service: str
+    environment: str
+    release: str
+    decision: str
+    state: DeploymentState
+    good: str | None
+    failed: str | None
+    why: str
+    sequence: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Tell one change of what is deployed; changes are never altered."""
+
+    service: str
+    environment: str
+    number: int
+    action: Literal["deployed", "rolled_back"]
+    release: str
+    before: str | None
+    decision: str
+    rollout: str | None
+    reason: str
+    time: datetime
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Hold a challenger on its way to a service's environment.
+
+    `step` counts from 0; `cursor` is where in the journal its records begin (None: not served yet);
+    `judging` is what has been counted so far, `verdict` the last judgement.
+    """
+
+    id: str
+    service: str
+    environment: str
+    champion: str
+    challenger: str
+    decision: str
+    canary: Canary
+    state: RolloutState
+    step: int
+    started_at: datetime
+    step_started_at: datetime
+    ended_at: datetime | None
+    cursor: str | None
+    judging: Any
+    verdict: Any
+    reason: str
+
+    @property
+    def percent(self) -> float:
+        """Return the share of rows that the challenger answers now."""
+        return self.canary.steps[self.step] if self.state is RolloutState.RUNNING else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStep:
+    """Tell one recorded step of a rollout, with what was known then."""
+
+    rollout: str
+    number: int
+    action: Literal["started", "advanced", "promoted", "rolled_back", "stopped"]
+    percent: float
+    why: str
+    facts: Any
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Hold a reason to retrain, and what became of it."""
+
+    id: str
+    service: str
+    model: str
+    reason: Literal["quality", "monthly", "manual"]
+    source: str
+    detail: Any
+    state: TriggerState
+    why: str
+    job: str | None
+    release: str | None
+    requester: str
+    raised_at: datetime
+    ended_at: datetime | None
+
+
+class NotDeployable(Conflict):
+    """A release lacks what a data plane needs to serve it."""
+
+    code = "not_deployable"
+
+
+class RolloutRunning(Conflict):
+    """A service has a rollout already."""
+
+    code = "rollout_running"
+
+
+class NothingEarlier(Conflict):
+    """There is no earlier release to go back to."""
+
+    code = "nothing_earlier"

@@ -1,0 +1,195 @@
+"""Pure decisions of delivery: what a rollout's evidence says, and whether a trigger trains."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.ids import check_name
+from holdtrue.delivery.model import Canary, Change, RetrainSpec, ServiceSpec, Trigger, TriggerState
+from holdtrue.stats.sequences import rows_needed
+
+Verdict = Literal["wait", "advance", "promote", "roll_back", "stop"]
+_YEAR: Final = timedelta(days=365)
+_SPENT: Final = frozenset(
+    {TriggerState.QUEUED, TriggerState.DONE, TriggerState.ROLLED_OUT, TriggerState.FAILED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Hold what is known of a running rollout.
+
+    `mean`, `lower`, `upper` describe the challenger's Brier score minus the champion's on `pairs` labelled
+    rows (above 0: the challenger is worse). `fallback_lower` is a lower limit of the challenger's share of
+    fallback answers out of `answers`; `champion_fallback` the champion's share.
+    """
+
+    step: int
+    pairs: int
+    step_pairs: int
+    mean: float | None
+    sd: float | None
+    lower: float
+    upper: float
+    answers: int
+    fallback: float
+    fallback_lower: float
+    champion_fallback: float
+    days: float
+    step_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Say what to do with a rollout and why; while waiting, about how much more is needed."""
+
+    verdict: Verdict
+    why: str
+    more_rows: int | None = None
+    more_days: float | None = None
+
+
+def judge(canary: Canary, facts: Facts) -> Judgement:
+    """Decide the next move of a rollout.
+
+    The limits hold at all times at once, so it may be asked as often as one likes: an equal release is
+    ever rolled back with probability at most alpha, and one that is worse by the margin or more is ever
+    promoted with probability at most alpha / 2.
+    """
+    allowed = facts.champion_fallback + canary.fallback_margin
+    if facts.fallback_lower > allowed:
+        return Judgement(
+            "roll_back",
+            f"It answers {facts.fallback:.1%} of {facts.answers} rows with the fallback, surely more than "
+            f"{facts.fallback_lower:.1%}; the champion does so on {facts.champion_fallback:.1%}.",
+        )
+    seen = _seen(facts)
+    if facts.lower > 0.0:
+        return Judgement("roll_back", f"It is worse than the champion: {seen}.")
+    proven = facts.upper < canary.margin
+    enough = facts.step_pairs >= canary.min_rows_per_step
+    if proven and enough:
+        last = facts.step + 1 >= len(canary.steps)
+        return Judgement(
+            "promote" if last else "advance",
+            f"It is at most {canary.margin:g} worse than the champion: {seen}.",
+        )
+    if facts.days >= canary.patience_days:
+        return Judgement(
+            "stop",
+            f"After {facts.days:.0f} days it is not shown to be at most {canary.margin:g} worse: {seen}.",
+        )
+    return _wait(canary, facts, seen, proven=proven)
+
+
+def _wait(canary: Canary, facts: Facts, seen: str, *, proven: bool) -> Judgement:
+    rows = float(max(canary.min_rows_per_step - facts.step_pairs, 0))
+    if not proven and facts.mean is not None and facts.sd is not None:
+        # Whichever limit is reached first ends the waiting.
+        tail = canary.alpha / 2.0
+        better = rows_needed(max(canary.margin - facts.mean, 0.0), facts.sd, tail)
+        worse = rows_needed(max(facts.mean, 0.0), facts.sd, tail / 2.0)
+        rows = max(rows, min(better, worse) - facts.pairs, 1.0)
+    if facts.pairs == 0 or not math.isfinite(rows):
+        return Judgement("wait", f"{seen[0].upper()}{seen[1:]}; how long it takes cannot be said yet.")
+    per_day = facts.pairs / facts.days if facts.days > 0 else math.inf
+    days = rows / per_day
+    return Judgement(
+        "wait",
+        f"{seen[0].upper()}{seen[1:]}; about {rows:,.0f} more labelled rows are needed, "
+        f"{days:.1f} days at the present traffic.",
+        int(rows),
+        round(days, 2),
+    )
+
+
+def _seen(facts: Facts) -> str:
+    if facts.mean is None:
+        return "no labelled row was scored by both releases yet"
+    return (
+        f"the Brier score differs by {facts.mean:+.4f} "
+        f"(between {facts.lower:+.4f} and {facts.upper:+.4f}) on {facts.pairs} rows"
+    )
+
+
+def check_retrain(spec: RetrainSpec, past: Iterable[Trigger], now: datetime) -> str:
+    """Return why a trigger may not train now, or "" if it may.
+
+    At most one retrain of a model is open; a cooldown lies between two; a year has a budget. What failed
+    has cost a training too.
+    """
+    spent = [each for each in past if each.model == spec.model and each.state in _SPENT]
+    running = [each for each in spent if each.state is TriggerState.QUEUED]
+    if running:
+        return f"A retrain of {spec.model} is under way already ({running[0].id})."
+    newest = max((each.raised_at for each in spent), default=None)
+    if newest is not None and now - newest < timedelta(days=spec.cooldown_days):
+        passed = (now - newest) / timedelta(days=1)
+        return f"The last retrain was {passed:.1f} days ago, and the cooldown is {spec.cooldown_days:g} days."
+    year = [each for each in spent if now - each.raised_at < _YEAR]
+    if len(year) >= spec.budget_per_year:
+        return (
+            f"{len(year)} retrains in the last 365 days use up the budget of {spec.budget_per_year} a year."
+        )
+    return ""
+
+
+def new_windows(known: Sequence[str], after: str | None) -> list[str]:
+    """Return the windows of a dataset that come after `after` (None: all), oldest first."""
+    return sorted(name for name in known if after is None or name > after)
+
+
+def earlier(changes: Sequence[Change]) -> Change | None:
+    """Return the change that brought the release before the present one, or None.
+
+    Going back undoes one deployment; going back again undoes the one before it.
+    """
+    standing: list[Change] = []
+    for change in changes:
+        if change.action == "deployed":
+            standing.append(change)
+        elif standing:
+            standing.pop()
+    return standing[-2] if len(standing) > 1 else None
+
+
+def check_service(spec: ServiceSpec) -> None:
+    """Raise ConfigurationError for a service that could not be rolled out as it is declared."""
+    check_name(spec.name, "service name")
+    canary = spec.rollout
+    steps = canary.steps
+    in_order = all(first < second for first, second in zip(steps, steps[1:], strict=False))
+    if not steps or not in_order or steps[0] < 0 or steps[-1] >= 100:
+        raise _bad(spec, f"steps are {list(steps)}", "Name growing percents below 100, such as 5, 25, 50.")
+    if spec.entity is None and spec.key is None:
+        raise _bad(spec, "neither entity nor key is named", "Name the input that tells rows apart.")
+    checks: tuple[tuple[str, Any, bool], ...] = (
+        ("margin", canary.margin, 0 < canary.margin < 1),
+        ("alpha", canary.alpha, 0 < canary.alpha < 0.5),
+        ("min_rows_per_step", canary.min_rows_per_step, canary.min_rows_per_step >= 1),
+        ("patience_days", canary.patience_days, canary.patience_days > 0),
+        ("fallback_margin", canary.fallback_margin, 0 <= canary.fallback_margin < 1),
+    )
+    for name, value, good in checks:
+        if not good:
+            raise _bad(spec, f"{name} is {value}", "See the documentation of Canary for its range.")
+
+
+def check_retrain_spec(spec: RetrainSpec) -> None:
+    """Raise ConfigurationError for a retrain declaration that makes no sense."""
+    check_name(spec.model, "model name")
+    if spec.budget_per_year < 0 or spec.cooldown_days < 0:
+        raise ConfigurationError(
+            f"The retraining of “{spec.model}” cannot be used.",
+            why=f"Its budget is {spec.budget_per_year} a year and its cooldown {spec.cooldown_days:g} days.",
+            mend="Use numbers from 0 upwards.",
+        )
+
+
+def _bad(spec: ServiceSpec, why: str, mend: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The rollout of the service “{spec.name}” cannot be used.", why=f"Its {why}.", mend=mend
+    )

@@ -1,0 +1,383 @@
+"""The real processes: started, answering, falling over and coming back, stopping, and refusing to start."""
+
+import http.client
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from holdtrue.core.errors import Conflict, NotFound, Unauthenticated
+from holdtrue.server.client import Client
+from holdtrue.server.home import read_address
+from holdtrue.server.ports import free_ports
+from holdtrue.storage import FileClock
+
+SECONDS = 60.0
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without settings of ours."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HOLDTRUE_")}
+    return {**kept, **more}
+
+
+@dataclass
+class Running:
+    """A started `up`: its lines, its address, and how to end it."""
+
+    process: subprocess.Popen[str]
+    home: Path
+    lines: list[str] = field(default_factory=list[str])
+    url: str = ""
+
+    def read_until_ready(self) -> None:
+        """Read lines until the one that begins with `ready `."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if line.startswith("ready "):
+                self.url = line.split()[1]
+                return
+        raise AssertionError(f"not ready: {self.lines} {self.errors()}")
+
+    @property
+    def port(self) -> int:
+        """Return the port of pages and API."""
+        return int(self.url.rsplit(":", 1)[1])
+
+    def errors(self) -> str:
+        """Return what was written to the error stream; waits for the end of the process."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def children(self) -> dict[str, int]:
+        """Return the ids of the child processes by module."""
+        found: dict[str, int] = {}
+        for pid in _children(self.process.pid):
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"-m" in arguments:
+                found[arguments[arguments.index(b"-m") + 1].decode().rpartition(".")[2]] = pid
+        return found
+
+    def stop(self) -> int:
+        """Ask to stop and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(SECONDS)
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text().split()]
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start `up`; whatever is left is killed at the end of the test."""
+    started: list[Running] = []
+
+    def begin(*arguments: str, home: Path | None = None, wait: bool = True, **environ: str) -> Running:
+        folder = home or tmp_path / "home"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "holdtrue.server.up", "--home", str(folder), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**environ),
+        )
+        running = Running(process, folder)
+        started.append(running)
+        if wait:
+            running.read_until_ready()
+        return running
+
+    yield begin
+    for running in started:
+        if running.process.poll() is None:
+            running.process.kill()
+        running.process.wait(SECONDS)
+        for stream in (running.process.stdout, running.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Look again and again until something outside of this process is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_all_three_processes_start_answer_and_stop(start: Start) -> None:
+    running = start("--port", "0")
+    assert running.lines[-1] == f"ready {running.url}"
+    assert set(running.children()) == {"control", "dataplane", "worker"}
+    for port in (running.port, running.port + 1):
+        for path in ("/health/live", "/health/ready"):
+            assert httpx.get(f"http://127.0.0.1:{port}{path}").status_code == 200
+    assert httpx.get(f"{running.url}/api/whoami").status_code == 401
+    link = next(line.split()[1] for line in running.lines if line.startswith("sign in "))
+    with httpx.Client() as browser:
+        assert browser.get(link).status_code == 303
+        assert browser.get(f"{running.url}/api/whoami").json()["name"] == "owner"
+        assert browser.get(link).status_code == 401
+    with Client.open(running.home) as client:
+        assert client.url == running.url
+        assert client.get("/api/whoami")["roles"] == ["admin", "developer", "operator"]
+    pids = list(running.children().values())
+    assert running.stop() == 0
+    assert running.errors() == ""
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert read_address(running.home) is None
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", running.port))
+
+
+def test_everything_in_the_folder_is_its_owners_alone(start: Start) -> None:
+    running = start("--port", "0")
+    with Client.open(running.home) as client:
+        client.post("/api/tokens", {"roles": ["viewer"], "project": "flights"})
+    for path in (running.home, *running.home.rglob("*")):
+        assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
+    assert running.stop() == 0
+
+
+def test_what_falls_over_comes_back_and_the_data_plane_stays(start: Start) -> None:
+    running = start("--port", "0")
+    before = running.children()
+    os.kill(before["control"], signal.SIGKILL)
+    assert httpx.get(f"http://127.0.0.1:{running.port + 1}/health/ready").status_code == 200
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{running.url}/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers)
+    after = running.children()
+    assert after["control"] != before["control"]
+    assert after["dataplane"] == before["dataplane"]
+    os.kill(before["worker"], signal.SIGKILL)
+    until(lambda: running.children().get("worker", before["worker"]) != before["worker"])
+    assert running.stop() == 0
+    assert "control plane ended (status -9)" in running.errors()
+
+
+def test_children_do_not_outlive_a_killed_parent(start: Start) -> None:
+    running = start("--port", "0")
+    pids = list(running.children().values())
+    pids += [below for pid in pids for below in _children(pid)]
+    running.process.kill()
+    running.process.wait(SECONDS)
+
+    def gone() -> bool:
+        # A process whose parent is gone stays in the table as a zombie where nobody collects it.
+        states = [Path(f"/proc/{pid}/stat") for pid in pids if Path(f"/proc/{pid}").exists()]
+        return all(path.read_text().rpartition(")")[2].split()[0] == "Z" for path in states)
+
+    until(gone)
+
+
+def test_a_port_in_use_is_named(start: Start, tmp_path: Path) -> None:
+    port = free_ports("127.0.0.1")
+    for taken in (port, port + 1):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", taken))
+            other.listen()
+            refused = start("--port", str(port), wait=False)
+            assert refused.process.wait(SECONDS) == 3
+            message = refused.errors()
+            assert f"Port {taken} on 127.0.0.1 is in use" in message
+            assert "--port N" in message
+            assert "Traceback" not in message
+
+
+def test_a_second_server_on_the_same_folder_refuses(start: Start) -> None:
+    first = start("--port", "0")
+    second = start("--port", "0", home=first.home, wait=False)
+    assert second.process.wait(SECONDS) != 0
+    message = second.errors()
+    assert f"is in use by process {first.children()['control']}" in message
+    assert "Traceback" not in message
+    assert httpx.get(f"{first.url}/health/ready").status_code == 200
+    assert first.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["up", "control", "dataplane", "worker"])
+def test_unknown_settings_stop_every_process(tmp_path: Path, command: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+
+    def run(**environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"holdtrue.server.{command}", "--home", str(home)],
+            capture_output=True,
+            text=True,
+            env=environment(**environ),
+            timeout=SECONDS,
+            check=False,
+        )
+
+    by_variable = run(HOLDTRUE_AUTH="off")
+    assert by_variable.returncode == 2
+    assert "HOLDTRUE_AUTH" in by_variable.stderr
+    (home / "config.toml").write_text("prot = 7700\n")
+    by_file = run()
+    assert by_file.returncode == 2
+    assert "prot" in by_file.stderr
+    assert "Traceback" not in by_variable.stderr + by_file.stderr
+    (home / "config.toml").write_text('bind = "0.0.0.0"\n')
+    wide = run()
+    assert wide.returncode == 2
+    assert "without TLS is refused" in wide.stderr
+
+
+def test_a_folder_that_others_can_open_is_refused(start: Start, tmp_path: Path) -> None:
+    first = start("--port", "0")
+    assert first.stop() == 0
+    for path, mode in ((first.home, 0o750), (first.home / "keys" / "local-token", 0o604)):
+        before = stat.S_IMODE(path.stat().st_mode)
+        path.chmod(mode)
+        refused = start("--port", "0", home=first.home, wait=False)
+        assert refused.process.wait(SECONDS) == 2
+        message = refused.errors()
+        assert f"chmod -R go-rwx {first.home}" in message
+        path.chmod(before)
+    again = start("--port", "0", home=first.home)
+    assert again.stop() == 0
+
+
+def raw(port: int, text: str) -> tuple[int, str]:
+    """Send bytes as they are and return status and body."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(text.encode("latin-1"))
+        answer = http.client.HTTPResponse(connection)
+        try:
+            answer.begin()
+        except http.client.BadStatusLine:
+            return 400, ""
+        return answer.status, answer.read().decode()
+
+
+def test_requests_no_library_sends_are_refused_on_the_wire(start: Start) -> None:
+    running = start("--port", "0")
+    port = running.port
+    token = (running.home / "keys" / "local-token").read_text().strip()
+    host = f"Host: 127.0.0.1:{port}\r\n"
+    auth = f"Authorization: Bearer {token}\r\n"
+    end = "Connection: close\r\n\r\n"
+    cases = {
+        f"GET /api/whoami HTTP/1.1\r\n{host}{auth}{end}": (200,),
+        f"GET /api/whoami HTTP/1.1\r\n{auth}{end}": (400,),
+        f"GET /api/whoami HTTP/1.1\r\n{host}{host}{auth}{end}": (400,),
+        f"GET /api/whoami HTTP/1.1\r\n{host}Host: evil.example\r\n{auth}{end}": (400,),
+        f"GET /api/whoami HTTP/1.1\r\nHost: evil.example\r\n{auth}{end}": (421,),
+        f"GET http://evil.example/api/whoami HTTP/1.1\r\n{host}{end}": (400, 401, 404),
+        f"GET http://evil.example/api/whoami HTTP/1.1\r\nHost: evil.example\r\n{auth}{end}": (400, 421),
+        f"GET //api/whoami HTTP/1.1\r\n{host}{auth}{end}": (400, 404),
+        f"GET /api/%77hoami HTTP/1.1\r\n{host}{auth}{end}": (400,),
+        f"GET /api/../api/whoami HTTP/1.1\r\n{host}{auth}{end}": (400,),
+        f"GET /api/whoami;x=y HTTP/1.1\r\n{host}{auth}{end}": (400,),
+        f"GET /API/whoami HTTP/1.1\r\n{host}{auth}{end}": (404,),
+        f"OPTIONS * HTTP/1.1\r\n{host}{auth}{end}": (400, 404),
+        f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n{host}{auth}{end}": (400, 404, 405),
+        f"POST /api/tokens HTTP/1.1\r\n{host}{auth}Content-Length: 99999999\r\n{end}": (400, 413, 415),
+        f"GET /api/whoami HTTP/1.1\r\n{host}{auth}X-Big: {'x' * 20_000}\r\n{end}": (431,),
+        f"GET /api/whoami HTTP/1.1\r\n{host}{auth}Upgrade: websocket\r\n{end}": (200, 400, 403, 426),
+    }
+    for request, statuses in cases.items():
+        status, body = raw(port, request)
+        assert status in statuses, (request[:80], status)
+        assert "Traceback" not in body
+        assert str(running.home) not in body
+    assert running.stop() == 0
+
+
+def test_a_change_of_tokens_reaches_the_data_plane_within_a_second(start: Start) -> None:
+    running = start("--port", "0")
+    plane = f"http://127.0.0.1:{running.port + 1}/v2"
+    with Client.open(running.home) as client:
+        made = client.post("/api/tokens", {"roles": ["service"], "project": "flights"})
+        headers = {"authorization": f"Bearer {made['token']}"}
+
+        def status() -> int:
+            return httpx.get(plane, headers=headers).status_code
+
+        until(lambda: status() != 401, 1.0)
+        client.delete(f"/api/tokens/{made['id']}")
+        with pytest.raises(Unauthenticated), Client.at(running.url, made["token"]) as revoked:
+            revoked.get("/api/whoami")
+        until(lambda: status() == 401, 1.0)
+    assert running.stop() == 0
+
+
+def test_simulated_time_moves_nothing_but_the_stores(start: Start, tmp_path: Path) -> None:
+    clock = FileClock(tmp_path / "clock", datetime(2013, 1, 1, tzinfo=UTC))
+    running = start("--port", "0", "--clock", str(tmp_path / "clock"))
+    with Client.open(running.home) as client:
+        made = client.post("/api/tokens", {"roles": ["operator"], "project": "flights"})
+        clock.set(datetime(2014, 1, 1, tzinfo=UTC))
+        with Client.at(running.url, made["token"]) as operator:
+            report = operator.post("/api/operations/run-due")
+        assert report["now"].startswith("2014-01-01")
+    assert running.stop() == 0
+
+
+def test_without_a_server_the_client_opens_the_folder_itself(start: Start, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(NotFound):
+        Client.open(home)
+    assert start("--port", "0", home=home).stop() == 0
+    with Client.open(home) as inside:
+        made = inside.post("/api/tokens", {"roles": ["viewer"], "project": "flights"})
+        with pytest.raises(NotFound):
+            inside.get("/api/nothing")
+        refused = start("--port", "0", home=home, wait=False)
+        assert refused.process.wait(SECONDS) != 0
+        assert f"is in use by process {os.getpid()}" in refused.errors()
+    running = start("--port", "0", home=home)
+    with Client.open(home, token=made["token"]) as outside:
+        assert outside.url == running.url
+        assert outside.get("/api/whoami")["roles"] == ["viewer"]
+    assert running.stop() == 0
+
+
+def test_fifty_requests_with_one_key_over_sockets_are_one(start: Start) -> None:
+    running = start("--port", "0")
+    answers: list[str] = []
+
+    def send() -> None:
+        with Client.open(running.home) as client:
+            wish = {"roles": ["viewer"], "project": "flights"}
+            answers.append(client.post("/api/tokens", wish, key="one")["id"])
+
+    threads = [threading.Thread(target=send) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 50
+    assert len(set(answers)) == 1
+    with Client.open(running.home) as client:
+        made = [token for token in client.get("/api/tokens")["items"] if token["project"] == "flights"]
+        assert len(made) == 1
+        with pytest.raises(Exception, match="idempotency key") as refused:
+            client.post("/api/tokens", {"roles": ["viewer"], "project": "other"}, key="one")
+        assert refused.value.__class__.__name__ in ("IdempotencyMismatch", Conflict.__name__)
+    assert running.stop() == 0

@@ -1,0 +1,333 @@
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdtrue.core.clock import SimulatedClock
+from holdtrue.core.errors import Locked, StorageFull, Unavailable
+from holdtrue.storage import Journal
+from tests.storage.faults import Killed, failing, no_space
+from tests.storage.records import columns
+
+
+def ids(journal: Journal) -> list[str]:
+    return journal.table("label", "flights")["id"].to_pylist()
+
+
+class Disk:
+    """An `os.fdatasync` that waits at a gate and counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self._real = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        self.calls += 1
+        self.entered.set()
+        assert self.gate.wait(10)
+        self._real(descriptor)
+
+
+def test_threads_that_append_at_once_share_one_sync(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal.writer("w", "strict")
+    disk = Disk(monkeypatch)
+    threads = [
+        threading.Thread(target=writer.append, args=("label", "flights", "svc", columns([str(number)]), 1))
+        for number in range(20)
+    ]
+    threads[0].start()
+    assert disk.entered.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while len(ids(journal)) < 20:  # written, and waiting for the disk
+        pass
+    assert all(thread.is_alive() for thread in threads)
+    disk.gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert disk.calls == 2
+
+
+def test_coroutines_that_append_at_once_share_one_sync(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal.writer("w", "strict")
+    disk = Disk(monkeypatch)
+
+    async def run() -> None:
+        first = asyncio.create_task(writer.append_async("label", "flights", "svc", columns(["first"]), 1))
+        assert await asyncio.to_thread(disk.entered.wait, 10)
+        rest = [
+            asyncio.create_task(writer.append_async("label", "flights", "svc", columns([str(number)]), 1))
+            for number in range(20)
+        ]
+        await asyncio.sleep(0)
+        assert len(ids(journal)) == 21
+        assert not any(task.done() for task in (first, *rest))
+        disk.gate.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(run())
+    assert disk.calls == 2
+
+
+def test_strict_returns_after_the_sync_and_fast_before_it(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (real(fd), synced.append(fd)))
+    journal.writer("strict", "strict").append("label", "flights", "svc", columns(["a"]), 1)
+    assert len(synced) == 1
+    fast = journal.writer("fast", "fast", sync_seconds=3600)
+    fast.append("label", "flights", "svc", columns(["b"]), 1)
+    asyncio.run(fast.append_async("label", "flights", "svc", columns(["c"]), 1))
+    assert len(synced) == 1
+    fast.flush()
+    assert len(synced) == 2
+
+
+def test_fast_appends_are_synced_in_the_background(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    disk.gate.set()
+    journal.writer("w", "fast", sync_seconds=0.01).append("label", "flights", "svc", columns(["a"]), 1)
+    assert disk.entered.wait(10)
+
+
+def test_a_writer_rolls_at_its_size_and_numbers_its_segments(journal: Journal, tmp_path: Path) -> None:
+    writer = journal.writer("w", "fast", segment_bytes=400)
+    for number in range(10):
+        writer.append("label", "flights", "svc", columns([str(number)]), 1)
+    segments = sorted(path.name for path in (tmp_path / "journal" / "live").glob("*.seg"))
+    assert len(segments) > 2
+    assert segments[0] == "w-000001.seg"
+    assert ids(journal) == [str(number) for number in range(10)]
+
+
+def test_a_writer_name_has_one_live_writer(journal: Journal) -> None:
+    writer = journal.writer("w")
+    with pytest.raises(Locked, match="w"):
+        journal.writer("w")
+    writer.close()
+    writer.close()
+    journal.writer("w")
+
+
+def test_a_closed_writer_says_so(journal: Journal) -> None:
+    writer = journal.writer("w")
+    writer.append("label", "flights", "svc", columns(["a"]), 1)
+    writer.close()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="closed"):
+            writer.append("label", "flights", "svc", columns(["b"]), 1)
+    assert ids(journal) == ["a"]
+
+
+def test_a_full_disk_takes_nothing_in_and_goes_on_when_there_is_room(journal: Journal) -> None:
+    writer = journal.writer("w")
+    writer.append("label", "flights", "svc", columns(["a"]), 1)
+    for number in range(3):
+        with failing(1, no_space(), ["write"]), pytest.raises(StorageFull) as caught:
+            writer.append("label", "flights", "svc", columns([f"refused-{number}"]), 1)
+        assert "Free space" in caught.value.mend
+    writer.append("label", "flights", "svc", columns(["b"]), 1)
+    assert ids(journal) == ["a", "b"]
+    assert list(journal.verify()) == []
+
+
+def test_a_short_write_before_the_disk_is_full_leaves_no_half_frame(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal.writer("w")
+    writer.append("label", "flights", "svc", columns(["a"]), 1)
+    real, calls = os.write, [0]
+
+    def write(descriptor: int, data: Any) -> int:
+        calls[0] += 1
+        if calls[0] == 1:
+            return real(descriptor, data[:10])
+        raise no_space()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(StorageFull):
+            writer.append("label", "flights", "svc", columns(["b"]), 1)
+    assert ids(journal) == ["a"]
+    writer.append("label", "flights", "svc", columns(["c"]), 1)
+    assert ids(journal) == ["a", "c"]
+
+
+def test_a_sync_that_finds_no_room_is_reported_and_a_new_segment_goes_on(
+    journal: Journal, tmp_path: Path
+) -> None:
+    writer = journal.writer("w")
+    writer.append("label", "flights", "svc", columns(["a"]), 1)
+    with failing(1, no_space(), ["fdatasync"]), pytest.raises(StorageFull, match="may or may not"):
+        writer.append("label", "flights", "svc", columns(["unknown"]), 1)
+    writer.append("label", "flights", "svc", columns(["b"]), 1)
+    assert ids(journal) in (["a", "b"], ["a", "unknown", "b"])
+    assert len(list((tmp_path / "journal" / "live").glob("*.seg"))) == 2
+
+
+def test_a_failed_sync_stops_the_writer_and_is_not_tried_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal.writer("w")
+    writer.append("label", "flights", "svc", columns(["a"]), 1)
+    calls: list[int] = []
+
+    def fdatasync(descriptor: int) -> None:
+        calls.append(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    for number in range(3):
+        with pytest.raises(Unavailable):
+            writer.append("label", "flights", "svc", columns([str(number)]), 1)
+        with pytest.raises(Unavailable):
+            asyncio.run(writer.append_async("label", "flights", "svc", columns([str(number)]), 1))
+    assert len(calls) == 1
+    assert set(ids(journal)) <= {"a", "0"}
+
+
+def test_a_failed_background_sync_is_told_to_the_next_fast_append(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal.writer("w", "fast", sync_seconds=3600)
+    writer.append("label", "flights", "svc", columns(["a"]), 1)
+    with failing(1, no_space(), ["fdatasync"]), pytest.raises(StorageFull):
+        writer.flush()
+    with pytest.raises(StorageFull, match="may or may not"):
+        writer.append("label", "flights", "svc", columns(["b"]), 1)
+    writer.append("label", "flights", "svc", columns(["c"]), 1)
+    assert ids(journal)[-1] == "c"
+
+
+def test_waiting_coroutines_learn_of_a_failed_sync(journal: Journal) -> None:
+    writer = journal.writer("w")
+
+    async def run() -> list[BaseException | None]:
+        tasks = [
+            writer.append_async("label", "flights", "svc", columns([str(number)]), 1) for number in range(5)
+        ]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    with failing(1, no_space(), ["fdatasync"]):
+        results = asyncio.run(run())
+    assert any(isinstance(result, StorageFull) for result in results)
+    assert all(result is None or isinstance(result, StorageFull) for result in results)
+
+
+@pytest.mark.parametrize("error", [no_space(), OSError(errno.EIO, "Input/output error"), Killed()])
+def test_whichever_call_fails_what_was_acknowledged_stays(
+    tmp_path: Path, clock: SimulatedClock, error: BaseException
+) -> None:
+    number = 0
+    while True:
+        number += 1
+        root = tmp_path / f"journal-{number}"
+        journal = Journal(root, clock)
+        writer = journal.writer("w", "strict", segment_bytes=300)
+        acknowledged: list[str] = []
+        intended: list[str] = []
+        with failing(number, error) as fault:
+            for step in range(4):
+                intended.append(str(step))
+                try:
+                    writer.append("label", "flights", "svc", columns([str(step)]), 1)
+                except (StorageFull, Unavailable, Killed):
+                    continue
+                acknowledged.append(str(step))
+        after = Journal(root, clock)
+        found = ids(after)
+        assert set(acknowledged) <= set(found) <= set(intended)
+        assert len(set(found)) == len(found)
+        assert fault.hit or acknowledged == intended
+        if not fault.hit:
+            break
+        try:
+            journal.close()
+        except (StorageFull, Unavailable):
+            assert not isinstance(error, Killed)
+        after.seal()
+        assert ids(after) == found
+    journal.close()
+    assert number > 10
+
+
+OTHER = """
+import sys
+from datetime import datetime, UTC
+from pathlib import Path
+from holdtrue.core.clock import SimulatedClock
+from holdtrue.storage import Journal
+journal = Journal(Path(sys.argv[1]), SimulatedClock(datetime(2013, 1, 1, tzinfo=UTC)))
+writer = journal.writer("other", "fast", sync_seconds=0.01)
+writer.append("label", "flights", "svc", {"id": ["other"], "time": 0}, 1)
+print("appended", flush=True)
+for line in sys.stdin:
+    while list((Path(sys.argv[1]) / "live").glob("other-000001.seg")) and writer._segment is not None:
+        pass
+    print("rolled", flush=True)
+"""
+
+
+def test_a_sealer_makes_writers_of_other_processes_roll(journal: Journal, tmp_path: Path) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(tmp_path / "journal")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "appended\n"
+        assert journal.seal(roll=False) == 0  # its writer lives
+        assert journal.seal() == 0  # asks it to roll
+        other.stdin.write("\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "rolled\n"
+        assert journal.seal() == 1
+        assert ids(journal) == ["other"]
+        other.stdin.close()
+
+
+def test_a_really_full_disk_refuses_appends_and_sealing_and_loses_nothing(
+    small_disk: Path, clock: SimulatedClock
+) -> None:
+    journal = Journal(small_disk / "journal", clock)
+    writer = journal.writer("w", "strict", segment_bytes=100_000)
+    kept: list[str] = []
+    with pytest.raises(StorageFull) as caught:
+        for number in range(1000):
+            writer.append("label", "flights", "svc", columns([f"{number}"], text="x" * 5_000), 1)
+            kept.append(f"{number}")
+    assert "Free space" in caught.value.mend
+    assert 50 < len(kept) < 110
+    assert ids(journal) == kept
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file, pytest.raises(OSError, match="No space"):
+        file.write(b"x" * (1 << 20))
+        file.flush()
+    with pytest.raises(StorageFull):
+        journal.seal()
+    assert ids(journal) == kept
+    ballast.unlink()
+    (small_disk / "journal" / "live" / "w-000001.seg").stat()
+    while journal.seal():
+        pass
+    writer.append("label", "flights", "svc", columns(["after"]), 1)
+    assert ids(journal) == [*kept, "after"]
+    journal.close()
