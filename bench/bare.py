@@ -37,9 +37,7 @@ def app(model: bytes) -> Callable[..., Awaitable[None]]:
         body = orjson.dumps(
             {
                 "model_name": "bare",
-                "outputs": [
-                    {"name": "score", "datatype": "FP32", "shape": [len(scores)], "data": scores.tolist()}
-                ],
+                "outputs": [{"name": "score", "datatype": "FP32", "shape": [len(scores)], "data": scores.tolist()}],
             }
         )
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]

@@ -1,9 +1,9 @@
 """Kill real processes at random moments, and know afterwards what they had been promised.
 
-A *client* is a function `module:name` taking (folder, notes, seed). It runs in a process of its own until it is killed; it
-writes down each thing it is about to do (`notes.intend`) and each acknowledgement it got (`notes.done`). After every kill a
-checker compares the notes with what the store under test now holds. A nursery process imports everything once and forks
-the clients, so that a kill costs milliseconds.
+A *client* is a function `module:name` taking (folder, notes, seed). It runs in a process of its own until it is
+killed; it writes down each thing it is about to do (`notes.intend`) and each acknowledgement it got (`notes.done`).
+After every kill a checker compares the notes with what the store under test now holds. A nursery process imports
+everything once and forks the clients, so that a kill costs milliseconds.
 """
 
 import importlib

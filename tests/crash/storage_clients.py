@@ -1,26 +1,25 @@
 """What the killed processes of the storage crash tests do until they are killed."""
 
+import importlib
 import random
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from tests.crash.harness import Notes
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SimulatedClock, microseconds
 from holdtrue.storage import BlobStore, Journal
 
-# Loaded in the nursery, so that no client spends its short life on importing them.
-from holdtrue.storage.journal import (
-    reading,  # noqa: F401
-    sealing,  # noqa: F401
-)
-
 START = datetime(2013, 1, 1, tzinfo=UTC)
 DAY = 86_400_000_000
 
-# The first conversion makes pyarrow import pandas where that is installed: half a second no client should spend.
+# Loaded in the nursery, so that no client spends its short life on importing them; the first conversion makes
+# pyarrow import pandas where that is installed, which takes half a second.
+importlib.import_module("holdtrue.storage.journal.reading")
+importlib.import_module("holdtrue.storage.journal.sealing")
 pa.array([])
 
 
@@ -30,7 +29,7 @@ def content(seed: int) -> bytes:
     return rng.randbytes(rng.choice([0, 1, 100, 5_000, 200_000]))
 
 
-def put_blobs(folder: Path, notes: Any, seed: int) -> None:
+def put_blobs(folder: Path, notes: Notes, seed: int) -> None:
     """Put blobs for ever; some of them again."""
     rng = random.Random(seed)
     store = BlobStore(folder / "blobs")
@@ -58,7 +57,7 @@ def frame(key: str, rows: int, days: int) -> dict[str, Any]:
     }
 
 
-def append_records(folder: Path, notes: Any, seed: int) -> None:
+def append_records(folder: Path, notes: Notes, seed: int) -> None:
     """Append strictly for ever, over small segments."""
     rng = random.Random(seed)
     writer = open_journal(folder).writer("client", "strict", segment_bytes=3_000)
@@ -69,7 +68,7 @@ def append_records(folder: Path, notes: Any, seed: int) -> None:
         notes.done(key)
 
 
-def seal_records(folder: Path, notes: Any, seed: int) -> None:
+def seal_records(folder: Path, notes: Notes, seed: int) -> None:
     """Append a little and seal, for ever."""
     rng = random.Random(seed)
     journal = open_journal(folder)
@@ -78,9 +77,7 @@ def seal_records(folder: Path, notes: Any, seed: int) -> None:
         for _ in range(rng.randrange(1, 4)):
             key, rows = f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 3])
             notes.intend(key, rows=rows)
-            writer.append(
-                rng.choice(["label", "prediction"]), "project", "service", frame(key, rows, 2), rows
-            )
+            writer.append(rng.choice(["label", "prediction"]), "project", "service", frame(key, rows, 2), rows)
             notes.done(key)
         journal.seal()
 

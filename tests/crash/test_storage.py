@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from holdtrue.storage import BlobStore
 from tests.crash import storage_clients as clients
 from tests.crash.harness import History, Nursery, Plan, crash, crash_folders, nursery
+
+from holdtrue.storage import BlobStore
 
 KINDS = ("label", "prediction")
 
@@ -59,7 +59,7 @@ class JournalChecker:
     @staticmethod
     def _check_rows(rows: Counter[str], history: History) -> None:
         assert set(rows.values()) <= {1}
-        found = Counter(id.rpartition(".")[0] for id in rows)
+        found = Counter(row.rpartition(".")[0] for row in rows)
         for key, count in found.items():
             assert count == history.intended[key]["rows"], "a frame is there in part"
         assert history.acknowledged.keys() <= found.keys()

@@ -110,9 +110,7 @@ def test_the_host_must_be_named_once_and_be_ours(door: Door, hosts: list[str], s
 
 
 def test_forwarded_headers_change_nothing(door: Door) -> None:
-    forged = door.client(
-        **{"x-forwarded-host": "evil.example", "x-forwarded-for": "1.2.3.4", "forwarded": "x"}
-    )
+    forged = door.client(**{"x-forwarded-host": "evil.example", "x-forwarded-for": "1.2.3.4", "forwarded": "x"})
     assert forged.get("/health/live").status_code == 200
     link = door.client(door.owner_token, **{"x-forwarded-host": "evil.example"}).post("/api/sign-in-codes")
     assert link.json()["url"].startswith(URL + "/login?code=")
@@ -165,9 +163,7 @@ def test_tokens_that_begin_alike_are_different_identities(door: Door) -> None:
 def test_a_request_with_two_credentials_has_none(door: Door) -> None:
     request = httpx.Request("GET", f"{URL}/api/whoami")
     good = f"Bearer {door.owner_token}".encode()
-    request.headers = httpx.Headers(
-        [*request.headers.raw, (b"authorization", good), (b"authorization", b"Bearer x")]
-    )
+    request.headers = httpx.Headers([*request.headers.raw, (b"authorization", good), (b"authorization", b"Bearer x")])
     assert door.client().send(request).status_code == 401
 
 
@@ -212,9 +208,7 @@ def test_a_repeated_token_request_never_shows_the_secret_again(door: Door) -> No
             assert secret.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize(
-    "kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""]
-)
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""])
 def test_bodies_that_a_form_could_send_are_refused(door: Door, kind: str) -> None:
     before = door.digest()
     answer = door.owner().post(NOTES, content=b'{"text":"x"}', headers={"content-type": kind})
@@ -230,10 +224,7 @@ def test_bodies_over_the_limits_are_refused(door: Door) -> None:
     assert owner.post(NOTES, content=b"[" * 65 + b"]" * 65, headers=json).status_code == 400
     assert owner.post(NOTES, content=b"[" * 100_000, headers=json).status_code == 400
     assert owner.post(NOTES, content=b"{", headers=json).status_code == 400
-    assert (
-        owner.post(NOTES, content=b"\x1f\x8b", headers={**json, "content-encoding": "gzip"}).status_code
-        == 415
-    )
+    assert owner.post(NOTES, content=b"\x1f\x8b", headers={**json, "content-encoding": "gzip"}).status_code == 415
     lying = {**json, "content-length": str(limit + 1)}
     assert owner.post(NOTES, content=b"{}", headers=lying).status_code == 413
     assert owner.post(NOTES, content=b"{}", headers={**json, "content-length": "-1"}).status_code == 400
@@ -431,9 +422,7 @@ class TestTokens:
         admin = door.client(door.token(Role.ADMIN, project="a"))
         foreign = door.client(door.token(Role.VIEWER, project="b")).get("/api/whoami").json()["token"]
         for project in ("b", None):
-            assert (
-                admin.post("/api/tokens", json={"roles": ["viewer"], "project": project}).status_code == 403
-            )
+            assert admin.post("/api/tokens", json={"roles": ["viewer"], "project": project}).status_code == 403
         assert {item["project"] for item in admin.get("/api/tokens").json()["items"]} == {"a"}
         missing = admin.delete("/api/tokens/000000000000").json()["error"]
         hidden = admin.delete(f"/api/tokens/{foreign}").json()["error"]
@@ -444,9 +433,7 @@ class TestTokens:
 
     def test_revoking_a_token_revokes_what_it_made(self, door: Door) -> None:
         admin = door.client(door.token(Role.ADMIN, project="a"))
-        below = door.client(
-            admin.post("/api/tokens", json={"roles": ["viewer"], "project": "a"}).json()["token"]
-        )
+        below = door.client(admin.post("/api/tokens", json={"roles": ["viewer"], "project": "a"}).json()["token"])
         assert below.get("/api/whoami").status_code == 200
         door.owner().delete(f"/api/tokens/{admin.get('/api/whoami').json()['token']}")
         assert below.get("/api/whoami").status_code == 401
@@ -455,9 +442,7 @@ class TestTokens:
         maker = door.owner().get("/api/whoami").json()["id"]
         token = door.token(Role.SERVICE, name="trainer")
         door.client(token).get("/api/whoami")
-        listed = [
-            item for item in door.owner().get("/api/tokens").json()["items"] if item["name"] == "trainer"
-        ]
+        listed = [item for item in door.owner().get("/api/tokens").json()["items"] if item["name"] == "trainer"]
         assert listed[0]["created_by"] == maker
         actor = door.built.app.identities.of_token(token).actor
         assert actor.owner == maker

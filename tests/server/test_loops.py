@@ -31,9 +31,7 @@ def test_all_duties_run_for_each_project_in_order(door: Door) -> None:
 
         return Duty(name, work)
 
-    work = DueWork(
-        door.built.app.stores, SystemClock(), lambda: (duty("x", [1, 2]), duty("y", 3), duty("z", None))
-    )
+    work = DueWork(door.built.app.stores, SystemClock(), lambda: (duty("x", [1, 2]), duty("y", 3), duty("z", None)))
     report = work.run()
     assert seen == [("a", "x"), ("a", "y"), ("a", "z"), ("b", "x"), ("b", "y"), ("b", "z")]
     assert [entry["done"] for entry in report["projects"]["a"]] == [2, 3, 0]
@@ -69,19 +67,17 @@ def test_a_failure_is_recorded_and_stops_nothing_else(door: Door) -> None:
     ]
 
 
-def test_run_due_over_http_needs_its_permission_and_reports(door: Door) -> None:
+def test_run_due_over_http_needs_its_permission_and_reports(whole: Door) -> None:
     from holdtrue.core.access import Role
 
-    assert door.client(door.token(Role.DEVELOPER)).post("/api/operations/run-due").status_code == 403
-    assert door.client(door.token(Role.ADMIN)).post("/api/operations/run-due").status_code == 403
-    answer = door.client(door.token(Role.OPERATOR, project="empty")).post("/api/operations/run-due")
+    assert whole.client(whole.token(Role.DEVELOPER)).post("/api/operations/run-due").status_code == 403
+    assert whole.client(whole.token(Role.ADMIN)).post("/api/operations/run-due").status_code == 403
+    answer = whole.client(whole.token(Role.OPERATOR, project="empty")).post("/api/operations/run-due")
     assert answer.status_code == 200
     assert list(answer.json()["projects"]) == ["empty"]
 
 
-def background(
-    door: Door, *, simulated: bool, seconds: float
-) -> tuple[Background, dict[str, threading.Event]]:
+def background(door: Door, *, simulated: bool, seconds: float) -> tuple[Background, dict[str, threading.Event]]:
     """Run background work over duties that tell when they were done."""
     mention(door, "a")
     done = {name: threading.Event() for name in ("monitors", RECONCILE, "housekeeping")}
@@ -91,9 +87,7 @@ def background(
 
     app = door.built.app
     work = DueWork(app.stores, SystemClock(), lambda: (duty("monitors"), duty(RECONCILE)))
-    loop = Background(
-        work, wake=app.wake, seconds=seconds, simulated=simulated, housekeep=done["housekeeping"].set
-    )
+    loop = Background(work, wake=app.wake, seconds=seconds, simulated=simulated, housekeep=done["housekeeping"].set)
     return loop, done
 
 

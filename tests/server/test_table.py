@@ -55,9 +55,7 @@ def test_a_route_without_a_summary_fails_the_build() -> None:
 
 
 def test_fixed_words_come_before_parameters_at_every_place() -> None:
-    found = table(
-        ("GET", "/{a}/{b}", READ), ("GET", "/{a}/x", READ), ("GET", "/y/{b}", READ), ("GET", "/y/x", READ)
-    )
+    found = table(("GET", "/{a}/{b}", READ), ("GET", "/{a}/x", READ), ("GET", "/y/{b}", READ), ("GET", "/y/x", READ))
 
     def path(asked: str) -> str:
         match = found.match(asked)

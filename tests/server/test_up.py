@@ -130,7 +130,7 @@ def test_all_three_processes_start_answer_and_stop(start: Start) -> None:
         for path in ("/health/live", "/health/ready"):
             assert httpx.get(f"http://127.0.0.1:{port}{path}").status_code == 200
     assert httpx.get(f"{running.url}/api/whoami").status_code == 401
-    link = next(line.split()[1] for line in running.lines if line.startswith("sign in "))
+    link = next(line.split()[1] for line in running.lines if line.startswith("sign-in "))
     with httpx.Client() as browser:
         assert browser.get(link).status_code == 303
         assert browser.get(f"{running.url}/api/whoami").json()["name"] == "owner"

@@ -1,9 +1,8 @@
 """Make the n-th call of the operating system fail, so that every write path is tried broken at each of its steps."""
 
 import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "rename", "mkdir", "unlink", "ftruncate")
 
@@ -13,36 +12,32 @@ class Killed(BaseException):
 
 
 class Fault:
-    """What happened: whether the n-th call came at all, and which it was."""
+    """Within the block, raise `error` from the `number`-th of these `os` functions called; `hit` tells which it was."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, number: int, error: BaseException, calls: Sequence[str] = CALLS) -> None:
         self.hit = ""
+        self._number, self._error = number, error
+        self._originals = {name: getattr(os, name) for name in calls}
+        self._count = 0
 
+    def __enter__(self) -> Self:
+        for name, original in self._originals.items():
+            setattr(os, name, self._wrap(name, original))
+        return self
 
-@contextmanager
-def failing(number: int, error: BaseException, calls: Sequence[str] = CALLS) -> Generator[Fault]:
-    """Raise `error` from the `number`-th of these `os` functions called in the block (0: from none)."""
-    fault = Fault()
-    originals = {name: getattr(os, name) for name in calls}
+    def __exit__(self, *_: object) -> None:
+        for name, original in self._originals.items():
+            setattr(os, name, original)
 
-    def wrap(name: str) -> Any:
+    def _wrap(self, name: str, original: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
-            fault.calls += 1
-            if fault.calls == number:
-                fault.hit = name
-                raise error
-            return originals[name](*arguments, **options)
+            self._count += 1
+            if self._count == self._number:
+                self.hit = name
+                raise self._error
+            return original(*arguments, **options)
 
         return call
-
-    try:
-        for name in calls:
-            setattr(os, name, wrap(name))
-        yield fault
-    finally:
-        for name, original in originals.items():
-            setattr(os, name, original)
 
 
 def no_space() -> OSError:

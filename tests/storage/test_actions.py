@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
+from tests.storage.faults import Fault, no_space
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput, StorageFull
 from holdtrue.storage import ActionCache
-from tests.storage.faults import failing, no_space
 
 KEY, OTHER = bytes_hash(b"key"), bytes_hash(b"other")
 ONE, TWO = bytes_hash(b"1"), bytes_hash(b"2")
@@ -54,6 +54,6 @@ def test_keys_and_digests_must_have_their_form(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_old_entry(tmp_path: Path) -> None:
     cache = ActionCache(tmp_path)
     cache.put(KEY, ONE)
-    with failing(1, no_space(), ["write"]), pytest.raises(StorageFull):
+    with Fault(1, no_space(), ["write"]), pytest.raises(StorageFull):
         cache.put(KEY, TWO)
     assert cache.get(KEY) == ONE

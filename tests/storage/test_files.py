@@ -1,12 +1,13 @@
 import errno
+import itertools
 import stat
 from pathlib import Path
 
 import pytest
+from tests.storage.faults import Fault, Killed, no_space
 
 from holdtrue.core.errors import StorageFull, Unavailable
 from holdtrue.storage.files import make_folder, storage_error, write_atomic
-from tests.storage.faults import Killed, failing, no_space
 
 
 def test_write_atomic_replaces_the_file_and_keeps_it_private(tmp_path: Path) -> None:
@@ -21,19 +22,18 @@ def test_write_atomic_replaces_the_file_and_keeps_it_private(tmp_path: Path) -> 
 @pytest.mark.parametrize("error", [no_space(), Killed()], ids=["full disk", "killed"])
 def test_write_atomic_leaves_old_or_new_bytes_wherever_it_ends(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "file"
-    number = 0
-    while True:
-        number += 1
+    for number in itertools.count(1):
         write_atomic(path, b"old")
+        fault = Fault(number, error)
         try:
-            with failing(number, error) as fault:
+            with fault:
                 write_atomic(path, b"new")
         except (StorageFull, Killed):
             assert path.read_bytes() in {b"old", b"new"}
         if not fault.hit:
-            break
-    assert number > 5
-    assert path.read_bytes() == b"new"
+            assert number > 5
+            assert path.read_bytes() == b"new"
+            return
 
 
 def test_make_folder_makes_every_missing_parent_private(tmp_path: Path) -> None:

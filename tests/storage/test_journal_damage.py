@@ -1,15 +1,16 @@
+import itertools
 import os
 from pathlib import Path
 
 import pytest
+from tests.storage.faults import Fault, Killed, no_space
+from tests.storage.records import columns
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import Corrupt, HoldtrueError, NewerSchema, StorageFull
 from holdtrue.storage import Journal
 from holdtrue.storage.journal import Damage
 from holdtrue.storage.journal.segments import read_segment
-from tests.storage.faults import Killed, failing, no_space
-from tests.storage.records import columns
 
 
 def ids(journal: Journal) -> list[str]:
@@ -33,9 +34,9 @@ def test_an_unfinished_append_at_the_end_is_left_out_wherever_it_was_cut(
     last = read_segment(segment).frames[-1]
     # What a killed writer leaves: bytes that were never acknowledged, so beyond the mark.
     segment.with_suffix(".mark").write_bytes(last.offset.to_bytes(8, "little"))
+    journal = Journal(tmp_path / "journal", clock)
     for end in range(last.offset, last.end):
         segment.write_bytes(whole[:end])
-        journal = Journal(tmp_path / "journal", clock)
         assert ids(journal) == [f"{number}.{row}" for number in range(4) for row in "ab"]
         assert list(journal.verify()) == []
     assert journal.seal() == 1
@@ -155,9 +156,7 @@ def test_a_newer_format_is_refused_by_name(journal: Journal, segment: Path) -> N
         ids(journal)
 
 
-def test_a_damaged_parquet_file_is_named_and_set_aside(
-    journal: Journal, segment: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_parquet_file_is_named_and_set_aside(journal: Journal, segment: Path, tmp_path: Path) -> None:
     writer = journal.writer("other")
     writer.append("label", "flights", "svc", columns(["fine"], day=1), 1)
     assert journal.seal() == 2
@@ -184,9 +183,7 @@ def test_a_damaged_parquet_file_is_named_and_set_aside(
 def test_sealing_that_ends_at_any_step_loses_and_doubles_nothing(
     tmp_path: Path, clock: SimulatedClock, error: BaseException
 ) -> None:
-    number = 0
-    while True:
-        number += 1
+    for number in itertools.count(1):
         root = tmp_path / f"journal-{number}"
         journal = Journal(root, clock)
         writer = journal.writer("w", "fast", segment_bytes=300)
@@ -196,7 +193,7 @@ def test_sealing_that_ends_at_any_step_loses_and_doubles_nothing(
         writer.close()
         before = ids(journal)
         _, cursor = journal.tail("label", "flights", "svc", None)
-        with failing(number, error) as fault:
+        with Fault(number, error) as fault:
             try:
                 journal.seal(roll=False)
             except (StorageFull, Killed):
@@ -211,5 +208,5 @@ def test_sealing_that_ends_at_any_step_loses_and_doubles_nothing(
         assert not list((root / "live").glob("*.mark"))
         assert not list(root.rglob("*.tmp"))
         if not fault.hit:
-            break
-    assert number > 20
+            assert number > 20
+            return

@@ -10,10 +10,10 @@ import duckdb
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from tests.storage.records import DAY, START
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage import Journal, Writer
-from tests.storage.records import DAY, START
 
 SERVICES = ("a", "b")
 VALUES = st.one_of(st.none(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
@@ -66,8 +66,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.writer.append("event", "project", service, {"id": ids, "time": times, extra: value}, len(ids))
         self.appended += 1
         self.rows.extend(
-            {"service": service, "id": id, "time": time, extra: value}
-            for id, time in zip(ids, times, strict=True)
+            {"service": service, "id": name, "time": time, extra: value} for name, time in zip(ids, times, strict=True)
         )
 
     @rule()
@@ -125,9 +124,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def find(self, data: st.DataObject) -> None:
         wanted = data.draw(st.sampled_from(self.rows))
-        first = next(
-            row for row in self.rows if (row["id"], row["service"]) == (wanted["id"], wanted["service"])
-        )
+        first = next(row for row in self.rows if (row["id"], row["service"]) == (wanted["id"], wanted["service"]))
         found = self.journal.find("event", "project", wanted["id"], service=wanted["service"])
         assert found is not None
         assert {key: value for key, value in found.items() if value is not None} == {

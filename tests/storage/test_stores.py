@@ -39,9 +39,7 @@ def test_opening_creates_a_private_layout_and_closing_gives_the_lock_back(
     open_stores(home, clock).close()
 
 
-def test_a_folder_that_others_can_enter_is_refused_unless_it_is_empty(
-    tmp_path: Path, clock: SimulatedClock
-) -> None:
+def test_a_folder_that_others_can_enter_is_refused_unless_it_is_empty(tmp_path: Path, clock: SimulatedClock) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
     home.chmod(0o755)
@@ -64,7 +62,7 @@ def test_the_lock_is_free_again_when_opening_fails(tmp_path: Path, clock: Simula
     home.mkdir(mode=0o700)
     (home / "ledger.db").write_bytes(b"this is not a database, and long enough to be read as one" * 100)
     for _ in range(2):
-        with pytest.raises(Exception, match="ledger|database") as caught:
+        with pytest.raises(Exception, match=r"ledger|database") as caught:
             open_stores(home, clock)
         assert not isinstance(caught.value, Locked)
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from holdtrue.catalog import service
-from holdtrue.catalog.model import Direction, Manifest
+from holdtrue.catalog.model import Manifest
 from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput, NotFound
@@ -75,9 +75,7 @@ def register_version(call: Call, body: NewVersion) -> Any:
             raise NotFound.of("blob", digest[:64])
     return call.write(
         lambda tx: dump(
-            service.register(
-                tx, body.kind, body.name, body.content, blobs=body.blobs, derived_from=body.derived_from
-            )
+            service.register(tx, body.kind, body.name, body.content, blobs=body.blobs, derived_from=body.derived_from)
         )
     )
 
@@ -88,27 +86,21 @@ def show_version(call: Call) -> Any:
     return dump(call.read(lambda connection: service.get(connection, call.project, call.path["id"])))
 
 
-@routes.get(
-    "/api/projects/{project}/lineage/{id}", Permission.VERSIONS_READ, summary="Show what comes from what"
-)
+@routes.get("/api/projects/{project}/lineage/{id}", Permission.VERSIONS_READ, summary="Show what comes from what")
 def show_lineage(call: Call) -> Any:
     """Return the lineage of an id; query: direction (upstream, downstream, both)."""
     direction = call.query.get("direction", "both")
     if direction not in ("upstream", "downstream", "both"):
-        raise InvalidInput(
-            f"{direction[:80]!r} is not a direction.", mend="Use upstream, downstream or both."
-        )
+        raise InvalidInput(f"{direction[:80]!r} is not a direction.", mend="Use upstream, downstream or both.")
     return dump(
-        call.read(
-            lambda connection: service.lineage(
-                connection, call.project, call.path["id"], direction=cast(Direction, direction)
-            )
-        )
+        call.read(lambda connection: service.lineage(connection, call.project, call.path["id"], direction=direction))
     )
 
 
 @routes.get(
-    "/api/projects/{project}/aliases/{kind}/{name}", Permission.VERSIONS_READ, summary="List aliases of a name"
+    "/api/projects/{project}/aliases/{kind}/{name}",
+    Permission.VERSIONS_READ,
+    summary="List a name's aliases",
 )
 def list_aliases(call: Call) -> Any:
     """Return the aliases of one name."""
@@ -125,9 +117,7 @@ def list_aliases(call: Call) -> Any:
 def put_alias(call: Call, body: AliasTarget) -> Any:
     """Move an alias."""
     path = call.path
-    return call.write(
-        lambda tx: dump(service.set_alias(tx, path["kind"], path["name"], path["alias"], body.version))
-    )
+    return call.write(lambda tx: dump(service.set_alias(tx, path["kind"], path["name"], path["alias"], body.version)))
 
 
 @routes.get("/api/projects/{project}/releases", Permission.RELEASES_READ, summary="List releases")
@@ -149,9 +139,7 @@ def list_releases(call: Call) -> Any:
 def create_release(call: Call, body: NewRelease) -> Any:
     """Make a release in the caller's name."""
     manifest = Manifest(body.service, body.commit, body.environment_lock, body.versions, body.config)
-    return call.write(
-        lambda tx: dump(service.create_release(tx, manifest, author=call.actor.owner, run=body.run))
-    )
+    return call.write(lambda tx: dump(service.create_release(tx, manifest, author=call.actor.owner, run=body.run)))
 
 
 @routes.get("/api/projects/{project}/releases/{id}", Permission.RELEASES_READ, summary="Show a release")
@@ -175,7 +163,5 @@ def diff_releases(call: Call) -> Any:
 def _limit(call: Call) -> int:
     text = call.query.get("limit", "100")
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST:
-        raise InvalidInput(
-            f"{text[:80]!r} is not a page size.", mend=f"Use a whole number from 1 to {_MOST}."
-        )
+        raise InvalidInput(f"{text[:80]!r} is not a page size.", mend=f"Use a whole number from 1 to {_MOST}.")
     return int(text)

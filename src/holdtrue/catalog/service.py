@@ -1,5 +1,6 @@
 """Use cases of the catalog: register, find, name, link, release, compare."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,13 +50,14 @@ def register(
     digests = check_blobs(blobs)
     stored = plain(content)
     text = canonical_bytes(stored).decode()
+    stored = json.loads(text)
     digest = content_hash({"kind": kind, "content": stored})
-    id = version_id(kind, stored)
-    _refuse_taken(id, store.digest_of(tx.connection, tx.project, id), digest)
-    version = store.version_by_id(tx.connection, tx.project, id, name)
+    named = version_id(kind, stored)
+    _refuse_taken(named, store.digest_of(tx.connection, tx.project, named), digest)
+    version = store.version_by_id(tx.connection, tx.project, named, name)
     if version is None:
         version = Version(
-            id=id,
+            id=named,
             project=tx.project,
             kind=kind,
             name=name,
@@ -66,10 +68,17 @@ def register(
             created_by=tx.context.actor.owner,
         )
         store.insert_version(tx.connection, version, digest, text)
-        payload = {"kind": kind, "name": name, "number": version.number, "blobs": len(digests)}
-        tx.emit("version.registered", id, payload, after=digest)
+        payload = {
+            "kind": kind,
+            "name": name,
+            "number": version.number,
+            "blobs": len(digests),
+            "derived_from": list(derived_from),
+        }
+        tx.emit("version.registered", named, payload, after=digest)
+        _connect(tx, derived_from, named, Relation.DERIVED)
     for source in derived_from:
-        link(tx, source, id, Relation.DERIVED)
+        link(tx, source, named, Relation.DERIVED)
     return version
 
 
@@ -92,8 +101,8 @@ def find(
 ) -> Version:
     """Return a version by number, by alias, or else the newest of its name; NotFound if there is none."""
     if alias is not None:
-        id = store.alias_target(connection, project, kind, name, alias)
-        version = None if id is None else store.version_by_id(connection, project, id, name)
+        target = store.alias_target(connection, project, kind, name, alias)
+        version = None if target is None else store.version_by_id(connection, project, target, name)
         label = f"{name}@{alias}"
     else:
         version = store.version_by_number(connection, project, kind, name, number)
@@ -117,9 +126,7 @@ def versions(
     `after` is the `cursor` of the last version of the page before.
     """
     if after is not None and (after.count("/") != 2 or not after.rpartition("/")[2].isdigit()):
-        raise InvalidInput(
-            "This cursor is not one that a listing gave.", mend="Start again without a cursor."
-        )
+        raise InvalidInput("This cursor is not one that a listing gave.", mend="Start again without a cursor.")
     return store.select_versions(connection, project, VersionFilter(kind, name, limit, after))
 
 
@@ -157,9 +164,13 @@ def link(tx: Transaction, source: str, target: str, relation: str) -> Edge:
     return edge
 
 
-def lineage(
-    connection: sa.Connection, project: str, id: str, *, direction: Direction = "both"
-) -> Graph:
+def _connect(tx: Transaction, sources: Sequence[str], target: str, relation: Relation) -> None:
+    """Record edges that the event of the change itself already tells of."""
+    for source in sources:
+        store.insert_edge(tx.connection, tx.project, Edge(source, target, str(relation)), tx.now)
+
+
+def lineage(connection: sa.Connection, project: str, id: str, *, direction: Direction = "both") -> Graph:
     """Return what `id` came from (upstream), what came from it (downstream), or both.
 
     At most 1,000 nodes are visited; the graph says so when there are more. An id nobody knows gives NotFound.
@@ -208,23 +219,22 @@ def create_release(tx: Transaction, manifest: Manifest, *, author: str, run: str
     content = plain(manifest.to_json())
     text = canonical_bytes(content).decode()
     digest = content_hash({"kind": "release", "content": content})
-    id = version_id("release", content)
-    _refuse_taken(id, store.release_digest(tx.connection, tx.project, id), digest)
-    known = store.release_by_id(tx.connection, tx.project, id)
+    named = version_id("release", content)
+    _refuse_taken(named, store.release_digest(tx.connection, tx.project, named), digest)
+    known = store.release_by_id(tx.connection, tx.project, named)
     if known is not None:
         return known
     for role, version in manifest.versions.items():
         check_name(role, "role")
         get(tx.connection, tx.project, version)
-    release = Release(id, tx.project, manifest.service, manifest, tx.now, author, run)
+    release = Release(named, tx.project, manifest.service, manifest, tx.now, author, run)
     number = store.next_release_number(tx.connection, tx.project)
     store.insert_release(tx.connection, release, number, digest, text)
     payload = {"service": manifest.service, "versions": dict(manifest.versions), "author": author, "run": run}
-    tx.emit("release.created", id, payload, after=digest)
-    for version in sorted(set(manifest.versions.values())):
-        link(tx, version, id, Relation.PINNED)
+    tx.emit("release.created", named, payload, after=digest)
+    _connect(tx, sorted(set(manifest.versions.values())), named, Relation.PINNED)
     if run is not None:
-        link(tx, run, id, Relation.PRODUCED)
+        _connect(tx, [run], named, Relation.PRODUCED)
     return release
 
 
@@ -249,12 +259,11 @@ def releases(
 
 
 def diff(connection: sa.Connection, project: str, a: str, b: str) -> tuple[Change, ...]:
-    """Tell for each role, the configuration, the commit and the environment how release `b` differs from `a`."""
+    """Tell how release `b` differs from `a`: each role, the commit, the environment, the configuration."""
     before, after = release(connection, project, a).manifest, release(connection, project, b).manifest
     roles = sorted(before.versions.keys() | after.versions.keys())
     changes = [
-        _change(connection, project, role, before.versions.get(role), after.versions.get(role))
-        for role in roles
+        _change(connection, project, role, before.versions.get(role), after.versions.get(role)) for role in roles
     ]
     for role in ("commit", "environment_lock"):
         old, new = getattr(before, role), getattr(after, role)
@@ -265,9 +274,7 @@ def diff(connection: sa.Connection, project: str, a: str, b: str) -> tuple[Chang
     return tuple(changes)
 
 
-def _change(
-    connection: sa.Connection, project: str, role: str, before: str | None, after: str | None
-) -> Change:
+def _change(connection: sa.Connection, project: str, role: str, before: str | None, after: str | None) -> Change:
     if before == after:
         return Change(role, before, after, "same", None)
     old = get(connection, project, before) if before else None

@@ -83,9 +83,7 @@ def digest_of(connection: sa.Connection, project: str, id: str) -> str | None:
     return connection.execute(query.limit(1)).scalar()
 
 
-def version_by_id(
-    connection: sa.Connection, project: str, id: str, name: str | None = None
-) -> Version | None:
+def version_by_id(connection: sa.Connection, project: str, id: str, name: str | None = None) -> Version | None:
     """Return a version by id, under its first name unless another `name` is asked for."""
     query = scoped(versions, project).where(versions.c.id == id)
     if name is not None:
@@ -202,9 +200,7 @@ def known_nodes(connection: sa.Connection, project: str, ids: Collection[str]) -
     for row in connection.execute(query.order_by(versions.c.created_at.desc(), versions.c.name.desc())):
         found[row.id] = Node(row.id, row.kind, row.name, row.number)
     pinned = sa.select(releases.c.id, releases.c.service, releases.c.number)
-    for row in connection.execute(
-        pinned.where(releases.c.project == project, releases.c.id.in_(sorted(ids)))
-    ):
+    for row in connection.execute(pinned.where(releases.c.project == project, releases.c.id.in_(sorted(ids)))):
         found[row.id] = Node(row.id, "release", row.service, row.number)
     return found
 
@@ -254,9 +250,7 @@ def select_releases(
     if after is not None:
         last = sa.select(releases.c.number).where(releases.c.project == project, releases.c.id == after)
         query = query.where(releases.c.number < last.scalar_subquery())
-    return [
-        _release(row) for row in connection.execute(query.order_by(releases.c.number.desc()).limit(limit))
-    ]
+    return [_release(row) for row in connection.execute(query.order_by(releases.c.number.desc()).limit(limit))]
 
 
 def _alias_key(project: str, kind: str, name: str, alias: str) -> sa.ColumnElement[bool]:

@@ -58,8 +58,8 @@ class Judging:
             "champion_answers": self.champion_answers,
             "champion_fallbacks": self.champion_fallbacks,
             "waiting": {
-                id: [row.key, row.champion, row.challenger, row.recorded_at]
-                for id, row in self.waiting.items()
+                name: [row.key, row.champion, row.challenger, row.recorded_at]
+                for name, row in self.waiting.items()
             },
             "forgotten": self.forgotten,
         }
@@ -75,7 +75,7 @@ class Judging:
             data["step_start"],
             data["champion_answers"],
             data["champion_fallbacks"],
-            {id: Waiting(*row) for id, row in data["waiting"].items()},
+            {name: Waiting(*row) for name, row in data["waiting"].items()},
             data["forgotten"],
         )
 
@@ -95,11 +95,11 @@ def absorb(
     grown = _count_predictions(judging, rollout, predictions)
     waiting = dict(grown.waiting)
     differences: list[float] = []
-    for id, value in _matched(waiting, labels):
-        row = waiting.pop(id)
+    for name, value in _matched(waiting, labels):
+        row = waiting.pop(name)
         differences.append((row.challenger - value) ** 2 - (row.champion - value) ** 2)
     oldest = microseconds(now) - _KEEP_DAYS * _DAY_US
-    kept = {id: row for id, row in waiting.items() if row.recorded_at >= oldest}
+    kept = {name: row for name, row in waiting.items() if row.recorded_at >= oldest}
     if len(kept) > _MAX_PENDING:
         kept = dict(list(kept.items())[-_MAX_PENDING:])
     return replace(
@@ -144,9 +144,9 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
             entry["recorded_at"] = row["recorded_at"] or row["time"]
             entry[row["release"]] = min(max(float(row["score"]), 0.0), 1.0)
     waiting = dict(judging.waiting)
-    for id, entry in scores.items():
+    for name, entry in scores.items():
         if rollout.champion in entry and rollout.challenger in entry:
-            waiting[id] = Waiting(
+            waiting[name] = Waiting(
                 entry["key"], entry[rollout.champion], entry[rollout.challenger], entry["recorded_at"]
             )
     return replace(
@@ -161,19 +161,19 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
 def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, float]]:
     """Return (prediction id, label) of rows whose label came, in order of arrival, then of id."""
     by_key: dict[Any, list[str]] = {}
-    for id, row in waiting.items():
+    for name, row in waiting.items():
         if row.key is not None:
-            by_key.setdefault(row.key, []).append(id)
+            by_key.setdefault(row.key, []).append(name)
     found: dict[str, tuple[int, str, float]] = {}
     for row in _rows(labels, ("prediction_id", "key", "value", "known_at", "time")):
         if row["value"] is None:
             continue
         ids = [row["prediction_id"]] if row["prediction_id"] else by_key.get(row["key"], [])
         known_at = row["known_at"] or row["time"]
-        for id in ids:
-            if id in waiting and (id not in found or known_at < found[id][0]):
-                found[id] = (known_at, id, min(max(float(row["value"]), 0.0), 1.0))
-    return [(id, value) for _, id, value in sorted(found.values())]
+        for name in ids:
+            if name in waiting and (name not in found or known_at < found[name][0]):
+                found[name] = (known_at, name, min(max(float(row["value"]), 0.0), 1.0))
+    return [(name, value) for _, name, value in sorted(found.values())]
 
 
 def _rows(table: pa.Table, names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ TRIGGER_MOVES: Mapping[TriggerState, frozenset[TriggerState]] = MappingProxyType
 
 
 def move(machine: str, moves: Mapping[State, frozenset[State]], current: State, wanted: State) -> State:
-    """Return `wanted` if `moves` allows it after `current`, else raise StateError: the one door of all machines."""
+    """Return `wanted` if `moves` allows it after `current`, else raise StateError: all machines' one door."""
     if wanted not in moves[current]:
         raise StateError.of(machine, current.value, wanted.value)
     return wanted
@@ -121,7 +121,7 @@ class RetrainSpec:
     """Declare when a challenger of a model is trained, and how often at most.
 
     With `promote`, an allowed challenger's rollout starts by itself; who may allow it is the policy's
-    matter. `dataset` names the data whose new months count (None: the one the deployed release was trained on).
+    matter. `dataset` names the data whose new months count (None: that of the deployed release).
     """
 
     model: str

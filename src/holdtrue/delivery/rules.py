@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 from holdtrue.core.errors import ConfigurationError
@@ -161,7 +162,7 @@ def check_service(spec: ServiceSpec) -> None:
     check_name(spec.name, "service name")
     canary = spec.rollout
     steps = canary.steps
-    in_order = all(first < second for first, second in zip(steps, steps[1:], strict=False))
+    in_order = all(first < second for first, second in pairwise(steps))
     if not steps or not in_order or steps[0] < 0 or steps[-1] >= 100:
         raise _bad(spec, f"steps are {list(steps)}", "Name growing percents below 100, such as 5, 25, 50.")
     if spec.entity is None and spec.key is None:

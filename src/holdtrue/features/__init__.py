@@ -40,9 +40,8 @@ __all__ = [
 # The data plane looks features up and must not load DuckDB for it.
 __getattr__ = attach(
     __name__,
-    {
-        name: "model"
-        for name in (
+    dict.fromkeys(
+        (
             "Latest",
             "OnDemand",
             "Trailing",
@@ -53,7 +52,8 @@ __getattr__ = attach(
             "microseconds_of",
             "month",
             "numeric",
-        )
-    }
+        ),
+        "model",
+    )
     | {"point_in_time": "offline", "OnlineStore": "online", "FeatureSet": "vector"},
 )

@@ -32,6 +32,7 @@ class Latest:
     def __post_init__(self) -> None:
         check_name(self.name, "feature view name")
         microseconds_of(self.ttl)
+        _check_distinct(self.name, "column", self.columns)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -59,6 +60,7 @@ class Trailing:
 
     def __post_init__(self) -> None:
         check_name(self.name, "feature view name")
+        _check_distinct(self.name, "aggregate", self.aggregates)
         if microseconds_of(self.window) % microseconds_of(self.tile):
             raise ConfigurationError(
                 f"The window of “{self.name}”, {self.window}, is not a whole number of tiles of {self.tile}.",
@@ -116,6 +118,15 @@ def day_of_week(column: str, *, zone_hours: int = 0) -> OnDemand:
 def month(column: str, *, zone_hours: int = 0) -> OnDemand:
     """Use the month, 1 to 12, of a moment of the request."""
     return OnDemand("month", column, zone_hours)
+
+
+def _check_distinct(name: str, what: str, values: tuple[str, ...]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise ConfigurationError(
+            f"The feature view “{name}” names {f'one {what} twice' if values else f'no {what}'}.",
+            why="Each gives one feature.",
+            mend=f"Name at least one {what}, and each once.",
+        )
 
 
 def microseconds_of(span: str) -> int:

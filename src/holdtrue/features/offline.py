@@ -1,7 +1,8 @@
 """Features as they were known at a moment of the past: point-in-time joins.
 
-Rows are found by binary search in one sorted key of entity and moment. DuckDB's ASOF join was measured for this and does
-the same in about twice the time; of several rows with one moment it takes any, and which one changes from run to run.
+Rows are found by binary search in one sorted key of entity and moment. DuckDB's ASOF join was measured for
+this and does the same in about twice the time; of several rows with one moment it takes any, and which one
+changes from run to run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.features.model import Latest, Trailing, View, microseconds_of
+from holdtrue.features.model import Aggregate, Latest, Trailing, View, microseconds_of
 
 Floats: TypeAlias = NDArray[np.float64]
 Longs: TypeAlias = NDArray[np.int64]
@@ -23,14 +23,13 @@ Places: TypeAlias = NDArray[np.intp]
 _UNKNOWN = -1
 
 
-def point_in_time(
-    queries: pa.Table, views: Sequence[View], sources: Mapping[str, pa.Table], *, time: str
-) -> pa.Table:
+def point_in_time(queries: pa.Table, views: Sequence[View], sources: Mapping[str, pa.Table], *, time: str) -> pa.Table:
     """Return `queries` with one float64 column per feature, in the same order of rows.
 
-    A query row asks for its entity's values at its column `time`. No source row counts before its own time; of several
-    rows with one moment the last in the source counts, as it does where they arrive. Missing values are NaN.
-    Moments are timestamps with a zone, or int64 microseconds. Raises NotFound and InvalidInput.
+    A query row asks for its entity's values at its column `time`. No source row counts before its own time;
+    of several rows with one moment the last in the source counts, as it does where they arrive. Missing
+    values are NaN. Moments are timestamps with a zone, or int64 microseconds. Raises NotFound and
+    InvalidInput.
     """
     joiner = _Joiner(queries, sources, _moments(queries, time, "the query rows"))
     result = queries
@@ -57,15 +56,18 @@ class _Moments:
 
 @dataclass(frozen=True, slots=True)
 class _Timeline:
-    """Source rows sorted by entity, moment and place, as one ascending int64 key; and the queries' entities.
+    """Source rows sorted by entity, moment and place, as one ascending int64 key; queries sorted likewise.
 
-    `rows` are numbers of source rows; `codes` of queries are -1 where the source has no such entity.
+    `rows` are numbers of source rows, `order` of queries; `codes` and `asked` (µs) are the queries' in that
+    order, so that searches run through the key once. A code is -1 where the source has no such entity.
     """
 
     rows: Places
     moments: Longs
     key: Longs
+    order: Places
     codes: Longs
+    asked: Longs
     low: int
     span: int
 
@@ -73,6 +75,12 @@ class _Timeline:
         """Return for each query the number of sorted rows before `moments` of its entity, or up to them."""
         inside = np.clip(moments - self.low, -1 if inclusive else 0, self.span - 1)
         return np.searchsorted(self.key, self.codes * self.span + inside, "right" if inclusive else "left")
+
+    def restored(self, values: Floats) -> Floats:
+        """Return values of queries in the order in which they were asked."""
+        out = np.empty_like(values)
+        out[self.order] = values
+        return out
 
 
 @dataclass(slots=True)
@@ -86,53 +94,42 @@ class _Joiner:
 
     def latest(self, view: Latest) -> list[Floats]:
         """Return the columns of a view of last values."""
+        source = self._source(view)
+        columns = [_numbers(source, name, view) for name in view.columns]
         line = self._timeline(view, None)
-        found = line.before(self.asked.values, inclusive=True) - 1
+        if len(line.rows) == 0:
+            return [np.full(len(line.order), np.nan) for _ in view.columns]
+        found = line.before(line.asked, inclusive=True) - 1
         first = line.before(np.full(len(found), line.low, np.int64), inclusive=False)
         hit = (found >= first) & (line.codes != _UNKNOWN)
         found[~hit] = 0
-        if len(line.rows) == 0:
-            return [np.full(len(hit), np.nan) for _ in view.columns]
-        hit &= self.asked.values - line.moments[found] <= microseconds_of(view.ttl)
-        hit &= self.asked.known
+        hit &= line.asked - line.moments[found] <= microseconds_of(view.ttl)
+        hit &= self.asked.known[line.order]
         rows = line.rows[found]
-        source = self.sources[view.source]
-        return [np.where(hit, _numbers(source, name, view)[rows], np.nan) for name in view.columns]
+        return [line.restored(np.where(hit, column[rows], np.nan)) for column in columns]
 
     def trailing(self, view: Trailing) -> list[Floats]:
-        """Return the columns of a view of aggregates: whole tiles first, then the begun one up to the moment."""
+        """Return the columns of a view of aggregates: whole tiles, then the begun one up to the moment."""
         values = _numbers(self._source(view), view.column, view)
         line = self._timeline(view, values)
         values = values[line.rows]
         tile, window = microseconds_of(view.tile), microseconds_of(view.window)
-        begun = self.asked.values // tile * tile
-        start = line.before(begun - window, inclusive=False)
-        middle = line.before(begun, inclusive=False)
-        end = line.before(self.asked.values, inclusive=True)
-        for place in (start, middle, end):
+        begun = line.asked // tile * tile
+        places = (
+            line.before(begun - window, inclusive=False),
+            line.before(begun, inclusive=False),
+            line.before(line.asked, inclusive=True),
+        )
+        for place in places:
             place[line.codes == _UNKNOWN] = 0
-        windows = _Windows(values, _tile_starts(line, tile), start, middle, end)
-        n = (end - start).astype(np.float64)
-        some = n > 0
-        columns: list[Floats] = []
-        for aggregate in view.aggregates:
-            if aggregate == "count":
-                column = n
-            elif aggregate in ("mean", "sum"):
-                total = windows.reduce(np.add, 0.0)
-                column = total / np.maximum(n, 1) if aggregate == "mean" else total
-            elif aggregate == "min":
-                column = windows.reduce(np.minimum, np.inf)
-            else:
-                column = windows.reduce(np.maximum, -np.inf)
-            kept = column if aggregate == "count" else np.where(some, column, np.nan)
-            columns.append(np.where(self._asked_for(view), kept, np.nan))
-        return columns
+        windows = _Windows(values, _tile_starts(line, tile), *places)
+        asked_for = self._asked_for(view)
+        return [np.where(asked_for, line.restored(windows.aggregate(name)), np.nan) for name in view.aggregates]
 
     def _asked_for(self, view: View) -> NDArray[np.bool_]:
         """Tell which queries name an entity and a moment at all."""
         entity = _column(self.queries, view.entity, "the query rows")
-        return self.asked.known & pc.is_valid(entity).to_numpy()
+        return self.asked.known & entity.is_valid().to_numpy()
 
     def _source(self, view: View) -> pa.Table:
         if view.source not in self.sources:
@@ -153,7 +150,7 @@ class _Joiner:
             usable = moments.known & (codes != _UNKNOWN)
             if values is not None:
                 usable &= ~np.isnan(values)
-            self.timelines[name] = _sorted(np.flatnonzero(usable), moments.values, codes, asked)
+            self.timelines[name] = _sorted(np.flatnonzero(usable), moments.values, codes, asked, self.asked.values)
         return self.timelines[name]
 
 
@@ -167,8 +164,22 @@ class _Windows:
     middle: Places
     end: Places
 
-    def reduce(self, operation: np.ufunc, empty: float) -> Floats:
-        """Return float64 [queries]: `operation` over each window; `empty` where there is nothing.
+    def aggregate(self, name: Aggregate) -> Floats:
+        """Return float64 [queries]; NaN for a window without rows, but a count of 0."""
+        n = (self.end - self.start).astype(np.float64)
+        if name == "count":
+            return n
+        if name in ("min", "max"):
+            operation, empty = (np.minimum, np.inf) if name == "min" else (np.maximum, -np.inf)
+            column = self._reduce(operation, empty)
+        else:
+            column = self._reduce(np.add, 0.0)
+            if name == "mean":
+                column /= np.maximum(n, 1)
+        return np.where(n > 0, column, np.nan)
+
+    def _reduce(self, operation: np.ufunc, empty: float) -> Floats:
+        """Return `operation` over each window.
 
         Every window is added up on its own. Differences of running totals would be faster, and would let one
         huge value spoil the last digits of all later windows.
@@ -182,13 +193,11 @@ class _Windows:
 
 
 def _segments(operation: np.ufunc, values: Floats, low: Places, high: Places, empty: float) -> Floats:
-    """Return `operation` over values[low:high] for each pair, `empty` where low = high."""
-    # reduceat also reduces what lies between two windows: sorted, that is at most once everything.
-    order = np.argsort(low, kind="stable")
+    """Return `operation` over values[low:high] for each pair, `empty` where low = high; `low` ascends."""
+    # reduceat also reduces what lies between two windows: as `low` ascends, that is at most everything once.
     pairs = np.empty(2 * len(low), np.intp)
-    pairs[0::2], pairs[1::2] = low[order], high[order]
-    out = np.empty(len(low))
-    out[order] = operation.reduceat(np.append(values, empty), pairs)[0::2] if len(low) else 0.0
+    pairs[0::2], pairs[1::2] = low, high
+    out = operation.reduceat(np.append(values, empty), pairs)[0::2] if len(low) else np.empty(0)
     return np.where(low < high, out, empty)
 
 
@@ -201,22 +210,25 @@ def _tile_starts(line: _Timeline, tile: int) -> Places:
     return np.concatenate([[0], np.flatnonzero(changes) + 1]).astype(np.intp)
 
 
-def _sorted(rows: Places, moments: Longs, codes: Longs, asked: Longs) -> _Timeline:
+def _sorted(rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, asked: Longs) -> _Timeline:
     moments, codes = moments[rows], codes[rows]
     if len(rows) == 0:
-        return _Timeline(rows, moments, moments, np.full(len(asked), _UNKNOWN, np.int64), 0, 1)
+        every = np.arange(len(asked))
+        return _Timeline(rows, moments, moments, every, np.full(len(asked), _UNKNOWN, np.int64), asked, 0, 1)
     low = int(moments.min())
     span = int(moments.max()) - low + 2
-    if span * (int(codes.max()) + 1) >= 2**62:
+    entities = int(max(codes.max(), asked_codes.max(initial=0))) + 1
+    if span * entities >= 2**62:
         raise InvalidInput(
             "The moments of a source lie too far apart.",
-            why=f"{int(codes.max()) + 1} entities over {span // 86_400_000_000} days do not fit one 64-bit key.",
+            why=f"{entities} entities over {span // 86_400_000_000} days do not fit one 64-bit key.",
             mend="Leave out rows of the far past or future: they are mostly mistakes.",
         )
     key = codes * span + (moments - low)
     # Stable, so that among equal moments the order of the source remains.
-    order = np.argsort(key, kind="stable")
-    return _Timeline(rows[order], moments[order], key[order], asked, low, span)
+    sort = np.argsort(key, kind="stable")
+    order = np.lexsort((asked, asked_codes))
+    return _Timeline(rows[sort], moments[sort], key[sort], order, asked_codes[order], asked[order], low, span)
 
 
 def _encode(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Longs]:
@@ -262,7 +274,7 @@ def _moments(table: pa.Table, name: str, where: str) -> _Moments:
             mend="Say in which zone its values are, for example with DuckDB: timezone('UTC', column).",
             facts={"column": name},
         )
-    known = pc.is_valid(column).to_numpy()
+    known = column.is_valid().to_numpy()
     filled = column.cast(pa.int64()).fill_null(0).to_numpy()
     return _Moments(filled, known)
 
@@ -273,10 +285,7 @@ def _numbers(table: pa.Table, name: str, view: View) -> Floats:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif not (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_null(kind)
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
     ):
         raise InvalidInput(
             f"The feature view “{view.name}” reads “{name}”, which is {kind}.",

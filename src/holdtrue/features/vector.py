@@ -1,25 +1,32 @@
 """The order of a model's features, and how a row of them is put together on either side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdtrue.core.codec import dump, load
-from holdtrue.core.errors import InvalidInput
+from holdtrue.core.errors import ConfigurationError, InvalidInput
 from holdtrue.features.model import OnDemand, View
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Compute: TypeAlias = Callable[[Any], float]
+
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
+_NAN = float("nan")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+# Not slotted: what is compiled from the definition is kept beside it.
+@dataclass(frozen=True)
 class FeatureSet:
     """Hold the features of a model: first the expressions over the request, then the views, in order.
 
@@ -30,7 +37,23 @@ class FeatureSet:
     expressions: tuple[OnDemand, ...]
     vocabularies: dict[str, tuple[str, ...]]
 
-    @property
+    def __post_init__(self) -> None:
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise ConfigurationError(
+                f"Two features have the name “{twice[0]}”.",
+                why="A feature's name is made of its view or column and what is taken of it.",
+                mend="Rename a view, or leave one of the two out.",
+            )
+        for each in self.expressions:
+            if each.kind == "category" and each.column not in self.vocabularies:
+                raise ConfigurationError(
+                    f"The category “{each.column}” has no vocabulary.",
+                    why="A category becomes its place among the texts seen in training.",
+                    mend="Make the set with FeatureSet.fit(views, expressions, training_rows).",
+                )
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Return the names of all features in the order of the matrix's columns."""
         looked_up = tuple(name for view in self.views for name in view.features)
@@ -66,75 +89,116 @@ class FeatureSet:
     ) -> NDArray[np.float32]:
         """Return float32 [n, features] from request columns and looked-up values, float64 [n] each.
 
-        Moments are int64 microseconds since the epoch. A missing value becomes NaN.
+        Moments are int64 microseconds since the epoch. A missing value becomes NaN, a category that training
+        had not -1. Raises InvalidInput naming the column whose values cannot be used.
         """
+        computed = [_computed(each, columns[each.column], compute) for each, compute in self._computes]
         rows = len(next(iter(columns.values()))) if columns else 0
-        matrix = np.empty((rows, len(self.names)), np.float32)
-        place = 0
-        for each in self.expressions:
-            matrix[:, place] = self._expression(each, columns[each.column])
-            place += 1
-        for view in self.views:
-            for name in view.features:
-                matrix[:, place] = online[name]
-                place += 1
-        return matrix
+        if rows != 1:
+            return self._stacked(computed, online, rows)
+        looked_up = [online[name][0] for view in self.views for name in view.features]
+        row = np.array([values[0] for values in computed] + looked_up, np.float64)
+        with np.errstate(over="ignore"):
+            return row.astype(np.float32).reshape(1, -1)
 
     def assemble_table(self, table: "pa.Table") -> NDArray[np.float32]:
         """Return float32 [n, features] from a table that has the request columns and the views' features."""
+        looked_up = self.names[len(self.expressions) :]
         missing = [
-            name
-            for name in (*self.inputs, *self.names[len(self.expressions) :])
-            if name not in table.column_names
+            name for name in (*(each.column for each in self.expressions), *looked_up) if name not in table.column_names
         ]
         if missing:
             raise InvalidInput(
                 f"The column “{missing[0]}”, which a feature needs, is not in the table.",
                 why=f"The table has: {', '.join(table.column_names)}.",
                 mend="Join the feature views first, and keep the request's columns.",
+                facts={"column": missing[0]},
             )
-        columns = {each.column: plain(table[each.column]) for each in self.expressions}
-        if not columns:
-            columns = {"": [None] * table.num_rows}
-        looked_up = {
-            name: table[name].cast("float64").to_numpy(zero_copy_only=False)
-            for view in self.views
-            for name in view.features
-        }
-        return self.assemble(columns, looked_up)
+        computed = [_computed_column(each, table[each.column], compute) for each, compute in self._computes]
+        found = {name: table[name].cast("float64").fill_null(_NAN).to_numpy(zero_copy_only=False) for name in looked_up}
+        return self._stacked(computed, found, table.num_rows)
 
-    def _expression(self, each: OnDemand, values: Sequence[Any]) -> Any:
-        if each.kind == "category":
-            places = _places(self.vocabularies[each.column])
-            return [places.get(value, -1) for value in values]
-        if each.kind == "numeric":
-            return np.array([np.nan if value is None else value for value in values], np.float64)
-        return _moment(each, values)
+    def _stacked(
+        self, computed: Sequence[Any], looked_up: Mapping[str, NDArray[np.float64]], rows: int
+    ) -> NDArray[np.float32]:
+        matrix = np.empty((rows, len(self.names)), np.float32)
+        # What is too large for a float32 becomes infinite, on both sides.
+        with np.errstate(over="ignore"):
+            for place, values in enumerate(computed):
+                matrix[:, place] = np.asarray(values, np.float64)
+            for place, name in enumerate(self.names[len(computed) :], len(computed)):
+                matrix[:, place] = looked_up[name]
+        return matrix
 
-
-@lru_cache(maxsize=256)
-def _places(vocabulary: tuple[str, ...]) -> dict[str, int]:
-    return {text: place for place, text in enumerate(vocabulary)}
+    @cached_property
+    def _computes(self) -> tuple[tuple[OnDemand, Compute], ...]:
+        return tuple((each, _compile(each, self.vocabularies)) for each in self.expressions)
 
 
-def plain(column: "pa.ChunkedArray") -> list[Any]:
+def plain(column: "pa.ChunkedArray | pa.Array[Any]") -> list[Any]:
     """Return an Arrow column as plain Python values, moments as microseconds since the epoch."""
     import pyarrow as pa
 
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64())
+    kind: Any = column.type
+    if pa.types.is_timestamp(kind):
+        if kind.tz is None:
+            raise InvalidInput(
+                "A column of moments has no time zone.",
+                why="The same clock time is another moment in another zone.",
+                mend="Say in which zone its values are, for example with DuckDB: timezone('UTC', column).",
+            )
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64())
     return column.to_pylist()
 
 
-def _moment(each: OnDemand, values: Sequence[Any]) -> NDArray[np.float64]:
-    known = np.array([value is not None for value in values], bool)
-    moments = np.array([0 if value is None else value for value in values], np.int64)
-    local = moments + each.zone_hours * _HOUR
+def _computed(each: OnDemand, values: Sequence[Any], compute: Compute) -> list[float]:
+    try:
+        return [compute(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(
+            f"The column “{each.column}” has a value that cannot be used.",
+            why=f"The feature “{each.feature}” needs a {_NEEDS[each.kind]} in each row, or null.",
+            mend="Correct the request.",
+            facts={"column": each.column, "feature": each.feature},
+        ) from None
+
+
+def _computed_column(each: OnDemand, column: "pa.ChunkedArray", compute: Compute) -> NDArray[np.float64]:
+    """Return float64 [n]: the function of each distinct value, put where it occurs."""
+    import pyarrow as pa
+
+    kind: Any = column.type
+    if each.kind == "numeric" and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return column.cast(pa.float64(), safe=False).fill_null(_NAN).to_numpy()
+    if pa.types.is_null(kind):
+        return np.full(len(column), _NAN)
+    encoded = column.combine_chunks().dictionary_encode()
+    values = np.array([*_computed(each, plain(encoded.dictionary), compute), _NAN], np.float64)
+    return values[encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)]
+
+
+def _compile(each: OnDemand, vocabularies: Mapping[str, Sequence[str]]) -> Compute:
+    """Return the function of one value; both sides use it, so that they cannot differ."""
+    shift = each.zone_hours * _HOUR
+    if each.kind == "category":
+        # None is in the table of places, so that a missing text stays missing and is not a new one.
+        places: dict[Any, float] = {text: float(place) for place, text in enumerate(vocabularies[each.column])}
+        places[None] = _NAN
+        return lambda value: places.get(value, -1.0)
+    if each.kind == "numeric":
+        return lambda value: _NAN if value is None else value + 0.0
     if each.kind == "hour_of_day":
-        part = (local % _DAY) // _HOUR
-    elif each.kind == "day_of_week":
+        return lambda value: _NAN if value is None else (value + shift) % _DAY // _HOUR + 0.0
+    if each.kind == "day_of_week":
         # 1 January 1970 was a Thursday, the third day after Monday.
-        part = (local // _DAY + 3) % 7
-    else:
-        part = local.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
-    return np.where(known, part.astype(np.float64), np.nan)
+        return lambda value: _NAN if value is None else ((value + shift) // _DAY + 3) % 7 + 0.0
+    return lambda value: _NAN if value is None else (_EPOCH + (value + shift) * _MICROSECOND).month + 0.0
+
+
+_NEEDS: Mapping[str, str] = {
+    "category": "text",
+    "numeric": "number",
+    "hour_of_day": "moment in microseconds",
+    "day_of_week": "moment in microseconds",
+    "month": "moment in microseconds",
+}

@@ -61,7 +61,7 @@ def limit_of(call: Call) -> int:
 def list_policies(call: Call) -> Any:
     """Return each environment's policy with its version id."""
     found = call.read(lambda connection: service.policies(connection, call.project))
-    return listing([{"id": id, **dump(policy)} for id, policy in found.values()])
+    return listing([{"id": version, **dump(policy)} for version, policy in found.values()])
 
 
 @routes.get(

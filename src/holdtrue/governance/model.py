@@ -44,7 +44,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """State what a release must show, and how many people must approve it, before it enters an environment."""
+    """State what a release must show, and who must approve it, before it enters an environment."""
 
     environment: str
     rules: tuple[Rule, ...] = ()

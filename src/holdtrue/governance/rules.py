@@ -66,7 +66,7 @@ def check_policy(policy: Policy) -> None:
 
 
 def check_rule(rule: Rule) -> None:
-    """Compile one rule; raise BadRule for bad syntax, unknown names or functions, and for what is too long or deep."""
+    """Compile one rule; raise BadRule for bad syntax, unknown names, and what is too long or too deep."""
     text = rule.expression
     if len(text) > MAX_EXPRESSION:
         raise _bad(
@@ -136,9 +136,7 @@ def decide(findings: Sequence[Finding], approvals: int, needed: int) -> Outcome:
 def _apply(rule: Rule, context: Mapping[str, Any], subject: str) -> Finding:
     text = rule.expression
     used = expressions.paths(text)
-    values = {
-        str(path): _shown(_value(path, context)) for path in used if _value(path, context) is not _MISSING
-    }
+    values = {str(path): _shown(value) for path, value in _known(used, context)}
 
     def finding(passed: bool, why: str, mend: str) -> Finding:
         return Finding(rule.name, text, passed, why, values, "" if passed else mend)
@@ -179,15 +177,8 @@ def _explain(
     if isinstance(error, KeyError):
         return f"An entry of the evidence has no “{error.args[0]}”.", _AFTER_CHANGE
     if isinstance(error, TypeError):
-        seen = ", ".join(
-            f"{path} is {_text(_value(path, context))}"
-            for path in used
-            if _value(path, context) is not _MISSING
-        )
-        return (
-            f"The rule compares values of different kinds (perhaps a measurement is empty): {seen}.",
-            _AFTER_CHANGE,
-        )
+        seen = ", ".join(f"{path} is {_text(value)}" for path, value in _known(used, context))
+        return f"The rule compares values of different kinds: {seen}.", _AFTER_CHANGE
     return f"The rule cannot be computed: {str(error).splitlines()[0][:200]}", _AFTER_CHANGE
 
 
@@ -203,6 +194,14 @@ def _value(path: expressions.Path, context: Mapping[str, Any]) -> Any:
     for part in path.parts:
         value = _step(value, part)
     return value
+
+
+def _known(
+    used: Sequence[expressions.Path], context: Mapping[str, Any]
+) -> list[tuple[expressions.Path, Any]]:
+    """Return the paths that lead to a value, with it."""
+    found = [(path, _value(path, context)) for path in used]
+    return [(path, value) for path, value in found if value is not _MISSING]
 
 
 def _step(value: Any, part: str | int) -> Any:

@@ -54,13 +54,13 @@ def record_evidence(
             mend="Put the rows into a blob and record their digest.",
         )
     _check_subject(tx.connection, tx.project, subject)
-    id = f"evd_{content_hash({'kind': kind, 'subject': subject, 'content': content, 'run': run})[:16]}"
-    known = store.evidence_by_id(tx.connection, tx.project, id)
+    name = f"evd_{content_hash({'kind': kind, 'subject': subject, 'content': content, 'run': run})[:16]}"
+    known = store.evidence_by_id(tx.connection, tx.project, name)
     if known is not None:
         return known
-    row = Evidence(id, kind, subject, content, run, tx.now, tx.context.actor.id)
+    row = Evidence(name, kind, subject, content, run, tx.now, tx.context.actor.id)
     store.insert_evidence(tx, row)
-    tx.emit("evidence.recorded", subject, {"evidence": id, "kind": kind, "run": run}, after=id)
+    tx.emit("evidence.recorded", subject, {"evidence": name, "kind": kind, "run": run}, after=name)
     return row
 
 
@@ -87,17 +87,17 @@ def _bind(tx: Transaction, policy: Policy) -> str:
 
 def policy_of(connection: sa.Connection, project: str, environment: str) -> tuple[str, Policy]:
     """Return the environment's policy and its version id; raise NoPolicy."""
-    id = store.bound_policy(connection, project, environment)
-    if id is None:
+    version = store.bound_policy(connection, project, environment)
+    if version is None:
         raise NoPolicy.of(environment)
-    return id, load(Policy, catalog.get(connection, project, id).content, "The policy")
+    return version, load(Policy, catalog.get(connection, project, version).content, "The policy")
 
 
 def policies(connection: sa.Connection, project: str) -> dict[str, tuple[str, Policy]]:
     """Return each environment's policy with its version id."""
     return {
-        environment: (id, load(Policy, catalog.get(connection, project, id).content, "The policy"))
-        for environment, id in store.bound_policies(connection, project).items()
+        environment: (version, load(Policy, catalog.get(connection, project, version).content, "The policy"))
+        for environment, version in store.bound_policies(connection, project).items()
     }
 
 
@@ -238,7 +238,7 @@ def approve(tx: Transaction, release_id: str, environment: str, reason: str) -> 
 
 
 def note_contributors(tx: Transaction, subject: str, persons: Iterable[str], part: str) -> None:
-    """Note who took part (“author”, “trainer”, “requester”) in making a release or version: none of them approves it."""
+    """Note who took part (“author”, “trainer”, “requester”) in making something: none of them approves it."""
     store.add_contributors(tx, subject, [person for person in persons if person], part)
 
 

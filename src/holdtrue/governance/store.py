@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from holdtrue.core.codec import dump
 from holdtrue.governance.model import Approval, Decision, Evidence, Finding, Outcome
@@ -88,7 +89,7 @@ effects = project_table(
 # What a decision rests on must not change under it, whoever writes to the file by accident.
 for _table in (evidence, decisions, approvals, effects):
     for _verb in ("UPDATE", "DELETE"):
-        sa.event.listen(
+        event.listen(
             _table,
             "after_create",
             sa.DDL(
@@ -260,7 +261,7 @@ def approvals_of(
     if environment is not None:
         query = query.where(approvals.c.environment == environment)
     rows = connection.execute(query.order_by(approvals.c.created_at, approvals.c.id))
-    return [Approval(**{name: row._mapping[name] for name in Approval.__slots__}) for row in rows]
+    return [Approval(**{name: row[name] for name in Approval.__slots__}) for row in rows.mappings()]
 
 
 def add_contributors(tx: Transaction, subject: str, persons: Iterable[str], part: str) -> None:

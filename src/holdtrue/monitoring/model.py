@@ -51,7 +51,11 @@ class MonitorSpec:
                 why=f"Known metrics: {', '.join(METRICS)}.",
                 mend="Choose one of them.",
             )
-        for name, value in (("window", self.window), ("every", self.every), ("label_delay", self.label_delay)):
+        for name, value in (
+            ("window", self.window),
+            ("every", self.every),
+            ("label_delay", self.label_delay),
+        ):
             span_days(value, f"{self.name}.{name}")
         if not self.alarms_per_quarter > 0.0:
             raise ConfigurationError(

@@ -1,0 +1,44 @@
+"""The project: what a user writes, how it is planned and applied, and how its jobs are run."""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.project.definitions import Project, Training
+    from holdtrue.project.loading import DEFAULT_FILE, load_project
+    from holdtrue.project.model import PlannedChange, ProjectSpec
+    from holdtrue.project.service import applied, apply, plan
+    from holdtrue.project.work import Workshop, execute
+
+__all__ = [
+    "DEFAULT_FILE",
+    "PlannedChange",
+    "Project",
+    "ProjectSpec",
+    "Training",
+    "Workshop",
+    "applied",
+    "apply",
+    "execute",
+    "load_project",
+    "plan",
+]
+
+# The server applies definitions and must not load what training needs.
+__getattr__ = attach(
+    __name__,
+    {
+        "DEFAULT_FILE": "loading",
+        "PlannedChange": "model",
+        "Project": "definitions",
+        "ProjectSpec": "model",
+        "Training": "definitions",
+        "Workshop": "work",
+        "applied": "service",
+        "apply": "service",
+        "execute": "work",
+        "load_project": "loading",
+        "plan": "service",
+    },
+)

@@ -99,7 +99,9 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             "plan": [plan.metric, list(plan.slices), plan.holdout_days, plan.baseline],
             "champion": request.champion.model if request.champion else None,
         },
-        lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
+        lambda: orjson.dumps(
+            _judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])
+        ),
     )
     return _submission(project, request, features, artifact, orjson.loads(evidence))
 
@@ -359,7 +361,7 @@ def environment_lock() -> str:
 def code_commit(folder: Path) -> str:
     """Return the Git commit of `folder`, or an empty text outside a repository."""
     try:
-        found = subprocess.run(  # noqa: S603  # a fixed command, no text of anybody's in it
+        found = subprocess.run(  # a fixed command, no text of anybody's in it
             ["git", "rev-parse", "HEAD"],  # noqa: S607
             cwd=folder,
             capture_output=True,

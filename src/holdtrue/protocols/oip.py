@@ -13,7 +13,7 @@ import orjson
 from holdtrue._version import __version__
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput, TooLarge
-from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Plan, Reply, Request
+from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Reply, Request
 
 MAX_ROWS: Final = 10_000
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
@@ -24,13 +24,7 @@ _BINARY: Final = b"inference-header-content-length"
 _NONE: Final = type(None)
 _KINDS: Final[Mapping[str, frozenset[type]]] = {
     name: frozenset(
-        {bool}
-        if name == "BOOL"
-        else {str}
-        if name == "BYTES"
-        else {int, float}
-        if name[:2] == "FP"
-        else {int}
+        {bool} if name == "BOOL" else {str} if name == "BYTES" else {int, float} if name[:2] == "FP" else {int}
     )
     for name in DATATYPES
 }
@@ -254,9 +248,7 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
         ("POST", "/v2/models/{model}/infer"): routes.infer,
         ("POST", "/v2/models/{model}/versions/{version}/infer"): routes.infer,
     }
-    return tuple(
-        Endpoint(method, path, Permission.PREDICT, handle) for (method, path), handle in table.items()
-    )
+    return tuple(Endpoint(method, path, Permission.PREDICT, handle) for (method, path), handle in table.items())
 
 
 class _Routes:
@@ -295,9 +287,7 @@ class _Routes:
     async def model(self, request: Request) -> Reply:
         model, version = _names(request)
         plan = self._engine.plan(request.project, model, version)
-        tensors = [
-            {"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in plan.bundle.inputs
-        ]
+        tensors = [{"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in plan.bundle.inputs]
         return _json(
             {
                 "name": model,

@@ -121,9 +121,7 @@ def _scrubbed(error: HoldtrueError, home: str) -> HoldtrueError:
             return [clean(item) for item in value]
         return value
 
-    return _same_kind(
-        error, clean(error.what), why=clean(error.why), mend=clean(error.mend), facts=clean(error.facts)
-    )
+    return _same_kind(error, clean(error.what), why=clean(error.why), mend=clean(error.mend), facts=clean(error.facts))
 
 
 def _same_kind(

@@ -3,6 +3,7 @@ API.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from holdtrue.server.rules import csrf_token
 from holdtrue.server.service import fresh_secret, issue, renew, revoke, sign_out, token_kind
 from holdtrue.server.table import RouteTable
 from holdtrue.storage.ledger import Transaction, WriteContext
+from holdtrue.storage.ledger.verify import verify
 
 
 def server_routes(app: App, table: Callable[[], RouteTable]) -> Routes:
@@ -45,9 +47,7 @@ def _health(routes: Routes, app: App) -> None:
     def ready(call: Call) -> dict[str, str]:
         failure = app.stores.ledger.failure
         if failure is not None:
-            raise Unavailable(
-                "The ledger takes no more writes.", mend="Read the server's log, then restart it."
-            )
+            raise Unavailable("The ledger takes no more writes.", mend="Read the server's log, then restart it.")
         return {"status": "ready"}
 
 
@@ -63,9 +63,7 @@ def _sessions(routes: Routes, app: App) -> None:
     def login(call: Call) -> Reply:
         code = call.query.get("code", "")
         if not code:
-            raise InvalidInput(
-                "A sign-in link carries a code.", mend="Use the whole link that `holdtrue up` prints."
-            )
+            raise InvalidInput("A sign-in link carries a code.", mend="Use the whole link that `holdtrue up` prints.")
         cookie = app.sign_ins.redeem(code)
         return Reply(status=303, headers=(("location", "/"), ("set-cookie", f"{name}={cookie}; {flags}")))
 
@@ -84,9 +82,7 @@ def _sessions(routes: Routes, app: App) -> None:
         )
         app.identities.forget()
         ended = f"{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
-        return Reply(
-            body=b'{"signed_out":true}', media_type="application/json", headers=(("set-cookie", ended),)
-        )
+        return Reply(body=b'{"signed_out":true}', media_type="application/json", headers=(("set-cookie", ended),))
 
     @routes.get("/api/whoami", Permission.STATUS_READ, summary="Tell whose token or session this is.")
     def whoami(call: Call) -> dict[str, Any]:
@@ -136,18 +132,14 @@ def _tokens(routes: Routes, app: App) -> None:
         _changed(app)
         return {**made, "token": secret.text if made["id"] == secret.id else None}
 
-    @routes.delete(
-        "/api/tokens/{token_id}", Permission.TOKENS_WRITE, summary="Revoke a token and those made with it."
-    )
+    @routes.delete("/api/tokens/{token_id}", Permission.TOKENS_WRITE, summary="Revoke a token and those made with it.")
     def revoke_token(call: Call) -> dict[str, Any]:
         now = app.clock.now()
         ended = call.write(lambda tx: revoke(tx, call.path["token_id"], now=now, within=call.actor.project))
         _changed(app)
         return {"revoked": ended}
 
-    @routes.post(
-        "/api/tokens/renew", Permission.STATUS_READ, summary="Let this program's token live another day."
-    )
+    @routes.post("/api/tokens/renew", Permission.STATUS_READ, summary="Let this program's token live another day.")
     def renew_token(call: Call) -> dict[str, Any]:
         token_id = _identity(call).token
         now = app.clock.now()
@@ -161,11 +153,12 @@ def _operations(routes: Routes, app: App) -> None:
     def run_all_due(call: Call) -> dict[str, Any]:
         return app.due.run(call.project or None)
 
-    @routes.get(
-        "/api/audit/verify", Permission.AUDIT_READ, summary="Check the whole event log and its signatures."
-    )
-    def verify_audit(call: Call) -> Any:
-        return app.stores.ledger.verify()
+    @routes.get("/api/audit/verify", Permission.AUDIT_READ, summary="Check the whole event log and its signatures.")
+    def verify_audit(call: Call) -> dict[str, Any]:
+        home = app.stores.home
+        anchors = app.settings.anchor_file or None
+        found = verify(home / "ledger.db", (home / "keys" / "ledger.pub").read_text("ascii"), anchors=anchors)
+        return {"ok": found.ok, "exit_code": found.exit_code, **asdict(found)}
 
 
 def _identity(call: Call) -> Identity:

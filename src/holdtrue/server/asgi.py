@@ -8,9 +8,10 @@ import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from starlette.datastructures import Headers
@@ -45,8 +46,8 @@ T = TypeVar("T")
 ErrorPage: TypeAlias = Callable[[HoldtrueError, str], str]
 
 ANONYMOUS = Actor(id="anonymous", kind="human", name="nobody")
-# Due work of a long simulated jump takes as long as it takes; everything else answers in time or not at all.
-_LONG = {Permission.OPERATIONS_RUN: 900.0}
+# Due work of a long simulated jump, and reading the whole event log, take as long as they take.
+_LONG: Mapping[Permission, float] = MappingProxyType({Permission.OPERATIONS_RUN: 900.0, Permission.AUDIT_READ: 300.0})
 _log = logging.getLogger("holdtrue.server")
 
 
@@ -130,9 +131,7 @@ class Gate:
             answer, static = await self._answer(scope, receive, request_id)
         except Exception as error:  # noqa: BLE001  # the edge: every failure becomes an answer
             answer = self._error(error, scope, request_id)
-        finish(
-            answer, request_id, static=static and answer.status_code == 200, secure=self.app.settings.secure
-        )
+        finish(answer, request_id, static=static and answer.status_code == 200, secure=self.app.settings.secure)
         if scope["method"] == "HEAD":
             answer.body = b""
         await answer(scope, receive, send)
@@ -183,9 +182,7 @@ class Gate:
             return look_up(credential.text)
         if not credential.cookie and parse_token(credential.text) is None:
             # Refused by its form alone, so that guessing costs the ledger nothing.
-            raise Unauthenticated(
-                "That is not a token of this server.", mend="Send a token as it was printed."
-            )
+            raise Unauthenticated("That is not a token of this server.", mend="Send a token as it was printed.")
         return await self.pool.run(lambda: look_up(credential.text), self.app.settings.request_seconds)
 
     def _seconds(self, route: Route) -> float:

@@ -50,9 +50,7 @@ def open_app(settings: Settings, *, clock_file: Path | None = None, timer: Clock
         raise
 
 
-def build(
-    stores: Stores, settings: Settings, clock: Clock, declared: Sequence[Route], page: ErrorPage
-) -> Built:
+def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[Route], page: ErrorPage) -> Built:
     """Build the application over open stores; `clock` is the machine's own, by which credentials expire."""
     app = App(
         stores=stores,

@@ -15,6 +15,7 @@ from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, NotFound, Unauthenticated, Unavailable
 from holdtrue.server.home import LOCAL_TOKEN, read_address, read_token
 from holdtrue.server.settings import load_settings
+from holdtrue.storage import FolderLock
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -52,9 +53,11 @@ class Client:
         settings = load_settings(home)
         if address:
             return cls.at(address, given or read_token(settings.home) or "")
-        # Only the lock tells whether a server runs; an address it left behind may be another program's by
-        # now, which must not be sent a token.
+        # Only the lock tells whether a server runs; an address it left behind may be another program's by now,
+        # which must not be sent a token.
         try:
+            if read_address(settings.home) is not None:
+                FolderLock(settings.home).release()
             return cls._inside(settings.home, given, clock_file)
         except Locked as locked:
             return cls.at(_running(settings.home, locked), lambda: given or read_token(settings.home) or "")

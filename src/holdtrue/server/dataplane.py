@@ -28,6 +28,7 @@ class PlaneSettings:
     clock: Path | None
     records: Literal["strict", "fast"]
     hosts: tuple[str, ...]
+    deadline: float
     certificate: Path | None
     key: Path | None
 
@@ -65,6 +66,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         clock=given.clock,
         records=given.records or common.records,
         hosts=tuple(sorted(names)),
+        deadline=common.request_seconds,
         certificate=Path(common.tls_certificate) if common.tls_certificate else None,
         key=Path(common.tls_key) if common.tls_key else None,
     )
@@ -111,7 +113,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
     from holdtrue.protocols import oip
-    from holdtrue.serving import Worker
+    from holdtrue.serving import Limits, Worker
     from holdtrue.storage import FileClock
 
     worker = Worker(
@@ -119,6 +121,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         FileClock(settings.clock) if settings.clock is not None else SystemClock(),
         records=settings.records,
         hosts=settings.hosts,
+        limits=Limits(deadline=settings.deadline),
         protocols=[oip.endpoints],
         errors={"/v2": oip.error_body},
     )

@@ -53,14 +53,10 @@ def check_shape(scope: Scope, headers: Headers, hosts: frozenset[str]) -> None:
     """Refuse a request whose headers, host, path or query no client of ours would send."""
     size = sum(len(name) + len(value) for name, value in headers.raw)
     if size > HEADER_BYTES or len(headers.raw) > 100:
-        raise HeadersTooLarge(
-            f"The request's headers are over {HEADER_BYTES} bytes.", mend="Send fewer headers."
-        )
+        raise HeadersTooLarge(f"The request's headers are over {HEADER_BYTES} bytes.", mend="Send fewer headers.")
     status = host_status(headers.getlist("host"), hosts)
     if status == 400:
-        raise InvalidInput(
-            "The request does not name one host.", mend="Send one Host header: host or host:port."
-        )
+        raise InvalidInput("The request does not name one host.", mend="Send one Host header: host or host:port.")
     if status == 421:
         raise Misdirected(
             "This server does not answer for that host.",
@@ -178,9 +174,7 @@ def key_of(headers: Headers) -> str | None:
     if not values:
         return None
     if len(values) > 1 or not idempotency_key(values[0]):
-        raise InvalidInput(
-            "The Idempotency-Key is not 1 to 200 visible ASCII signs.", mend="Use a random UUID."
-        )
+        raise InvalidInput("The Idempotency-Key is not 1 to 200 visible ASCII signs.", mend="Use a random UUID.")
     return values[0]
 
 

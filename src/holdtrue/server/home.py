@@ -31,8 +31,12 @@ def check_private(home: Path) -> None:
     """Raise ConfigurationError if a file or folder at the top of `home`, or a key, is open to others."""
     for folder in (home, home / "keys", home / "routing"):
         for path in [folder, *folder.iterdir()] if folder.is_dir() else []:
-            mode = stat.S_IMODE(path.lstat().st_mode)
-            if mode & 0o077 and not path.is_symlink():
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # a file on its way to its name
+                continue
+            mode = stat.S_IMODE(found.st_mode)
+            if mode & 0o077 and not stat.S_ISLNK(found.st_mode):
                 raise ConfigurationError(
                     f"Others can open {path} (its mode is {mode:o}).",
                     why="The data folder holds keys, tokens and prediction records.",

@@ -23,8 +23,7 @@ _LIMIT = 1_048_576
 # IPv6 addresses in which a translator on the way finds an IPv4 one: NAT64 (RFC 6052, RFC 8215), 6to4
 # (RFC 3056), Teredo (RFC 4380), and the old IPv4-compatible form (RFC 4291).
 _TRANSLATED = tuple(
-    ipaddress.IPv6Network(text)
-    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
+    ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
 )
 
 
@@ -59,9 +58,7 @@ def resolve(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise Unavailable(
-            f"The host {host} has no address.", mend="Correct the address, or try later."
-        ) from error
+        raise Unavailable(f"The host {host} has no address.", mend="Correct the address, or try later.") from error
     return [str(entry[4][0]) for entry in found]
 
 
@@ -120,9 +117,7 @@ def send(
     try:
         # The environment's proxies would see every call, and resolve the name again.
         with (
-            httpx.Client(
-                trust_env=False, timeout=_SECONDS, follow_redirects=False, verify=trust or True
-            ) as client,
+            httpx.Client(trust_env=False, timeout=_SECONDS, follow_redirects=False, verify=trust or True) as client,
             client.stream(
                 method,
                 f"https://{address}:{target.port}{target.path}",

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TOKEN = re.compile(r"ht_([a-z]{3,12})_([0-9a-z]{12})_([0-9A-Za-z]{43})_([0-9A-Za-z]{6})")
-_HOST = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)(?::[0-9]{1,5})?"
-)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)(?::[0-9]{1,5})?")
 # Only signs that need no escaping: a path has one spelling, so nothing is decoded before it is decided on.
 _SEGMENT = rb"[A-Za-z0-9_~@:+=,-][A-Za-z0-9._~@:+=,-]*"
 _PATH = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*)?")

@@ -58,9 +58,7 @@ def token_kind(wish: NewToken) -> str:
     return "service" if Role.SERVICE in wish.roles else "user"
 
 
-def issue(
-    tx: Transaction, wish: NewToken, secret: Secret, *, now: datetime, creator: Actor, parent: str = ""
-) -> Token:
+def issue(tx: Transaction, wish: NewToken, secret: Secret, *, now: datetime, creator: Actor, parent: str = "") -> Token:
     """Write a token that `creator` makes and emit `token.created`.
 
     Raises InvalidInput for a wish that no rule allows, Forbidden for a project beyond the creator's own.
@@ -283,9 +281,7 @@ def sign_out(tx: Transaction, identity: Identity, now: datetime) -> int:
     return ended
 
 
-def access_table(
-    tokens: list[Token], version: int, permissions: Mapping[Role, frozenset[str]]
-) -> dict[str, Any]:
+def access_table(tokens: list[Token], version: int, permissions: Mapping[Role, frozenset[str]]) -> dict[str, Any]:
     """Return what the data plane must know of live tokens: of those that grant something there."""
     entries: dict[str, Any] = {}
     for token in tokens:
@@ -308,13 +304,9 @@ def local_creator() -> Actor:
 
 def _check_wish(wish: NewToken, creator: Actor) -> None:
     if not wish.roles:
-        raise InvalidInput(
-            "A token needs a role.", mend="Name one of: " + ", ".join(role.value for role in Role)
-        )
+        raise InvalidInput("A token needs a role.", mend="Name one of: " + ", ".join(role.value for role in Role))
     if Role.SERVICE in wish.roles and len(set(wish.roles)) > 1:
-        raise InvalidInput(
-            "A program's token has the role service alone.", mend="Make two tokens, one for each use."
-        )
+        raise InvalidInput("A program's token has the role service alone.", mend="Make two tokens, one for each use.")
     if creator.project is not None and wish.project != creator.project:
         raise Forbidden(
             "You may make tokens for your own project only.",

@@ -40,12 +40,8 @@ class Settings:
     port: int = _help(
         "Port of pages and API; the data plane listens on the next one, artifacts have the one after.", 7700
     )
-    bind: str = _help(
-        "Address to listen on. An address other than loopback needs TLS or a trusted proxy.", "127.0.0.1"
-    )
-    public_url: str = _help(
-        "Address under which browsers reach the pages, when it is not http://<bind>:<port>.", ""
-    )
+    bind: str = _help("Address to listen on. An address other than loopback needs TLS or a trusted proxy.", "127.0.0.1")
+    public_url: str = _help("Address under which browsers reach the pages, when it is not http://<bind>:<port>.", "")
     host_names: tuple[str, ...] = _help("Further host names that requests may be addressed to.", ())
     trusted_proxies: tuple[str, ...] = _help(
         "Addresses of the reverse proxies that end TLS in front of this server.", ()

@@ -169,9 +169,7 @@ def session_by_id(connection: sa.Connection, session_id: str) -> Session | None:
 def end_sessions(tx: Transaction, token_ids: list[str], now: datetime) -> int:
     """End every open session made from these tokens; return how many there were."""
     result = tx.execute(
-        sessions.update()
-        .where(sessions.c.token.in_(token_ids), sessions.c.ended_at.is_(None))
-        .values(ended_at=now)
+        sessions.update().where(sessions.c.token.in_(token_ids), sessions.c.ended_at.is_(None)).values(ended_at=now)
     )
     return int(result.rowcount)
 

@@ -103,7 +103,7 @@ def commands(settings: Settings, wish: Wish) -> tuple[Command, ...]:
             (*home, "--port", str(settings.port + 1), *clock),
             tells=False,
         ),
-        Command("worker", "holdtrue.server.worker", (*home, *port, *file, *clock)),
+        Command("worker", "holdtrue.server.worker", (*home, *port, *file)),
     )
 
 
@@ -199,7 +199,7 @@ def _announce(settings: Settings, out: TextIO) -> None:
     token_file = settings.home / LOCAL_TOKEN
     link = _sign_in_link(settings)
     if link is not None:
-        print(f"sign in  {link}", file=out)
+        print(f"sign-in  {link}", file=out)
     print(f'clients  export HOLDTRUE_URL={settings.url} HOLDTRUE_TOKEN="$(cat {token_file})"', file=out)
     print(f"ready {settings.url}", file=out, flush=True)
 

@@ -1,6 +1,6 @@
 """The worker's process: leases jobs from the control plane, runs and reports them, never opens the ledger.
 
-`python -m holdtrue.server.worker --home DIR --port N [--file FILE] [--clock FILE] [--ready-fd N]`
+`python -m holdtrue.server.worker --home DIR --port N [--file FILE] [--ready-fd N]`
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(options.home, port=options.port)
         with Client.at(settings.url, lambda: read_token(settings.home, WORKER_TOKEN) or "") as client:
-            execute = _executor(client, settings.home, options.file, options.clock)
+            execute = _executor(client, settings.home, options.file)
             desk = Desk(client, f"worker-{os.getpid()}", execute, stop)
             if not _wait_for_control(desk):
                 return 0
@@ -72,9 +72,7 @@ def work(desk: Desk) -> None:
     rounds = 0
     while not desk.stop.is_set():
         try:
-            done = sum(
-                _one_job(desk, project, rounds) for project in desk.client.get("/api/projects")["items"]
-            )
+            done = sum(_one_job(desk, project, rounds) for project in desk.client.get("/api/projects")["items"])
         except (Forbidden, Unauthenticated):
             raise
         except HoldtrueError as error:
@@ -124,15 +122,13 @@ def _beat(client: Client, path: str, fence: int, ended: threading.Event) -> None
             _log.warning("heartbeat: %s", error.what)
 
 
-def _executor(client: Client, home: Path, file: Path | None, clock_file: Path | None) -> Execute:
+def _executor(client: Client, home: Path, file: Path | None) -> Execute:
     """Return what runs a job; the project file and its libraries are imported with the first one."""
 
     def execute(job: Job) -> Any:
         from holdtrue.project import execute as run
-        from holdtrue.storage import FileClock
 
-        clock = SystemClock() if clock_file is None else FileClock(clock_file)
-        return run(job, client=client, home=home, file=file, clock=clock)
+        return run(job, client=client, home=home, file=file)
 
     return execute
 
@@ -168,7 +164,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--home", type=Path)
     parser.add_argument("--port", type=int)
     parser.add_argument("--file", type=Path)
-    parser.add_argument("--clock", type=Path)
     parser.add_argument("--ready-fd", type=int)
     return parser.parse_args(arguments)
 

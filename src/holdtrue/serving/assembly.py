@@ -1,12 +1,7 @@
-"""Make a model's feature matrix from a request: the feature set of a release, compiled for serving.
-
-The feature set itself is what training uses; this is the same function with everything that does not
-depend on the request worked out beforehand. A property test holds the two equal.
-"""
+"""Prepare what a release needs before its model: the feature set that training used, and the contract."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -17,9 +12,9 @@ from holdtrue.core.codec import load
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.data.contract import Contract
 from holdtrue.data.online import Finding, compile_request
-from holdtrue.features.model import OnDemand, View
+from holdtrue.features.model import View
 from holdtrue.features.vector import FeatureSet
-from holdtrue.serving.snapshot import Bundle
+from holdtrue.serving.snapshot import DATATYPES, Bundle
 
 Columns: TypeAlias = Mapping[str, list[Any]]
 Lookup: TypeAlias = Callable[
@@ -28,10 +23,8 @@ Lookup: TypeAlias = Callable[
 Check: TypeAlias = Callable[[Columns], Sequence[Finding]]
 Matrix: TypeAlias = NDArray[np.float32]
 
-_NAN: Final = float("nan")
-_HOUR: Final = 3_600_000_000
-_DAY: Final = 24 * _HOUR
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ENTITIES: Final = frozenset(name for name in DATATYPES if name == "BYTES" or "INT" in name)
+_MOMENTS: Final = frozenset({"hour_of_day", "day_of_week", "month"})
 
 
 class FeaturesRefused(InvalidInput):
@@ -68,6 +61,9 @@ def compile_assembly(bundle: Bundle, width: int) -> Assembly:
     for name in features.inputs:
         if name not in datatypes:
             raise _refused(f"a feature needs the input {name}, which the service does not take")
+    for view in features.views:
+        if datatypes[view.entity] not in _ENTITIES:
+            raise _refused(f"{view.entity} is {datatypes[view.entity]}; entities are texts or integers")
     for each in features.expressions:
         if each.kind == "numeric" and datatypes[each.column] == "BYTES":
             raise _refused(f"the feature {each.feature} is a number, and the input {each.column} is text")
@@ -81,50 +77,14 @@ def compile_assembly(bundle: Bundle, width: int) -> Assembly:
 
 
 def _maker(features: FeatureSet) -> Callable[[Columns, list[int], Lookup], Matrix]:
-    views = features.views
-    width = len(features.names)
+    views, assemble = features.views, features.assemble
     entities = tuple(dict.fromkeys(view.entity for view in views))
-    looked_up = tuple(name for view in views for name in view.features)
-    expressions = [(each.column, _scalar(each, features.vocabularies)) for each in features.expressions]
 
     def make(columns: Columns, times: list[int], lookup: Lookup) -> Matrix:
         online = lookup(views, {name: columns[name] for name in entities}, times) if views else {}
-        if len(times) == 1:
-            # For one row, Python floats and one conversion take a third of the time of column-wise NumPy.
-            row = [compute(columns[column][0]) for column, compute in expressions]
-            row += [online[name][0] for name in looked_up]
-            return np.array([row], np.float32)
-        matrix = np.empty((len(times), width), np.float32)
-        for place, (column, compute) in enumerate(expressions):
-            matrix[:, place] = [compute(value) for value in columns[column]]
-        for place, name in enumerate(looked_up, len(expressions)):
-            matrix[:, place] = online[name]
-        return matrix
+        return assemble(columns, online)
 
     return make
-
-
-def _scalar(each: OnDemand, vocabularies: Mapping[str, Sequence[str]]) -> Callable[[Any], float]:
-    """Return the expression as a function of one value; a missing value gives NaN, or -1 for a category."""
-    if each.kind == "category":
-        places = {text: float(place) for place, text in enumerate(vocabularies[each.column])}
-        return lambda value: places.get(value, -1.0)
-    if each.kind == "numeric":
-        return lambda value: _NAN if value is None else float(value)
-    part, shift = _MOMENTS[each.kind], each.zone_hours * _HOUR
-    return lambda value: _NAN if value is None else part(value + shift)
-
-
-def _month(moment: int) -> float:
-    return float((_EPOCH + timedelta(microseconds=moment)).month)
-
-
-_MOMENTS: Final[Mapping[str, Callable[[int], float]]] = {
-    "hour_of_day": lambda moment: float((moment % _DAY) // _HOUR),
-    # 1 January 1970 was a Thursday, the third day after Monday.
-    "day_of_week": lambda moment: float((moment // _DAY + 3) % 7),
-    "month": _month,
-}
 
 
 def compile_check(bundle: Bundle) -> tuple[Check | None, frozenset[str]]:

@@ -161,9 +161,7 @@ def _only_probability(proto: Any) -> None:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None]))
     graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "class_one"))
-    graph.node.append(
-        helper.make_node("Gather", [probabilities, "class_one"], [OUTPUT], "take_class_one", axis=1)
-    )
+    graph.node.append(helper.make_node("Gather", [probabilities, "class_one"], [OUTPUT], "take_class_one", axis=1))
     _drop_unused(graph)
 
 

@@ -99,9 +99,8 @@ class Engine:
     def plan(self, project: str, service: str, release: str | None = None) -> Plan:
         """Return the plan of a service, or of one of its releases; raise NotFound or NotServed."""
         table = self.table
-        if release is None:
-            plan = table.plans.get((project, service))
-        else:
+        plan = table.plans.get((project, service))
+        if release is not None:
             plan = table.pinned.get((project, service, release))
         if plan is not None:
             return plan
@@ -113,9 +112,7 @@ class Engine:
             )
         raise NotFound.of("model", service if release is None else f"{service}, version {release}")
 
-    async def predict(
-        self, plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float
-    ) -> Answer:
+    async def predict(self, plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float) -> Answer:
         """Answer `rows` rows and record the answers; `started` is the stopwatch at the request's arrival.
 
         Raises ContractBroken, NoAnswer if the model fails without a fallback, and in strict mode the
@@ -187,9 +184,7 @@ class Engine:
         self, plan: Plan, record: Mapping[str, Any], count: int, waiting: list[_Waiting], answer: Answer
     ) -> None:
         try:
-            await self._records.append_async(
-                "prediction", plan.route.project, plan.route.service, record, count
-            )
+            await self._records.append_async("prediction", plan.route.project, plan.route.service, record, count)
         except (HoldtrueError, OSError) as error:
             _fail(waiting, error if isinstance(error, HoldtrueError) else Unavailable("The disk failed."))
         else:

@@ -1,5 +1,6 @@
 """Labels and source events: what reality says afterwards, on the disk before it is acknowledged."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ def intake_endpoints(engine: Engine, records: Writer, ingest: Ingest) -> tuple[E
     """Return the endpoints that take labels and events.
 
     `records` is a strict writer: what is acknowledged is on the disk. `ingest(project, source, columns)`
-    updates the online features after that.
+    updates the online features; it waits for the disk, so it runs in a thread.
     """
 
     async def labels(request: Request) -> Reply:
@@ -51,8 +52,11 @@ def intake_endpoints(engine: Engine, records: Writer, ingest: Ingest) -> tuple[E
         columns, rows = _columns(_object(request.body, {"columns"}).get("columns"))
         times = {view.time for view in engine.table.views.get(request.project, ()) if view.source == source}
         record = event_columns(columns, rows, source, times, engine.now_us())
+        # The feature store refuses what it cannot use before anything is kept. Should the journal then fail,
+        # the client sends the events again, and rows that are known by their ids count once.
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, ingest, request.project, source, record)
         await records.append_async("event", request.project, source, record, rows)
-        ingest(request.project, source, record)
         return Reply(200, orjson.dumps({"accepted": rows}))
 
     return (

@@ -105,9 +105,7 @@ class Plan:
                 results.append(twin)
         return results
 
-    def _run(
-        self, release: str, arm: str, role: str, rows: list[int] | None, matrices: "_Matrices"
-    ) -> Scored:
+    def _run(self, release: str, arm: str, role: str, rows: list[int] | None, matrices: "_Matrices") -> Scored:
         loaded = self.loaded.get(release)
         count = matrices.rows if rows is None else len(rows)
         if loaded is None:

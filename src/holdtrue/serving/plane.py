@@ -5,6 +5,7 @@ Paths are compared as they arrive, undecoded, so no spelling of a path reaches a
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -97,10 +98,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bound what one worker takes on: requests at a time, and seconds until a request must have arrived."""
+    """Bound what one worker takes on: requests at a time, and seconds until a request must be done."""
 
     requests: int = 512
-    deadline: float = 10.0
+    deadline: float = 30.0
 
 
 @dataclass(slots=True)
@@ -131,7 +132,7 @@ class Plane:
         hosts: Sequence[str],
         errors: Mapping[str, ErrorForm],
         lifespan: Callable[["Plane"], AbstractAsyncContextManager[None]],
-        limits: Limits | None = None,
+        limits: Limits,
     ) -> None:
         self._access = AccessTable()
         self._engine = engine
@@ -140,8 +141,9 @@ class Plane:
         self._known_hosts: set[bytes] = set()
         self._errors = tuple(errors.items())
         self._lifespan = lifespan
-        self._limits = limits or Limits()
+        self._limits = limits
         self._open = _Open()
+        self._log = logging.getLogger("holdtrue.dataplane")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or live through one lifespan."""
@@ -163,6 +165,9 @@ class Plane:
             task.uncancel()
             late = TooSlow("The request was not done in time.", mend="Try again.")
             reply = Reply(late.status, self._error_form(path)(late))
+        except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
+            self._log.exception("A request failed.")
+            reply = Reply(500, self._error_form(path)(HoldtrueError("The request failed.")))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
         if reply.status >= 400:
             headers += _extra_headers(reply.status)

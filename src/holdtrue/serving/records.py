@@ -140,9 +140,7 @@ def _add_features(record: dict[str, Any], results: Sequence[Scored]) -> None:
             record["f_" + name] = values
         return
     names = dict.fromkeys(name for each in results for name in each.names)
-    places: list[Mapping[str, int]] = [
-        {name: place for place, name in enumerate(each.names)} for each in results
-    ]
+    places: list[Mapping[str, int]] = [{name: place for place, name in enumerate(each.names)} for each in results]
     for name in names:
         parts = [
             each.matrix[:, place[name]]

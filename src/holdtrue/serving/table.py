@@ -71,9 +71,7 @@ def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
             pinned[(*name, release)] = _pin(plan.route, one)
     kept = {each: one for plan in plans.values() for each, one in plan.loaded.items()}
     everything = {**kept, **loaded}
-    return Table(
-        snapshot.sequence, plans, pinned, everything, failed, frozenset(unserved), _views(everything.values())
-    )
+    return Table(snapshot.sequence, plans, pinned, everything, failed, frozenset(unserved), _views(everything.values()))
 
 
 def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before: Plan | None) -> Plan | None:

@@ -5,14 +5,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import Locked
+from holdtrue.core.errors import Locked, Unavailable
+from holdtrue.features.model import View
 from holdtrue.features.online import OnlineStore
 from holdtrue.serving.assembly import Lookup, compile_assembly, compile_check
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.plan import Loaded
-from holdtrue.serving.plane import Endpoint, ErrorForm, Plane
+from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
 from holdtrue.serving.runtime import load_model
 from holdtrue.serving.snapshot import Bundle
 from holdtrue.serving.watch import RoutingFiles, Watcher
@@ -36,6 +41,7 @@ class Worker:
         *,
         records: Literal["strict", "fast"],
         hosts: Sequence[str],
+        limits: Limits,
         protocols: Sequence[Protocol],
         errors: Mapping[str, ErrorForm],
     ) -> None:
@@ -44,14 +50,12 @@ class Worker:
         self._online: dict[str, OnlineStore] = {}
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
-        self._intake = (
-            self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
-        )
+        self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
         self._engine = Engine(clock, self._records, self._lookup, strict=records == "strict")
         endpoints = [*intake_endpoints(self._engine, self._intake, self._ingest)]
         for protocol in protocols:
             endpoints += protocol(self._engine)
-        self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan)
+        self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
 
     def _lifespan(self, plane: Plane) -> AbstractAsyncContextManager[None]:
         @asynccontextmanager
@@ -77,16 +81,27 @@ class Worker:
     def _store(self, project: str) -> OnlineStore:
         store = self._online.get(project)
         if store is None:
+            # Projects are those of the snapshot, whose names were checked when it was read.
             store = self._online[project] = OnlineStore(make_folder(self._home / "online" / project))
         return store
 
     def _lookup(self, project: str) -> Lookup:
-        return self._store(project).lookup
+        lookup = self._store(project).lookup
+
+        def known(
+            views: Sequence[View], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
+        ) -> Mapping[str, NDArray[np.float64]]:
+            try:
+                return lookup(views, entities, times)
+            except lmdb.Error as error:
+                raise Unavailable("The online features cannot be read.", why=str(error)) from None
+
+        return known
 
     def _ingest(self, project: str, source: str, columns: Mapping[str, list[Any]]) -> None:
         views = tuple(view for view in self._engine.table.views.get(project, ()) if view.source == source)
         if views:
-            self._store(project).ingest(views, source, columns, columns["id"])
+            self._store(project).ingest(views, source, columns)
 
 
 def _writer(journal: Journal, mode: Literal["strict", "fast"]) -> tuple[str, Writer]:

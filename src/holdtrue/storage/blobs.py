@@ -175,9 +175,7 @@ class BlobStore:
         for path in self._temporary.iterdir():
             if _older(path, oldest):
                 path.unlink(missing_ok=True)
-        doomed = [
-            digest for digest in self.digests() if digest not in kept and _older(self._file(digest), oldest)
-        ]
+        doomed = [digest for digest in self.digests() if digest not in kept and _older(self._file(digest), oldest)]
         removed = 0
         for start in range(0, len(doomed), _SWEEP):
             # Behind the gate no put is between finding a blob and answering; finished ones renewed its age.

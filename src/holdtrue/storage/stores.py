@@ -50,16 +50,12 @@ def open_stores(home: Path, clock: Clock, *, writer: bool = True, anchors: Path 
         for name in _FOLDERS:
             make_folder(home / name)
         journal = Journal(home / "journal", clock)
-        ledger = Ledger.open(
-            home / "ledger.db", clock=clock, keys=home / "keys", writer=writer, anchors=anchors
-        )
+        ledger = Ledger.open(home / "ledger.db", clock=clock, keys=home / "keys", writer=writer, anchors=anchors)
     except BaseException:
         if lock is not None:
             lock.release()
         raise
-    return Stores(
-        home, BlobStore(home / "blobs"), ActionCache(home / "actions"), ledger, journal, clock, lock
-    )
+    return Stores(home, BlobStore(home / "blobs"), ActionCache(home / "actions"), ledger, journal, clock, lock)
 
 
 def prepare_home(home: Path, *, create: bool) -> Path:

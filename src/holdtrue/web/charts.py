@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 
 from markupsafe import Markup
@@ -405,9 +406,9 @@ def _hits(chart: Chart, frame: _Frame) -> list[Markup]:
     table = rows(chart)
     moments = sorted({point.x for series in chart.series for point in series.points})
     places = [frame.x(moment) for moment in moments]
-    edges = [frame.left, *((a + b) / 2 for a, b in zip(places, places[1:], strict=False)), frame.width - frame.right]
+    edges = [frame.left, *((a + b) / 2 for a, b in pairwise(places)), frame.width - frame.right]
     parts: list[Markup] = []
-    for (words, cells), place, left, right in zip(table, places, edges, edges[1:], strict=True):
+    for (words, cells), place, left, right in zip(table, places, edges[:-1], edges[1:], strict=True):
         lines = [f"{series.name}: {cell}" for series, cell in zip(chart.series, cells, strict=True)]
         tip = "\n".join([words, *lines])
         parts.append(

@@ -1,7 +1,8 @@
 """The report of a replayed year: one HTML file that needs nothing but itself.
 
 `render_report` takes the JSON form of a `Report`. Every moment is ISO 8601 text with its zone; every share and
-metric is a number between 0 and 1; an unknown key is refused by name.
+metric is a number between 0 and 1; an unknown key is refused by name. `Why` stands in `web/reasons.py`:
+`{kind, name, facts: [[name, value]], because: [Why], url: null}`.
 """
 
 import base64
@@ -15,6 +16,7 @@ from markupsafe import Markup
 from holdtrue.core.canonical import Json
 from holdtrue.core.codec import load
 from holdtrue.web import charts, texts
+from holdtrue.web.reasons import Why
 from holdtrue.web.render import asset, environment
 
 
@@ -132,16 +134,6 @@ class ReportQuarantine:
     mended: datetime | None = None
     accepted_as: str = ""
     story: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """Hold one node of the answer to “why this prediction”: what it is, its id, facts, and what it rests on."""
-
-    kind: str
-    name: str
-    facts: tuple[tuple[str, str], ...] = ()
-    because: tuple["Why", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,9 +101,7 @@ class Index:
         self._known = known
 
     def _refresh(self) -> tuple[Manifest, ...]:
-        names = {
-            entry.removesuffix(".json") for entry in os.listdir(self.manifests) if entry.endswith(".json")
-        }
+        names = {entry.removesuffix(".json") for entry in os.listdir(self.manifests) if entry.endswith(".json")}
         if names != self._known.keys():
             known = {name: self._known.get(name) or self._load(name) for name in names}
             # Replaced as a whole, so threads that read meanwhile see one state or the other.

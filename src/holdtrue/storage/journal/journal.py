@@ -43,9 +43,7 @@ class Journal:
         sync_seconds: float = SYNC_SECONDS,
     ) -> Writer:
         """Open the writer `name` of this process; Locked if a live writer has that name."""
-        writer = Writer(
-            self._root, name, mode, self._clock, segment_bytes=segment_bytes, sync_seconds=sync_seconds
-        )
+        writer = Writer(self._root, name, mode, self._clock, segment_bytes=segment_bytes, sync_seconds=sync_seconds)
         self._writers.append(writer)
         return writer
 
@@ -116,9 +114,7 @@ class Journal:
             self._index, connection, Query(kind, project, service, _micros(since), _micros(until), None)
         )
 
-    def tail(
-        self, kind: str, project: str, service: str | None, cursor: str | None
-    ) -> "tuple[pa.Table, str]":
+    def tail(self, kind: str, project: str, service: str | None, cursor: str | None) -> "tuple[pa.Table, str]":
         """Return the rows appended since `cursor` (None: all there are) and the cursor for the next call.
 
         Each appended row comes once, sealed meanwhile or not; ids repeated by a client's retry are dropped

@@ -50,9 +50,7 @@ class Query:
         if not self.bounded:
             return True
         start = int(np.datetime64(day, "us").astype(np.int64))
-        return (self.until is None or start < self.until) and (
-            self.since is None or start + _DAY > self.since
-        )
+        return (self.until is None or start < self.until) and (self.since is None or start + _DAY > self.since)
 
     def files(self, manifest: Manifest) -> Iterator[SealedFile]:
         """Yield the files of a manifest that may have rows of this query."""
@@ -283,10 +281,7 @@ def find_record(index: Index, query: Query, id: str) -> dict[str, Any] | None:
     sealed, live = survey(index)
     ids = replace(query, columns=("id",))
     jobs = [
-        (manifest, file)
-        for manifest in sealed
-        for file in query.files(manifest)
-        if file.first_id <= id <= file.last_id
+        (manifest, file) for manifest in sealed for file in query.files(manifest) if file.first_id <= id <= file.last_id
     ]
     found: list[tuple[tuple[int, str, int], int, SealedFile | _Part]] = []
     for part, (manifest, file) in zip(_sealed_parts(index, jobs, ids), jobs, strict=True):

@@ -98,9 +98,7 @@ def _uneven(columns: Mapping[str, Any], rows: int) -> InvalidInput:
         if type(values) not in _SCALARS and (count := _length(values)) != rows:
             if count < 0:
                 return _invalid(name, f"{type(values).__name__} is not a JSON value", _VALUES)
-            return _invalid(
-                name, f"it has {count} values for {rows} rows", "Give one value per row, or one for all."
-            )
+            return _invalid(name, f"it has {count} values for {rows} rows", "Give one value per row, or one for all.")
     raise AssertionError("every column has the right length")
 
 

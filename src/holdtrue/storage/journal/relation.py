@@ -11,9 +11,7 @@ from holdtrue.storage.journal.reading import Query, live_parts, read_table, surv
 from holdtrue.storage.journal.tables import concat
 
 
-def open_relation(
-    index: Index, connection: duckdb.DuckDBPyConnection, query: Query
-) -> duckdb.DuckDBPyRelation:
+def open_relation(index: Index, connection: duckdb.DuckDBPyConnection, query: Query) -> duckdb.DuckDBPyRelation:
     """Return the records of a query, the first of each id, as a relation of `connection`.
 
     Reads all ids once to know whether any repeats; if so, the records are put together in memory.
@@ -32,8 +30,7 @@ def open_relation(
         for service, paths in sorted(files.items())
     ]
     parts.extend(
-        _limited(connection.from_arrow(concat(tables)), query, service)
-        for service, tables in sorted(rows.items())
+        _limited(connection.from_arrow(concat(tables)), query, service) for service, tables in sorted(rows.items())
     )
     if not parts:
         return connection.from_arrow(read_table(index, query))

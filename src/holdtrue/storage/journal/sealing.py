@@ -66,18 +66,14 @@ def _seal(index: Index, name: SegmentName, path: Path) -> None:
     _remove_segment(path)
 
 
-def _write_days(
-    index: Index, name: SegmentName, stream: tuple[str, str, str], table: pa.Table
-) -> Iterator[SealedFile]:
+def _write_days(index: Index, name: SegmentName, stream: tuple[str, str, str], table: pa.Table) -> Iterator[SealedFile]:
     days = table["time"].to_numpy().astype("datetime64[us]").astype("datetime64[D]")
     for day in np.unique(days):
         rows = table if (days == day).all() else table.filter(pa.array(days == day))
         yield _write_file(index, name, stream, str(day), rows)
 
 
-def _write_file(
-    index: Index, name: SegmentName, stream: tuple[str, str, str], day: str, table: pa.Table
-) -> SealedFile:
+def _write_file(index: Index, name: SegmentName, stream: tuple[str, str, str], day: str, table: pa.Table) -> SealedFile:
     kind, project, service = stream
     relative = f"kind={kind}/project={project}/service={service}/day={day}/{name.text}.parquet"
     target = index.sealed / relative

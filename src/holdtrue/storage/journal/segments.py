@@ -135,9 +135,7 @@ class _Walk:
                 self.position = max(self._skips[self.position], self.position)
                 expected = None
             elif frame is not None:
-                raise damaged(
-                    self._path, self.position, f"Frame {expected} is missing before frame {frame.seq}."
-                )
+                raise damaged(self._path, self.position, f"Frame {expected} is missing before frame {frame.seq}.")
             elif self._acknowledged(at):
                 raise damaged(self._path, self.position, "The bytes there are not an intact frame.")
             else:

@@ -41,7 +41,7 @@ class _Segment:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX)
             write_all(self.descriptor, encode_header(created))
             os.rename(temporary, self.path)
-        except OSError:
+        except BaseException:
             os.close(self.descriptor)
             raise
         self.mark = -1
@@ -141,9 +141,7 @@ class Writer:
         if self._strict:
             self._commit(count)
 
-    async def append_async(
-        self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int
-    ) -> None:
+    async def append_async(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> None:
         """Do as `append` does without blocking the event loop during the disk wait."""
         count = self._append(kind, project, service, columns, rows)
         if not self._strict:
@@ -172,7 +170,7 @@ class Writer:
         with self._write_lock:
             count = self._head[1]
             self._roll()
-        self._raise_failure(count)
+        self._tell(count)
 
     def close(self) -> None:
         """Make everything durable and give up the name; a second call does nothing."""
@@ -187,7 +185,7 @@ class Writer:
         if self._executor is not None:
             self._executor.shutdown()
         os.close(self._lock_descriptor)
-        self._raise_failure(count)
+        self._tell(count)
 
     def _append(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> int:
         key = (kind, project, service)
@@ -269,6 +267,11 @@ class Writer:
         if failure is not None:
             raise failure.with_traceback(None)  # it is raised many times: its traceback would only grow
 
+    def _tell(self, count: int) -> None:
+        """Raise what fast appends were not told; strict ones were, each by its own return."""
+        if not self._strict:
+            self._raise_failure(count)
+
     def _raise_failure(self, count: int) -> None:
         for after, last, failure in self._failures:
             if after < count <= last:
@@ -343,9 +346,7 @@ class Writer:
 def _last_number(root: Path, name: str) -> int:
     """Return the highest segment number `name` ever used: numbers are not used twice."""
     names = live_segments(root / "live")
-    parsed = (
-        SegmentName.parse(entry.removesuffix(".json")) for entry in os.listdir(root / "sealed" / "manifest")
-    )
+    parsed = (SegmentName.parse(entry.removesuffix(".json")) for entry in os.listdir(root / "sealed" / "manifest"))
     names.extend(entry for entry in parsed if entry is not None)
     return max((entry.number for entry in names if entry.writer == name), default=0)
 

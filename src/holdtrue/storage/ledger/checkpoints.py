@@ -51,9 +51,7 @@ class Checkpointer:
         note = self._signer.sign(head.size, root(head.frontier))
         number = self.seal.number + 1
         frontier = orjson.dumps([node.hex() for node in head.frontier]).decode()
-        database.execute(
-            "INSERT INTO checkpoints (number, note, frontier) VALUES (?, ?, ?)", (number, note, frontier)
-        )
+        database.execute("INSERT INTO checkpoints (number, note, frontier) VALUES (?, ?, ?)", (number, note, frontier))
         return Seal(number, head.size, now, note)
 
     def committed(self, seal: Seal) -> None:
@@ -110,9 +108,7 @@ def read_anchors(path: Path) -> list[str]:
     return notes
 
 
-def load(
-    connection: sa.Connection, signer: Signer, anchors: Path | None, now: datetime
-) -> tuple[Head, Checkpointer]:
+def load(connection: sa.Connection, signer: Signer, anchors: Path | None, now: datetime) -> tuple[Head, Checkpointer]:
     """Read the head of the log and the newest checkpoint, and check one against the other.
 
     A checkpoint that is not ours, a tail that does not follow it, and a log older than its anchor
@@ -145,14 +141,11 @@ def _unanchored(connection: sa.Connection, anchors: Path, head: Head) -> list[st
     number = 0
     kept = read_anchors(anchors)
     if kept:
-        found = connection.execute(
-            sa.select(checkpoints.c.number).where(checkpoints.c.note == kept[-1])
-        ).scalar()
+        found = connection.execute(sa.select(checkpoints.c.number).where(checkpoints.c.note == kept[-1])).scalar()
         if found is None:
             raise Corrupt(
                 "The ledger is older than its anchor file says, or is another ledger.",
-                why=f"The newest anchor in {anchors} is not among its checkpoints "
-                f"(the ledger has {head.size} events).",
+                why=f"The newest anchor in {anchors} is not among its checkpoints (the ledger has {head.size} events).",
                 mend="If a backup was restored on purpose, move the anchor file aside, keep it, and start "
                 "again; otherwise put back the newest database.",
             )

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from holdtrue.core.clock import Clock
@@ -94,11 +95,12 @@ def reader_engine(path: Path) -> sa.Engine:
         json_serializer=to_json,
     )
 
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]  # a listener
-        connection.exec_driver_sql("BEGIN")
-
+    event.listen(engine, "begin", _begin)
     return engine
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def revision(database: sqlite3.Connection, path: Path) -> str | None:

@@ -82,9 +82,7 @@ def entry_bytes(entry: dict[str, Any]) -> bytes:
     try:
         return VERSION + orjson.dumps(entry, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
-        raise InvalidInput(
-            "An event cannot be written.", why=f"{error}.", mend="Use valid Unicode text."
-        ) from None
+        raise InvalidInput("An event cannot be written.", why=f"{error}.", mend="Use valid Unicode text.") from None
 
 
 def append(database: sqlite3.Connection, head: Head, draft: Draft) -> tuple[Head, Event]:

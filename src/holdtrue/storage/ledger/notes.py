@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from holdtrue.core.errors import ConfigurationError, Corrupt
 
 _ED25519 = b"\x01"
-_SECRET = "PRIVATE+KEY+"  # the format's own marker, not a secret
+_SECRET = "PRIVATE+KEY+"  # noqa: S105  # the format's own marker
 
 
 @dataclass(frozen=True, slots=True)

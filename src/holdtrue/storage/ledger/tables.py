@@ -133,9 +133,9 @@ _TRIGGERS = (
     """CREATE TRIGGER payloads_once BEFORE INSERT ON payloads
        WHEN EXISTS (SELECT 1 FROM payloads WHERE seq = NEW.seq)
        BEGIN SELECT RAISE(ABORT, 'payloads are written once'); END""",
-    f"""CREATE TRIGGER payloads_erase_needs_tombstone BEFORE DELETE ON payloads
+    """CREATE TRIGGER payloads_erase_needs_tombstone BEFORE DELETE ON payloads
        WHEN NOT EXISTS (SELECT 1 FROM events WHERE project = OLD.project
-                        AND object = 'event:' || OLD.seq AND action = '{ERASED}')
+                        AND object = 'event:' || OLD.seq AND action = 'payload.erased')
        BEGIN SELECT RAISE(ABORT, 'a payload is erased only with a tombstone event'); END""",
 )
 

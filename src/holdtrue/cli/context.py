@@ -1,0 +1,112 @@
+"""What commands share: their options, the client, the project, and how a listing is printed."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from holdtrue.core.errors import ConfigurationError, NotFound
+from holdtrue.server.client import Client
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")
+]
+ProjectName = Annotated[
+    str | None, typer.Option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, or the only one).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="Project file (default: HOLDTRUE_FILE, or project.py here)."),
+]
+Columns = Mapping[str, Callable[[Any], Any]]
+
+
+def open_client(home: Path | None) -> Client:
+    """Return a client of the running server, or of the data folder itself."""
+    return Client.open(home)
+
+
+def project_file(file: Path | None) -> Path:
+    """Return the project file that is meant."""
+    if file is not None:
+        return file
+    return Path(os.environ.get("HOLDTRUE_FILE", "project.py"))
+
+
+def project_name(client: Client, given: str | None) -> str:
+    """Return the project that is meant: the one given, the environment's, or the only one there is."""
+    name = given or os.environ.get("HOLDTRUE_PROJECT")
+    if name:
+        return name
+    names = [str(each) for each in client.get("/api/projects")["items"]]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise NotFound(
+            "There is no project in this data folder yet.",
+            mend="Write a project file (holdtrue init) and apply it: holdtrue apply --file project.py",
+        )
+    raise ConfigurationError(
+        "Several projects are here, and none was named.",
+        why=f"Projects: {', '.join(names)}.",
+        mend="Name one with --project.",
+    )
+
+
+def base(project: str) -> str:
+    """Return the address below which everything of a project lies."""
+    return f"/api/projects/{project}"
+
+
+def console() -> Console:
+    """Return a console for standard output."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def show(value: Any, as_json: bool, text: Callable[[Any], None]) -> None:
+    """Print `value` as JSON, or through `text`."""
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        text(value)
+
+
+def listing(items: Sequence[Any], as_json: bool, columns: Columns, *, empty: str) -> None:
+    """Print a listing as a table, or as JSON; `empty` says what to do when there is nothing."""
+    if as_json:
+        typer.echo(json.dumps(list(items), indent=2, ensure_ascii=False))
+        return
+    if not items:
+        typer.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for item in items:
+        table.add_row(*(text_of(column(item)) for column in columns.values()))
+    console().print(table)
+
+
+def text_of(value: Any) -> str:
+    """Return a value as a person reads it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, str) and len(value) >= 19 and value[4:5] == "-" and value[10:11] == "T":
+        return f"{value[:10]} {value[11:16]}"
+    return str(value)
+
+
+def lines(items: Iterable[str]) -> None:
+    """Print lines."""
+    for each in items:
+        typer.echo(each)

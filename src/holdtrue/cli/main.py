@@ -1,0 +1,55 @@
+"""The command line's entry: commands, and errors printed without a traceback."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from holdtrue._version import __version__
+from holdtrue.core.errors import HoldtrueError
+
+app = typer.Typer(
+    name="holdtrue",
+    help="Models that hold true in production: every change is a decision made on evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    from holdtrue.cli import decide, look, run, serve  # each adds its commands to `app`
+
+    for module in (run, decide, look, serve):
+        module.register(app)
+    try:
+        status = typer.main.get_command(app).main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="holdtrue",
+            standalone_mode=False,
+        )
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except HoldtrueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    return status if isinstance(status, int) else 0
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+) -> None:
+    if version:
+        typer.echo(f"holdtrue {__version__}")
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    sys.exit(main())

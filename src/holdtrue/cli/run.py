@@ -1,0 +1,141 @@
+"""Commands that work with a project file: init, plan, apply, run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdtrue.cli.context import AsJson, File, Home, base, open_client, project_file, show
+from holdtrue.cli.decide import print_decision
+from holdtrue.core.errors import Conflict
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    app.command()(init)
+    app.command()(plan)
+    app.command()(apply)
+    app.command()(run)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write the project file.")] = Path(),
+    name: Annotated[str, typer.Option("--name", help="Name of the project.")] = "my-project",
+) -> None:
+    """Write a project file to start from."""
+    from importlib.resources import files
+
+    from holdtrue.core.ids import check_name
+
+    check_name(name, "project name")
+    target = folder / "project.py"
+    if target.exists():
+        raise Conflict(f"{target} is there already.", mend="Choose another folder, or remove the file first.")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = files("holdtrue.cli").joinpath("project_template.py.txt").read_text(encoding="utf-8")
+    target.write_text(text.replace("my-project", name), encoding="utf-8")
+    typer.echo(f"Wrote {target}.\nNext: holdtrue up --file {target}, then holdtrue apply --file {target}")
+
+
+def plan(file: File = None, home: Home = None, as_json: AsJson = False) -> None:
+    """Show what `apply` would change."""
+    _send("plan", file, home, as_json)
+
+
+def apply(file: File = None, home: Home = None, as_json: AsJson = False) -> None:
+    """Make the definitions in the project file those of the project."""
+    _send("apply", file, home, as_json)
+
+
+def run(
+    model: Annotated[str | None, typer.Argument(help="Model (default: the only one).")] = None,
+    windows: Annotated[
+        list[str] | None, typer.Option("--window", "-w", help="Window, such as 2013-01; again for more.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", help="Train on the last N accepted windows only.")
+    ] = None,
+    ingest_only: Annotated[bool, typer.Option("--ingest", help="Only take the named windows in.")] = False,
+    file: File = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take deliveries in, train a challenger, judge it, and make a release; cached steps are not run again."""
+    from holdtrue.project import Workshop, load_project
+    from holdtrue.server.settings import load_settings
+
+    project = load_project(project_file(file))
+    with open_client(home) as client:
+        client.post(f"{base(project.name)}/apply", _spec(project))
+        who = client.get("/api/whoami")
+        workshop = Workshop(project, load_settings(home).home, client, on_step=_report(as_json))
+        for window in windows or []:
+            for name in project.datasets:
+                taken = workshop.ingest(name, window)
+                if not as_json:
+                    _print_ingest(taken)
+        if ingest_only:
+            return
+        name = model or _only(project)
+        wanted = {
+            "model": name,
+            "windows": f"last:{last}" if last else "all",
+            "reason": "asked for by command",
+        }
+        result = workshop.train(wanted, str(who.get("id", "")))
+    show(result, as_json, _print_result)
+
+
+def _send(verb: str, file: Path | None, home: Path | None, as_json: bool) -> None:
+    from holdtrue.project import load_project
+
+    project = load_project(project_file(file))
+    with open_client(home) as client:
+        found = client.post(f"{base(project.name)}/{verb}", _spec(project))
+    show(found, as_json, lambda value: _print_changes(value["changes"], verb))
+
+
+def _spec(project: Any) -> Any:
+    from holdtrue.core.codec import dump
+
+    return dump(project.spec())
+
+
+def _only(project: Any) -> str:
+    if len(project.models) != 1:
+        raise Conflict(
+            f"The project has {len(project.models)} models, and none was named.",
+            why=f"Models: {', '.join(project.models) or 'none'}.",
+            mend="Name one: holdtrue run MODEL",
+        )
+    return str(next(iter(project.models)))
+
+
+def _report(as_json: bool) -> Any:
+    def report(step: Any) -> None:
+        if not as_json:
+            typer.echo(f"  {step.name}: {'cached' if step.cached else f'{step.seconds:.1f} s'}")
+
+    return report
+
+
+def _print_ingest(taken: Any) -> None:
+    state = f"{taken['rows']} rows, {taken['version']}" if taken["version"] else "blocked and quarantined"
+    typer.echo(f"  {taken['dataset']} {taken['window']}: {state}")
+    for finding in taken["findings"]:
+        typer.echo(f"    {finding['severity']}: {finding['what']} {finding['mend']}")
+
+
+def _print_result(result: Any) -> None:
+    print_decision(result["decision"])
+    if result["decision"]["outcome"] == "waiting_approval":
+        typer.echo(f"Next, by somebody else: holdtrue approve {result['release']} --reason …")
+
+
+def _print_changes(changes: list[Any], verb: str) -> None:
+    if not changes:
+        typer.echo("Nothing to change: what is applied is what the file declares.")
+        return
+    for change in changes:
+        typer.echo(f"  {change['action']:7} {change['kind']} {change['name']}")
+    typer.echo("Apply it: holdtrue apply" if verb == "plan" else "Applied.")

@@ -1,0 +1,88 @@
+"""Commands that run processes, and tokens for those who call them: up, token, demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdtrue.cli.context import AsJson, File, Home, listing, open_client, show
+
+tokens = typer.Typer(help="Tokens for people and programs.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    app.command()(up)
+    app.command()(demo)
+    tokens.command("create")(token_create)
+    tokens.command("list")(token_list)
+    tokens.command("revoke")(token_revoke)
+    app.add_typer(tokens, name="token")
+
+
+def up(
+    home: Home = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="First port (default: HOLDTRUE_PORT, or 7700).")
+    ] = None,
+    file: File = None,
+    clock: Annotated[
+        Path | None, typer.Option("--clock", help="File of a simulated clock.", hidden=True)
+    ] = None,
+) -> None:
+    """Start the control plane, the data plane and a worker, and stay until told to stop."""
+    from holdtrue.server.up import Wish
+    from holdtrue.server.up import up as start
+
+    raise typer.Exit(start(Wish(home, port, file, clock)))
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the demo keeps everything.")] = Path(
+        ".demo"
+    ),
+    months: Annotated[int, typer.Option("--months", min=3, max=12, help="Replay up to this month.")] = 12,
+) -> None:
+    """Watch a year of a real model in production, replayed against real processes."""
+    from holdtrue.cli.demo.story import run_demo
+
+    raise typer.Exit(run_demo(folder, months))
+
+
+def token_create(
+    role: Annotated[list[str], typer.Option("--role", help="Role; again for more.")],
+    project: Annotated[
+        str | None, typer.Option("--project", "-p", help="Project (default: every one).")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Who will use it.")] = "",
+    kind: Annotated[str, typer.Option("--kind", help="human or service.")] = "human",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token; its text is shown once."""
+    with open_client(home) as client:
+        body = {"name": name or role[0], "kind": kind, "roles": role, "project": project}
+        made = client.post("/api/tokens", body)
+    show(made, as_json, lambda value: typer.echo(value["token"]))
+
+
+def token_list(home: Home = None, as_json: AsJson = False) -> None:
+    """List tokens, without their secrets."""
+    with open_client(home) as client:
+        found = client.get("/api/tokens")["items"]
+    columns = {
+        "token": lambda each: each["id"],
+        "name": lambda each: each["name"],
+        "roles": lambda each: ", ".join(each["roles"]),
+        "project": lambda each: each["project"],
+        "expires": lambda each: each["expires_at"],
+        "revoked": lambda each: each["revoked_at"],
+    }
+    listing(found, as_json, columns, empty="No token.")
+
+
+def token_revoke(id: Annotated[str, typer.Argument(help="Token id.")], home: Home = None) -> None:
+    """End a token, and all that were made with it."""
+    with open_client(home) as client:
+        client.delete(f"/api/tokens/{id}")
+    typer.echo(f"Revoked {id}.")

@@ -1,0 +1,117 @@
+"""From what a release pins to what a data plane loads."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue import catalog
+from holdtrue.catalog import Release, Version
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.delivery.model import NotDeployable, Rollout
+from holdtrue.serving import Arm, Bundle, Input, ModelFile, Route
+
+
+def bundle(connection: sa.Connection, project: str, release: Release) -> Bundle:
+    """Return everything that `release` needs to answer; raise NotDeployable for what it lacks."""
+    config = release.manifest.config
+    model = _part(connection, project, release, "model")
+    features = _part(connection, project, release, "features")
+    contract = None
+    if "contract" in release.manifest.versions:
+        contract = _part(connection, project, release, "contract").content
+    if model.content.get("format") != "onnx" or model.content.get("digest") not in model.blobs:
+        raise _lacks(
+            release,
+            f"the model {model.id} is not a compiled one: its content names no ONNX file among its blobs",
+        )
+    return Bundle(
+        release=release.id,
+        project=project,
+        service=release.service,
+        inputs=tuple(Input(each["name"], each["datatype"]) for each in _config(release, "inputs")),
+        contract=contract,
+        features=features.content,
+        model=ModelFile("onnx", model.content["digest"]),
+        output=_config(release, "output"),
+        prediction_time=config.get("prediction_time"),
+    )
+
+
+def route(
+    project: str, champion: Release, rollout: Rollout | None = None, shadows: Iterable[str] = ()
+) -> Route:
+    """Return how a service is answered by its champion, and by a challenger if a rollout is under way.
+
+    Key, entity and fallback are those of the champion's manifest, which was checked when it came in.
+    """
+    config = champion.manifest.config
+    arms = (Arm("champion", champion.id, 100.0),)
+    silent = list(shadows)
+    if rollout is not None:
+        if rollout.percent > 0:
+            arms = (
+                Arm("champion", champion.id, 100.0 - rollout.percent),
+                Arm("challenger", rollout.challenger, rollout.percent),
+            )
+        if rollout.canary.shadow or rollout.percent == 0:
+            silent.insert(0, rollout.challenger)
+    return Route(
+        project=project,
+        service=champion.service,
+        key=config.get("key"),
+        entity=config.get("entity"),
+        arms=arms,
+        seed="" if rollout is None else rollout.id,
+        rollout=None if rollout is None else rollout.id,
+        shadows=tuple(dict.fromkeys(each for each in silent if each != champion.id)),
+        paired=rollout is not None,
+        fallback=config.get("fallback"),
+    )
+
+
+def check_servable(
+    connection: sa.Connection, project: str, release: Release, champion: Release | None
+) -> None:
+    """Raise NotDeployable unless a data plane can serve `release`, beside `champion` if there is one."""
+    made = bundle(connection, project, release)
+    names = {each.name for each in made.inputs}
+    for role in ("key", "entity", "prediction_time"):
+        name = release.manifest.config.get(role)
+        if name is not None and name not in names:
+            raise _lacks(release, f"its {role} “{name}” is not among its inputs")
+    if champion is None:
+        return
+    if release.manifest.config.get("entity") is None and release.manifest.config.get("key") is None:
+        raise _lacks(release, "it names neither key nor entity, so rows cannot be split between releases")
+    asked = {(each.name, each.datatype) for each in bundle(connection, project, champion).inputs}
+    extra = {(each.name, each.datatype) for each in made.inputs} - asked
+    if extra:
+        name, datatype = min(extra)
+        raise _lacks(release, f"it reads the input {name} ({datatype}), which requests of today do not carry")
+
+
+def _part(connection: sa.Connection, project: str, release: Release, role: str) -> Version:
+    version = release.manifest.versions.get(role)
+    if version is None:
+        raise _lacks(release, f"its manifest pins no {role}")
+    try:
+        return catalog.get(connection, project, version)
+    except HoldtrueError as error:
+        raise _lacks(release, f"its {role} cannot be found: {error.what}") from error
+
+
+def _config(release: Release, name: str) -> Any:
+    config: Mapping[str, Any] = release.manifest.config
+    if not config.get(name):
+        raise _lacks(release, f"its configuration has no “{name}”")
+    return config[name]
+
+
+def _lacks(release: Release, why: str) -> NotDeployable:
+    return NotDeployable(
+        f"The release {release.id} cannot be served.",
+        why=f"In it, {why}." if not why.startswith("its") else f"{why[0].upper()}{why[1:]}.",
+        mend="Make a release from a complete run: `holdtrue run`.",
+        facts={"release": release.id},
+    )

@@ -1,0 +1,283 @@
+"""Bring what is served to what is wished: one snapshot, one recorded step at a time.
+
+Every pass computes the wished snapshot from the ledger, gives it the next sequence number if it is new, writes
+the file if the file is not it, and then looks at what the data planes say of it. A crash anywhere leaves
+a state from which the next pass goes on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from holdtrue import catalog
+from holdtrue.core.actor import SYSTEM
+from holdtrue.core.canonical import content_hash
+from holdtrue.core.codec import dump
+from holdtrue.core.errors import NotFound
+from holdtrue.delivery import bundles, changing, incidents, store
+from holdtrue.delivery.model import ENVIRONMENTS, Deployment, DeploymentState, NotDeployable, RolloutState
+from holdtrue.serving import Bundle, Route, Snapshot, write_snapshot
+from holdtrue.storage import Stores
+from holdtrue.storage.ledger import Transaction, WriteContext
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Hold what one data plane worker says: which snapshot it serves, what it loaded, what it could not."""
+
+    worker: str
+    sequence: int
+    releases: frozenset[str]
+    failed: Mapping[str, str]
+
+
+def reconcile(stores: Stores, project: str) -> list[str]:
+    """Issue the wished snapshot and take in what data planes say of it; return the steps that were taken."""
+    done = _mark_beginnings(stores, project)
+    done += _issue(stores)
+    latest = stores.ledger.read(store.latest_snapshot)
+    if latest is None:
+        return done
+    current = [ack for ack in read_acks(stores.home) if ack.sequence >= latest[0]]
+    if not current:
+        return done
+    for deployment in stores.ledger.read(lambda connection: store.list_deployments(connection, project)):
+        done += _compare(stores, project, deployment, current)
+    return done
+
+
+def wished(connection: sa.Connection) -> tuple[dict[str, Route], dict[str, Bundle]]:
+    """Return the routes and bundles that the ledger asks for, of all projects.
+
+    A service is served from the first of production, staging and dev (then other environments by name) in
+    which it is deployed.
+    """
+    chosen: dict[tuple[str, str], Deployment] = {}
+    for project, deployment in store.all_deployments(connection):
+        key = (project, deployment.service)
+        if key not in chosen or _rank(deployment) < _rank(chosen[key]):
+            chosen[key] = deployment
+    routes: dict[str, Route] = {}
+    loaded: dict[str, Bundle] = {}
+    for (project, service), deployment in sorted(chosen.items()):
+        route = _route(connection, project, deployment)
+        routes[f"{project}/{service}"] = route
+        for release in route.releases:
+            found = catalog.release(connection, project, release)
+            loaded[release] = bundles.bundle(connection, project, found)
+    return routes, loaded
+
+
+def _rank(deployment: Deployment) -> tuple[int, str]:
+    name = deployment.environment
+    return (ENVIRONMENTS.index(name) if name in ENVIRONMENTS else len(ENVIRONMENTS), name)
+
+
+def _route(connection: sa.Connection, project: str, deployment: Deployment) -> Route:
+    champion = catalog.release(connection, project, deployment.release)
+    running = store.running_rollout(connection, project, deployment.service, deployment.environment)
+    declared = store.service(connection, project, deployment.service)
+    shadows = [] if declared is None else _known(connection, project, deployment, declared.spec.shadows)
+    return bundles.route(project, champion, running, shadows)
+
+
+def _known(
+    connection: sa.Connection, project: str, deployment: Deployment, shadows: tuple[str, ...]
+) -> list[str]:
+    """Return the declared shadows that can be served; a typing error there must not stop the service."""
+    found: list[str] = []
+    for name in shadows:
+        try:
+            release = catalog.release(connection, project, name)
+            bundles.bundle(connection, project, release)
+        except (NotFound, NotDeployable):
+            continue
+        if release.service == deployment.service:
+            found.append(name)
+    return found
+
+
+def _digest(routes: Mapping[str, Route], loaded: Mapping[str, Bundle]) -> str:
+    return content_hash(
+        {
+            "services": {name: dump(route) for name, route in routes.items()},
+            "releases": {name: dump(each) for name, each in loaded.items()},
+        }
+    )
+
+
+def _mark_beginnings(stores: Stores, project: str) -> list[str]:
+    """Note where in the journal a new rollout's records will begin, before any data plane hears of it."""
+    running = stores.ledger.read(
+        lambda connection: store.list_rollouts(connection, project, state=RolloutState.RUNNING)
+    )
+    done: list[str] = []
+    for rollout in (each for each in running if each.cursor is None):
+        # A stream that nobody writes: only the places are wanted, which are the same for all streams.
+        _, cursor = stores.journal.tail("none", project, rollout.service, None)
+
+        def work(tx: Transaction, name: str = rollout.id, cursor: str = cursor) -> None:
+            store.mark_beginning(tx, name, cursor)
+
+        stores.ledger.write(WriteContext(SYSTEM, project), work)
+        done.append(f"rollout {rollout.id}: records from here on")
+    return done
+
+
+def _issue(stores: Stores) -> list[str]:
+    """Record the wished snapshot if it is new, and put it into the file if the file is not it."""
+
+    def look(connection: sa.Connection) -> tuple[dict[str, Route], dict[str, Bundle], Any]:
+        return (*wished(connection), store.latest_snapshot(connection))
+
+    routes, loaded, latest = stores.ledger.read(look)
+    done: list[str] = []
+    if (latest is None and routes) or (latest is not None and latest[1] != _digest(routes, loaded)):
+        sequence, issued_at, routes, loaded = stores.ledger.write(WriteContext(SYSTEM, ""), _record)
+        done.append(f"snapshot {sequence}: issued")
+    elif latest is None:
+        return done
+    else:
+        sequence, _, issued_at = latest
+    snapshot = Snapshot(sequence, issued_at, routes, loaded)
+    path = stores.home / "routing" / "current.json"
+    if _sequence_of(path) != sequence:
+        write_snapshot(path, snapshot)
+        done.append(f"snapshot {sequence}: written")
+    return done
+
+
+def _record(tx: Transaction) -> tuple[int, datetime, dict[str, Route], dict[str, Bundle]]:
+    routes, loaded = wished(tx.connection)
+    digest = _digest(routes, loaded)
+    latest = store.latest_snapshot(tx.connection)
+    if latest is not None and latest[1] == digest:
+        return latest[0], latest[2], routes, loaded
+    sequence = 1 if latest is None else latest[0] + 1
+    store.insert_snapshot(tx, sequence, digest)
+    tx.emit(
+        "snapshot.issued",
+        f"snapshot:{sequence}",
+        {"services": sorted(routes), "releases": sorted(loaded)},
+        before="" if latest is None else latest[1],
+        after=digest,
+    )
+    return sequence, tx.now, routes, loaded
+
+
+def _sequence_of(path: Path) -> int | None:
+    try:
+        return int(orjson.loads(path.read_bytes())["sequence"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_acks(home: Path) -> list[Ack]:
+    """Return what the data planes say, by worker; a file that cannot be read says nothing."""
+    found: list[Ack] = []
+    for path in sorted((home / "routing" / "acks").glob("*.json")):
+        try:
+            data = orjson.loads(path.read_bytes())
+            failed = {str(name): str(why) for name, why in data["failed"].items()}
+            found.append(Ack(path.stem, int(data["sequence"]), frozenset(data["releases"]), failed))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
+
+
+def _compare(stores: Stores, project: str, deployment: Deployment, acks: list[Ack]) -> list[str]:
+    """Take the step that the data planes' answers ask for, if any."""
+    failed = {name: why for ack in acks for name, why in ack.failed.items()}
+    loaded = all(deployment.release in ack.releases for ack in acks)
+    where = f"{deployment.service} in {deployment.environment}"
+    context = WriteContext(SYSTEM, project)
+    running = stores.ledger.read(
+        lambda connection: store.running_rollout(
+            connection, project, deployment.service, deployment.environment
+        )
+    )
+    done: list[str] = []
+    if running is not None and running.challenger in failed:
+        reason = failed[running.challenger]
+        stores.ledger.write(context, lambda tx: _challenger_failed(tx, running.id, reason))
+        done.append(f"{where}: challenger {running.challenger} cannot be loaded")
+    if deployment.release in failed and deployment.state is not DeploymentState.FAILED:
+        reason = failed[deployment.release]
+        stores.ledger.write(context, lambda tx: _release_failed(tx, deployment, reason))
+        done.append(f"{where}: {deployment.release} cannot be loaded")
+    elif loaded and _comes_alive(deployment):
+        sequence = max(ack.sequence for ack in acks)
+        stores.ledger.write(context, lambda tx: _alive(tx, deployment, sequence))
+        done.append(f"{where}: {deployment.release} is live")
+    return done
+
+
+def _comes_alive(deployment: Deployment) -> bool:
+    if deployment.state is DeploymentState.PENDING:
+        return True
+    # A failed one that fell back on its last good release stays marked until somebody promotes another.
+    return deployment.state is DeploymentState.FAILED and deployment.failed == deployment.release
+
+
+def _challenger_failed(tx: Transaction, name: str, reason: str) -> None:
+    rollout = store.rollout(tx.connection, tx.project, name)
+    if rollout.state is RolloutState.RUNNING:
+        why = f"A data plane could not load it: {reason}"
+        changing.end_rollout(tx, rollout, RolloutState.ROLLED_BACK, why, {})
+
+
+def _release_failed(tx: Transaction, seen: Deployment, reason: str) -> None:
+    """Mark a deployment as failed and go back to the last good release, if there is one."""
+    present = store.deployment(tx.connection, tx.project, seen.service, seen.environment)
+    if present is None or present.release != seen.release or present.state is not seen.state:
+        return
+    why = f"The release {seen.release} could not be loaded: {reason}"
+    back = None
+    if present.good not in (None, present.release):
+        past = store.list_changes(tx.connection, tx.project, seen.service, seen.environment)
+        back = next((each for each in reversed(past) if each.release == present.good), None)
+    if back is not None:
+        changing.set_release(
+            tx,
+            service=seen.service,
+            environment=seen.environment,
+            release=back.release,
+            decision=back.decision,
+            action="rolled_back",
+            reason=why,
+            failed=seen.release,
+        )
+    else:
+        changing.mark(tx, present, DeploymentState.FAILED, failed=seen.release, why=why)
+    tx.emit(
+        "deployment.failed",
+        seen.service,
+        {"environment": seen.environment, "release": seen.release},
+        reason=why,
+    )
+    incidents.report(
+        tx,
+        service=seen.service,
+        kind="deployment",
+        title=f"A release of {seen.service} could not be loaded",
+        release=seen.release,
+        text=why,
+        data={"environment": seen.environment, "kept": back.release if back else None},
+    )
+
+
+def _alive(tx: Transaction, seen: Deployment, sequence: int) -> None:
+    present = store.deployment(tx.connection, tx.project, seen.service, seen.environment)
+    if present is None or present.release != seen.release or present.state is not seen.state:
+        return
+    changing.mark(tx, present, DeploymentState.LIVE, good=present.release, sequence=sequence)
+    tx.emit(
+        "deployment.live",
+        seen.service,
+        {"environment": seen.environment, "release": seen.release, "snapshot": sequence},
+    )

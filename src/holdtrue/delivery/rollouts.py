@@ -1,0 +1,83 @@
+"""Judge running rollouts on what their records say, and move them on."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from holdtrue.core.actor import SYSTEM
+from holdtrue.core.codec import dump
+from holdtrue.delivery import changing, rules, store
+from holdtrue.delivery.judging import Judging, absorb, facts_of
+from holdtrue.delivery.model import Rollout, RolloutState
+from holdtrue.storage import Stores
+from holdtrue.storage.ledger import Transaction, WriteContext
+
+_QUIET: Final = timedelta(hours=1)
+
+
+def judge(stores: Stores, project: str) -> list[dict[str, Any]]:
+    """Judge every running rollout of `project` on the records since the last look; return the verdicts.
+
+    Only new records are read. A rollout that no data plane serves yet is left alone.
+    """
+    running = stores.ledger.read(
+        lambda connection: store.list_rollouts(connection, project, state=RolloutState.RUNNING)
+    )
+    return [_judge_one(stores, project, each) for each in running if each.cursor is not None]
+
+
+def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]:
+    assert rollout.cursor is not None
+    before = (
+        Judging(rollout.cursor, rollout.cursor)
+        if rollout.judging is None
+        else Judging.from_json(rollout.judging)
+    )
+    # Labels first: every label read here then has its prediction among those read next.
+    labels, labels_cursor = stores.journal.tail("label", project, rollout.service, before.labels_cursor)
+    predictions, cursor = stores.journal.tail("prediction", project, rollout.service, before.cursor)
+    now = stores.clock.now()
+    judging = replace(
+        absorb(before, rollout, predictions, labels, now), cursor=cursor, labels_cursor=labels_cursor
+    )
+    facts = facts_of(judging, rollout, now)
+    found = rules.judge(rollout.canary, facts)
+    verdict = {
+        "rollout": rollout.id,
+        "service": rollout.service,
+        **dump(found),
+        "facts": dump(facts),
+        "judged_at": now.isoformat(),
+    }
+    quiet = labels.num_rows + predictions.num_rows == 0 and found.verdict == "wait"
+    if quiet and rollout.verdict is not None and now - _judged_at(rollout) < _QUIET:
+        return verdict
+    counted = replace(rollout, judging=judging.to_json(), verdict=verdict)
+    stores.ledger.write(WriteContext(SYSTEM, project), lambda tx: _act(tx, rollout, counted, found, verdict))
+    return verdict
+
+
+def _judged_at(rollout: Rollout) -> datetime:
+    return datetime.fromisoformat(rollout.verdict["judged_at"])
+
+
+def _act(
+    tx: Transaction, before: Rollout, counted: Rollout, found: rules.Judgement, verdict: dict[str, Any]
+) -> None:
+    """Take the one step that a judgement asks for, unless somebody moved the rollout meanwhile."""
+    present = store.rollout(tx.connection, tx.project, before.id)
+    if present.state is not RolloutState.RUNNING or present.step != before.step:
+        return
+    store.put_rollout(tx, counted)
+    facts = verdict["facts"]
+    match found.verdict:
+        case "wait":
+            pass
+        case "advance":
+            changing.advance_rollout(tx, counted, found.why, facts)
+        case "promote":
+            changing.end_rollout(tx, counted, RolloutState.PROMOTED, found.why, facts)
+        case "roll_back":
+            changing.end_rollout(tx, counted, RolloutState.ROLLED_BACK, found.why, facts)
+        case "stop":
+            changing.end_rollout(tx, counted, RolloutState.STOPPED, found.why, facts)

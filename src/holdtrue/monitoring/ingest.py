@@ -1,0 +1,255 @@
+"""Read new records of a service, join labels to predictions, and bring its windows up to date."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from holdtrue.core.actor import SYSTEM
+from holdtrue.core.clock import microseconds
+from holdtrue.monitoring.joining import column
+from holdtrue.monitoring.model import Window
+from holdtrue.monitoring.quality import ALL, DAY_MICROS, Key, day_date, day_number, window_of
+from holdtrue.monitoring.scored import (
+    DayScores,
+    Hashes,
+    Labels,
+    add,
+    apply,
+    empty_day,
+    hashes,
+    in_order,
+    joined_days,
+    unpack_labels,
+)
+from holdtrue.monitoring.store import (
+    DayKey,
+    Watch,
+    put_days,
+    put_watch,
+    put_windows,
+    read_days,
+    read_watches,
+    read_windows,
+)
+from holdtrue.storage import Stores
+from holdtrue.storage.ledger import Transaction, WriteContext
+
+# A label is looked for among the predictions of so many days back; most belong to the last few.
+_LOOK_BACK = (3, 11, 61)
+_MOST_PENDING = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Hold new predictions of one release, role and day."""
+
+    ids: Hashes
+    keys: Hashes
+    scores: npt.NDArray[np.float32]
+
+
+def due_before(now: datetime, delay_days: int) -> int:
+    """Return the day number before which all labels are due, `delay_days` after the end of their day."""
+    return microseconds(now) // DAY_MICROS - delay_days
+
+
+def ingest(stores: Stores, project: str, watch: Watch) -> bool:
+    """Read what is new for one service and store scores, labels and windows with the new cursors.
+
+    All of it is one transaction, so a crash repeats the work and doubles nothing. Returns whether anything
+    was written: not when there is nothing new, nor when another process was faster.
+    """
+    predictions, at_prediction = stores.journal.tail("prediction", project, watch.service, watch.prediction_cursor)
+    labels, at_label = stores.journal.tail("label", project, watch.service, watch.label_cursor)
+    now = stores.clock.now()
+    horizon = due_before(now, watch.delay_days)
+    unsettled = stores.ledger.read(
+        lambda conn: read_windows(conn, project, watch.service, grain="day", until=day_date(horizon), unsettled=True)
+    )
+    if predictions.num_rows == 0 and labels.num_rows == 0 and not unsettled:
+        return False
+    read, invalid = label_arrays(labels)
+    days, dirty, waiting = _join(stores, project, watch, fresh_days(predictions), read)
+    kept, forgotten = _keep(waiting, microseconds(now))
+    matured = {(each.release, each.role, day_number(each.start)) for each in unsettled if each.release != ALL}
+    found = _windows(stores, project, watch.service, days, dirty | matured, horizon)
+    moved = replace(
+        watch,
+        prediction_cursor=at_prediction,
+        label_cursor=at_label,
+        pending=kept.pack(),
+        invalid_labels=watch.invalid_labels + invalid,
+        forgotten_labels=watch.forgotten_labels + forgotten,
+    )
+
+    def store(tx: Transaction) -> bool:
+        if read_watches(tx.connection, project, watch.service) != [watch]:
+            return False
+        put_days(tx, watch.service, {key: days[key] for key in sorted(dirty)})
+        put_windows(tx, found)
+        put_watch(tx, moved)
+        return True
+
+    return stores.ledger.write(WriteContext(SYSTEM, project), store)
+
+
+def fresh_days(table: pa.Table) -> dict[DayKey, Fresh]:
+    """Return the predictions of a journal table by release, role and day; a fallback's score counts as none."""
+    if table.num_rows == 0:
+        return {}
+    names = column(table, "prediction_id", pa.string())
+    ids = hashes(pc.coalesce(names, column(table, "id", pa.string())).to_pylist())
+    keys = hashes(column(table, "key", pa.string()).to_pylist())
+    scores = pc.fill_null(column(table, "score", pa.float64()), float("nan")).to_numpy().astype(np.float32)
+    fell = pc.fill_null(column(table, "fallback", pa.bool_()), False).to_numpy()
+    scores = np.where(fell | ~np.isfinite(scores), np.float32(np.nan), scores)
+    day = table["time"].to_numpy() // DAY_MICROS
+    release = pc.fill_null(column(table, "release", pa.string()), "").to_numpy().astype(str)
+    role = pc.fill_null(column(table, "role", pa.string()), "answer").to_numpy().astype(str)
+    order = np.lexsort((day, role, release))
+    release, role, day = release[order], role[order], day[order]
+    changes = (release[1:] != release[:-1]) | (role[1:] != role[:-1]) | (day[1:] != day[:-1])
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), order.size]
+    found: dict[DayKey, Fresh] = {}
+    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        # Rows keep the order in which they came, so that the first of equal ids is the first that came.
+        rows = np.sort(order[begin:end])
+        key = (str(release[begin]), str(role[begin]), int(day[begin]))
+        found[key] = Fresh(ids[rows], keys[rows], scores[rows])
+    return found
+
+
+def label_arrays(table: pa.Table) -> tuple[Labels, int]:
+    """Return the labels of a journal table in the order in which they became known, and how many are invalid.
+
+    A label is valid if its value is a finite number and it has a key or a prediction id.
+    """
+    value = pc.fill_null(column(table, "value", pa.float64()), float("nan")).to_numpy()
+    known = pc.coalesce(column(table, "known_at", pa.int64()), column(table, "time", pa.int64()))
+    labels = Labels(
+        hashes(column(table, "key", pa.string()).to_pylist()),
+        hashes(column(table, "prediction_id", pa.string()).to_pylist()),
+        value.astype(np.float32),
+        pc.fill_null(known, 0).to_numpy().astype(np.int64),
+    )
+    valid = np.isfinite(labels.values) & ((labels.keys != 0) | (labels.ids != 0))
+    return in_order([labels.take(valid)]), int(labels.n - valid.sum())
+
+
+def _join(
+    stores: Stores, project: str, watch: Watch, fresh: Mapping[DayKey, Fresh], labels: Labels
+) -> tuple[dict[DayKey, DayScores], set[DayKey], Labels]:
+    """Return the days read, which of them changed, and the labels that still wait for their prediction."""
+    service = watch.service
+    days: dict[DayKey, DayScores] = {}
+    dirty: set[DayKey] = set()
+    if fresh:
+        first, last = min(key[2] for key in fresh), max(key[2] for key in fresh)
+        held = stores.ledger.read(lambda conn: read_days(conn, project, service, first, last + 1))
+        for key, new in fresh.items():
+            days[key] = add(held.get(key, empty_day()), new.ids, new.keys, new.scores)
+            dirty.add(key)
+    waiting = in_order([unpack_labels(watch.pending), labels])
+    waiting = _apply(days, dirty, list(fresh), waiting)
+    # Labels that waited before this call have been looked for everywhere but among what is new.
+    older = unpack_labels(watch.pending)
+    is_old = np.isin(waiting.keys, older.keys) & np.isin(waiting.ids, older.ids)
+    is_old &= np.isin(waiting.known_at, older.known_at)
+    searching, resting = waiting.take(~is_old), waiting.take(is_old)
+    newest = microseconds(stores.clock.now()) // DAY_MICROS + 1
+    until = newest + 1
+    for back in _LOOK_BACK:
+        if searching.n == 0:
+            break
+        since, before = newest - back, until
+        held = stores.ledger.read(lambda conn, a=since, b=before: read_days(conn, project, service, a, b))
+        for key, scores in held.items():
+            days.setdefault(key, scores)
+        searching = _apply(days, dirty, list(held), searching)
+        until = since
+    return days, dirty, in_order([resting, searching])
+
+
+def _apply(days: dict[DayKey, DayScores], dirty: set[DayKey], among: Iterable[DayKey], labels: Labels) -> Labels:
+    """Join labels to the days `among`, and return those that found no prediction there."""
+    if labels.n == 0:
+        return labels
+    found = np.zeros(labels.n, np.bool_)
+    for key in among:
+        changed, hit = apply(days[key], labels)
+        if hit.any():
+            if changed is not days[key]:
+                dirty.add(key)
+            days[key] = changed
+            found |= hit
+    return labels.take(~found)
+
+
+def _keep(waiting: Labels, now_us: int) -> tuple[Labels, int]:
+    """Return the labels that go on waiting, and the number of those given up: too old, or too many."""
+    recent = waiting.known_at >= now_us - _LOOK_BACK[-1] * DAY_MICROS
+    kept = waiting.take(recent)
+    if kept.n > _MOST_PENDING:
+        kept = kept.take(np.arange(kept.n - _MOST_PENDING, kept.n))
+    return kept, waiting.n - kept.n
+
+
+def _windows(
+    stores: Stores,
+    project: str,
+    service: str,
+    changed: Mapping[DayKey, DayScores],
+    touched: set[DayKey],
+    horizon: int,
+) -> list[Window]:
+    """Return the windows, of days and months, that hold the touched days; answers of all releases too."""
+    found: list[Window] = []
+    for month in sorted({day_date(day).replace(day=1) for _, _, day in touched}):
+        first, last = day_number(month), day_number(_next_month(month))
+        held = stores.ledger.read(lambda conn, a=first, b=last: read_days(conn, project, service, a, b))
+        held.update({key: day for key, day in changed.items() if first <= key[2] < last})
+        mine = {key for key in touched if first <= key[2] < last}
+        for release, role in sorted({(release, role) for release, role, _ in mine}):
+            key = Key(service, release, role)
+            days = {day: scores for (a, b, day), scores in held.items() if (a, b) == (release, role)}
+            fresh = [day for a, b, day in mine if (a, b) == (release, role)]
+            found += _of(key, month, days, fresh, horizon)
+        answered = [day for _, role, day in mine if role == "answer"]
+        if answered:
+            found += _all_answers(service, month, held, answered, horizon, found)
+    return found
+
+
+def _of(key: Key, month: date, days: Mapping[int, DayScores], fresh: Iterable[int], horizon: int) -> list[Window]:
+    found = [window_of(key, "day", day_date(day), {day: days[day]}, horizon) for day in sorted(set(fresh))]
+    return [*found, window_of(key, "month", month, days, horizon)]
+
+
+def _all_answers(
+    service: str,
+    month: date,
+    held: Mapping[DayKey, DayScores],
+    fresh: list[int],
+    horizon: int,
+    found: list[Window],
+) -> list[Window]:
+    """Return the windows of what the service answered, whichever release it was."""
+    releases = {release for release, role, _ in held if role == "answer"}
+    if len(releases) == 1:
+        mine = [each for each in found if each.role == "answer" and each.release in releases]
+        return [replace(each, release=ALL) for each in mine if each.start.replace(day=1) == month]
+    by_day: dict[int, list[DayScores]] = {}
+    for (_, role, day), scores in sorted(held.items(), key=lambda entry: entry[0]):
+        if role == "answer":
+            by_day.setdefault(day, []).append(scores)
+    days = {day: joined_days(parts) for day, parts in by_day.items()}
+    return _of(Key(service, ALL, "answer"), month, days, fresh, horizon)
+
+
+def _next_month(month: date) -> date:
+    return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)

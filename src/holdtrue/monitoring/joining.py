@@ -1,0 +1,176 @@
+"""Join labels to predictions: by prediction id or by key, whichever the label has; the label known last wins."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from holdtrue.core.clock import microseconds
+from holdtrue.stats.arrays import Floats
+from holdtrue.storage import Stores
+
+SCHEMA = pa.schema(
+    [
+        ("prediction_id", pa.string()),
+        ("time", pa.int64()),
+        ("key", pa.string()),
+        ("entity", pa.string()),
+        ("release", pa.string()),
+        ("arm", pa.string()),
+        ("role", pa.string()),
+        ("rollout", pa.string()),
+        ("fallback", pa.bool_()),
+        ("score", pa.float64()),
+        ("label", pa.float64()),
+        ("known_at", pa.int64()),
+    ]
+)
+_PREDICTION = [name for name in SCHEMA.names if name not in ("label", "known_at")]
+# A label's own time is the moment of the event, which no sane source puts further before its prediction.
+_SLACK = timedelta(days=7)
+
+
+def column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column as `kind`, null where it is missing or cannot be read so."""
+    if name not in table.column_names:
+        return pa.chunked_array([pa.nulls(table.num_rows, kind)])
+    values = table[name]
+    if values.type == kind:
+        return values
+    try:
+        return pc.cast(values, kind, safe=False)
+    except pa.ArrowInvalid:
+        return pa.chunked_array([pa.array([_as(value, kind) for value in values.to_pylist()], kind)])
+
+
+def _as(value: Any, kind: pa.DataType) -> Any:
+    """Return one value as `kind`, or None (text that is no number)."""
+    try:
+        return float(value) if pa.types.is_floating(kind) and value is not None else None
+    except ValueError:
+        return None
+
+
+def joined(
+    stores: Stores,
+    project: str,
+    service: str,
+    *,
+    releases: Collection[str] | None = None,
+    since: datetime | int | None = None,
+    until: datetime | int | None = None,
+) -> pa.Table:
+    """Return predictions (answers and shadows) with their labels, in order of time; null where none is in.
+
+    Columns as in SCHEMA: times in microseconds since 1970, `known_at` when the label became known.
+    `since` ≤ prediction time < `until`.
+    """
+    predictions = stores.journal.table(
+        "prediction", project, service=service, since=since, until=until, columns=["id", *_PREDICTION]
+    )
+    if releases is not None and predictions.num_rows and "release" in predictions.column_names:
+        wanted = pc.is_in(predictions["release"], value_set=pa.array(sorted(releases), pa.string()))
+        predictions = predictions.filter(wanted)
+    if predictions.num_rows == 0:
+        return SCHEMA.empty_table()
+    names = ["id", "time", "key", "prediction_id", "value", "known_at"]
+    start = None if since is None else (since if isinstance(since, int) else microseconds(since))
+    earliest = None if start is None else start - int(_SLACK.total_seconds()) * 1_000_000
+    labels = stores.journal.table("label", project, service=service, since=earliest, columns=names)
+    columns = {name: column(predictions, name, SCHEMA.field(name).type) for name in _PREDICTION}
+    columns["label"], columns["known_at"] = _labels_for(columns["prediction_id"], columns["key"], labels)
+    return pa.table(columns, schema=SCHEMA).sort_by([("time", "ascending"), ("prediction_id", "ascending")])
+
+
+def _labels_for(ids: pa.ChunkedArray, keys: pa.ChunkedArray, labels: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Return value and moment of the label of each prediction, null where none is in."""
+    values = column(labels, "value", pa.float64())
+    known = pc.coalesce(column(labels, "known_at", pa.int64()), column(labels, "time", pa.int64()))
+    usable = pc.is_finite(values)
+    table = pa.table(
+        {
+            "value": values,
+            "known_at": known,
+            "key": column(labels, "key", pa.string()),
+            "prediction_id": column(labels, "prediction_id", pa.string()),
+        }
+    ).filter(usable)
+    # Latest first and, among equals, last come first: a look-up finds the first of equal keys.
+    order = np.lexsort((-np.arange(table.num_rows), -table["known_at"].to_numpy()))
+    table = table.take(pa.array(order))
+    by_id, by_key = _find(ids, table["prediction_id"]), _find(keys, table["key"])
+    moment = table["known_at"].to_numpy()
+    better = np.where(by_id < 0, by_key, np.where(by_key < 0, by_id, _later(moment, by_id, by_key)))
+    rows = pa.array(np.maximum(better, 0), mask=better < 0)
+    if table.num_rows == 0:
+        return pa.nulls(len(ids), pa.float64()), pa.nulls(len(ids), pa.int64())
+    return (
+        table["value"].combine_chunks().take(rows),
+        table["known_at"].combine_chunks().take(rows),
+    )
+
+
+def _find(values: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return the first row of `among` that equals each value, −1 where there is none or the value is null."""
+    found = pc.index_in(values, value_set=among.combine_chunks(), skip_nulls=True)
+    return pc.fill_null(found, -1).combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _later(
+    moment: npt.NDArray[np.int64], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    if moment.size == 0:
+        return one
+    return np.where(moment[np.maximum(one, 0)] >= moment[np.maximum(other, 0)], one, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Hold rows that two releases both scored and whose label is in, in the order in which labels came.
+
+    `labels`, `first`, `second` float64[n]; `times` and `known_at` int64[n] in microseconds;
+    `prediction_ids` names the rows.
+    """
+
+    prediction_ids: tuple[str, ...]
+    labels: Floats
+    first: Floats
+    second: Floats
+    times: npt.NDArray[np.int64]
+    known_at: npt.NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """Return the number of rows."""
+        return len(self.prediction_ids)
+
+
+def paired(table: pa.Table, first: str, second: str) -> Pairs:
+    """Return the rows of a `joined` table that releases `first` and `second` both scored, fallbacks left out."""
+    usable = pc.and_(
+        pc.and_(pc.is_valid(table["label"]), pc.is_finite(table["score"])),
+        pc.invert(pc.fill_null(table["fallback"], False)),
+    )
+    rows = table.filter(pc.fill_null(usable, False))
+    one = rows.filter(pc.equal(rows["release"], first))
+    two = rows.filter(pc.equal(rows["release"], second))
+    at = _find(one["prediction_id"], two["prediction_id"])
+    one = one.filter(pa.array(at >= 0))
+    at = at[at >= 0]
+    other = two["score"].to_numpy()[at] if at.size else np.zeros(0)
+    known = one["known_at"].to_numpy()
+    ids = one["prediction_id"].to_pylist()
+    order = np.lexsort((np.array(ids, dtype=str), known))
+    return Pairs(
+        tuple(ids[row] for row in order),
+        one["label"].to_numpy()[order],
+        one["score"].to_numpy()[order],
+        other[order],
+        one["time"].to_numpy()[order],
+        known[order],
+    )

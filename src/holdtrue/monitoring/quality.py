@@ -1,0 +1,204 @@
+"""Quality of windows from scores and labels: pure functions over the arrays of days."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from holdtrue.monitoring.model import MonitorSpec, Window
+from holdtrue.monitoring.scored import DayScores, joined_days
+from holdtrue.stats import Interval, OneClassOnly, PairCounts, auc_interval, pair_counts
+from holdtrue.stats.arrays import Floats
+from holdtrue.stats.resampling import Statistic
+
+EPOCH = date(1970, 1, 1)
+DAY_MICROS = 86_400_000_000
+
+
+def day_date(day: int) -> date:
+    """Return the date of a day number since 1970."""
+    return EPOCH + timedelta(days=day)
+
+
+def day_number(moment: date) -> int:
+    """Return the day number since 1970 of a date."""
+    return (moment - EPOCH).days
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Name whose scores are meant: a service's release in a role; release "all" is every answer together."""
+
+    service: str
+    release: str
+    role: str
+
+
+ALL = "all"
+
+
+def window_of(key: Key, grain: str, start: date, days: Mapping[int, DayScores], due_before: int) -> Window:
+    """Return what is known of the window that starts at `start` and holds `days` (by day number).
+
+    Labels of days before `due_before` are due. In a month, the interval allows for days that differ.
+    """
+    whole = joined_days([days[day] for day in sorted(days)])
+    blocks = np.repeat(np.array(sorted(days), np.int64), [days[day].n for day in sorted(days)])
+    labelled = ~np.isnan(whole.labels)
+    is_due = blocks < due_before
+    area, brier, reason = _quality(whole, blocks if grain == "month" else None)
+    return Window(
+        service=key.service,
+        release=key.release,
+        role=key.role,
+        grain=grain,
+        start=start,
+        n=whole.n,
+        labelled=int(labelled.sum()),
+        due=int(is_due.sum()),
+        labelled_due=int((labelled & is_due).sum()),
+        positives=int((whole.labels == 1.0).sum()),
+        corrected=whole.corrected,
+        fallbacks=int(np.isnan(whole.scores).sum()),
+        roc_auc=area,
+        brier=brier,
+        reason=reason,
+    )
+
+
+def _quality(whole: DayScores, blocks: npt.NDArray[np.int64] | None) -> tuple[Interval, float, str]:
+    usable = ~np.isnan(whole.labels) & np.isfinite(whole.scores)
+    n = int(usable.sum())
+    nothing = Interval(math.nan, math.nan, math.nan, n)
+    if n == 0:
+        return nothing, math.nan, "no labels yet" if whole.n else "no predictions"
+    labels, scores = whole.labels[usable], whole.scores[usable].astype(np.float64)
+    if not ((labels == 0.0) | (labels == 1.0)).all():
+        return nothing, math.nan, "labels are not 0 or 1"
+    inside = bool(((scores >= 0.0) & (scores <= 1.0)).all())
+    brier = float(np.square(scores - labels).mean()) if inside else math.nan
+    try:
+        area = auc_interval(labels, scores, blocks=None if blocks is None else blocks[usable])
+    except OneClassOnly as error:
+        return nothing, brier, error.why
+    return area, brier, ""
+
+
+@dataclass(frozen=True, slots=True)
+class DayStatistic:
+    """Hold, for each of k days, what a monitored statistic needs of it.
+
+    Ratios (`numerators` over `denominators`, float64[k]) serve means and areas within days; `pairs` serves
+    the area over all pairs of a window.
+    """
+
+    numerators: Floats
+    denominators: Floats
+    pairs: PairCounts | None = None
+
+    @property
+    def days(self) -> int:
+        """Return the number of days."""
+        return int(self.denominators.size)
+
+    def statistic(self) -> Statistic:
+        """Return the function from counts float64[draws, k] to values float64[draws]."""
+        if self.pairs is not None:
+            return self.pairs.areas
+
+        def ratio(counts: Floats) -> Floats:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return (counts @ self.numerators) / (counts @ self.denominators)
+
+        return ratio
+
+    @property
+    def value(self) -> float:
+        """Return the statistic over all days; NaN where it is not defined."""
+        return float(self.statistic()(np.ones((1, self.days)))[0]) if self.days else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form in which a reference is kept."""
+        data: dict[str, Any] = {
+            "numerators": self.numerators.tolist(),
+            "denominators": self.denominators.tolist(),
+        }
+        if self.pairs is not None:
+            data["wins"] = self.pairs.wins.tolist()
+            data["positives"] = self.pairs.positives.tolist()
+            data["negatives"] = self.pairs.negatives.tolist()
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build what `to_json` described."""
+        pairs = None
+        if "wins" in data:
+            pairs = PairCounts(
+                np.asarray(data["wins"], np.float64),
+                np.asarray(data["positives"], np.float64),
+                np.asarray(data["negatives"], np.float64),
+            )
+        return cls(np.asarray(data["numerators"], np.float64), np.asarray(data["denominators"], np.float64), pairs)
+
+
+def day_statistic(spec: MonitorSpec, days: Mapping[int, DayScores]) -> DayStatistic:
+    """Return the monitored statistic of `days` (by day number); days on which it is not defined are left out.
+
+    The sign is such that lower is worse: Brier losses are negated.
+    """
+    if spec.metric == "volume":
+        sizes = np.array([float(days[day].n) for day in sorted(days)])
+        return DayStatistic(sizes, np.ones_like(sizes))
+    labels, scores, blocks = _usable(days)
+    present, codes = np.unique(blocks, return_inverse=True)
+    k = int(present.size)
+    if spec.metric == "brier":
+        losses = np.square(scores - labels)
+        return DayStatistic(
+            -np.bincount(codes, weights=losses, minlength=k).astype(np.float64),
+            np.bincount(codes, minlength=k).astype(np.float64),
+        )
+    if k == 0:
+        return DayStatistic(np.zeros(0), np.zeros(0))
+    if spec.within == "window":
+        pairs = pair_counts(labels, scores, blocks)
+        held = pairs.positives + pairs.negatives
+        return DayStatistic(pairs.positives, held, pairs)
+    wins, total = _within(labels, scores, codes, k)
+    defined = total > 0
+    return DayStatistic(wins[defined], total[defined])
+
+
+def _within(labels: Floats, scores: Floats, codes: npt.NDArray[np.int64], k: int) -> tuple[Floats, Floats]:
+    """Return for each day the pairs ranked rightly (ties one half) and the number of pairs, float64[k].
+
+    Ranks within days come from one sort: by day, then by score.
+    """
+    order = np.lexsort((scores, codes))
+    day, score, positive = codes[order], scores[order], labels[order] == 1.0
+    edge = np.concatenate([[True], (day[1:] != day[:-1]) | (score[1:] != score[:-1])])
+    group = np.cumsum(edge) - 1
+    sizes = np.bincount(group)
+    first = np.flatnonzero(edge)
+    starts = np.searchsorted(day, np.arange(k))
+    ranks = (first - starts[day[first]] + (sizes + 1) / 2.0)[group]
+    m = np.bincount(day, weights=positive, minlength=k)
+    n = np.bincount(day, minlength=k) - m
+    wins = np.bincount(day, weights=ranks * positive, minlength=k) - m * (m + 1.0) / 2.0
+    return wins.astype(np.float64), (m * n).astype(np.float64)
+
+
+def _usable(days: Mapping[int, DayScores]) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    whole = joined_days([days[day] for day in sorted(days)])
+    blocks = np.repeat(np.array(sorted(days), np.int64), [days[day].n for day in sorted(days)])
+    usable = ((whole.labels == 0.0) | (whole.labels == 1.0)) & np.isfinite(whole.scores)
+    return (
+        whole.labels[usable].astype(np.float64),
+        whole.scores[usable].astype(np.float64),
+        blocks[usable],
+    )

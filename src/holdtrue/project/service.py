@@ -1,0 +1,66 @@
+"""Compare what a project declares with what is applied, and apply it."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue import catalog, data, delivery, governance, monitoring
+from holdtrue.core.codec import dump, load
+from holdtrue.project.model import PlannedChange, ProjectSpec
+from holdtrue.storage.ledger import Transaction
+
+_PARTS = ("datasets", "models", "policies", "services", "monitors", "retrains")
+
+
+def applied(connection: sa.Connection, project: str) -> ProjectSpec | None:
+    """Return what was applied last."""
+    version = catalog.find(connection, project, "config", project, alias="applied")
+    return None if version is None else load(ProjectSpec, version.content, f"The project {project}")
+
+
+def plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:
+    """Return every difference between what is applied and what is wanted; none means nothing to do."""
+    before = applied(connection, project)
+    old, new = {} if before is None else dump(before), dump(wanted)
+    changes = [
+        PlannedChange("project", key, "change" if before else "add", old.get(key), new[key])
+        for key in ("owner", "risk")
+        if old.get(key) != new[key]
+    ]
+    for part in _PARTS:
+        changes += _differences(part, _named(old.get(part, ())), _named(new[part]))
+    return tuple(changes)
+
+
+def apply(tx: Transaction, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:
+    """Make `wanted` the project's definitions, in one transaction; return what changed."""
+    changes = plan(tx.connection, tx.context.project, wanted)
+    if not changes:
+        return ()
+    data.declare(tx, wanted.datasets)
+    governance.declare(tx, wanted.policies)
+    delivery.declare(tx, wanted.services, wanted.retrains)
+    monitoring.declare(tx, wanted.monitors)
+    version = catalog.register(tx, "config", tx.context.project, dump(wanted))
+    catalog.set_alias(tx, "config", tx.context.project, "applied", version.id)
+    tx.emit(
+        "project.applied",
+        f"project:{tx.context.project}",
+        {"version": version.id, "changes": [f"{each.action} {each.kind} {each.name}" for each in changes]},
+    )
+    return changes
+
+
+def _named(items: Any) -> dict[str, Any]:
+    return {str(item.get("name") or item.get("environment") or item.get("model")): item for item in items}
+
+
+def _differences(part: str, old: dict[str, Any], new: dict[str, Any]) -> list[PlannedChange]:
+    kind = {"policies": "policy"}.get(part, part.removesuffix("s"))
+    found: list[PlannedChange] = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before != after:
+            action = "add" if before is None else "remove" if after is None else "change"
+            found.append(PlannedChange(kind, name, action, before, after))
+    return found

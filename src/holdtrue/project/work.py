@@ -1,0 +1,156 @@
+"""What a worker does with a job: take a delivery in, or train a challenger."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdtrue import data
+from holdtrue.core.clock import SystemClock
+from holdtrue.core.codec import dump
+from holdtrue.core.errors import ConfigurationError, HoldtrueError, InvalidInput, NotFound
+from holdtrue.features import FeatureSet
+from holdtrue.pipelines import Pipeline, StepDone
+from holdtrue.project.definitions import Project
+from holdtrue.project.loading import load_project
+from holdtrue.project.training import Champion, Request, train
+from holdtrue.storage import ActionCache, BlobStore
+
+
+class Api(Protocol):
+    """Speak to the control plane."""
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON of a GET."""
+        ...
+
+    def post(self, path: str, body: Any = None, *, key: str | None = None) -> Any:
+        """Return the JSON of a POST; `key` makes it idempotent."""
+        ...
+
+
+def execute(job: Mapping[str, Any], *, client: Api, home: Path, file: Path | None) -> dict[str, Any]:
+    """Run a leased job with the definitions in the project file; return its result."""
+    if file is None:
+        raise ConfigurationError(
+            "This worker has no project file, so it cannot run jobs.",
+            why="Data and models are read and fitted by the functions in that file.",
+            mend="Start it with one: holdtrue up --file project.py",
+        )
+    project = load_project(file)
+    if project.name != job["project"]:
+        raise ConfigurationError(
+            f"The project file defines “{project.name}”, and the job belongs to “{job['project']}”.",
+            mend="Start the worker with that project's file.",
+        )
+    return Workshop(project, home, client).execute(job["kind"], job["payload"], job["requested_by"], job["id"])
+
+
+class Workshop:
+    """Run jobs of one project against a home's blobs and step cache; never opens the ledger."""
+
+    def __init__(
+        self, project: Project, home: Path, api: Api, on_step: Callable[[StepDone], None] = lambda _: None
+    ) -> None:
+        self.project = project
+        self._api = api
+        self._blobs = BlobStore(home / "blobs")
+        self._actions = ActionCache(home / "actions")
+        self._on_step = on_step
+        self._base = f"/api/projects/{project.name}"
+
+    def execute(self, kind: str, payload: Mapping[str, Any], author: str, job: str = "") -> dict[str, Any]:
+        """Do one job and return its result, small enough to be kept with it."""
+        if kind == "ingest":
+            return self.ingest(payload["dataset"], payload["window"], job)
+        if kind in ("train", "retrain"):
+            return self.train(payload, author, job)
+        raise InvalidInput(f"This worker does not know jobs of the kind “{kind}”.", mend="Update the worker.")
+
+    def ingest(self, name: str, window: str, job: str = "") -> dict[str, Any]:
+        """Read a window, check it against its contract, and report what was found."""
+        dataset = self.project.datasets.get(name)
+        if dataset is None:
+            raise NotFound.of("dataset", name)
+        try:
+            table = dataset.read(window)
+        except HoldtrueError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"The window {window} of “{name}” cannot be read: {type(error).__name__}: {error}",
+                why="The dataset's own function raised this.",
+                mend="See that the delivery is there and can be read, then take it in again.",
+            ) from error
+        result = data.ingest(self._blobs, dataset.spec, window, table)
+        answer = self._api.post(
+            f"{self._base}/datasets/{name}/deliveries", dump(result), key=f"{job}-{window}" if job else None
+        )
+        return {
+            "dataset": name,
+            "window": window,
+            "version": answer["version"],
+            "rows": result.accepted,
+            "quarantined": result.quarantined,
+            "findings": [dump(each) for each in result.findings],
+        }
+
+    def train(self, payload: Mapping[str, Any], author: str, job: str = "") -> dict[str, Any]:
+        """Train a challenger, submit it as a release with its evidence, and return the decision."""
+        model = self.project.models.get(payload["model"])
+        if model is None:
+            raise NotFound.of("model", payload["model"])
+        names = {model.dataset.spec.name} | {
+            self.project.sources[view.source].dataset.spec.name for view in model.views
+        }
+        shown = {name: self._api.get(f"{self._base}/datasets/{name}") for name in sorted(names)}
+        fragments = {name: each["fragments"] for name, each in shown.items()}
+        request = Request(
+            model=model,
+            windows=_windows(payload.get("windows"), sorted(fragments[model.dataset.spec.name])),
+            fragments=fragments,
+            dataset_versions={name: each["version"] for name, each in shown.items()},
+            champion=self._champion(model.name),
+            reason=str(payload.get("reason", "")),
+            author=author,
+        )
+        pipeline = Pipeline(self._blobs, self._actions, SystemClock(), on_step=self._on_step)
+        submission = train(self.project, pipeline, request)
+        decision = self._api.post(f"{self._base}/releases", submission, key=f"{job}-release" if job else None)
+        return {
+            **decision,
+            "steps": [
+                {"name": each.name, "cached": each.cached, "seconds": round(each.seconds, 3)}
+                for each in pipeline.done
+            ],
+        }
+
+    def _champion(self, model: str) -> Champion | None:
+        service = next(
+            (name for name, each in self.project.services.items() if each.model.name == model), None
+        )
+        if service is None:
+            return None
+        release = self._api.get(f"{self._base}/services/{service}").get("release")
+        if not release:
+            return None
+        manifest = self._api.get(f"{self._base}/releases/{release}")["manifest"]
+        versions = manifest["versions"]
+        content = self._api.get(f"{self._base}/versions/{versions['model']}")["content"]
+        features = self._api.get(f"{self._base}/versions/{versions['features']}")["content"]
+        return Champion(release, content["digest"], FeatureSet.from_json(features))
+
+
+def _windows(wanted: Any, accepted: list[str]) -> tuple[str, ...]:
+    """Return the accepted windows that are wanted: all, the last n (“last:2”), or those named."""
+    if wanted in (None, "all"):
+        return tuple(accepted)
+    if isinstance(wanted, str) and wanted.startswith("last:"):
+        return tuple(accepted[-int(wanted.removeprefix("last:")) :])
+    missing = [each for each in wanted if each not in accepted]
+    if missing:
+        raise NotFound(
+            f"The window {missing[0]} has not been accepted.",
+            why=f"Accepted windows: {', '.join(accepted) or 'none'}.",
+            mend="Take it in first, or mend its quarantined delivery.",
+        )
+    return tuple(wanted)

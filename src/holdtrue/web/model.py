@@ -1,0 +1,278 @@
+"""What each page shows: one frozen context per template, filled by the rooms' own nouns where they fit."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from holdtrue.catalog import Change, Release
+from holdtrue.delivery import Deployment, Rollout, RolloutStep, Service, Trigger
+from holdtrue.governance import Approval, Decision
+from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
+from holdtrue.storage.ledger import Event
+from holdtrue.web.charts import Chart, Point
+from holdtrue.web.reasons import Why
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Hold what every page shows around its content; `now` is the time of production, maybe a replayed one."""
+
+    title: str
+    section: str
+    project: str
+    actor: str
+    now: datetime
+    crumbs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Hold a measured value with its interval, if it has one."""
+
+    value: float
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """Hold one line of the overview; `quality` is that of the newest matured month, `month`."""
+
+    name: str
+    release: str | None
+    model: str
+    state: str
+    rollout: str
+    quality: Estimate | None
+    month: datetime | None
+    trend: tuple[Point, ...]
+    predictions: int
+    incidents: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """Hold one line of the event log, with the page of the thing it is about."""
+
+    event: Event
+    actor: str
+    url: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewPage:
+    """Hold a project's services, what waits for somebody, and what happened last."""
+
+    services: tuple[ServiceRow, ...]
+    incidents: tuple[Incident, ...]
+    waiting: tuple[Decision, ...]
+    events: tuple[EventRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HomePage:
+    """Hold the projects of this server."""
+
+    projects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRow:
+    """Hold one arm of a service: which release answers which percent of rows."""
+
+    name: str
+    release: str
+    model: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepBar:
+    """Hold one step of a rollout's path: where it stands, and in a few words what is known."""
+
+    percent: float
+    state: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutView:
+    """Hold a rollout with its path and what was recorded at each step; `verdict` are the newest numbers."""
+
+    rollout: Rollout
+    path: tuple[StepBar, ...]
+    steps: tuple[RolloutStep, ...]
+    verdict: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorRow:
+    """Hold a monitor, how many alarms it has raised, and its newest look at the data."""
+
+    spec: MonitorSpec
+    alarms: int
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePage:
+    """Hold one service: what answers now, quality and volume over time, rollouts, alarms, retraining."""
+
+    service: Service
+    deployments: tuple[Deployment, ...]
+    arms: tuple[ArmRow, ...]
+    running: RolloutView | None
+    rollouts: tuple[RolloutView, ...]
+    quality: Chart
+    volume: Chart
+    shares: Chart
+    windows: tuple[Window, ...]
+    monitors: tuple[MonitorRow, ...]
+    alarms: tuple[Alarm, ...]
+    incidents: tuple[Incident, ...]
+    triggers: tuple[Trigger, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRow:
+    """Hold one line of the releases: its newest decision, and where it is used."""
+
+    release: Release
+    model: str
+    decision: Decision | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasesPage:
+    """Hold one page of releases, newest first; `older` is the next page's address."""
+
+    rows: tuple[ReleaseRow, ...]
+    service: str
+    services: tuple[str, ...]
+    older: str | None
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Hold one version that a release pins."""
+
+    role: str
+    id: str
+    label: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """Hold one metric of an evaluation beside its baseline, and the scale their intervals are drawn on."""
+
+    name: str
+    value: Estimate
+    baseline: Estimate | None
+    n: int | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceView:
+    """Hold one piece of evidence: metrics and slices as estimates, everything else as facts."""
+
+    id: str
+    kind: str
+    created_at: datetime
+    metrics: tuple[MetricRow, ...] = ()
+    slices: tuple[MetricRow, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """Hold how one role changed between two releases, with single differences as path, before and after."""
+
+    change: Change
+    before: str
+    after: str
+    differences: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """Hold how one rule of the newest decision came out."""
+
+    name: str
+    expression: str
+    passed: bool
+    values: str
+    why: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePage:
+    """Hold one release: what it pins, what was measured, decided and approved, and what it rests on."""
+
+    release: Release
+    place: str
+    pins: tuple[Pin, ...]
+    config: tuple[tuple[str, str], ...]
+    decisions: tuple[Decision, ...]
+    rules: tuple[RuleRow, ...]
+    evidence: tuple[EvidenceView, ...]
+    approvals: tuple[Approval, ...]
+    previous: str | None
+    changes: tuple[ChangeRow, ...]
+    lineage: Why | None
+    used_by: tuple[Why, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentsPage:
+    """Hold one page of incidents, newest first."""
+
+    incidents: tuple[Incident, ...]
+    state: str
+    older: str | None
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPage:
+    """Hold one incident with its timeline and the alarms that belong to it."""
+
+    incident: Incident
+    alarms: tuple[Alarm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityPage:
+    """Hold one page of the event log, newest first."""
+
+    rows: tuple[EventRow, ...]
+    action: str
+    object: str
+    families: tuple[str, ...]
+    older: str | None
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionPage:
+    """Hold the explanation of one prediction."""
+
+    id: str
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPage:
+    """Hold an error as a page shows it."""
+
+    code: str
+    status: int
+    what: str
+    why: str
+    mend: str
+    request_id: str

@@ -1,0 +1,236 @@
+"""Read what the pages about releases show."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue import catalog, delivery, governance
+from holdtrue.catalog import Change, Release
+from holdtrue.core.errors import NotFound
+from holdtrue.delivery import Deployment, Rollout, RolloutState
+from holdtrue.governance import Decision, Evidence
+from holdtrue.web import reasons, texts, urls
+from holdtrue.web.model import (
+    ChangeRow,
+    Estimate,
+    EvidenceView,
+    MetricRow,
+    Pin,
+    ReleasePage,
+    ReleaseRow,
+    ReleasesPage,
+    RuleRow,
+)
+
+PAGE = 25
+_METRIC_NAMES = {"roc_auc": "ROC AUC", "brier": "Brier score", "log_loss": "Log loss"}
+
+
+def listing(connection: sa.Connection, project: str, service: str, after: str | None) -> ReleasesPage:
+    """Return one page of releases, newest first, those after the release `after`."""
+    found = catalog.releases(connection, project, service or None, limit=PAGE + 1, after=after)
+    shown = found[:PAGE]
+    deployments = delivery.deployments(connection, project)
+    running = delivery.rollouts(connection, project, state=RolloutState.RUNNING)
+    rows: list[ReleaseRow] = []
+    for release in shown:
+        newest = governance.decisions(connection, project, release=release.id, limit=1)
+        rows.append(
+            ReleaseRow(
+                release=release,
+                model=model_label(connection, project, release),
+                decision=newest[0] if newest else None,
+                place=place(release.id, deployments, running),
+            )
+        )
+    more = len(found) > PAGE
+    return ReleasesPage(
+        rows=tuple(rows),
+        service=service,
+        services=tuple(each.name for each in delivery.services(connection, project)),
+        older=urls.releases(project, service=service, after=shown[-1].id) if more else None,
+        first=after is None,
+    )
+
+
+def one(connection: sa.Connection, project: str, id: str) -> ReleasePage:
+    """Return everything about one release; NotFound if the project has none of this id."""
+    release = catalog.release(connection, project, id)
+    decisions = governance.decisions(connection, project, release=id, limit=20)
+    before = catalog.releases(connection, project, release.service, limit=1, after=id)
+    previous = before[0].id if before else None
+    changes = catalog.diff(connection, project, previous, id) if previous else ()
+    return ReleasePage(
+        release=release,
+        place=place(
+            id,
+            delivery.deployments(connection, project),
+            delivery.rollouts(connection, project, state=RolloutState.RUNNING),
+        ),
+        pins=tuple(_pin(connection, project, *item) for item in sorted(release.manifest.versions.items())),
+        config=tuple((name, texts.plain(value)) for name, value in release.manifest.config.items()),
+        decisions=tuple(decisions),
+        rules=_rules(decisions[0]) if decisions else (),
+        evidence=tuple(_evidence(each) for each in governance.latest_evidence(connection, project, release)),
+        approvals=tuple(governance.approvals(connection, project, id)),
+        previous=previous,
+        changes=tuple(_change(each) for each in changes),
+        lineage=_made_from(connection, project, id),
+        used_by=_used_by(connection, project, id),
+    )
+
+
+def place(id: str, deployments: list[Deployment], running: list[Rollout]) -> str:
+    """Return in words where a release is used now, or nothing."""
+    for rollout in running:
+        if rollout.challenger == id:
+            return f"canary in {rollout.environment}, {texts.percent(rollout.percent / 100)}"
+    found = [each.environment for each in deployments if each.release == id]
+    return f"answers in {' and '.join(found)}" if found else ""
+
+
+def model_label(connection: sa.Connection, project: str, release: Release) -> str:
+    """Return the name and number of the model a release pins, or nothing."""
+    version = release.manifest.versions.get("model")
+    if version is None:
+        return ""
+    try:
+        return catalog.get(connection, project, version).label
+    except NotFound:
+        return texts.short(version)
+
+
+def _pin(connection: sa.Connection, project: str, role: str, id: str) -> Pin:
+    try:
+        version = catalog.get(connection, project, id)
+    except NotFound:
+        return Pin(role, id, "–", "")
+    return Pin(role, id, version.label, version.kind)
+
+
+def _rules(decision: Decision) -> tuple[RuleRow, ...]:
+    return tuple(
+        RuleRow(each.rule, each.expression, each.passed, texts.plain(each.values), each.why, each.mend)
+        for each in decision.findings
+    )
+
+
+def _made_from(connection: sa.Connection, project: str, id: str) -> reasons.Why | None:
+    graph = catalog.lineage(connection, project, id, direction="upstream")
+    if not graph.edges:
+        return None
+    return reasons.upstream(graph, id, lambda other: None if other == id else urls.of_object(project, other))
+
+
+def _used_by(connection: sa.Connection, project: str, id: str) -> tuple[reasons.Why, ...]:
+    graph = catalog.lineage(connection, project, id, direction="downstream")
+    return reasons.downstream(graph, id, lambda other: urls.of_object(project, other))
+
+
+def _change(change: Change) -> ChangeRow:
+    detail = change.detail if isinstance(change.detail, Mapping) else {}
+    return ChangeRow(
+        change=change,
+        before=_side(detail.get("before"), change.before),
+        after=_side(detail.get("after"), change.after),
+        differences=tuple(
+            (str(each.get("path", "")), texts.plain(each.get("before")), texts.plain(each.get("after")))
+            for each in detail.get("differences", ())
+        ),
+    )
+
+
+def _side(summary: Any, value: str | None) -> str:
+    if isinstance(summary, Mapping):
+        return f"{summary.get('name')}@{summary.get('number')}"
+    return texts.short(value) if value else texts.MISSING
+
+
+def _evidence(evidence: Evidence) -> EvidenceView:
+    content = evidence.content if isinstance(evidence.content, Mapping) else {"content": evidence.content}
+    metrics = _metrics(content.get("metric"), content.get("baseline"))
+    slices = _slices(content.get("slices"))
+    told = ({"metric", "baseline"} if metrics else set[str]()) | ({"slices"} if slices else set[str]())
+    return EvidenceView(
+        id=evidence.id,
+        kind=evidence.kind,
+        created_at=evidence.created_at,
+        metrics=metrics,
+        slices=slices,
+        facts=tuple(_facts({name: value for name, value in content.items() if name not in told})),
+    )
+
+
+def _facts(content: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]:
+    """Return JSON as pairs of words, one level of nesting told by its path."""
+    found: list[tuple[str, str]] = []
+    for name, value in content.items():
+        words = f"{under}{name}".replace("_", " ")
+        estimate = _estimate(value)
+        if estimate is not None:
+            interval = texts.span(estimate.lower, estimate.upper)
+            found.append((words, texts.ratio(estimate.value) + (f" ({interval})" if interval else "")))
+        elif isinstance(value, Mapping) and not under:
+            found += _facts(value, f"{name}, ")
+        else:
+            found.append((words, texts.plain(value)))
+    return found
+
+
+def _metrics(metric: Any, baseline: Any) -> tuple[MetricRow, ...]:
+    if not isinstance(metric, Mapping):
+        return ()
+    beside = baseline if isinstance(baseline, Mapping) else {}
+    rows: list[MetricRow] = []
+    for name, value in metric.items():
+        estimate, other = _estimate(value), _estimate(beside.get(name))
+        if estimate is None:
+            continue
+        low, high = _scale([each for each in (estimate, other) if each is not None])
+        words = _METRIC_NAMES.get(str(name), str(name).replace("_", " "))
+        rows.append(MetricRow(words, estimate, other, _count(value), low, high))
+    return tuple(rows)
+
+
+def _slices(found: Any) -> tuple[MetricRow, ...]:
+    if not isinstance(found, list | tuple):
+        return ()
+    kept: list[tuple[str, Estimate, int | None]] = []
+    for each in found:
+        if not isinstance(each, Mapping):
+            continue
+        estimate = _estimate({**each, "value": each.get("roc_auc")})
+        if estimate is not None:
+            kept.append((f"{each.get('slice')} = {each.get('value')}", estimate, _count(each)))
+    if not kept:
+        return ()
+    low, high = _scale([estimate for _, estimate, _ in kept])
+    return tuple(MetricRow(name, estimate, None, n, low, high) for name, estimate, n in kept)
+
+
+def _scale(estimates: list[Estimate]) -> tuple[float, float]:
+    values = [
+        value for each in estimates for value in (each.value, each.lower, each.upper) if value is not None
+    ]
+    room = (max(values) - min(values)) * 0.1 or 0.01
+    return min(values) - room, max(values) + room
+
+
+def _estimate(value: Any) -> Estimate | None:
+    if not isinstance(value, Mapping):
+        return None
+    middle = _number(value.get("value"))
+    return None if middle is None else Estimate(middle, _number(value.get("lower")), _number(value.get("upper")))
+
+
+def _count(value: Any) -> int | None:
+    found = _number(value.get("n")) if isinstance(value, Mapping) else None
+    return None if found is None else round(found)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
