@@ -87,9 +87,7 @@ def departures(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 @project.source(of=flights)
 def arrivals(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """Select flights that have arrived."""
-    return rows.filter("arrived_at IS NOT NULL").select(
-        "flight_id, carrier, origin, dest, arrived_at, arrival_delay"
-    )
+    return rows.filter("arrived_at IS NOT NULL").select("flight_id, carrier, origin, dest, arrived_at, arrival_delay")
 
 
 @project.source(of=weather)

@@ -13,9 +13,7 @@ from rich.table import Table
 from holdtrue.core.errors import ConfigurationError, NotFound
 from holdtrue.server.client import Client
 
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")
-]
+Home = Annotated[Path | None, typer.Option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")]
 ProjectName = Annotated[
     str | None, typer.Option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, or the only one).")
 ]

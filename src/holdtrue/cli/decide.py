@@ -104,9 +104,7 @@ def decisions(home: Home = None, project: ProjectName = None, as_json: AsJson = 
         "release": lambda each: each["release"],
         "environment": lambda each: each["environment"],
         "outcome": lambda each: each["outcome"],
-        "failed rules": lambda each: (
-            ", ".join(f["rule"] for f in each["findings"] if not f["passed"]) or None
-        ),
+        "failed rules": lambda each: ", ".join(f["rule"] for f in each["findings"] if not f["passed"]) or None,
         "made": lambda each: each["created_at"],
     }
     listing(found, as_json, columns, empty="No decision yet.")
@@ -154,8 +152,6 @@ def _print_diff(changes: list[Any]) -> None:
     for change in changes:
         if change["kind"] == "same":
             continue
-        typer.echo(
-            f"{change['kind']:8} {change['role']:10} {change['before'] or '–'} → {change['after'] or '–'}"
-        )
+        typer.echo(f"{change['kind']:8} {change['role']:10} {change['before'] or '–'} → {change['after'] or '–'}")
         for each in (change["detail"] or {}).get("paths", [])[:12]:
             typer.echo(f"           {each['path']}: {each.get('before')} → {each.get('after')}")

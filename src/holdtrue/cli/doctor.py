@@ -91,9 +91,7 @@ def _audit(home: Path) -> dict[str, Any]:
 def _extra(name: str, package: str) -> dict[str, Any]:
     there = importlib.util.find_spec(package) is not None
     mend = "" if there else f"pip install 'holdtrue[{name}]'"
-    return _finding(
-        f"extra {name}", "ok" if there else "warn", "installed" if there else "not installed", mend
-    )
+    return _finding(f"extra {name}", "ok" if there else "warn", "installed" if there else "not installed", mend)
 
 
 def _finding(check: str, state: str, what: str, mend: str) -> dict[str, Any]:

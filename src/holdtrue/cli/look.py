@@ -117,7 +117,7 @@ def activity(
 ) -> None:
     """List what happened, newest first."""
     with open_client(home) as client:
-        found = client.get(f"{base(project_name(client, project))}/activity", limit=limit)["items"]
+        found = client.get(f"{base(project_name(client, project))}/events", limit=limit, newest="true")["items"]
     columns = {
         "no.": lambda each: each["seq"],
         "time": lambda each: each["time"],
@@ -180,8 +180,7 @@ def _print_status(found: Any) -> None:
 
 def _print_audit(found: Any) -> None:
     typer.echo(
-        found.get("message")
-        or ("The event log is whole." if found.get("ok") else "The event log is not whole.")
+        found.get("message") or ("The event log is whole." if found.get("ok") else "The event log is not whole.")
     )
     for name, value in found.items():
         if name not in ("message", "exit_code"):

@@ -52,9 +52,7 @@ def run(
     windows: Annotated[
         list[str] | None, typer.Option("--window", "-w", help="Window, such as 2013-01; again for more.")
     ] = None,
-    last: Annotated[
-        int | None, typer.Option("--last", help="Train on the last N accepted windows only.")
-    ] = None,
+    last: Annotated[int | None, typer.Option("--last", help="Train on the last N accepted windows only.")] = None,
     ingest_only: Annotated[bool, typer.Option("--ingest", help="Only take the named windows in.")] = False,
     file: File = None,
     home: Home = None,

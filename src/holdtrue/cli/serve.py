@@ -22,13 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def up(
     home: Home = None,
-    port: Annotated[
-        int | None, typer.Option("--port", help="First port (default: HOLDTRUE_PORT, or 7700).")
-    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="First port (default: HOLDTRUE_PORT, or 7700).")] = None,
     file: File = None,
-    clock: Annotated[
-        Path | None, typer.Option("--clock", help="File of a simulated clock.", hidden=True)
-    ] = None,
+    clock: Annotated[Path | None, typer.Option("--clock", help="File of a simulated clock.", hidden=True)] = None,
 ) -> None:
     """Start the control plane, the data plane and a worker, and stay until told to stop."""
     from holdtrue.server.up import Wish
@@ -38,9 +34,7 @@ def up(
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where the demo keeps everything.")] = Path(
-        ".demo"
-    ),
+    folder: Annotated[Path, typer.Option("--folder", help="Where the demo keeps everything.")] = Path(".demo"),
     months: Annotated[int, typer.Option("--months", min=3, max=12, help="Replay up to this month.")] = 12,
 ) -> None:
     """Watch a year of a real model in production, replayed against real processes."""
@@ -51,17 +45,17 @@ def demo(
 
 def token_create(
     role: Annotated[list[str], typer.Option("--role", help="Role; again for more.")],
-    project: Annotated[
-        str | None, typer.Option("--project", "-p", help="Project (default: every one).")
-    ] = None,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Project (default: every one).")] = None,
     name: Annotated[str, typer.Option("--name", help="Who will use it.")] = "",
-    kind: Annotated[str, typer.Option("--kind", help="human or service.")] = "human",
+    hours: Annotated[
+        int | None, typer.Option("--hours", min=1, help="How long it lives (default: the longest).")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token; its text is shown once."""
     with open_client(home) as client:
-        body = {"name": name or role[0], "kind": kind, "roles": role, "project": project}
+        body = {"name": name, "roles": role, "project": project, "hours": hours}
         made = client.post("/api/tokens", body)
     show(made, as_json, lambda value: typer.echo(value["token"]))
 

@@ -14,9 +14,7 @@ class HoldtrueError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
 
-    def __init__(
-        self, what: str, *, why: str = "", mend: str = "", facts: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, what: str, *, why: str = "", mend: str = "", facts: Mapping[str, Any] | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.why = why

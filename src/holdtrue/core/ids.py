@@ -49,8 +49,7 @@ def check_name(text: str, what: str = "name") -> str:
     if _NAME.fullmatch(text) is None:
         raise InvalidInput(
             f"{text[:80]!r} cannot be used as a {what}.",
-            why="A name has 1 to 63 letters, digits, dots, dashes or underscores, "
-            "and starts with a letter or digit.",
+            why="A name has 1 to 63 letters, digits, dots, dashes or underscores, and starts with a letter or digit.",
             mend=f"Choose another {what}, for example “flight-delays”.",
             facts={"what": what},
         )

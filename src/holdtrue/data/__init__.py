@@ -48,22 +48,8 @@ __all__ = [
 # The data plane uses the contract's request check and must not load DuckDB or SQLAlchemy for it.
 __getattr__ = attach(
     __name__,
-    {name: "contract" for name in ("Column", "Contract", "Finding", "Report", "column")}
-    | {name: "checking" for name in ("as_arrow", "check_table")}
-    | {name: "model" for name in ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState")}
-    | {
-        name: "service"
-        for name in (
-            "accept",
-            "dataset",
-            "datasets",
-            "declare",
-            "fragments",
-            "ingest",
-            "latest",
-            "quarantines",
-            "read",
-            "request_contract",
-        )
-    },
+    dict.fromkeys(("Column", "Contract", "Finding", "Report", "column"), "contract")
+    | dict.fromkeys(("as_arrow", "check_table"), "checking")
+    | dict.fromkeys(("DatasetSpec", "Ingest", "Quarantine", "QuarantineState"), "model")
+    | dict.fromkeys(("accept", "dataset", "datasets", "declare", "fragments", "ingest", "latest", "quarantines", "read", "request_contract"), "service"),
 )

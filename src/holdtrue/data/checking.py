@@ -60,9 +60,7 @@ def _shape(contract: Contract, schema: pa.Schema) -> list[Finding]:
         kind = schema.field(name).type
         found = dtype_of(kind)
         # A column without any value has no type of its own; whole numbers are fine as float64.
-        fits = (
-            found == column.dtype or pa.types.is_null(kind) or (found, column.dtype) == ("int64", "float64")
-        )
+        fits = found == column.dtype or pa.types.is_null(kind) or (found, column.dtype) == ("int64", "float64")
         if not fits:
             findings.append(wrong_type(column, found))
     return findings + [unknown(name) for name in schema.names if name not in wanted]
@@ -85,9 +83,7 @@ def _conditions(column: Column) -> list[tuple[str, str]]:
         values = ", ".join(_text(value) for value in column.isin)
         rules.append(("isin", f"{present} AND {name} NOT IN ({values})"))
     if column.pattern is not None:
-        rules.append(
-            ("pattern", f"{present} AND NOT regexp_full_match({name}, {_text(column.pattern)}, 's')")
-        )
+        rules.append(("pattern", f"{present} AND NOT regexp_full_match({name}, {_text(column.pattern)}, 's')"))
     if column.unique:
         rules.append(("unique", f"{present} AND count(*) OVER (PARTITION BY {name}) > 1"))
     return rules

@@ -45,9 +45,7 @@ def compile_request(contract: Contract) -> Callable[[Mapping[str, list[Any]]], l
 
 def missing(name: str) -> Finding:
     """Build the finding of a column that is not there."""
-    return shape(
-        name, "missing", f"The column “{name}” is missing.", "Deliver it, or take it out of the contract."
-    )
+    return shape(name, "missing", f"The column “{name}” is missing.", "Deliver it, or take it out of the contract.")
 
 
 def unknown(name: str) -> Finding:

@@ -90,9 +90,7 @@ def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
         ):
             each.check_move(QuarantineState.MENDED)
             store.close_quarantine(tx, each.id, QuarantineState.MENDED, version.id)
-            tx.emit(
-                "quarantine.mended", f"quarantine:{each.id}", {"dataset": version.id, "window": result.window}
-            )
+            tx.emit("quarantine.mended", f"quarantine:{each.id}", {"dataset": version.id, "window": result.window})
     if result.quarantine is not None:
         _quarantine(tx, result)
     return version
@@ -121,9 +119,7 @@ def fragments(connection: sa.Connection, project: str, name: str) -> dict[str, d
     return {} if version is None else dict(version.content["fragments"])
 
 
-def quarantines(
-    connection: sa.Connection, project: str, *, state: QuarantineState | None = None
-) -> list[Quarantine]:
+def quarantines(connection: sa.Connection, project: str, *, state: QuarantineState | None = None) -> list[Quarantine]:
     """Return the project's quarantines, oldest first."""
     return store.list_quarantines(connection, project, state=state)
 

@@ -1,0 +1,164 @@
+"""Delivery: services, deployments, rollouts, rollback, the retrain loop.
+
+Names are imported on first use: declaring a service needs no database.
+"""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.delivery.explaining import (
+        why,
+    )
+    from holdtrue.delivery.loop import (
+        run_due,
+    )
+    from holdtrue.delivery.model import (
+        PRODUCTION,
+        Canary,
+        Change,
+        Deployment,
+        DeploymentState,
+        NotDeployable,
+        NothingEarlier,
+        RetrainSpec,
+        Rollout,
+        RolloutRunning,
+        RolloutState,
+        RolloutStep,
+        Service,
+        ServiceSpec,
+        Trigger,
+        TriggerState,
+    )
+    from holdtrue.delivery.progress import (
+        judge,
+    )
+    from holdtrue.delivery.reading import (
+        changes,
+        deployment,
+        deployments,
+        find_service,
+        retrains,
+        rollout,
+        rollout_steps,
+        rollouts,
+        services,
+        triggers,
+    )
+    from holdtrue.delivery.reconciler import (
+        reconcile,
+    )
+    from holdtrue.delivery.service import (
+        Measurement,
+        NewManifest,
+        NewVersion,
+        Promotion,
+        Submission,
+        Submitted,
+        declare,
+        promote,
+        request_retrain,
+        rollback,
+        submit,
+    )
+    from holdtrue.delivery.standing import (
+        status,
+        summary,
+    )
+
+__all__ = [
+    "PRODUCTION",
+    "Canary",
+    "Change",
+    "Deployment",
+    "DeploymentState",
+    "Measurement",
+    "NewManifest",
+    "NewVersion",
+    "NotDeployable",
+    "NothingEarlier",
+    "Promotion",
+    "RetrainSpec",
+    "Rollout",
+    "RolloutRunning",
+    "RolloutState",
+    "RolloutStep",
+    "Service",
+    "ServiceSpec",
+    "Submission",
+    "Submitted",
+    "Trigger",
+    "TriggerState",
+    "changes",
+    "declare",
+    "deployment",
+    "deployments",
+    "find_service",
+    "judge",
+    "promote",
+    "reconcile",
+    "request_retrain",
+    "retrains",
+    "rollback",
+    "rollout",
+    "rollout_steps",
+    "rollouts",
+    "run_due",
+    "services",
+    "status",
+    "submit",
+    "summary",
+    "triggers",
+    "why",
+]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "Canary": "model",
+        "Change": "model",
+        "Deployment": "model",
+        "DeploymentState": "model",
+        "Measurement": "service",
+        "NewManifest": "service",
+        "NewVersion": "service",
+        "NotDeployable": "model",
+        "NothingEarlier": "model",
+        "PRODUCTION": "model",
+        "Promotion": "service",
+        "RetrainSpec": "model",
+        "Rollout": "model",
+        "RolloutRunning": "model",
+        "RolloutState": "model",
+        "RolloutStep": "model",
+        "Service": "model",
+        "ServiceSpec": "model",
+        "Submission": "service",
+        "Submitted": "service",
+        "Trigger": "model",
+        "TriggerState": "model",
+        "changes": "reading",
+        "declare": "service",
+        "deployment": "reading",
+        "deployments": "reading",
+        "find_service": "reading",
+        "judge": "progress",
+        "promote": "service",
+        "reconcile": "reconciler",
+        "request_retrain": "service",
+        "retrains": "reading",
+        "rollback": "service",
+        "rollout": "reading",
+        "rollout_steps": "reading",
+        "rollouts": "reading",
+        "run_due": "loop",
+        "services": "reading",
+        "status": "standing",
+        "submit": "service",
+        "summary": "standing",
+        "triggers": "reading",
+        "why": "explaining",
+    },
+)

@@ -38,9 +38,7 @@ def bundle(connection: sa.Connection, project: str, release: Release) -> Bundle:
     )
 
 
-def route(
-    project: str, champion: Release, rollout: Rollout | None = None, shadows: Iterable[str] = ()
-) -> Route:
+def route(project: str, champion: Release, rollout: Rollout | None = None, shadows: Iterable[str] = ()) -> Route:
     """Return how a service is answered by its champion, and by a challenger if a rollout is under way.
 
     Key, entity and fallback are those of the champion's manifest, which was checked when it came in.
@@ -70,9 +68,7 @@ def route(
     )
 
 
-def check_servable(
-    connection: sa.Connection, project: str, release: Release, champion: Release | None
-) -> None:
+def check_servable(connection: sa.Connection, project: str, release: Release, champion: Release | None) -> None:
     """Raise NotDeployable unless a data plane can serve `release`, beside `champion` if there is one."""
     made = bundle(connection, project, release)
     names = {each.name for each in made.inputs}

@@ -1,12 +1,12 @@
 """The few moves that change what is deployed; each leaves its row and its event in one transaction."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from holdtrue import catalog, governance
+from holdtrue import catalog, governance, monitoring
 from holdtrue.catalog import Release
 from holdtrue.core.ids import new_id
-from holdtrue.delivery import incidents, store
+from holdtrue.delivery import store
 from holdtrue.delivery.judging import Judging
 from holdtrue.delivery.model import (
     DEPLOYMENT_MOVES,
@@ -21,6 +21,8 @@ from holdtrue.delivery.model import (
     move,
 )
 from holdtrue.storage.ledger import Transaction
+
+_SETTLED: Final = ("quality", "rollout", "deployment")
 
 
 def set_release(
@@ -178,7 +180,7 @@ def end_rollout(
             promoted(tx, row)
         case RolloutState.ROLLED_BACK:
             record_step(tx, row, "rolled_back", why, facts)
-            incidents.report(
+            monitoring.open_incident(
                 tx,
                 service=row.service,
                 kind="rollout",
@@ -214,8 +216,8 @@ def promoted(tx: Transaction, rollout: Rollout) -> None:
         action="deployed",
         rollout=rollout.id,
     )
-    incidents.settle(
-        tx, service=rollout.service, text=f"The release {rollout.challenger} took over ({rollout.id})."
+    monitoring.resolve_service(
+        tx, rollout.service, f"The release {rollout.challenger} took over ({rollout.id}).", kinds=_SETTLED
     )
 
 

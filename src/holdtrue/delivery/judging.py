@@ -58,8 +58,7 @@ class Judging:
             "champion_answers": self.champion_answers,
             "champion_fallbacks": self.champion_fallbacks,
             "waiting": {
-                name: [row.key, row.champion, row.challenger, row.recorded_at]
-                for name, row in self.waiting.items()
+                name: [row.key, row.champion, row.challenger, row.recorded_at] for name, row in self.waiting.items()
             },
             "forgotten": self.forgotten,
         }
@@ -84,9 +83,7 @@ class Judging:
         return replace(self, step_start=self.difference.n)
 
 
-def absorb(
-    judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime
-) -> Judging:
+def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime) -> Judging:
     """Return `judging` with new records counted: predictions of this rollout, and labels in order of arrival.
 
     Rows count when they have both scores and a label; the first label of a row counts. Labels must have been
@@ -179,8 +176,7 @@ def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, f
 def _rows(table: pa.Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return the rows as objects with exactly `names`; a column the table lacks is null."""
     columns = [
-        table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
-        for name in names
+        table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows for name in names
     ]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -205,9 +201,7 @@ def facts_of(judging: Judging, rollout: Rollout, now: datetime) -> Facts:
         answers=fallbacks.n,
         fallback=fallbacks.mean if fallbacks.n else 0.0,
         fallback_lower=sequences.lower_bound(fallbacks, canary.alpha / 2.0) if fallbacks.n else 0.0,
-        champion_fallback=(
-            judging.champion_fallbacks / judging.champion_answers if judging.champion_answers else 0.0
-        ),
+        champion_fallback=(judging.champion_fallbacks / judging.champion_answers if judging.champion_answers else 0.0),
         days=(now - rollout.started_at) / timedelta(days=1),
         step_days=(now - rollout.step_started_at) / timedelta(days=1),
     )

@@ -14,12 +14,12 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from holdtrue import catalog
+from holdtrue import catalog, monitoring
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
-from holdtrue.delivery import bundles, changing, incidents, store
+from holdtrue.delivery import bundles, changing, store
 from holdtrue.delivery.model import ENVIRONMENTS, Deployment, DeploymentState, NotDeployable, RolloutState
 from holdtrue.serving import Bundle, Route, Snapshot, write_snapshot
 from holdtrue.storage import Stores
@@ -86,9 +86,7 @@ def _route(connection: sa.Connection, project: str, deployment: Deployment) -> R
     return bundles.route(project, champion, running, shadows)
 
 
-def _known(
-    connection: sa.Connection, project: str, deployment: Deployment, shadows: tuple[str, ...]
-) -> list[str]:
+def _known(connection: sa.Connection, project: str, deployment: Deployment, shadows: tuple[str, ...]) -> list[str]:
     """Return the declared shadows that can be served; a typing error there must not stop the service."""
     found: list[str] = []
     for name in shadows:
@@ -197,9 +195,7 @@ def _compare(stores: Stores, project: str, deployment: Deployment, acks: list[Ac
     where = f"{deployment.service} in {deployment.environment}"
     context = WriteContext(SYSTEM, project)
     running = stores.ledger.read(
-        lambda connection: store.running_rollout(
-            connection, project, deployment.service, deployment.environment
-        )
+        lambda connection: store.running_rollout(connection, project, deployment.service, deployment.environment)
     )
     done: list[str] = []
     if running is not None and running.challenger in failed:
@@ -260,7 +256,7 @@ def _release_failed(tx: Transaction, seen: Deployment, reason: str) -> None:
         {"environment": seen.environment, "release": seen.release},
         reason=why,
     )
-    incidents.report(
+    monitoring.open_incident(
         tx,
         service=seen.service,
         kind="deployment",

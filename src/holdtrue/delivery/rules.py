@@ -14,9 +14,7 @@ from holdtrue.stats.sequences import rows_needed
 
 Verdict = Literal["wait", "advance", "promote", "roll_back", "stop"]
 _YEAR: Final = timedelta(days=365)
-_SPENT: Final = frozenset(
-    {TriggerState.QUEUED, TriggerState.DONE, TriggerState.ROLLED_OUT, TriggerState.FAILED}
-)
+_SPENT: Final = frozenset({TriggerState.QUEUED, TriggerState.DONE, TriggerState.ROLLED_OUT, TriggerState.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +130,7 @@ def check_retrain(spec: RetrainSpec, past: Iterable[Trigger], now: datetime) -> 
         return f"The last retrain was {passed:.1f} days ago, and the cooldown is {spec.cooldown_days:g} days."
     year = [each for each in spent if now - each.raised_at < _YEAR]
     if len(year) >= spec.budget_per_year:
-        return (
-            f"{len(year)} retrains in the last 365 days use up the budget of {spec.budget_per_year} a year."
-        )
+        return f"{len(year)} retrains in the last 365 days use up the budget of {spec.budget_per_year} a year."
     return ""
 
 
@@ -191,6 +187,4 @@ def check_retrain_spec(spec: RetrainSpec) -> None:
 
 
 def _bad(spec: ServiceSpec, why: str, mend: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The rollout of the service “{spec.name}” cannot be used.", why=f"Its {why}.", mend=mend
-    )
+    return ConfigurationError(f"The rollout of the service “{spec.name}” cannot be used.", why=f"Its {why}.", mend=mend)

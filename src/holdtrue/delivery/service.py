@@ -97,9 +97,7 @@ class Promotion:
     rollout: Rollout | None
 
 
-def declare(
-    tx: Transaction, services: Iterable[ServiceSpec] = (), retrains: Iterable[RetrainSpec] = ()
-) -> list[str]:
+def declare(tx: Transaction, services: Iterable[ServiceSpec] = (), retrains: Iterable[RetrainSpec] = ()) -> list[str]:
     """Set services and retrain declarations; return the names of those that changed.
 
     Raises ConfigurationError for what could not work. A rollout under way keeps the canary it began with.
@@ -133,9 +131,7 @@ def submit(tx: Transaction, submission: Submission) -> Submitted:
     """
     actor = tx.context.actor
     versions = [
-        catalog.register(
-            tx, each.kind, each.name, each.content, blobs=each.blobs, derived_from=each.derived_from
-        )
+        catalog.register(tx, each.kind, each.name, each.content, blobs=each.blobs, derived_from=each.derived_from)
         for each in submission.versions
     ]
     given = submission.release
@@ -151,9 +147,7 @@ def submit(tx: Transaction, submission: Submission) -> Submitted:
     governance.note_contributors(tx, release.id, [author], "author")
     governance.note_contributors(tx, release.id, [actor.id, actor.owner], "trainer")
     evidence = [
-        governance.record_evidence(
-            tx, each.kind, each.subject or release.id, each.content, run=submission.run
-        )
+        governance.record_evidence(tx, each.kind, each.subject or release.id, each.content, run=submission.run)
         for each in submission.evidence
     ]
     if submission.trigger is not None:
@@ -162,9 +156,7 @@ def submit(tx: Transaction, submission: Submission) -> Submitted:
         decision = governance.gate(tx, release.id, submission.environment)
     except NoPolicy:
         decision = None
-    return Submitted(
-        release.id, tuple(each.id for each in versions), tuple(each.id for each in evidence), decision
-    )
+    return Submitted(release.id, tuple(each.id for each in versions), tuple(each.id for each in evidence), decision)
 
 
 def _answer_trigger(tx: Transaction, name: str, release: str) -> None:
@@ -175,9 +167,7 @@ def _answer_trigger(tx: Transaction, name: str, release: str) -> None:
     end_trigger(tx, trigger, TriggerState.DONE, f"It made the release {release}.", release=release)
 
 
-def promote(
-    tx: Transaction, service: str, release_id: str, environment: str = PRODUCTION
-) -> Promotion:
+def promote(tx: Transaction, service: str, release_id: str, environment: str = PRODUCTION) -> Promotion:
     """Bring a release into an environment: at once if it is the first, else through a rollout.
 
     The gate decides again in this transaction. Asking again for what is deployed or under way changes
@@ -219,14 +209,10 @@ def promote(
     champion = catalog.release(tx.connection, tx.project, present.release)
     bundles.check_servable(tx.connection, tx.project, release, champion)
     canary = declared.spec.rollout
-    return Promotion(
-        present, changing.start_rollout(tx, release, champion.id, environment, decision.id, canary)
-    )
+    return Promotion(present, changing.start_rollout(tx, release, champion.id, environment, decision.id, canary))
 
 
-def rollback(
-    tx: Transaction, service: str, reason: str, environment: str = PRODUCTION
-) -> Promotion:
+def rollback(tx: Transaction, service: str, reason: str, environment: str = PRODUCTION) -> Promotion:
     """End the rollout under way, or else go back to the release deployed before.
 
     It needs no gate: what it goes back to was allowed when it came. Raises NothingEarlier, NotFound.
@@ -268,9 +254,7 @@ def request_retrain(tx: Transaction, model: str, reason: str) -> Trigger:
     raise NotFound.of("retrain declaration", model)
 
 
-def raise_trigger(
-    tx: Transaction, spec: RetrainSpec, reason: Any, source: str, detail: Mapping[str, Any]
-) -> Trigger:
+def raise_trigger(tx: Transaction, spec: RetrainSpec, reason: Any, source: str, detail: Mapping[str, Any]) -> Trigger:
     """Weigh a reason to retrain: queue the job, or record why not. One source raises one trigger."""
     known = store.trigger_from(tx.connection, tx.project, spec.model, reason, source)
     if known is not None:
@@ -335,9 +319,7 @@ def end_trigger(
         ended_at=tx.now,
     )
     store.put_trigger(tx, row)
-    tx.emit(
-        f"retrain.{state.value}", trigger.id, {"release": row.release, "job": row.job}, reason=why
-    )
+    tx.emit(f"retrain.{state.value}", trigger.id, {"release": row.release, "job": row.job}, reason=why)
     return row
 
 

@@ -157,11 +157,7 @@ def put_service(tx: Transaction, spec: ServiceSpec) -> None:
     """Set a service's declaration."""
     mine = (services.c.project == tx.project) & (services.c.name == spec.name)
     tx.execute(services.delete().where(mine))
-    tx.execute(
-        services.insert().values(
-            project=tx.project, name=spec.name, spec=_text(dump(spec)), declared_at=tx.now
-        )
-    )
+    tx.execute(services.insert().values(project=tx.project, name=spec.name, spec=_text(dump(spec)), declared_at=tx.now))
 
 
 def service(connection: sa.Connection, project: str, name: str) -> Service | None:
@@ -227,27 +223,21 @@ def put_deployment(tx: Transaction, row: Deployment) -> None:
 def deployment(connection: sa.Connection, project: str, service: str, environment: str) -> Deployment | None:
     """Return what is deployed of a service in an environment, or None."""
     row = connection.execute(
-        scoped(deployments, project).where(
-            deployments.c.service == service, deployments.c.environment == environment
-        )
+        scoped(deployments, project).where(deployments.c.service == service, deployments.c.environment == environment)
     ).one_or_none()
     return None if row is None else _deployment(row)
 
 
 def list_deployments(connection: sa.Connection, project: str) -> list[Deployment]:
     """Return the project's deployments by service and environment."""
-    rows = connection.execute(
-        scoped(deployments, project).order_by(deployments.c.service, deployments.c.environment)
-    )
+    rows = connection.execute(scoped(deployments, project).order_by(deployments.c.service, deployments.c.environment))
     return [_deployment(row) for row in rows]
 
 
 def all_deployments(connection: sa.Connection) -> list[tuple[str, Deployment]]:
     """Return (project, deployment) of the whole house: one snapshot serves all projects."""
     rows = connection.execute(
-        sa.select(deployments).order_by(
-            deployments.c.project, deployments.c.service, deployments.c.environment
-        )
+        sa.select(deployments).order_by(deployments.c.project, deployments.c.service, deployments.c.environment)
     )
     return [(row.project, _deployment(row)) for row in rows]
 
@@ -272,9 +262,7 @@ def insert_change(tx: Transaction, row: Change) -> None:
     )
 
 
-def list_changes(
-    connection: sa.Connection, project: str, service: str, environment: str | None = None
-) -> list[Change]:
+def list_changes(connection: sa.Connection, project: str, service: str, environment: str | None = None) -> list[Change]:
     """Return the changes of what is deployed of a service, oldest first."""
     query = scoped(changes, project).where(changes.c.service == service)
     if environment is not None:
@@ -313,9 +301,7 @@ def mark_beginning(tx: Transaction, rollout: str, cursor: str) -> None:
     """Note from where in the journal a rollout's records are read, if that is not known yet."""
     tx.execute(
         rollouts.update()
-        .where(
-            rollouts.c.project == tx.project, rollouts.c.id == rollout, rollouts.c.cursor.is_(None)
-        )
+        .where(rollouts.c.project == tx.project, rollouts.c.id == rollout, rollouts.c.cursor.is_(None))
         .values(cursor=cursor)
     )
 
@@ -376,13 +362,9 @@ def insert_step(tx: Transaction, row: RolloutStep) -> None:
 
 def list_steps(connection: sa.Connection, project: str, rollout: str) -> list[RolloutStep]:
     """Return the recorded steps of a rollout, in order."""
-    rows = connection.execute(
-        scoped(steps, project).where(steps.c.rollout == rollout).order_by(steps.c.number)
-    )
+    rows = connection.execute(scoped(steps, project).where(steps.c.rollout == rollout).order_by(steps.c.number))
     return [
-        RolloutStep(
-            row.rollout, row.number, row.action, row.percent, row.why, orjson.loads(row.facts), row.time
-        )
+        RolloutStep(row.rollout, row.number, row.action, row.percent, row.why, orjson.loads(row.facts), row.time)
         for row in rows
     ]
 
@@ -402,9 +384,7 @@ def trigger(connection: sa.Connection, project: str, name: str) -> Trigger | Non
     return None if row is None else _trigger(row)
 
 
-def trigger_from(
-    connection: sa.Connection, project: str, model: str, reason: str, source: str
-) -> Trigger | None:
+def trigger_from(connection: sa.Connection, project: str, model: str, reason: str, source: str) -> Trigger | None:
     """Return the trigger that a source raised for a model, or None."""
     row = connection.execute(
         scoped(triggers, project).where(
@@ -434,9 +414,7 @@ def list_triggers(
 
 def latest_snapshot(connection: sa.Connection) -> tuple[int, str, datetime] | None:
     """Return sequence, digest and time of the newest routing snapshot, or None."""
-    row = connection.execute(
-        sa.select(snapshots).order_by(snapshots.c.sequence.desc()).limit(1)
-    ).one_or_none()
+    row = connection.execute(sa.select(snapshots).order_by(snapshots.c.sequence.desc()).limit(1)).one_or_none()
     return None if row is None else (row.sequence, row.digest, row.issued_at)
 
 

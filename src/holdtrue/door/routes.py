@@ -96,32 +96,22 @@ class Routes:
 
         return declare
 
-    def get(
-        self, path: str, permission: Permission | Public, *, summary: str
-    ) -> Callable[[Handler], Handler]:
+    def get(self, path: str, permission: Permission | Public, *, summary: str) -> Callable[[Handler], Handler]:
         """Declare a route that only reads."""
         return self.add("GET", path, permission, summary=summary)
 
-    def page(
-        self, path: str, permission: Permission | Public, *, summary: str
-    ) -> Callable[[Handler], Handler]:
+    def page(self, path: str, permission: Permission | Public, *, summary: str) -> Callable[[Handler], Handler]:
         """Declare a page: the handler returns HTML text."""
         return self.add("GET", path, permission, summary=summary, kind="html")
 
-    def post(
-        self, path: str, permission: Permission | Public, *, summary: str
-    ) -> Callable[[Handler], Handler]:
+    def post(self, path: str, permission: Permission | Public, *, summary: str) -> Callable[[Handler], Handler]:
         """Declare a route that changes something."""
         return self.add("POST", path, permission, summary=summary)
 
-    def put(
-        self, path: str, permission: Permission | Public, *, summary: str
-    ) -> Callable[[Handler], Handler]:
+    def put(self, path: str, permission: Permission | Public, *, summary: str) -> Callable[[Handler], Handler]:
         """Declare a route that sets something to a stated value."""
         return self.add("PUT", path, permission, summary=summary)
 
-    def delete(
-        self, path: str, permission: Permission | Public, *, summary: str
-    ) -> Callable[[Handler], Handler]:
+    def delete(self, path: str, permission: Permission | Public, *, summary: str) -> Callable[[Handler], Handler]:
         """Declare a route that removes something."""
         return self.add("DELETE", path, permission, summary=summary)

@@ -250,12 +250,14 @@ def _take_latest(transaction: Any, each: _Compiled, prefix: bytes, part: _Part) 
 def _take_trailing(transaction: Any, each: _Compiled, prefix: bytes, part: _Part) -> Iterator[int]:
     tiles: dict[int, _Tile] = {}
     cursor = transaction.cursor()
+    top = 0
     for number, (moment, (value,), mark) in zip(part.numbers, part.rows, strict=True):
         place = moment // each.tile
         if place not in tiles:
             found = _at_or_before(cursor, prefix, place)
-            serial = 0 if found is None else _SERIAL.unpack_from(cursor.value())[0] + (found != place)
-            tiles[place] = _tile_rows(cursor.value() if found == place else b"", serial & 0xFFFFFFFF)
+            before = 0 if found is None else _SERIAL.unpack_from(cursor.value())[0] + 1
+            top = max(top + 1, before)
+            tiles[place] = _tile_rows(cursor.value() if found == place else b"", top & 0xFFFFFFFF)
         if tiles[place].add(moment, value, mark):
             yield number
     for place in sorted(tiles):

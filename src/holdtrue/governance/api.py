@@ -49,24 +49,18 @@ def limit_of(call: Call) -> int:
     """Return the query's limit, 1 to 500 (default 100)."""
     text = call.query.get("limit", "100")
     if not text.isdigit() or not 1 <= int(text) <= _PAGE:
-        raise InvalidInput(
-            f"The limit “{text[:20]}” cannot be used.", mend=f"Use a number from 1 to {_PAGE}."
-        )
+        raise InvalidInput(f"The limit “{text[:20]}” cannot be used.", mend=f"Use a number from 1 to {_PAGE}.")
     return int(text)
 
 
-@routes.get(
-    "/api/projects/{project}/policies", Permission.RELEASES_READ, summary="List each environment's policy."
-)
+@routes.get("/api/projects/{project}/policies", Permission.RELEASES_READ, summary="List each environment's policy.")
 def list_policies(call: Call) -> Any:
     """Return each environment's policy with its version id."""
     found = call.read(lambda connection: service.policies(connection, call.project))
     return listing([{"id": version, **dump(policy)} for version, policy in found.values()])
 
 
-@routes.get(
-    "/api/projects/{project}/evidence", Permission.EVIDENCE_READ, summary="List evidence of a subject."
-)
+@routes.get("/api/projects/{project}/evidence", Permission.EVIDENCE_READ, summary="List evidence of a subject.")
 def list_evidence(call: Call) -> Any:
     """Return the evidence about the query's `subject`."""
     subject = call.query.get("subject", "")
@@ -93,9 +87,7 @@ def post_evidence(call: Call, body: EvidenceBody) -> Any:
 )
 def get_evidence(call: Call) -> Any:
     """Return one piece of evidence."""
-    return dump(
-        call.read(lambda connection: service.evidence(connection, call.project, call.path["evidence"]))
-    )
+    return dump(call.read(lambda connection: service.evidence(connection, call.project, call.path["evidence"])))
 
 
 @routes.get("/api/projects/{project}/decisions", Permission.RELEASES_READ, summary="List decisions.")
@@ -114,14 +106,10 @@ def list_decisions(call: Call) -> Any:
     return listing([dump(each) for each in found])
 
 
-@routes.get(
-    "/api/projects/{project}/decisions/{decision}", Permission.RELEASES_READ, summary="Show a decision."
-)
+@routes.get("/api/projects/{project}/decisions/{decision}", Permission.RELEASES_READ, summary="Show a decision.")
 def get_decision(call: Call) -> Any:
     """Return one decision with its findings."""
-    return dump(
-        call.read(lambda connection: service.decision(connection, call.project, call.path["decision"]))
-    )
+    return dump(call.read(lambda connection: service.decision(connection, call.project, call.path["decision"])))
 
 
 @routes.post(
@@ -156,6 +144,4 @@ def list_approvals(call: Call) -> Any:
 )
 def post_approval(call: Call, body: ApprovalBody) -> Any:
     """Approve a release and return the decision that follows."""
-    return call.write(
-        lambda tx: dump(service.approve(tx, call.path["release"], body.environment, body.reason))
-    )
+    return call.write(lambda tx: dump(service.approve(tx, call.path["release"], body.environment, body.reason)))

@@ -20,9 +20,7 @@ _SHOWN: Final = 5
 _FUNCTIONS: Final = frozenset(
     {"contains", "double", "endsWith", "int", "matches", "size", "startsWith", "string", "uint"}
 )
-_AFTER_CHANGE: Final = (
-    "Change the rule in the project file and run `holdtrue apply`, or record what it asks for."
-)
+_AFTER_CHANGE: Final = "Change the rule in the project file and run `holdtrue apply`, or record what it asks for."
 _MEND_MISSING: Final = "Run `holdtrue run`: it evaluates the release and records what the policy asks for."
 _MEND_FALSE: Final = (
     "Make a release that meets the rule, or change the policy in the project file and run `holdtrue apply`."
@@ -79,9 +77,7 @@ def check_rule(rule: Rule) -> None:
     except ValueError as error:
         raise _syntax(rule, str(error)) from None
     if expressions.depth(text) > MAX_DEPTH:
-        raise _bad(
-            rule, f"Loops in it are nested more than {MAX_DEPTH} deep.", "Split it into several rules."
-        )
+        raise _bad(rule, f"Loops in it are nested more than {MAX_DEPTH} deep.", "Split it into several rules.")
     for name in program.functions():
         if name[0].isalpha() and name not in _FUNCTIONS:
             raise _bad(
@@ -196,9 +192,7 @@ def _value(path: expressions.Path, context: Mapping[str, Any]) -> Any:
     return value
 
 
-def _known(
-    used: Sequence[expressions.Path], context: Mapping[str, Any]
-) -> list[tuple[expressions.Path, Any]]:
+def _known(used: Sequence[expressions.Path], context: Mapping[str, Any]) -> list[tuple[expressions.Path, Any]]:
     """Return the paths that lead to a value, with it."""
     found = [(path, _value(path, context)) for path in used]
     return [(path, value) for path, value in found if value is not _MISSING]

@@ -34,9 +34,7 @@ from holdtrue.storage.ledger import EventFilter, Transaction, select_events
 _MAKING = ("release.", "version.")
 
 
-def record_evidence(
-    tx: Transaction, kind: str, subject: str, content: Any, *, run: str | None = None
-) -> Evidence:
+def record_evidence(tx: Transaction, kind: str, subject: str, content: Any, *, run: str | None = None) -> Evidence:
     """Record a measurement about a release or version; the same one again changes nothing.
 
     Raises BadEvidence for an unknown kind or more than 256 KiB, NotFound for an unknown subject.
@@ -79,9 +77,7 @@ def _bind(tx: Transaction, policy: Policy) -> str:
     before = store.bound_policy(tx.connection, tx.project, policy.environment)
     if before != version.id:
         store.bind_policy(tx, policy.environment, version.id)
-        tx.emit(
-            "policy.bound", policy.environment, {"policy": version.id}, before=before or "", after=version.id
-        )
+        tx.emit("policy.bound", policy.environment, {"policy": version.id}, before=before or "", after=version.id)
     return version.id
 
 
@@ -304,9 +300,7 @@ def decisions(
     return store.list_decisions(connection, project, release=release, service=service, limit=limit)
 
 
-def latest_decision(
-    connection: sa.Connection, project: str, release: str, environment: str
-) -> Decision | None:
+def latest_decision(connection: sa.Connection, project: str, release: str, environment: str) -> Decision | None:
     """Return the newest decision about a release in an environment, or None."""
     return store.latest_decision(connection, project, release, environment)
 

@@ -207,9 +207,7 @@ def decision_by_id(connection: sa.Connection, project: str, id: str) -> Decision
     return None if row is None else _decision(row)
 
 
-def latest_decision(
-    connection: sa.Connection, project: str, release: str, environment: str
-) -> Decision | None:
+def latest_decision(connection: sa.Connection, project: str, release: str, environment: str) -> Decision | None:
     """Return the newest decision about a release in an environment, or None."""
     row = connection.execute(
         scoped(decisions, project)
@@ -269,15 +267,11 @@ def add_contributors(tx: Transaction, subject: str, persons: Iterable[str], part
     known = {
         row.person
         for row in tx.execute(
-            scoped(contributors, tx.project).where(
-                contributors.c.subject == subject, contributors.c.part == part
-            )
+            scoped(contributors, tx.project).where(contributors.c.subject == subject, contributors.c.part == part)
         )
     }
     for person in sorted(set(persons) - known):
-        tx.execute(
-            contributors.insert().values(project=tx.project, subject=subject, person=person, part=part)
-        )
+        tx.execute(contributors.insert().values(project=tx.project, subject=subject, person=person, part=part))
 
 
 def contributors_of(connection: sa.Connection, project: str, subjects: Sequence[str]) -> dict[str, set[str]]:
@@ -316,9 +310,7 @@ def effects_of(connection: sa.Connection, project: str, service: str, environmen
 
 
 def _next(tx: Transaction, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
-    query = sa.select(sa.func.coalesce(sa.func.max(table.c.number), 0)).where(
-        table.c.project == tx.project, *where
-    )
+    query = sa.select(sa.func.coalesce(sa.func.max(table.c.number), 0)).where(table.c.project == tx.project, *where)
     return int(tx.execute(query).scalar_one()) + 1
 
 
@@ -327,9 +319,7 @@ def _text(value: Any) -> str:
 
 
 def _evidence(row: sa.Row[Any]) -> Evidence:
-    return Evidence(
-        row.id, row.kind, row.subject, orjson.loads(row.content), row.run, row.created_at, row.created_by
-    )
+    return Evidence(row.id, row.kind, row.subject, orjson.loads(row.content), row.run, row.created_at, row.created_by)
 
 
 def _decision(row: sa.Row[Any]) -> Decision:

@@ -1,5 +1,6 @@
 """Read new records of a service, join labels to predictions, and bring its windows up to date."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import microseconds
-from holdtrue.monitoring.joining import column
+from holdtrue.monitoring.joining import coalesce, column
 from holdtrue.monitoring.model import Window
 from holdtrue.monitoring.quality import ALL, DAY_MICROS, Key, day_date, day_number, window_of
 from holdtrue.monitoring.scored import (
@@ -103,7 +104,7 @@ def fresh_days(table: pa.Table) -> dict[DayKey, Fresh]:
     if table.num_rows == 0:
         return {}
     names = column(table, "prediction_id", pa.string())
-    ids = hashes(pc.coalesce(names, column(table, "id", pa.string())).to_pylist())
+    ids = hashes(coalesce(names, column(table, "id", pa.string())).to_pylist())
     keys = hashes(column(table, "key", pa.string()).to_pylist())
     scores = pc.fill_null(column(table, "score", pa.float64()), float("nan")).to_numpy().astype(np.float32)
     fell = pc.fill_null(column(table, "fallback", pa.bool_()), False).to_numpy()
@@ -116,7 +117,7 @@ def fresh_days(table: pa.Table) -> dict[DayKey, Fresh]:
     changes = (release[1:] != release[:-1]) | (role[1:] != role[:-1]) | (day[1:] != day[:-1])
     edges = [0, *(np.flatnonzero(changes) + 1).tolist(), order.size]
     found: dict[DayKey, Fresh] = {}
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in itertools.pairwise(edges):
         # Rows keep the order in which they came, so that the first of equal ids is the first that came.
         rows = np.sort(order[begin:end])
         key = (str(release[begin]), str(role[begin]), int(day[begin]))
@@ -130,7 +131,7 @@ def label_arrays(table: pa.Table) -> tuple[Labels, int]:
     A label is valid if its value is a finite number and it has a key or a prediction id.
     """
     value = pc.fill_null(column(table, "value", pa.float64()), float("nan")).to_numpy()
-    known = pc.coalesce(column(table, "known_at", pa.int64()), column(table, "time", pa.int64()))
+    known = coalesce(column(table, "known_at", pa.int64()), column(table, "time", pa.int64()))
     labels = Labels(
         hashes(column(table, "key", pa.string()).to_pylist()),
         hashes(column(table, "prediction_id", pa.string()).to_pylist()),

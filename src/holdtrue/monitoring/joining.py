@@ -1,5 +1,6 @@
 """Join labels to predictions: by prediction id or by key, whichever the label has; the label known last wins."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,6 +57,11 @@ def _as(value: Any, kind: pa.DataType) -> Any:
         return None
 
 
+def coalesce(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return `first`, with `second` where it is null."""
+    return pc.call_function("coalesce", [first, second])
+
+
 def joined(
     stores: Stores,
     project: str,
@@ -73,9 +79,8 @@ def joined(
     predictions = stores.journal.table(
         "prediction", project, service=service, since=since, until=until, columns=["id", *_PREDICTION]
     )
-    if releases is not None and predictions.num_rows and "release" in predictions.column_names:
-        wanted = pc.is_in(predictions["release"], value_set=pa.array(sorted(releases), pa.string()))
-        predictions = predictions.filter(wanted)
+    if releases is not None and "release" in predictions.column_names:
+        predictions = predictions.filter(pc.field("release").isin(sorted(releases)))
     if predictions.num_rows == 0:
         return SCHEMA.empty_table()
     names = ["id", "time", "key", "prediction_id", "value", "known_at"]
@@ -87,46 +92,41 @@ def joined(
     return pa.table(columns, schema=SCHEMA).sort_by([("time", "ascending"), ("prediction_id", "ascending")])
 
 
-def _labels_for(ids: pa.ChunkedArray, keys: pa.ChunkedArray, labels: pa.Table) -> tuple[pa.Array, pa.Array]:
+def _labels_for(
+    ids: pa.ChunkedArray, keys: pa.ChunkedArray, labels: pa.Table
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Return value and moment of the label of each prediction, null where none is in."""
-    values = column(labels, "value", pa.float64())
-    known = pc.coalesce(column(labels, "known_at", pa.int64()), column(labels, "time", pa.int64()))
-    usable = pc.is_finite(values)
-    table = pa.table(
-        {
-            "value": values,
-            "known_at": known,
-            "key": column(labels, "key", pa.string()),
-            "prediction_id": column(labels, "prediction_id", pa.string()),
-        }
-    ).filter(usable)
+    known = coalesce(column(labels, "known_at", pa.int64()), column(labels, "time", pa.int64()))
+    values = pc.fill_null(column(labels, "value", pa.float64()), math.nan).to_numpy()
+    moments = pc.fill_null(known, 0).to_numpy()
     # Latest first and, among equals, last come first: a look-up finds the first of equal keys.
-    order = np.lexsort((-np.arange(table.num_rows), -table["known_at"].to_numpy()))
-    table = table.take(pa.array(order))
-    by_id, by_key = _find(ids, table["prediction_id"]), _find(keys, table["key"])
-    moment = table["known_at"].to_numpy()
-    better = np.where(by_id < 0, by_key, np.where(by_key < 0, by_id, _later(moment, by_id, by_key)))
-    rows = pa.array(np.maximum(better, 0), mask=better < 0)
-    if table.num_rows == 0:
-        return pa.nulls(len(ids), pa.float64()), pa.nulls(len(ids), pa.int64())
+    order = np.lexsort((-np.arange(values.size), -moments))
+    order = order[np.isfinite(values[order])]
+    values, moments = values[order], moments[order]
+    if order.size == 0:
+        return _nulls(pa.float64(), len(ids)), _nulls(pa.int64(), len(ids))
+    rows = pa.array(order)
+    by_id = _find(ids, column(labels, "prediction_id", pa.string()).take(rows))
+    by_key = _find(keys, column(labels, "key", pa.string()).take(rows))
+    # Rows stand in order of precedence, so that the smaller of two finds is the later label.
+    found = np.where(by_id < 0, by_key, np.where(by_key < 0, by_id, np.minimum(by_id, by_key)))
+    taken = np.maximum(found, 0)
+    missing = found < 0
     return (
-        table["value"].combine_chunks().take(rows),
-        table["known_at"].combine_chunks().take(rows),
+        pa.chunked_array([pa.array(values[taken], mask=missing)]),
+        pa.chunked_array([pa.array(moments[taken], mask=missing)]),
     )
+
+
+def _nulls(kind: pa.DataType, n: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.nulls(n, kind)])
 
 
 def _find(values: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Return the first row of `among` that equals each value, −1 where there is none or the value is null."""
-    found = pc.index_in(values, value_set=among.combine_chunks(), skip_nulls=True)
-    return pc.fill_null(found, -1).combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def _later(
-    moment: npt.NDArray[np.int64], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    if moment.size == 0:
-        return one
-    return np.where(moment[np.maximum(one, 0)] >= moment[np.maximum(other, 0)], one, other)
+    options = pc.SetLookupOptions(value_set=among.combine_chunks(), skip_nulls=True)
+    found = pc.call_function("index_in", [values], options)
+    return pc.fill_null(found, -1).to_numpy().astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +152,12 @@ class Pairs:
 
 def paired(table: pa.Table, first: str, second: str) -> Pairs:
     """Return the rows of a `joined` table that releases `first` and `second` both scored, fallbacks left out."""
-    usable = pc.and_(
-        pc.and_(pc.is_valid(table["label"]), pc.is_finite(table["score"])),
-        pc.invert(pc.fill_null(table["fallback"], False)),
-    )
-    rows = table.filter(pc.fill_null(usable, False))
-    one = rows.filter(pc.equal(rows["release"], first))
-    two = rows.filter(pc.equal(rows["release"], second))
+    scores = pc.fill_null(table["score"], math.nan).to_numpy()
+    labels = pc.fill_null(table["label"], math.nan).to_numpy()
+    fell = pc.fill_null(table["fallback"], False).to_numpy()
+    rows = table.filter(pa.array(np.isfinite(scores) & np.isfinite(labels) & ~fell))
+    one = rows.filter(pc.field("release") == first)
+    two = rows.filter(pc.field("release") == second)
     at = _find(one["prediction_id"], two["prediction_id"])
     one = one.filter(pa.array(at >= 0))
     at = at[at >= 0]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from typing import Any, TypeVar
 
@@ -241,9 +241,10 @@ def _row(table: sa.Table, value: Any) -> dict[str, Any]:
 
 
 def _object(cls: type[T], row: sa.Row[Any], **changed: Any) -> T:
-    """Build a dataclass from the columns of the same names."""
-    found = {**row._asdict(), **changed}
-    return cls(**{field.name: found[field.name] for field in fields(cls) if field.name in found})  # type: ignore[arg-type]
+    """Build a dataclass from the columns of the same names; `changed` replaces or adds some."""
+    assert is_dataclass(cls)
+    names = [field.name for field in fields(cls) if field.name not in changed and hasattr(row, field.name)]
+    return cls(**{name: getattr(row, name) for name in names}, **changed)
 
 
 def _where(table: sa.Table, project: str, **wanted: str | None) -> sa.Select[Any]:

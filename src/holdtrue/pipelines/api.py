@@ -30,9 +30,7 @@ def list_jobs(call: Call) -> Any:
 @routes.post(_JOBS, Permission.JOBS_WRITE, summary="Ask for a job")
 def enqueue(call: Call, body: NewJob) -> Any:
     """Put a job into the queue."""
-    return call.write(
-        lambda tx: dump(service.enqueue(tx, body.kind, body.payload, unique_key=body.unique_key))
-    )
+    return call.write(lambda tx: dump(service.enqueue(tx, body.kind, body.payload, unique_key=body.unique_key)))
 
 
 @routes.get(_JOBS + "/{id}", Permission.JOBS_READ, summary="Show one job")
@@ -64,6 +62,4 @@ def complete(call: Call, body: JobReport) -> Any:
 @routes.post(_JOBS + "/{id}/fail", Permission.JOBS_LEASE, summary="Report that a job failed")
 def fail(call: Call, body: JobReport) -> Any:
     """End an attempt."""
-    return call.write(
-        lambda tx: dump(service.fail(tx, call.path["id"], body.fence, body.reason, final=body.final))
-    )
+    return call.write(lambda tx: dump(service.fail(tx, call.path["id"], body.fence, body.reason, final=body.final)))

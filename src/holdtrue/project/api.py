@@ -32,6 +32,30 @@ def apply(call: Call, body: ProjectSpec) -> Any:
     return call.write(lambda tx: {"changes": [dump(each) for each in service.apply(tx, body)]})
 
 
+@routes.get("/api/projects/{project}/events", Permission.ACTIVITY_READ, summary="Read the event log")
+def events(call: Call) -> Any:
+    """Return events after the number `after`, oldest first, or the newest first with `newest`."""
+    after, limit = number(call, "after", 0, 2**53), number(call, "limit", 100, 500)
+    found = call.stores.ledger.events(
+        call.project,
+        after=after,
+        limit=max(1, limit),
+        action=call.query.get("action"),
+        object=call.query.get("object"),
+        newest_first=call.query.get("newest") == "true",
+    )
+    more = len(found) == limit and call.query.get("newest") != "true"
+    return {"items": [dump(each) for each in found], "next": str(found[-1].seq) if more else None}
+
+
+def number(call: Call, name: str, default: int, most: int) -> int:
+    """Return a whole number of the query, 0 to `most`."""
+    text = call.query.get(name, str(default))
+    if not text.isdigit() or int(text) > most:
+        raise InvalidInput(f"“{name}” is not a number from 0 to {most}.", mend="Send a whole number in that range.")
+    return int(text)
+
+
 def _check(call: Call, body: ProjectSpec) -> None:
     if body.name != call.project:
         raise InvalidInput(

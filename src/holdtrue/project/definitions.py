@@ -169,9 +169,7 @@ class Project:
                         why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
                         mend="Declare it with @project.source above the model.",
                     )
-            self.models[name] = Model(
-                name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit
-            )
+            self.models[name] = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit)
             return self.models[name]
 
         return declare
@@ -186,9 +184,7 @@ class Project:
         baseline: str = "majority",
     ) -> None:
         """Declare how `model` is judged: on the last days of its data, which it is not trained on."""
-        self.evaluations[model.name] = EvaluationPlan(
-            model.name, metric, tuple(slices), holdout_days, baseline
-        )
+        self.evaluations[model.name] = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline)
 
     def gate(self, environment: str, *, require: Mapping[str, str], approvals: int = 1) -> None:
         """Declare what a release must show before it may enter `environment`: named rules in CEL."""

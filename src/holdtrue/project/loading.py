@@ -27,6 +27,10 @@ def load_project(path: Path) -> Project:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    # A project file may use modules beside it, as a script may.
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except HoldtrueError:

@@ -53,7 +53,6 @@ class Request:
     fragments: Mapping[str, Fragments]
     dataset_versions: Mapping[str, str]
     champion: Champion | None
-    reason: str
     author: str
 
 
@@ -99,9 +98,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             "plan": [plan.metric, list(plan.slices), plan.holdout_days, plan.baseline],
             "champion": request.champion.model if request.champion else None,
         },
-        lambda: orjson.dumps(
-            _judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])
-        ),
+        lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
     return _submission(project, request, features, artifact, orjson.loads(evidence))
 
@@ -114,9 +111,7 @@ def rows_of(model: Model, features: FeatureSet, table: pa.Table) -> Rows:
     return Rows(features.assemble_table(known), outcome, times, known)
 
 
-def featured(
-    project: Project, pipeline: Pipeline, request: Request, window: str, views: Sequence[Any]
-) -> pa.Table:
+def featured(project: Project, pipeline: Pipeline, request: Request, window: str, views: Sequence[Any]) -> pa.Table:
     """Return the rows of one window with the features of `views` as they were known at each row's time."""
     model = request.model
     sources = {view.source for view in views}
@@ -258,18 +253,14 @@ def _judge(
     ]
 
 
-def _champion_score(
-    project: Project, pipeline: Pipeline, request: Request, held: Rows, cutoff: Any
-) -> np.ndarray:
+def _champion_score(project: Project, pipeline: Pipeline, request: Request, held: Rows, cutoff: Any) -> np.ndarray:
     champion = request.champion
     assert champion is not None
     views = champion.features.views
     parts = [featured(project, pipeline, request, window, views) for window in request.windows[-2:]]
     table = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
     time = table[request.model.time]
-    rows = rows_of(
-        request.model, champion.features, table.filter(pc.greater_equal(time, pa.scalar(cutoff, time.type)))
-    )
+    rows = rows_of(request.model, champion.features, table.filter(pc.greater_equal(time, pa.scalar(cutoff, time.type))))
     if not np.array_equal(rows.y, held.y):
         raise InvalidInput(
             "Champion and challenger cannot be compared: they were given different rows.",
@@ -335,7 +326,6 @@ def _submission(
         "versions": versions,
         "evidence": [*evidence, {"kind": "parity", "content": artifact["parity"]}],
         "author": request.author,
-        "reason": request.reason,
     }
 
 
@@ -352,9 +342,7 @@ def _config(model: Model, serving: Serving) -> dict[str, Any]:
 
 def environment_lock() -> str:
     """Return a hash over the name and version of every installed distribution."""
-    installed = sorted(
-        {f"{each.name.lower()}=={each.version}" for each in importlib.metadata.distributions()}
-    )
+    installed = sorted({f"{each.name.lower()}=={each.version}" for each in importlib.metadata.distributions()})
     return content_hash(installed)[:16]
 
 

@@ -110,28 +110,26 @@ class Workshop:
             fragments=fragments,
             dataset_versions={name: each["version"] for name, each in shown.items()},
             champion=self._champion(model.name),
-            reason=str(payload.get("reason", "")),
             author=author,
         )
         pipeline = Pipeline(self._blobs, self._actions, SystemClock(), on_step=self._on_step)
-        submission = train(self.project, pipeline, request)
-        decision = self._api.post(f"{self._base}/releases", submission, key=f"{job}-release" if job else None)
+        submission = {**train(self.project, pipeline, request), "run": job or None, "trigger": payload.get("trigger")}
+        made = self._api.post(f"{self._base}/submissions", submission, key=f"{job}-release" if job else None)
         return {
-            **decision,
+            "release": made["release"],
+            "decision": made["decision"],
             "steps": [
-                {"name": each.name, "cached": each.cached, "seconds": round(each.seconds, 3)}
-                for each in pipeline.done
+                {"name": each.name, "cached": each.cached, "seconds": round(each.seconds, 3)} for each in pipeline.done
             ],
         }
 
     def _champion(self, model: str) -> Champion | None:
-        service = next(
-            (name for name, each in self.project.services.items() if each.model.name == model), None
-        )
+        service = next((name for name, each in self.project.services.items() if each.model.name == model), None)
         if service is None:
             return None
-        release = self._api.get(f"{self._base}/services/{service}").get("release")
-        if not release:
+        deployed = self._api.get(f"{self._base}/services/{service}")["deployments"]
+        release = next((each["release"] for each in deployed if each["environment"] == "production"), None)
+        if release is None:
             return None
         manifest = self._api.get(f"{self._base}/releases/{release}")["manifest"]
         versions = manifest["versions"]

@@ -148,7 +148,7 @@ class Gate:
             identity = await self._identify(credential)
         actor = ANONYMOUS if identity is None else identity.actor
         match = self.table.match(path)
-        route = guard.route_of(match, method)
+        route = guard.route_of(match, method, actor)
         assert match is not None
         guard.check_permission(route, actor)
         query = guard.query_of(scope)

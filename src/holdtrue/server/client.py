@@ -42,10 +42,11 @@ class Client:
     ) -> Self:
         """Return a client for the server at `url`, else for the one of `home`, else for `home` itself.
 
+        With neither given, HOLDTRUE_URL comes first, then the default data folder.
         With no server running, the same application is opened in this process while it holds the folder's
         lock. The token is the one given, else HOLDTRUE_TOKEN, else the owner's token that the folder keeps.
         """
-        address = url or os.environ.get("HOLDTRUE_URL")
+        address = url or (os.environ.get("HOLDTRUE_URL") if home is None else None)
         given = token or os.environ.get("HOLDTRUE_TOKEN")
         if address and home is None:
             folder = Path(os.environ.get("HOLDTRUE_HOME", ".holdtrue"))

@@ -24,9 +24,10 @@ from holdtrue.server.home import Address, remove_address, write_address
 from holdtrue.server.loops import Background
 from holdtrue.server.ports import check_port, port_in_use
 from holdtrue.server.settings import Settings, load_settings
+from holdtrue.storage.ledger import Ledger
 
 _HEADER_MILLISECONDS = 5_000
-_log = logging.getLogger("holdtrue.server")
+_LOOK_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asyncio.run(_serve(built, simulated=options.clock is not None, ready_fd=options.ready_fd))
         finally:
             built.close()
+        if built.app.stores.ledger.failure is not None:
+            raise built.app.stores.ledger.failure
     except HoldtrueError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -72,13 +75,23 @@ async def _serve(built: Built, *, simulated: bool, ready_fd: int | None) -> None
     background.start()
     if ready_fd is not None:
         os.write(ready_fd, b"ready\n")
-    stopping = loop.create_task(stop.wait())
+    stopping = loop.create_task(_stopped(stop, app.stores.ledger))
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     remove_address(app.stores.home)
     await asyncio.to_thread(background.stop)
     server.stop()
     stopping.cancel()
     await serving
+
+
+async def _stopped(stop: asyncio.Event, ledger: Ledger) -> None:
+    """Wait for the signal to stop, or for the ledger to fail: only a new process knows what the disk holds."""
+    while ledger.failure is None:
+        try:
+            await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+        except TimeoutError:
+            continue
+        return
 
 
 def _server(built: Built, settings: Settings) -> Server:

@@ -1,5 +1,6 @@
 """Checks that every request passes before a handler sees it, in the order of `asgi.py`."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ HEADER_BYTES = 16_384
 QUERY_BYTES = 8_192
 QUERY_FIELDS = 64
 JSON_DEPTH = 64
+BODY_IDLE_SECONDS = 10.0
 READS = frozenset({"GET", "HEAD"})
 
 
@@ -116,21 +118,25 @@ def credential_of(headers: Headers, cookie_name: str) -> Credential:
     )
 
 
-def route_of(match: Match | None, method: str) -> Route:
-    """Return the declared route of a request, else raise NotFound or MethodNotAllowed."""
+def route_of(match: Match | None, method: str, actor: Actor) -> Route:
+    """Return the declared route of a request, else raise NotFound or MethodNotAllowed.
+
+    That an address takes other methods is told to those who may use one of them.
+    """
     if match is None:
         raise nothing_here()
     route = match.routes.get("GET" if method == "HEAD" else method)
-    if route is None:
-        raise MethodNotAllowed(
-            f"This address does not take {method}.", why=f"It takes {', '.join(sorted(match.routes))}."
-        )
-    return route
+    if route is not None:
+        return route
+    known = sorted(each.method for each in match.routes.values() if _permits(each, actor))
+    if not known:
+        raise nothing_here()
+    raise MethodNotAllowed(f"This address does not take {method}.", why=f"It takes {', '.join(known)}.")
 
 
 def check_permission(route: Route, actor: Actor) -> None:
     """Refuse an actor none of whose roles grants what the matched route declares."""
-    if route.permission == "public" or allowed(actor.roles, route.permission):
+    if route.permission == "public" or _permits(route, actor):
         return
     held = ", ".join(sorted(role.value for role in actor.roles)) or "none"
     raise Forbidden(
@@ -193,7 +199,10 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> Body:
     size = 0
     more = True
     while more:
-        message: Message = await receive()
+        try:
+            message: Message = await asyncio.wait_for(receive(), BODY_IDLE_SECONDS)
+        except TimeoutError:
+            raise InvalidInput(f"The body stood still for {BODY_IDLE_SECONDS:g} seconds.") from None
         if message["type"] == "http.disconnect":
             raise InvalidInput("The request ended before its body did.")
         chunk: bytes = message.get("body", b"")
@@ -217,6 +226,10 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> Body:
 def nothing_here() -> NotFound:
     """Return the one answer for what does not exist and for what is not the caller's to see."""
     return NotFound("There is nothing here.", mend="Check the address, and the project your token is for.")
+
+
+def _permits(route: Route, actor: Actor) -> bool:
+    return route.permission == "public" or allowed(actor.roles, route.permission)
 
 
 def _parse(raw: bytes) -> Any:

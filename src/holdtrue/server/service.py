@@ -265,7 +265,7 @@ class SignIns:
             raise Unauthenticated(
                 "This sign-in link does not work any more.",
                 why="A link works once, and for ten minutes.",
-                mend="Print a new one: holdtrue token sign-in",
+                mend="Ask for a new one with your token: POST /api/sign-in-codes; `holdtrue up` prints one, too.",
             )
         return pending.cookie
 

@@ -19,8 +19,8 @@ from holdtrue.core.errors import ConfigurationError
 
 PREFIX = "HOLDTRUE_"
 _WORDS: Mapping[Any, str] = types.MappingProxyType({int: "a whole number", float: "a number", str: "text"})
-# These name a server and a credential for a client, and set nothing in a server.
-CLIENT_VARIABLES = ("HOLDTRUE_TOKEN", "HOLDTRUE_URL")
+# These tell commands what is meant (project, file, server, credential), and set nothing in a server.
+CLIENT_VARIABLES = ("HOLDTRUE_FILE", "HOLDTRUE_PROJECT", "HOLDTRUE_TOKEN", "HOLDTRUE_URL")
 
 
 def _help(text: str, default: Any) -> Any:

@@ -6,6 +6,7 @@ append to the journal. A request that comes alone waits for nobody.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +22,8 @@ from holdtrue.storage import Writer
 
 # Rows scored in one go: enough to spread the fixed costs, few enough that nobody waits for others' rows.
 _BATCH_ROWS: Final = 256
+# Appends that wait for the disk at a time in strict mode.
+_COMMITS: Final = 2
 
 
 class NotServed(Unavailable):
@@ -83,6 +86,7 @@ class Engine:
         self._ids = PredictionIds()
         self._batches: dict[int, _Batch] = {}
         self._settling: set[asyncio.Task[None]] = set()
+        self._held: deque[_Batch] = deque()
         self._log = logging.getLogger("holdtrue.dataplane")
         # Durations are of the machine, also where the time of day is simulated.
         self.stopwatch = SystemClock().monotonic
@@ -135,6 +139,10 @@ class Engine:
 
     def _run(self, batch: _Batch) -> None:
         """Score and record one batch; called by the event loop once the turn that filled it is over."""
+        if len(self._settling) >= _COMMITS:
+            # Requests go on joining the batch while the disk is busy.
+            self._held.append(batch)
+            return
         if self._batches.get(id(batch.plan)) is batch:
             del self._batches[id(batch.plan)]
         try:
@@ -171,7 +179,7 @@ class Engine:
         if self._strict:
             task = asyncio.ensure_future(self._append_then_settle(plan, record, count, waiting, answer))
             self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+            task.add_done_callback(self._settled)
             return
         try:
             self._records.append("prediction", route.project, route.service, record, count)
@@ -179,6 +187,11 @@ class Engine:
             # In fast mode answers go on without their records, and the ack file tells how many were lost.
             self.dropped += count
         _settle(waiting, answer)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        if self._held:
+            self._run(self._held.popleft())
 
     async def _append_then_settle(
         self, plan: Plan, record: Mapping[str, Any], count: int, waiting: list[_Waiting], answer: Answer

@@ -77,9 +77,7 @@ def limit_below(
     spread = _spread(statistic, blocks, window, draws, seed, run)
     chance = chance_per_judgement(alarms_per_quarter, days_between)
     reach = max(-student_quantile(chance, blocks - 1) * spread, least_drop)
-    expected = (
-        student_below(-reach / spread, blocks - 1) * DAYS_PER_QUARTER / days_between if spread > 0.0 else 0.0
-    )
+    expected = student_below(-reach / spread, blocks - 1) * DAYS_PER_QUARTER / days_between if spread > 0.0 else 0.0
     power = student_quantile(0.8, blocks - 1)
     return Limit(reference, reference - reach, spread, chance, expected, reach + power * spread, blocks)
 

@@ -105,7 +105,5 @@ def _sorted(values: npt.ArrayLike) -> Floats:
     data = np.asarray(values, dtype=np.float64).ravel()
     data = np.sort(data[np.isfinite(data)])
     if data.size == 0:
-        raise InvalidInput(
-            "A distance needs at least one finite value on each side.", mend="Leave out empty windows."
-        )
+        raise InvalidInput("A distance needs at least one finite value on each side.", mend="Leave out empty windows.")
     return data

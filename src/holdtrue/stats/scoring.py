@@ -44,8 +44,7 @@ def reliability(y: npt.ArrayLike, score: npt.ArrayLike, groups: int = 10) -> tup
     order = np.argsort(values, kind="stable")
     parts = [part for part in np.array_split(order, groups) if part.size]
     return tuple(
-        Reliability(int(part.size), float(values[part].mean()), float(positive[part].mean()))
-        for part in parts
+        Reliability(int(part.size), float(values[part].mean()), float(positive[part].mean())) for part in parts
     )
 
 

@@ -180,9 +180,7 @@ def _log_growth(x: Floats, bets: Floats, grid: Floats) -> Floats:
 
 def bounds(sequence: MeanSequence, alpha: float = 0.05) -> Interval:
     """Return the interval that covers the running mean at all times at once, with probability ≥ 1 − alpha."""
-    return Interval(
-        sequence.mean, lower_bound(sequence, alpha / 2.0), upper_bound(sequence, alpha / 2.0), sequence.n
-    )
+    return Interval(sequence.mean, lower_bound(sequence, alpha / 2.0), upper_bound(sequence, alpha / 2.0), sequence.n)
 
 
 def lower_bound(sequence: MeanSequence, alpha: float = 0.05) -> float:
@@ -231,9 +229,7 @@ def _largest_excluded(capital: Floats, alpha: float) -> float:
     return float(grid[right - 1] + near * (grid[right] - grid[right - 1]))
 
 
-def rows_needed(
-    effect: float, sd: float, alpha: float = 0.05, *, low: float = -1.0, high: float = 1.0
-) -> float:
+def rows_needed(effect: float, sd: float, alpha: float = 0.05, *, low: float = -1.0, high: float = 1.0) -> float:
     """Return about how many rows exclude a candidate that lies `effect` away from the true mean.
 
     `sd` is the standard deviation of a row, `alpha` the one-sided error (half of a two-sided one).

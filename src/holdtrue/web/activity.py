@@ -28,9 +28,7 @@ FAMILIES = (
 _TELLING = ("reason", "why", "text", "environment", "service", "name", "window", "kind", "failed", "state")
 
 
-def listing(
-    connection: sa.Connection, project: str, action: str, object: str, before: str | None
-) -> ActivityPage:
+def listing(connection: sa.Connection, project: str, action: str, object: str, before: str | None) -> ActivityPage:
     """Return one page of the log, newest first, of what lies before event number `before`."""
     if before is not None and not (before.isascii() and before.isdigit() and len(before) < 19):
         raise InvalidInput("This page does not exist.", mend="Start again at the newest event.")

@@ -181,9 +181,7 @@ def share_bar(shares: Iterable[tuple[Tone, float]]) -> Markup:
     for tone, share in shares:
         width = 200 * min(1.0, max(0.0, share))
         parts.append(
-            Markup('<rect class="bar-{}" x="{}" y="0" width="{}" height="8"/>').format(
-                tone, _number(x), _number(width)
-            )
+            Markup('<rect class="bar-{}" x="{}" y="0" width="{}" height="8"/>').format(tone, _number(x), _number(width))
         )
         x += width
     return Markup(
@@ -194,9 +192,9 @@ def share_bar(shares: Iterable[tuple[Tone, float]]) -> Markup:
 
 def marker_icon(kind: MarkerKind) -> Markup:
     """Draw the sign of one kind of marker, for legends and tables."""
-    return Markup(
-        '<svg class="icon marker-{}" viewBox="-8 -8 16 16" aria-hidden="true"><path d="{}"/></svg>'
-    ).format(kind, _SHAPES[kind])
+    return Markup('<svg class="icon marker-{}" viewBox="-8 -8 16 16" aria-hidden="true"><path d="{}"/></svg>').format(
+        kind, _SHAPES[kind]
+    )
 
 
 def rows(chart: Chart) -> list[tuple[str, list[str]]]:
@@ -275,9 +273,7 @@ def _grid(chart: Chart, frame: _Frame) -> list[Markup]:
             Markup('<path class="tick-mark" d="M{} {}v5"/>').format(_number(x), _number(floor)),
         )
         parts.append(
-            Markup('<text class="tick tick-x" x="{}" y="{}">{}</text>').format(
-                _number(x), _number(floor + 20), words
-            )
+            Markup('<text class="tick tick-x" x="{}" y="{}">{}</text>').format(_number(x), _number(floor + 20), words)
         )
     return parts
 

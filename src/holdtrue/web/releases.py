@@ -211,9 +211,7 @@ def _slices(found: Any) -> tuple[MetricRow, ...]:
 
 
 def _scale(estimates: list[Estimate]) -> tuple[float, float]:
-    values = [
-        value for each in estimates for value in (each.value, each.lower, each.upper) if value is not None
-    ]
+    values = [value for each in estimates for value in (each.value, each.lower, each.upper) if value is not None]
     room = (max(values) - min(values)) * 0.1 or 0.01
     return min(values) - room, max(values) + room
 

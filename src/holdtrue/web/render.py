@@ -60,9 +60,7 @@ def moment(value: datetime | None) -> Markup:
     """Write a moment as a `time` element that machines read too."""
     if value is None:
         return Markup(texts.MISSING)
-    return Markup('<time datetime="{}">{}</time>').format(
-        value.isoformat(timespec="seconds"), texts.clock_time(value)
-    )
+    return Markup('<time datetime="{}">{}</time>').format(value.isoformat(timespec="seconds"), texts.clock_time(value))
 
 
 def words(state: str) -> str:

@@ -175,12 +175,8 @@ def _chart(report: Report) -> charts.Chart:
     moments = [datetime.fromisoformat(f"{month.month}-15T00:00:00+00:00") for month in report.months]
     pairs = list(zip(moments, report.months, strict=True))
     series = (
-        charts.Series(
-            "First model, left alone", "two", tuple(_point(moment, month.frozen) for moment, month in pairs)
-        ),
-        charts.Series(
-            "The loop, as it answered", "one", tuple(_point(moment, month.loop) for moment, month in pairs)
-        ),
+        charts.Series("First model, left alone", "two", tuple(_point(moment, month.frozen) for moment, month in pairs)),
+        charts.Series("The loop, as it answered", "one", tuple(_point(moment, month.loop) for moment, month in pairs)),
     )
     return charts.Chart(
         title=f"{report.metric[:1].upper()}{report.metric[1:]}, by month",

@@ -61,9 +61,7 @@ def incident(project: str, incident_id: str) -> str:
     return _join("projects", project, "incidents", incident_id)
 
 
-def activity(
-    project: str, *, action: str | None = None, object: str | None = None, before: int | None = None
-) -> str:
+def activity(project: str, *, action: str | None = None, object: str | None = None, before: int | None = None) -> str:
     """Return a page of the event log, newest first, of what lies before event number `before`."""
     return with_query(_join("projects", project, "activity"), action=action, object=object, before=before)
 

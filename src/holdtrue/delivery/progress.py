@@ -28,18 +28,12 @@ def judge(stores: Stores, project: str) -> list[dict[str, Any]]:
 
 def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]:
     assert rollout.cursor is not None
-    before = (
-        Judging(rollout.cursor, rollout.cursor)
-        if rollout.judging is None
-        else Judging.from_json(rollout.judging)
-    )
+    before = Judging(rollout.cursor, rollout.cursor) if rollout.judging is None else Judging.from_json(rollout.judging)
     # Labels first: every label read here then has its prediction among those read next.
     labels, labels_cursor = stores.journal.tail("label", project, rollout.service, before.labels_cursor)
     predictions, cursor = stores.journal.tail("prediction", project, rollout.service, before.cursor)
     now = stores.clock.now()
-    judging = replace(
-        absorb(before, rollout, predictions, labels, now), cursor=cursor, labels_cursor=labels_cursor
-    )
+    judging = replace(absorb(before, rollout, predictions, labels, now), cursor=cursor, labels_cursor=labels_cursor)
     facts = facts_of(judging, rollout, now)
     found = rules.judge(rollout.canary, facts)
     verdict = {
@@ -61,9 +55,7 @@ def _judged_at(rollout: Rollout) -> datetime:
     return datetime.fromisoformat(rollout.verdict["judged_at"])
 
 
-def _act(
-    tx: Transaction, before: Rollout, counted: Rollout, found: rules.Judgement, verdict: dict[str, Any]
-) -> None:
+def _act(tx: Transaction, before: Rollout, counted: Rollout, found: rules.Judgement, verdict: dict[str, Any]) -> None:
     """Take the one step that a judgement asks for, unless somebody moved the rollout meanwhile."""
     present = store.rollout(tx.connection, tx.project, before.id)
     if present.state is not RolloutState.RUNNING or present.step != before.step:

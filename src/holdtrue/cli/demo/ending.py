@@ -1,0 +1,238 @@
+"""What came of the year: tables and the report, computed from records, labels and the event log."""
+
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from holdtrue import monitoring
+from holdtrue._version import __version__
+from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company
+from holdtrue.evaluation import days, score_of
+from holdtrue.storage import FileClock
+from holdtrue.storage.stores import open_stores
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Hold what was read over HTTP before the processes ended."""
+
+    events: list[Event]
+    decisions: list[Any]
+    rollouts: list[Any]
+    quarantines: list[Any]
+    changes: list[Any]
+    why: Any
+    prediction: str
+    predictions: int
+    requests: int
+
+
+def collect(firm: Company, prediction: str, predictions: int) -> Told:
+    """Read everything that the ending tells, through the same API that anybody uses."""
+    rollouts = firm.owner.get(f"{BASE}/rollouts")["items"]
+    return Told(
+        events=list(_all_events(firm)),
+        decisions=firm.owner.get(f"{BASE}/decisions", limit=500)["items"],
+        rollouts=[firm.owner.get(f"{BASE}/rollouts/{each['id']}") for each in rollouts],
+        quarantines=firm.owner.get(f"{BASE}/quarantines")["items"],
+        changes=firm.owner.get(f"{BASE}/services/{SERVICE}")["changes"],
+        why=firm.owner.get(f"{BASE}/why/{prediction}"),
+        prediction=prediction,
+        predictions=predictions,
+        requests=firm.plane.requests,
+    )
+
+
+def line_of(event: Event) -> tuple[str, str] | None:
+    """Return the kind and the sentence with which the screen tells an event; None for what it leaves out."""
+    action, payload = event["action"], event["payload"] or {}
+    subject = str(event["object"]).split(":")[-1]
+    why = event.get("reason") or ""
+    if action == "quarantine.opened":
+        what = "; ".join(finding["what"] for finding in payload["findings"])
+        return "data", f"[bold]{payload['dataset']} {payload['window']} is quarantined[/]: {what}"
+    if action == "quarantine.mended":
+        return "data", f"The delivery of {payload['window']} was mended and taken in."
+    if action == "fragment.accepted" and str(event["object"]).endswith("flights"):
+        return "data", f"{payload['window']} was taken in: {payload['rows']:,} flights."
+    if action == "incident.opened":
+        return "alarm", f"[bold]Incident[/]: {payload.get('title', subject)}"
+    if action in ("retrain.queued", "retrain.refused"):
+        verb = "starts" if action.endswith("queued") else "is not started"
+        return "model", f"Training {verb} ({payload.get('reason')}). {why}"
+    if action == "decision.made":
+        failed = ", ".join(payload.get("failed") or [])
+        text = {"allowed": "allows", "refused": "[bold red]refuses[/]", "waiting_approval": "finds good"}
+        outcome = text.get(str(payload.get("outcome")), str(payload.get("outcome")))
+        return "decision", f"The gate {outcome} {payload.get('release')}{': ' + failed if failed else ''}."
+    if action == "approval.given":
+        return "people", f"Grace approves {payload.get('release', subject)}."
+    if action == "rollout.started":
+        return "rollout", f"{payload.get('challenger')} begins its canary."
+    if action in ("rollout.advanced", "rollout.promoted", "rollout.rolled_back", "rollout.stopped"):
+        verb = action.split(".")[1].replace("_", " ")
+        mark = "[bold red]" if verb == "rolled back" else "[bold green]" if verb == "promoted" else ""
+        end = "[/]" if mark else ""
+        return "rollout", f"{payload.get('challenger', subject)} {mark}{verb}{end}. {why}"
+    return None
+
+
+def finish(folder: Path, told: Told, seconds: float) -> dict[str, Any]:
+    """Compute the months from the journal, write the HTML report, and return what the summary prints."""
+    stores = open_stores(folder / "home", FileClock(folder / "clock"))
+    try:
+        frozen = _first_release(told)
+        months = _months(stores, told, frozen)
+    finally:
+        stores.close()
+    report = _report(told, months, frozen, seconds)
+    from holdtrue.web.report import render_report
+
+    (folder / "report.html").write_text(render_report(report), encoding="utf-8")
+    return {"months": months, "told": told, "frozen": frozen, "report": folder / "report.html"}
+
+
+def print_summary(found: dict[str, Any], folder: Path, seconds: float) -> None:
+    """Print the monthly table, the decisions, one explained prediction, and how to look around."""
+    console = Console(highlight=False)
+    told: Told = found["told"]
+    console.print()
+    table = Table(
+        title="2013, month by month: area under the ROC curve with 95 % intervals", title_justify="left", box=None
+    )
+    for name, side in (
+        ("month", "left"),
+        ("flights", "right"),
+        ("frozen model", "right"),
+        ("the loop", "right"),
+        ("trainings", "right"),
+        ("alarms", "right"),
+        ("decisions", "left"),
+    ):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]  # rich's literal type
+    for month in found["months"]:
+        table.add_row(
+            month["month"],
+            f"{month['flights']:,}",
+            _interval_text(month["frozen"]),
+            _interval_text(month["loop"]),
+            str(month["trainings"] or "·"),
+            str(month["alarms"] or "·"),
+            ", ".join(month["decisions"]) or "·",
+        )
+    console.print(table)
+    refused = [each for each in told.decisions if each["outcome"] == "refused"]
+    for each in refused:
+        failed = "; ".join(f"{rule['rule']}: {rule['why']}" for rule in each["findings"] if not rule["passed"])
+        console.print(f"[red]Refused[/] {each['release']} ({str(each['created_at'])[:10]}): {failed}", soft_wrap=True)
+    console.print(f"\nWhy did prediction {told.prediction} come out as it did?", style="bold")
+    for line in _why_lines(told.why):
+        console.print(f"  {line}", soft_wrap=True)
+    console.print(
+        f"\n{told.predictions:,} predictions in {told.requests:,} requests over HTTP; "
+        f"{sum(1 for each in told.events if each['action'] == 'job.done')} jobs, {len(told.events):,} events in the "
+        f"ledger; {seconds:.0f} s.\n"
+    )
+    console.print(f"Report:       {found['report']}")
+    console.print(f"Look around:  make up   (or: holdtrue up --home {folder / 'home'})")
+    console.print(f"Explain:      holdtrue why {told.prediction} --home {folder / 'home'}")
+    console.print(f"Audit:        holdtrue audit verify --home {folder / 'home'}")
+
+
+def _all_events(firm: Company) -> Iterable[Event]:
+    after = 0
+    while True:
+        page = firm.owner.get(f"{BASE}/events", after=after, limit=500)["items"]
+        yield from page
+        if len(page) < 500:
+            return
+        after = page[-1]["seq"]
+
+
+def _first_release(told: Told) -> str:
+    return min(told.changes, key=lambda each: each["number"])["release"]
+
+
+def _months(stores: Any, told: Told, frozen: str) -> list[dict[str, Any]]:
+    rows = monitoring.joined(stores, PROJECT, SERVICE)
+    known = rows.filter(pc.is_valid(rows["label"]))
+    month = pc.strftime(known["time"].cast(pa.int64()).cast(pa.timestamp("us")), format="%Y-%m")
+    found: list[dict[str, Any]] = []
+    for name in sorted(set(month.to_pylist())):
+        part = known.filter(pc.equal(month, name))
+        answered = part.filter(pc.equal(part["role"], "answer"))
+        # Where the first release answered, its answers count; elsewhere it scored the row unseen.
+        still = part.filter(pc.equal(part["release"], frozen))
+        if answered.num_rows < 1000:
+            continue
+        found.append(
+            {
+                "month": name,
+                "flights": answered.num_rows,
+                "frozen": _area(still),
+                "loop": _area(answered),
+                **_counts(told, name),
+            }
+        )
+    return found
+
+
+def _area(rows: pa.Table) -> dict[str, float] | None:
+    keys = rows["key"].to_pylist()
+    _, first = np.unique(np.asarray(keys, dtype=object).astype(str), return_index=True)
+    label, score = rows["label"].to_numpy()[first], rows["score"].to_numpy()[first]
+    if len(np.unique(label)) < 2:
+        return None
+    times = rows["time"].cast(pa.int64()).to_numpy()[first]
+    area = score_of(label.astype(bool), score.astype(np.float64), blocks=days(times)).roc_auc
+    return {"value": area.value, "lower": area.lower, "upper": area.upper, "n": len(label)}
+
+
+def _counts(told: Told, month: str) -> dict[str, Any]:
+    events = [each for each in told.events if str(each["time"]).startswith(month)]
+    trained = [
+        each
+        for each in events
+        if (each["action"] == "job.done" and (each["payload"] or {}).get("kind") in ("train", "retrain"))
+    ]
+    said: list[str] = []
+    for each in events:
+        payload = each["payload"] or {}
+        if each["action"] in ("rollout.promoted", "rollout.rolled_back"):
+            said.append(f"{each['action'].split('.')[1].replace('_', ' ')} {str(payload.get('challenger'))[:12]}")
+        if each["action"] == "decision.made" and payload.get("outcome") == "refused":
+            said.append(f"refused {str(payload.get('release'))[:12]}")
+    alarms = sum(1 for each in events if each["action"] == "alarm.raised")
+    return {"trainings": len(trained), "alarms": alarms, "decisions": said}
+
+
+def _interval_text(found: dict[str, float] | None) -> str:
+    return "–" if found is None else f".{found['value'] * 1000:03.0f} ({found['lower']:.3f}–{found['upper']:.3f})"
+
+
+def _why_lines(why: Any) -> list[str]:
+    from holdtrue.cli.why import lines
+
+    return lines(why)
+
+
+def _report(told: Told, months: list[dict[str, Any]], frozen: str, seconds: float) -> dict[str, Any]:
+    from holdtrue.cli.demo import telling
+
+    return telling.report(told, months, frozen, f"Holdtrue {__version__}, Python {platform.python_version()}", seconds)
+
+
+def moment(text: str) -> datetime:
+    """Return the moment of an ISO text."""
+    return datetime.fromisoformat(text)

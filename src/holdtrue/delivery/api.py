@@ -1,0 +1,162 @@
+"""HTTP routes of delivery."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue.core.access import Permission
+from holdtrue.core.codec import dump
+from holdtrue.core.errors import InvalidInput
+from holdtrue.delivery import service, store
+from holdtrue.delivery.explaining import why
+from holdtrue.delivery.model import PRODUCTION
+from holdtrue.delivery.service import Promotion, Submission
+from holdtrue.delivery.standing import describe, status, summary
+from holdtrue.door import Call, Routes
+
+routes = Routes("delivery")
+_PROJECT = "/api/projects/{project}"
+_SERVICE = _PROJECT + "/services/{service}"
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteBody:
+    """Name the release and where it shall go."""
+
+    release: str
+    environment: str = PRODUCTION
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackBody:
+    """Say where, and why."""
+
+    reason: str = ""
+    environment: str = PRODUCTION
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerBody:
+    """Ask for a retrain."""
+
+    model: str
+    reason: str = ""
+
+
+@routes.get(_PROJECT + "/status", Permission.STATUS_READ, summary="Show how a project stands.")
+def get_status(call: Call) -> Any:
+    """Return services, deployments, rollouts, and what waits for somebody."""
+    return call.read(lambda connection: status(connection, call.project))
+
+
+@routes.get(_PROJECT + "/services", Permission.DEPLOYMENTS_READ, summary="List services.")
+def list_services(call: Call) -> Any:
+    """Return the declared services."""
+    found = call.read(lambda connection: store.list_services(connection, call.project))
+    return _listing([dump(each) for each in found])
+
+
+@routes.get(_SERVICE, Permission.DEPLOYMENTS_READ, summary="Show a service.")
+def get_service(call: Call) -> Any:
+    """Return a service with its deployments, their history and its rollouts."""
+    name = call.path["service"]
+
+    def look(connection: sa.Connection) -> Any:
+        declared = service.need_service(connection, call.project, name)
+        deployed = store.list_deployments(connection, call.project)
+        return {
+            **dump(declared),
+            "deployments": [describe(each) for each in deployed if each.service == name],
+            "changes": [dump(each) for each in store.list_changes(connection, call.project, name)],
+            "rollouts": [summary(each) for each in store.list_rollouts(connection, call.project, service=name)],
+        }
+
+    return call.read(look)
+
+
+@routes.post(_SERVICE + "/promote", Permission.DEPLOYMENTS_WRITE, summary="Bring a release in.")
+def post_promote(call: Call, body: PromoteBody) -> Any:
+    """Deploy a release, or start the rollout through which it takes over."""
+    name = call.path["service"]
+    return call.write(lambda tx: _promotion(service.promote(tx, name, body.release, body.environment)))
+
+
+@routes.post(_SERVICE + "/rollback", Permission.DEPLOYMENTS_WRITE, summary="Go back to the release before.")
+def post_rollback(call: Call, body: RollbackBody) -> Any:
+    """End the rollout under way, or go back to the release deployed before."""
+    name = call.path["service"]
+    return call.write(lambda tx: _promotion(service.rollback(tx, name, body.reason, body.environment)))
+
+
+@routes.get(_PROJECT + "/deployments", Permission.DEPLOYMENTS_READ, summary="List deployments.")
+def list_deployments(call: Call) -> Any:
+    """Return what is deployed where, and how far it is."""
+    found = call.read(lambda connection: store.list_deployments(connection, call.project))
+    return _listing([describe(each) for each in found])
+
+
+@routes.get(_PROJECT + "/rollouts", Permission.ROLLOUTS_READ, summary="List rollouts, newest first.")
+def list_rollouts(call: Call) -> Any:
+    """Return rollouts; the query may name a `service`."""
+    wanted = call.query.get("service")
+    found = call.read(lambda connection: store.list_rollouts(connection, call.project, service=wanted))
+    return _listing([summary(each) for each in found])
+
+
+@routes.get(_PROJECT + "/rollouts/{rollout}", Permission.ROLLOUTS_READ, summary="Show a rollout.")
+def get_rollout(call: Call) -> Any:
+    """Return a rollout with its recorded steps."""
+    name = call.path["rollout"]
+
+    def look(connection: sa.Connection) -> Any:
+        found = store.rollout(connection, call.project, name)
+        recorded = store.list_steps(connection, call.project, name)
+        return {**summary(found), "history": [dump(each) for each in recorded]}
+
+    return call.read(look)
+
+
+@routes.get(_PROJECT + "/triggers", Permission.STATUS_READ, summary="List triggers, newest first.")
+def list_triggers(call: Call) -> Any:
+    """Return reasons to retrain and what became of them; the query may name a `service`."""
+    wanted = call.query.get("service")
+    found = call.read(lambda connection: store.list_triggers(connection, call.project, service=wanted, limit=500))
+    return _listing([dump(each) for each in found])
+
+
+@routes.post(_PROJECT + "/triggers", Permission.JOBS_WRITE, summary="Ask for a retrain.")
+def post_trigger(call: Call, body: TriggerBody) -> Any:
+    """Ask for a retrain by hand; the answer tells if it was refused, and why."""
+    return call.write(lambda tx: dump(service.request_retrain(tx, body.model, body.reason)))
+
+
+@routes.post(_PROJECT + "/submissions", Permission.RELEASES_WRITE, summary="Submit what a run made.")
+def post_submission(call: Call, body: Submission) -> Any:
+    """Take in versions, a release and its evidence, and ask the gate, in one transaction."""
+    missing = [digest for version in body.versions for digest in version.blobs if not call.stores.blobs.has(digest)]
+    if missing:
+        raise InvalidInput(
+            "The submission names bytes that are not in the store.",
+            why=f"There is no blob {missing[0]}.",
+            mend="Put the blobs into the store first, then submit again.",
+            facts={"missing": missing[:10]},
+        )
+    return call.write(lambda tx: dump(service.submit(tx, body)))
+
+
+@routes.get(_PROJECT + "/why/{prediction}", Permission.PREDICTIONS_READ, summary="Explain a prediction.")
+def get_why(call: Call) -> Any:
+    """Return everything that made one prediction what it was."""
+    return why(call.stores, call.project, call.path["prediction"])
+
+
+def _promotion(found: Promotion) -> dict[str, Any]:
+    return {
+        "deployment": describe(found.deployment),
+        "rollout": None if found.rollout is None else summary(found.rollout),
+    }
+
+
+def _listing(items: list[Any]) -> dict[str, Any]:
+    return {"items": items, "next": None}

@@ -1,0 +1,149 @@
+"""Explain one prediction: record → features → release → decision → evidence → data."""
+
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue import catalog, governance
+from holdtrue.catalog import Release, Version
+from holdtrue.core.clock import from_microseconds
+from holdtrue.core.codec import dump
+from holdtrue.core.errors import NotFound
+from holdtrue.delivery import store
+from holdtrue.storage import Stores
+
+_LABEL_AGE = timedelta(days=400)
+
+
+def why(stores: Stores, project: str, prediction_id: str) -> dict[str, Any]:
+    """Return everything that made a prediction what it was; raise NotFound for an unknown id.
+
+    Keys: prediction, inputs, features, label, release, versions, dataset, rollout, deployment, decision,
+    evidence, approvals.
+    """
+    record = stores.journal.find("prediction", project, prediction_id)
+    if record is None:
+        raise NotFound.of("prediction", prediction_id)
+    label = _label(stores, project, record)
+
+    def explain(connection: sa.Connection) -> dict[str, Any]:
+        return {**_of_record(record), "label": label, **_of_release(connection, project, record)}
+
+    return stores.ledger.read(explain)
+
+
+def _of_record(record: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: value for name, value in record.items() if name[:2] not in ("x_", "f_")}
+    plain["time"] = from_microseconds(record["time"]).isoformat()
+    if record.get("recorded_at") is not None:
+        plain["recorded_at"] = from_microseconds(record["recorded_at"]).isoformat()
+    return {
+        "prediction": plain,
+        "inputs": {name[2:]: value for name, value in record.items() if name.startswith("x_")},
+        "features": {name[2:]: value for name, value in record.items() if name.startswith("f_")},
+    }
+
+
+def _label(stores: Stores, project: str, record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the first label of the prediction's id or key, or None while it has not come."""
+    since = from_microseconds(record["time"]) - timedelta(days=2)
+    labels = stores.journal.table(
+        "label",
+        project,
+        service=record["service"],
+        since=since,
+        until=since + _LABEL_AGE,
+        columns=["id", "time", "key", "prediction_id", "value", "known_at"],
+    )
+    ids = {record["id"], record.get("prediction_id")}
+    found = [
+        row
+        for row in labels.to_pylist()
+        if row.get("prediction_id") in ids - {None}
+        or (row.get("prediction_id") is None and row.get("key") is not None and row["key"] == record.get("key"))
+    ]
+    if not found:
+        return None
+    first = min(found, key=lambda row: row.get("known_at") or row["time"])
+    known_at = first.get("known_at") or first["time"]
+    return {
+        "value": first["value"],
+        "time": from_microseconds(first["time"]).isoformat(),
+        "known_at": from_microseconds(known_at).isoformat(),
+        "labels": len(found),
+    }
+
+
+def _of_release(connection: sa.Connection, project: str, record: dict[str, Any]) -> dict[str, Any]:
+    release = catalog.release(connection, project, record["release"])
+    versions = {role: catalog.get(connection, project, name) for role, name in release.manifest.versions.items()}
+    rollout = store.rollout(connection, project, record["rollout"]) if record.get("rollout") else None
+    decision = _decision(connection, project, release, record)
+    evidence = (
+        governance.latest_evidence(connection, project, release)
+        if decision is None
+        else [governance.evidence(connection, project, name) for name in decision.evidence]
+    )
+    return {
+        "release": {
+            "id": release.id,
+            "service": release.service,
+            "created_at": release.created_at.isoformat(),
+            "created_by": release.created_by,
+            "commit": release.manifest.commit,
+            "environment_lock": release.manifest.environment_lock,
+            "config": dict(release.manifest.config),
+        },
+        "versions": {role: _short(version) for role, version in versions.items()},
+        "dataset": _dataset(versions.get("dataset")),
+        "rollout": None
+        if rollout is None
+        else {
+            "id": rollout.id,
+            "state": rollout.state.value,
+            "champion": rollout.champion,
+            "challenger": rollout.challenger,
+            "started_at": rollout.started_at.isoformat(),
+        },
+        "decision": None if decision is None else dump(decision),
+        "evidence": [dump(each) for each in evidence],
+        "approvals": [
+            dump(each)
+            for each in governance.approvals(connection, project, release.id)
+            if decision is None or each.id in decision.approvals
+        ],
+    }
+
+
+def _decision(
+    connection: sa.Connection, project: str, release: Release, record: dict[str, Any]
+) -> governance.Decision | None:
+    """Return the decision on which the release answered (or scored in the shadow) at that moment."""
+    if record.get("rollout"):
+        rollout = store.rollout(connection, project, record["rollout"])
+        if rollout.challenger == release.id:
+            return governance.decision(connection, project, rollout.decision)
+    changes = store.list_changes(connection, project, release.service)
+    mine = [change for change in changes if change.release == release.id]
+    if not mine:
+        return None
+    when = record.get("recorded_at") or record["time"]
+    before = [change for change in mine if change.time <= from_microseconds(when)]
+    return governance.decision(connection, project, (before or mine[:1])[-1].decision)
+
+
+def _short(version: Version) -> dict[str, Any]:
+    return {
+        "id": version.id,
+        "kind": version.kind,
+        "name": version.label,
+        "created_at": version.created_at.isoformat(),
+        "created_by": version.created_by,
+    }
+
+
+def _dataset(version: Version | None) -> dict[str, Any] | None:
+    if version is None:
+        return None
+    return {**_short(version), "fragments": version.content.get("fragments", {})}

@@ -1,0 +1,91 @@
+"""Tell in one answer how a project stands."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue import data, governance, monitoring
+from holdtrue.core.codec import dump
+from holdtrue.data import QuarantineState
+from holdtrue.delivery import store
+from holdtrue.delivery.model import Deployment, Rollout, TriggerState
+from holdtrue.governance import Decision, Outcome
+
+_RECENT = 200
+
+
+def status(connection: sa.Connection, project: str) -> dict[str, Any]:
+    """Return services with deployments and rollouts, and everything that waits for somebody."""
+    deployments = store.list_deployments(connection, project)
+    retrains = {spec.service: spec for spec, _ in store.list_retrains(connection, project)}
+    queued = store.list_triggers(connection, project, states=(TriggerState.QUEUED,))
+    services = []
+    for each in store.list_services(connection, project):
+        newest = store.list_rollouts(connection, project, service=each.name, limit=1)
+        services.append(
+            {
+                "name": each.name,
+                "model": each.spec.model,
+                "deployments": [describe(one) for one in deployments if one.service == each.name],
+                "rollout": summary(newest[0]) if newest else None,
+                "retrain": dump(retrains[each.name]) if each.name in retrains else None,
+                "retraining": [one.id for one in queued if one.service == each.name],
+            }
+        )
+    return {
+        "project": project,
+        "services": services,
+        "waiting_approval": [
+            {
+                "release": each.release,
+                "service": each.service,
+                "environment": each.environment,
+                "decision": each.id,
+                "since": each.created_at.isoformat(),
+                "approvals": len(each.approvals),
+                "approvals_needed": each.approvals_needed,
+            }
+            for each in waiting(connection, project)
+        ],
+        "incidents": [dump(each) for each in monitoring.incidents(connection, project, unresolved=True)],
+        "quarantines": [dump(each) for each in data.quarantines(connection, project, state=QuarantineState.OPEN)],
+    }
+
+
+def waiting(connection: sa.Connection, project: str) -> list[Decision]:
+    """Return the newest decision of each release and environment that waits for an approval, newest first."""
+    seen: set[tuple[str, str]] = set()
+    found: list[Decision] = []
+    for each in governance.decisions(connection, project, limit=_RECENT):
+        if (each.release, each.environment) in seen:
+            continue
+        seen.add((each.release, each.environment))
+        if each.outcome is Outcome.WAITING:
+            found.append(each)
+    return found
+
+
+def describe(row: Deployment) -> dict[str, Any]:
+    """Return a deployment as pages and commands show it."""
+    return dump(row)
+
+
+def summary(row: Rollout) -> dict[str, Any]:
+    """Return a rollout without its counts, which are only the judge's."""
+    return {
+        "id": row.id,
+        "service": row.service,
+        "environment": row.environment,
+        "champion": row.champion,
+        "challenger": row.challenger,
+        "decision": row.decision,
+        "state": row.state.value,
+        "step": row.step,
+        "steps": list(row.canary.steps),
+        "percent": row.percent,
+        "started_at": row.started_at.isoformat(),
+        "step_started_at": row.step_started_at.isoformat(),
+        "ended_at": None if row.ended_at is None else row.ended_at.isoformat(),
+        "verdict": row.verdict,
+        "reason": row.reason,
+    }

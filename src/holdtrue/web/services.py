@@ -1,0 +1,346 @@
+"""Read what the overview and the page of one service show."""
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue import catalog, delivery, governance, monitoring
+from holdtrue.core.errors import NotFound
+from holdtrue.delivery import Deployment, Rollout, RolloutState, RolloutStep
+from holdtrue.governance import Outcome
+from holdtrue.monitoring import Window
+from holdtrue.web import activity, releases, texts
+from holdtrue.web.charts import Chart, Marker, Point, Series, Tone
+from holdtrue.web.model import (
+    ArmRow,
+    Estimate,
+    MonitorRow,
+    OverviewPage,
+    RolloutView,
+    ServicePage,
+    ServiceRow,
+    StepBar,
+)
+
+SHOWN = 20
+_MATURE = 0.8
+_LINES = 6
+_DAYS_SHOWN = timedelta(days=400)
+_MONTHS_SHOWN = timedelta(days=800)
+_SHORT = timedelta(days=62)
+_TONES: tuple[Tone, ...] = ("one", "two", "three")
+
+
+def overview(connection: sa.Connection, project: str, now: datetime) -> OverviewPage:
+    """Return a project's services, what waits for somebody, and what happened last."""
+    incidents = monitoring.incidents(connection, project, unresolved=True, limit=SHOWN)
+    deployments = delivery.deployments(connection, project)
+    running = delivery.rollouts(connection, project, state=RolloutState.RUNNING)
+    waiting = [
+        each
+        for each in governance.decisions(connection, project, limit=SHOWN)
+        if each.outcome is Outcome.WAITING
+        and governance.latest_decision(connection, project, each.release, each.environment) == each
+    ]
+    return OverviewPage(
+        services=tuple(
+            _service_row(connection, project, each.name, deployments, running, now)
+            for each in delivery.services(connection, project)
+        ),
+        incidents=tuple(incidents),
+        waiting=tuple(waiting),
+        events=activity.latest(connection, project),
+    )
+
+
+def one(connection: sa.Connection, project: str, name: str, now: datetime) -> ServicePage:
+    """Return everything about one service; NotFound if the project has none of this name."""
+    service = next((each for each in delivery.services(connection, project) if each.name == name), None)
+    if service is None:
+        raise NotFound.of("service", name)
+    deployments = [each for each in delivery.deployments(connection, project) if each.service == name]
+    rollouts = delivery.rollouts(connection, project, service=name, limit=SHOWN)
+    views = [_view(connection, project, each) for each in rollouts]
+    running = next((view for view in views if view.rollout.state is RolloutState.RUNNING), None)
+    months = _windows(connection, project, name, "month", (now - _MONTHS_SHOWN).date())
+    days = _windows(connection, project, name, "day", (now - _DAYS_SHOWN).date())
+    labels = _labels(connection, project, {window.release for window in [*months, *days]})
+    alarms = monitoring.alarms(connection, project, service=name, limit=SHOWN)
+    markers = _markers(connection, project, name, alarms)
+    return ServicePage(
+        service=service,
+        deployments=tuple(deployments),
+        arms=_arms(connection, project, deployments, running),
+        running=running,
+        rollouts=tuple(view for view in views if view is not running),
+        quality=_quality(months, days, labels, markers),
+        volume=_volume(months, days),
+        shares=_shares(days, labels),
+        windows=tuple(reversed([each for each in months if each.n]))[: 2 * SHOWN],
+        monitors=_monitors(connection, project, name),
+        alarms=tuple(alarms),
+        incidents=tuple(monitoring.incidents(connection, project, service=name, unresolved=True, limit=5)),
+        triggers=tuple(delivery.triggers(connection, project, service=name, limit=SHOWN)),
+    )
+
+
+def _service_row(
+    connection: sa.Connection,
+    project: str,
+    name: str,
+    deployments: Sequence[Deployment],
+    running: Sequence[Rollout],
+    now: datetime,
+) -> ServiceRow:
+    deployed = next((each for each in deployments if each.service == name), None)
+    rollout = next((each for each in running if each.service == name), None)
+    months = [
+        window
+        for window in _windows(connection, project, name, "month", (now - _MONTHS_SHOWN).date())
+        if window.role == "answer"
+    ]
+    main = _main(months)
+    mature = [window for window in main if window.maturity >= _MATURE and not window.reason]
+    newest = mature[-1] if mature else None
+    unresolved = monitoring.incidents(connection, project, service=name, unresolved=True, limit=SHOWN)
+    return ServiceRow(
+        name=name,
+        release=deployed.release if deployed else None,
+        model=_label(connection, project, deployed.release) if deployed else "",
+        state=str(deployed.state) if deployed else "not deployed",
+        rollout=f"canary at {texts.percent(rollout.percent / 100)}" if rollout else "",
+        quality=_estimate(newest) if newest else None,
+        month=_moment(newest.start) if newest else None,
+        trend=tuple(Point(_moment(window.start), window.roc_auc.value) for window in mature[-12:]),
+        predictions=sum(window.n for window in months if newest and window.start == newest.start),
+        incidents=len(unresolved),
+    )
+
+
+def _windows(connection: sa.Connection, project: str, service: str, grain: str, since: date) -> list[Window]:
+    return monitoring.windows(connection, project, service, grain=grain, since=since)
+
+
+def _main(windows: Iterable[Window]) -> list[Window]:
+    """Return of each window the release that answered most."""
+    found: dict[date, Window] = {}
+    for window in windows:
+        known = found.get(window.start)
+        if known is None or window.n > known.n:
+            found[window.start] = window
+    return [found[start] for start in sorted(found)]
+
+
+def _label(connection: sa.Connection, project: str, release: str) -> str:
+    try:
+        return releases.model_label(connection, project, catalog.release(connection, project, release))
+    except NotFound:
+        return ""
+
+
+def _labels(connection: sa.Connection, project: str, ids: Iterable[str]) -> dict[str, str]:
+    """Return how charts call each release: its model's name and number, and its id."""
+    return {id: " ".join(part for part in (_label(connection, project, id), texts.short(id)) if part) for id in ids}
+
+
+def _arms(
+    connection: sa.Connection, project: str, deployments: Sequence[Deployment], running: RolloutView | None
+) -> tuple[ArmRow, ...]:
+    if not deployments:
+        return ()
+    release = deployments[0].release
+    if running is None or running.rollout.environment != deployments[0].environment:
+        return (ArmRow("champion", release, _label(connection, project, release), 100.0),)
+    rollout = running.rollout
+    return (
+        ArmRow("champion", rollout.champion, _label(connection, project, rollout.champion), 100.0 - rollout.percent),
+        ArmRow("canary", rollout.challenger, _label(connection, project, rollout.challenger), rollout.percent),
+    )
+
+
+def _view(connection: sa.Connection, project: str, rollout: Rollout) -> RolloutView:
+    steps = tuple(delivery.rollout_steps(connection, project, rollout.id))
+    return RolloutView(rollout, _path(rollout, steps), steps, _verdict(rollout.verdict))
+
+
+def _path(rollout: Rollout, steps: Sequence[RolloutStep]) -> tuple[StepBar, ...]:
+    """Return every planned step and how it went, the full share last."""
+    began = [step.time for step in steps if step.action in ("started", "advanced")]
+    bars: list[StepBar] = []
+    for number, percent in enumerate(rollout.canary.steps):
+        since = texts.day(began[number]) if number < len(began) else ""
+        if number < rollout.step or rollout.state is RolloutState.PROMOTED:
+            bars.append(StepBar(percent, "good", f"passed, from {since}" if since else "passed"))
+        elif number > rollout.step:
+            bars.append(StepBar(percent, "plain", "not reached" if rollout.ended_at else "to come"))
+        elif rollout.state is RolloutState.RUNNING:
+            bars.append(StepBar(percent, "busy", f"since {since}" if since else "about to begin"))
+        else:
+            bars.append(StepBar(percent, "bad", str(rollout.state).replace("_", " ")))
+    done = rollout.state is RolloutState.PROMOTED
+    ended = f"since {texts.day(rollout.ended_at)}" if done else ""
+    return (
+        *bars,
+        StepBar(100.0, "good" if done else "plain", ended or ("to come" if not rollout.ended_at else "not reached")),
+    )
+
+
+def _verdict(verdict: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(verdict, dict):
+        return ()
+    raw = verdict.get("facts")
+    facts: dict[str, Any] = raw if isinstance(raw, dict) else {}
+    pairs = [("Verdict", str(verdict.get("verdict", "")).replace("_", " ")), ("Why", str(verdict.get("why", "")))]
+    if facts.get("mean") is not None:
+        words = f"{texts.signed(facts['mean'], 4)} ({texts.span(facts.get('lower'), facts.get('upper'), 4)})"
+        pairs.append(("Brier score, canary minus champion", words))
+    if facts.get("pairs") is not None:
+        pairs.append(("Labelled pairs", texts.count(facts["pairs"])))
+    return tuple(pairs)
+
+
+def _quality(
+    months: Sequence[Window], days: Sequence[Window], labels: dict[str, str], markers: Sequence[Marker]
+) -> Chart:
+    by_day = _is_short(days)
+    shown = [window for window in (days if by_day else months) if not window.reason and _known(window)]
+    first: dict[str, date] = {}
+    for window in shown:
+        if window.role == "answer":
+            first.setdefault(window.release, window.start)
+    chosen = sorted(first, key=lambda release: first[release])[-_LINES:]
+    series = tuple(
+        Series(
+            labels.get(release, texts.short(release)),
+            _TONES[number % len(_TONES)],
+            tuple(
+                Point(
+                    _middle(window, by_day=by_day),
+                    window.roc_auc.value,
+                    window.roc_auc.lower,
+                    window.roc_auc.upper,
+                    f"{texts.percent(window.maturity)} of labels in" if window.maturity < 1 else "",
+                )
+                for window in shown
+                if window.release == release and window.role == "answer"
+            ),
+        )
+        for number, release in enumerate(chosen)
+    )
+    begin = min((point.x for each in series for point in each.points), default=None)
+    return Chart(
+        title=f"Quality by {'day' if by_day else 'month'}",
+        summary="Area under the ROC curve of what each release answered, with 95 % intervals.",
+        series=series,
+        markers=tuple(each for each in markers if begin and each.x >= begin - timedelta(days=31)),
+        by="day" if by_day else "month",
+    )
+
+
+def _volume(months: Sequence[Window], days: Sequence[Window]) -> Chart:
+    by_day = _is_short(days)
+    labelled: dict[datetime, int] = {}
+    waiting: dict[datetime, int] = {}
+    for window in days if by_day else months:
+        if window.role == "answer":
+            at = _middle(window, by_day=by_day)
+            labelled[at] = labelled.get(at, 0) + window.labelled
+            waiting[at] = waiting.get(at, 0) + max(window.n - window.labelled, 0)
+    series = (
+        Series("with a label", "one", tuple(Point(at, n) for at, n in sorted(labelled.items())), "bar"),
+        Series("without a label yet", "muted", tuple(Point(at, n) for at, n in sorted(waiting.items())), "bar"),
+    )
+    return Chart(
+        title=f"Volume by {'day' if by_day else 'month'}",
+        summary="Predictions answered, and how many of them have been labelled.",
+        series=series,
+        unit="count",
+        by="day" if by_day else "month",
+    )
+
+
+def _shares(days: Sequence[Window], labels: dict[str, str]) -> Chart:
+    """Return by day which release answered what share of the rows."""
+    answered = [window for window in days if window.role == "answer" and window.n]
+    totals: dict[date, int] = {}
+    first: dict[str, date] = {}
+    for window in answered:
+        totals[window.start] = totals.get(window.start, 0) + window.n
+        first.setdefault(window.release, window.start)
+    ordered = sorted(first, key=lambda release: first[release])
+    series = tuple(
+        Series(
+            labels.get(release, texts.short(release)),
+            _TONES[number % len(_TONES)],
+            tuple(
+                Point(_middle(window, by_day=True), window.n / totals[window.start])
+                for window in answered
+                if window.release == release
+            ),
+            "bar",
+        )
+        for number, release in enumerate(ordered)
+    )
+    return Chart(
+        title="Who answered, by day",
+        summary="Share of each day's predictions by release.",
+        series=series if len(series) > 1 else (),
+        by="day",
+    )
+
+
+def _markers(connection: sa.Connection, project: str, service: str, alarms: Sequence[monitoring.Alarm]) -> list[Marker]:
+    found = [Marker(each.raised_at, "alarm", each.text) for each in alarms]
+    for change in delivery.changes(connection, project, service)[-SHOWN:]:
+        back = change.action == "rolled_back"
+        words = "went back to" if back else "deployed"
+        found.append(Marker(change.time, "rollback" if back else "promotion", f"{words} {texts.short(change.release)}"))
+    for rollout in delivery.rollouts(connection, project, service=service, limit=SHOWN):
+        if rollout.ended_at and rollout.state in (RolloutState.ROLLED_BACK, RolloutState.STOPPED):
+            found.append(Marker(rollout.ended_at, "rollback", f"{texts.short(rollout.challenger)}: {rollout.reason}"))
+    for trigger in delivery.triggers(connection, project, service=service, limit=SHOWN):
+        if trigger.job is not None:
+            found.append(Marker(trigger.raised_at, "retrain", f"retrain of {trigger.model} ({trigger.reason})"))
+    for decision in governance.decisions(connection, project, service=service, limit=SHOWN):
+        if decision.outcome is Outcome.REFUSED:
+            found.append(Marker(decision.created_at, "refusal", f"refused {texts.short(decision.release)}"))
+    return found
+
+
+def _monitors(connection: sa.Connection, project: str, service: str) -> tuple[MonitorRow, ...]:
+    alarms = monitoring.alarms(connection, project, service=service, limit=200)
+    rows: list[MonitorRow] = []
+    for spec in monitoring.monitors(connection, project, service=service):
+        looks = monitoring.judgements(connection, project, monitor=spec.name, limit=1)
+        last = ""
+        if looks:
+            look = looks[-1]
+            last = f"{look.outcome}, {look.start:%d %b} – {look.end:%d %b %Y}"
+            if math.isfinite(look.value) and math.isfinite(look.limit):
+                last += f": {texts.ratio(look.value)}, limit {texts.ratio(look.limit)}"
+        rows.append(MonitorRow(spec, sum(each.monitor == spec.name for each in alarms), last))
+    return tuple(rows)
+
+
+def _is_short(days: Sequence[Window]) -> bool:
+    """Tell whether a service is so young that days say more than months."""
+    return bool(days) and days[-1].start - days[0].start < _SHORT
+
+
+def _known(window: Window) -> bool:
+    return math.isfinite(window.roc_auc.value)
+
+
+def _estimate(window: Window) -> Estimate:
+    return Estimate(window.roc_auc.value, window.roc_auc.lower, window.roc_auc.upper)
+
+
+def _moment(start: date) -> datetime:
+    return datetime.combine(start, time(), UTC)
+
+
+def _middle(window: Window, *, by_day: bool) -> datetime:
+    return _moment(window.start) + (timedelta(hours=12) if by_day else timedelta(days=14))

@@ -1,0 +1,20 @@
+"""The one question of the pages that no room answers: which projects there are."""
+
+import sqlalchemy as sa
+
+from holdtrue.storage.ledger import metadata
+
+
+def projects(connection: sa.Connection) -> list[str]:
+    """Return the names of all projects that something happened in, by name.
+
+    Walks the index of the event log from one project to the next, so its cost is the number of
+    projects and not that of the events.
+    """
+    log = metadata.tables["events"]
+    first = sa.select(sa.func.min(log.c.project).label("name")).where(log.c.project > "")
+    walk = first.cte("walk", recursive=True)
+    following = sa.select(sa.func.min(log.c.project)).where(log.c.project > walk.c.name).scalar_subquery()
+    walk = walk.union_all(sa.select(following).where(walk.c.name.is_not(None)))
+    found = connection.execute(sa.select(walk.c.name).where(walk.c.name.is_not(None)))
+    return [str(name) for name in found.scalars()]
