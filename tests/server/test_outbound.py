@@ -1,6 +1,5 @@
 """Outbound calls: only to https, on listed ports, at addresses that were checked."""
 
-import datetime
 import http.server
 import ssl
 import threading
@@ -9,10 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.server.certificates import self_signed
 
 from holdtrue.core.errors import Forbidden, InvalidInput, Unavailable
 from holdtrue.server.outbound import OutboundPolicy, Resolve, check_target, send
@@ -100,24 +96,7 @@ class Inside:
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
     """Serve https as `hook.example` on a free port."""
     folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hook.example")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hook.example")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    self_signed(folder, "hook.example")
     found = Inside(0, folder / "cert.pem")
 
     class Handler(http.server.BaseHTTPRequestHandler):

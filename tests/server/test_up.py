@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.server.certificates import self_signed
 
 from holdtrue.core.errors import Conflict, NotFound, Unauthenticated
 from holdtrue.server.client import Client
@@ -355,6 +357,29 @@ def test_without_a_server_the_client_opens_the_folder_itself(start: Start, tmp_p
     with Client.open(home, token=made["token"]) as outside:
         assert outside.url == running.url
         assert outside.get("/api/whoami")["roles"] == ["viewer"]
+    assert running.stop() == 0
+
+
+def test_with_a_certificate_everything_is_https(start: Start, tmp_path: Path) -> None:
+    self_signed(tmp_path, "localhost")
+    files = {"HOLDTRUE_TLS_CERTIFICATE": "cert.pem", "HOLDTRUE_TLS_KEY": "key.pem"}
+    environ = {name: str(tmp_path / file) for name, file in files.items()}
+    running = start("--port", "0", HOLDTRUE_PUBLIC_URL="https://localhost", **environ)
+    assert running.url.startswith("https://127.0.0.1:")
+    link = next(line.split()[1] for line in running.lines if line.startswith("sign-in "))
+    assert link.startswith("https://localhost/login?code=")
+    trust = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    with httpx.Client(verify=trust) as client:
+        for port in (running.port, running.port + 1):
+            assert client.get(f"https://localhost:{port}/health/ready").status_code == 200
+        answer = client.get(link.replace("localhost/", f"localhost:{running.port}/"))
+    assert answer.status_code == 303
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("__Host-holdtrue_session_")
+    assert "; Secure" in cookie
+    with pytest.raises(httpx.TransportError):
+        httpx.get(running.url.replace("https", "http"))
     assert running.stop() == 0
 
 

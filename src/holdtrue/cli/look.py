@@ -9,12 +9,14 @@ from holdtrue.cli.context import (
     Home,
     ProjectName,
     base,
+    lines,
     listing,
     open_client,
     project_name,
     show,
     text_of,
 )
+from holdtrue.cli.why import explained
 
 audit = typer.Typer(help="The tamper-evident event log.", no_args_is_help=True)
 
@@ -49,7 +51,7 @@ def why(
     """Explain one prediction: row, features, model, release, decision, evidence, data."""
     with open_client(home) as client:
         found = client.get(f"{base(project_name(client, project))}/why/{prediction}")
-    show(found, as_json, lambda value: print_tree(value))
+    show(found, as_json, lambda value: lines(explained(value)))
 
 
 def datasets(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:

@@ -46,10 +46,21 @@ __all__ = [
 ]
 
 # The data plane uses the contract's request check and must not load DuckDB or SQLAlchemy for it.
-__getattr__ = attach(
-    __name__,
-    dict.fromkeys(("Column", "Contract", "Finding", "Report", "column"), "contract")
-    | dict.fromkeys(("as_arrow", "check_table"), "checking")
-    | dict.fromkeys(("DatasetSpec", "Ingest", "Quarantine", "QuarantineState"), "model")
-    | dict.fromkeys(("accept", "dataset", "datasets", "declare", "fragments", "ingest", "latest", "quarantines", "read", "request_contract"), "service"),
-)
+_MODULES: dict[str, tuple[str, ...]] = {
+    "checking": ("as_arrow", "check_table"),
+    "contract": ("Column", "Contract", "Finding", "Report", "column"),
+    "model": ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState"),
+    "service": (
+        "accept",
+        "dataset",
+        "datasets",
+        "declare",
+        "fragments",
+        "ingest",
+        "latest",
+        "quarantines",
+        "read",
+        "request_contract",
+    ),
+}
+__getattr__ = attach(__name__, {name: module for module, names in _MODULES.items() for name in names})

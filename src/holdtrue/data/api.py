@@ -3,9 +3,10 @@
 from typing import Any
 
 from holdtrue.core.access import Permission
-from holdtrue.core.errors import NotFound
+from holdtrue.core.codec import dump
+from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.data import service
-from holdtrue.data.model import Ingest, QuarantineState
+from holdtrue.data.model import Discard, Ingest, QuarantineState
 from holdtrue.door import Call, Routes
 
 routes = Routes("data")
@@ -47,9 +48,25 @@ def accept_delivery(call: Call, body: Ingest) -> Any:
 def list_quarantines(call: Call) -> Any:
     """Return quarantined deliveries, oldest first; `state` chooses."""
     text = call.query.get("state")
-    state = None if text is None else QuarantineState(text) if text in set(QuarantineState) else None
+    if text is not None and text not in set(QuarantineState):
+        raise InvalidInput(
+            f"{text[:80]!r} is not a state of a quarantine.",
+            why=f"The states are {', '.join(QuarantineState)}.",
+            mend="Use one of these, or leave the state out to get all.",
+        )
+    state = None if text is None else QuarantineState(text)
     found = call.read(lambda connection: service.quarantines(connection, call.project, state=state))
-    return {"items": found, "next": None}
+    return {"items": [dump(each) for each in found], "next": None}
+
+
+@routes.post(
+    "/api/projects/{project}/quarantines/{id}/discard",
+    Permission.DATA_WRITE,
+    summary="Give a quarantine up",
+)
+def discard(call: Call, body: Discard) -> Any:
+    """Close a quarantine whose rows will not come again."""
+    return call.write(lambda tx: dump(service.discard(tx, call.path["id"], body.reason)))
 
 
 def _described(connection: Any, call: Call, name: str) -> dict[str, Any]:

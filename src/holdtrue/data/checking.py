@@ -1,124 +1,245 @@
 """Check a table against a contract in one DuckDB scan."""
 
+import re
+from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
-from holdtrue.data.contract import Column, Contract, Finding, Report, broken
-from holdtrue.data.online import missing, unknown, wrong_type
+from holdtrue.core.errors import InvalidInput
+from holdtrue.data.contract import (
+    MOST_EXAMPLES,
+    MOST_TEXT,
+    Column,
+    Contract,
+    Finding,
+    Report,
+    broken,
+    doubled,
+    missing,
+    unknown,
+    wrong_type,
+)
 
-_EXAMPLES = 3
-_ROW = "__row"
+ARROW: dict[str, pa.DataType] = {
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+"""The Arrow type in which a column of a contract is kept."""
+_SQL = {"int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN", "timestamp": "TIMESTAMPTZ"}
+_ROW = "row_number"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One rule of one column, and the SQL condition that is true for a row which breaks it."""
+
+    column: Column
+    name: str
+    value: str
+    broken: str
 
 
 def check_table(contract: Contract, table: Any) -> Report:
     """Check `table` (anything with the Arrow PyCapsule interface) and say what breaks the contract.
 
-    Columns that are missing, unknown or of another type block, and then no row is looked at.
+    Columns that are missing, unknown, doubled or of another type block; the others are checked all the same.
     """
     arrow = as_arrow(table)
-    findings = _shape(contract, arrow.schema)
-    if findings:
-        return Report(arrow.num_rows, tuple(findings))
-    rules = [(column, rule, text) for column in contract.columns for rule, text in _conditions(column)]
+    findings, columns = conform(contract, arrow)
+    rules, scanned = _compiled(contract, columns)
     if not rules or arrow.num_rows == 0:
-        return Report(arrow.num_rows, ())
-    connection = duckdb.connect(config={"threads": 2})
-    connection.register("delivery", arrow.append_column(_ROW, pa.array(range(arrow.num_rows), pa.int64())))
-    found = _scan(connection, rules)
-    rows = _quarantined(connection, [(r, c) for r, c in zip(rules, found, strict=True) if c.count])
-    connection.close()
-    return Report(arrow.num_rows, tuple(each for each in found if each.count), rows)
+        return Report(arrow.num_rows, tuple(findings))
+    scanned[_ROW] = pa.array(np.arange(arrow.num_rows))
+    with duckdb.connect(config={"threads": 2}) as connection:
+        connection.register("delivery", pa.table(scanned))
+        found = _scan(connection, rules)
+        quarantined = _quarantined(connection, [rule for rule, each in found if each.count])
+    findings += [each for _, each in found if each.count]
+    return Report(arrow.num_rows, tuple(findings), quarantined)
 
 
 def as_arrow(table: Any) -> pa.Table:
     """Return any table-like object as an Arrow table, without a copy where that can be."""
-    return table if isinstance(table, pa.Table) else pa.table(table)
+    if isinstance(table, pa.Table):
+        return table
+    try:
+        return pa.table(table)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"A {type(table).__name__} is not a table.",
+            why=str(error),
+            mend="Return anything with the Arrow PyCapsule interface: a pyarrow, Polars, pandas or DuckDB table.",
+        ) from error
 
 
-def dtype_of(kind: pa.DataType) -> str:
+def conform(contract: Contract, table: pa.Table) -> tuple[list[Finding], dict[str, pa.ChunkedArray]]:
+    """Return findings about columns as wholes, and the sound columns in the types of the contract."""
+    findings: list[Finding] = []
+    columns: dict[str, pa.ChunkedArray] = {}
+    names = table.column_names
+    for column in contract.columns:
+        if column.name not in names:
+            findings.append(missing(column.name))
+        elif names.count(column.name) > 1:
+            findings.append(doubled(column.name))
+        else:
+            given = table[column.name]
+            cast = _cast(given, column)
+            if cast is None:
+                findings.append(_type_finding(given, column))
+            else:
+                columns[column.name] = cast
+    wanted = {column.name for column in contract.columns}
+    return findings + [unknown(name) for name in dict.fromkeys(names) if name not in wanted], columns
+
+
+def dtype_of(kind: Any) -> str:
     """Return the contract's name of an Arrow type, or Arrow's own where the contract has none."""
+    if pa.types.is_dictionary(kind):
+        return dtype_of(kind.value_type)
     if pa.types.is_integer(kind):
         return "int64"
     if pa.types.is_floating(kind):
         return "float64"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "string"
-    if pa.types.is_boolean(kind):
-        return "bool"
-    return "timestamp" if pa.types.is_timestamp(kind) else str(kind)
+    if pa.types.is_timestamp(kind):
+        return "timestamp" if kind.tz is not None else "timestamp without time zone"
+    return "bool" if pa.types.is_boolean(kind) else str(kind)
 
 
-def _shape(contract: Contract, schema: pa.Schema) -> list[Finding]:
-    findings: list[Finding] = []
-    wanted = {column.name: column for column in contract.columns}
-    for name, column in wanted.items():
-        if name not in schema.names:
-            findings.append(missing(name))
+def _cast(given: pa.ChunkedArray, column: Column) -> pa.ChunkedArray | None:
+    """Return a column in the contract's type, or None if it has another one."""
+    found, wanted = dtype_of(given.type), ARROW[column.dtype]
+    if given.type == wanted:
+        return given
+    # A column without any value has no type of its own; whole numbers are fine as float64.
+    fits = found == column.dtype or pa.types.is_null(given.type) or (found, column.dtype) == ("int64", "float64")
+    if not fits:
+        return None
+    try:
+        # Rounding is what float64 and microseconds mean; a whole number too long for int64 is an error.
+        return given.cast(wanted, safe=column.dtype not in ("float64", "timestamp"))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _type_finding(given: pa.ChunkedArray, column: Column) -> Finding:
+    """Say how many values of a column of the wrong type cannot be what was agreed, and which."""
+    found = dtype_of(given.type)
+    found = str(given.type) if found == column.dtype else found
+    values = given.cast(pa.string()) if pa.types.is_dictionary(given.type) else given
+    shown = f"value::VARCHAR[:{MOST_TEXT}]"
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.register("given", pa.table({"value": values}))
+        stranger = "value IS NOT NULL"
+        if column.dtype in _SQL and found == "string":
+            stranger = f"value IS NOT NULL AND TRY_CAST(value AS {_SQL[column.dtype]}) IS NULL"
+        elif (found, column.dtype) == ("float64", "int64"):
+            stranger = "value IS NOT NULL AND value <> floor(value)"
+        counted = f"SELECT count(*), (list(DISTINCT {shown}))[:{MOST_EXAMPLES}] FROM given WHERE "  # noqa: S608
+        row = connection.execute(counted + stranger).fetchone()
+        if row == (0, None):
+            # Every value could be read as the wanted type: then the type alone is wrong, in all rows.
+            row = connection.execute(counted + "value IS NOT NULL").fetchone()
+    assert row is not None
+    return wrong_type(column, found, row[0], sorted(row[1] or ()))
+
+
+def _compiled(
+    contract: Contract, columns: dict[str, pa.ChunkedArray]
+) -> tuple[list[_Rule], dict[str, pa.ChunkedArray | pa.Array[Any]]]:
+    """Return the rules, and the columns they read under names of our own (DuckDB's do not know case)."""
+    rules: list[_Rule] = []
+    scanned: dict[str, pa.ChunkedArray | pa.Array[Any]] = {}
+    for place, column in enumerate(contract.columns):
+        if column.name not in columns:
             continue
-        kind = schema.field(name).type
-        found = dtype_of(kind)
-        # A column without any value has no type of its own; whole numbers are fine as float64.
-        fits = found == column.dtype or pa.types.is_null(kind) or (found, column.dtype) == ("int64", "float64")
-        if not fits:
-            findings.append(wrong_type(column, found))
-    return findings + [unknown(name) for name in schema.names if name not in wanted]
+        value = f"c{place}"
+        scanned[value] = columns[column.name]
+        if column.pattern is not None:
+            scanned[f"{value}_matches"] = _matches(columns[column.name], column.pattern)
+        rules += [_Rule(column, name, value, text) for name, text in _conditions(column, value)]
+    return rules, scanned
 
 
-def _conditions(column: Column) -> list[tuple[str, str]]:
-    """Return (rule, SQL condition that is true for a row which breaks it)."""
-    name = f'"{column.name.replace(chr(34), chr(34) * 2)}"'
-    number = column.dtype in ("float64", "int64")
-    absent = f"({name} IS NULL OR isnan({name}::DOUBLE))" if number else f"{name} IS NULL"
-    present = f"NOT {absent}"
-    rules: list[tuple[str, str]] = []
+def _conditions(column: Column, value: str) -> list[tuple[str, str]]:
+    absent = f"({value} IS NULL OR isnan({value}))" if column.dtype == "float64" else f"{value} IS NULL"
+    conditions: list[tuple[str, str]] = []
     if not column.nullable:
-        rules.append(("null", absent))
+        conditions.append(("null", absent))
     if column.ge is not None:
-        rules.append(("ge", f"{present} AND {name} < {column.ge!r}"))
+        conditions.append(("ge", f"NOT {absent} AND {value} < {_bound(column, column.ge, up=True)}"))
     if column.le is not None:
-        rules.append(("le", f"{present} AND {name} > {column.le!r}"))
+        conditions.append(("le", f"NOT {absent} AND {value} > {_bound(column, column.le, up=False)}"))
     if column.isin is not None:
-        values = ", ".join(_text(value) for value in column.isin)
-        rules.append(("isin", f"{present} AND {name} NOT IN ({values})"))
+        values = ", ".join("'" + text.replace("'", "''") + "'" for text in column.isin)
+        conditions.append(("isin", f"NOT {absent} AND {value} NOT IN ({values})"))
     if column.pattern is not None:
-        rules.append(("pattern", f"{present} AND NOT regexp_full_match({name}, {_text(column.pattern)}, 's')"))
+        conditions.append(("pattern", f"NOT {absent} AND NOT {value}_matches"))
     if column.unique:
-        rules.append(("unique", f"{present} AND count(*) OVER (PARTITION BY {name}) > 1"))
-    return rules
+        conditions.append(("unique", f"NOT {absent} AND count(*) OVER (PARTITION BY {value}) > 1"))
+    return conditions
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+def _bound(column: Column, bound: float, *, up: bool) -> str:
+    """Return the end of a range as SQL; whole numbers are compared with whole ones, without rounding."""
+    if column.dtype == "int64":
+        return f"({ceil(bound) if up else floor(bound)})::HUGEINT" if abs(bound) < 2**100 else f"{bound!r}::DOUBLE"
+    return f"'{bound!r}'::DOUBLE"
 
 
-def _scan(connection: duckdb.DuckDBPyConnection, rules: list[tuple[Column, str, str]]) -> list[Finding]:
-    flags = ", ".join(f"({text}) AS f{i}" for i, (_, _, text) in enumerate(rules))
+def _matches(values: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    """Tell for each text whether `pattern` matches all of it.
+
+    Python's own engine is asked, once for each distinct text: DuckDB's knows other patterns, and a request and a
+    table must not be judged differently.
+    """
+    match = re.compile(pattern).fullmatch
+    encoded = values.dictionary_encode()
+    parts: list[pa.Array[Any]] = []
+    for chunk in encoded.chunks:
+        verdicts = np.array([match(text) is not None for text in chunk.dictionary.to_pylist()] + [True])
+        places = chunk.indices.fill_null(len(verdicts) - 1).to_numpy(zero_copy_only=False)
+        parts.append(pa.array(verdicts[places]))
+    return pa.chunked_array(parts, pa.bool_())
+
+
+def _scan(connection: duckdb.DuckDBPyConnection, rules: list[_Rule]) -> list[tuple[_Rule, Finding]]:
+    flags = ", ".join(f"({rule.broken}) AS f{place}" for place, rule in enumerate(rules))
     counts = ", ".join(
-        f"count(*) FILTER (f{i}), "
-        f"list_slice(list_sort(list(DISTINCT {_name(column)}::VARCHAR) FILTER (f{i})), 1, {_EXAMPLES})"
-        for i, (column, _, _) in enumerate(rules)
+        f"count(*) FILTER (f{place}), "
+        f"list_sort(list(DISTINCT {rule.value}::VARCHAR) FILTER (f{place}))[:{MOST_EXAMPLES}]"
+        for place, rule in enumerate(rules)
     )
-    # Only names and values of the contract are in this text, quoted; no text of a delivery is.
+    # Only values of the contract are in this text, quoted; no text of a delivery is.
     row = connection.execute(f"SELECT {counts} FROM (SELECT *, {flags} FROM delivery)").fetchone()  # noqa: S608
     assert row is not None
     return [
-        broken(column, rule, row[2 * i], tuple(row[2 * i + 1] or ()) if rule != "null" else ())
-        for i, (column, rule, _) in enumerate(rules)
+        (
+            rule,
+            broken(
+                rule.column,
+                rule.name,
+                row[2 * place],
+                () if rule.name == "null" else row[2 * place + 1] or (),
+            ),
+        )
+        for place, rule in enumerate(rules)
     ]
 
 
-def _quarantined(
-    connection: duckdb.DuckDBPyConnection, broken_rules: list[tuple[tuple[Column, str, str], Finding]]
-) -> tuple[int, ...]:
-    texts = [f"({text})" for (column, _, text), _ in broken_rules if column.severity == "quarantine"]
+def _quarantined(connection: duckdb.DuckDBPyConnection, broken_rules: list[_Rule]) -> tuple[int, ...]:
+    texts = [f"({rule.broken})" for rule in broken_rules if rule.column.severity == "quarantine"]
     if not texts:
         return ()
     marked = f"SELECT {_ROW}, {' OR '.join(texts)} AS bad FROM delivery"  # noqa: S608  # as above
-    rows = connection.execute(f"SELECT {_ROW} FROM ({marked}) WHERE bad ORDER BY 1").fetchall()  # noqa: S608
-    return tuple(row[0] for row in rows)
-
-
-def _name(column: Column) -> str:
-    return f'"{column.name.replace(chr(34), chr(34) * 2)}"'
+    rows = connection.execute(f"SELECT {_ROW} FROM ({marked}) WHERE bad ORDER BY 1").fetchnumpy()  # noqa: S608
+    return tuple(rows[_ROW].tolist())

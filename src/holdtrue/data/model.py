@@ -24,11 +24,13 @@ class DatasetSpec:
 class Ingest:
     """Hold what the check of one delivered window found, and where its bytes are.
 
-    `digest` is the accepted rows' Parquet blob (None if blocked), `quarantine` that of rows kept out.
+    `digest` is the accepted rows' Parquet blob (None if blocked), `quarantine` that of rows kept out;
+    `contract` is the hash of the contract that was checked.
     """
 
     dataset: str
     window: str
+    contract: str
     rows: int
     findings: tuple[Finding, ...]
     digest: str | None
@@ -51,6 +53,13 @@ QUARANTINE_MOVES: dict[QuarantineState, frozenset[QuarantineState]] = {
     QuarantineState.MENDED: frozenset(),
     QuarantineState.DISCARDED: frozenset(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Say why a quarantined delivery will not be mended."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,38 +1,35 @@
 """Take deliveries in: check them, keep them, and make a new version of their dataset."""
 
+import dataclasses
 import io
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from holdtrue import catalog
+from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump, load
-from holdtrue.core.errors import InvalidInput, NotFound
+from holdtrue.core.errors import Conflict, InvalidInput, NotFound
 from holdtrue.core.ids import new_id
 from holdtrue.data import store
-from holdtrue.data.checking import as_arrow, check_table
-from holdtrue.data.contract import Column, Contract
+from holdtrue.data.checking import as_arrow, check_table, conform
+from holdtrue.data.contract import Contract
 from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState
 from holdtrue.storage import BlobStore
 from holdtrue.storage.ledger import Transaction
 
-_ARROW = {
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "string": pa.string(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
+
+_CURRENT = "current"
 
 
 def declare(tx: Transaction, specs: tuple[DatasetSpec, ...]) -> None:
     """Set the declarations of datasets; each contract becomes a version."""
     for spec in specs:
         _check_spec(spec)
-        before = store.dataset_spec(tx.connection, tx.context.project, spec.name)
+        before = store.dataset_spec(tx.connection, tx.project, spec.name)
         after = dump(spec)
         catalog.register(tx, "contract", spec.name, dump(spec.contract))
         if before != after:
@@ -48,19 +45,19 @@ def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any) -> Inge
     """
     arrow = as_arrow(table)
     report = check_table(spec.contract, arrow)
+    contract = content_hash(dump(spec.contract))
     if not report.passed:
         kept = blobs.put(_parquet(arrow))
-        return Ingest(spec.name, window, report.rows, report.findings, None, 0, 0, kept, report.rows)
-    mask = pa.array([False] * arrow.num_rows)
-    if report.quarantined:
-        chosen = set(report.quarantined)
-        mask = pa.array([row in chosen for row in range(arrow.num_rows)])
-    accepted = _ordered(arrow.filter(pc.invert(mask)), spec)
+        return Ingest(spec.name, window, contract, report.rows, report.findings, None, 0, 0, kept, report.rows)
+    mask = np.zeros(arrow.num_rows, bool)
+    mask[list(report.quarantined)] = True
+    accepted = _ordered(arrow.filter(pa.array(~mask)), spec)
     data = _parquet(accepted)
-    aside = blobs.put(_parquet(arrow.filter(mask))) if report.quarantined else None
+    aside = blobs.put(_parquet(arrow.filter(pa.array(mask)))) if mask.any() else None
     return Ingest(
         spec.name,
         window,
+        contract,
         report.rows,
         report.findings,
         blobs.put(data),
@@ -74,26 +71,42 @@ def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any) -> Inge
 def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
     """Record what `ingest` found: a new dataset version, a quarantine, or both; return the version.
 
-    A later delivery of the same window that passes closes the window's open quarantines as mended.
+    A delivery that passes closes the open quarantines of its window as mended, except one of the very rows that it
+    keeps out again. Raises NotFound for an undeclared dataset, Conflict if another contract was checked.
     """
-    if dataset(tx.connection, tx.context.project, result.dataset) is None:
+    spec = dataset(tx.connection, tx.project, result.dataset)
+    if spec is None:
         raise NotFound.of("dataset", result.dataset)
+    if result.contract != content_hash(dump(spec.contract)):
+        raise Conflict(
+            f"The delivery of “{result.dataset}” was checked against another contract than the declared one.",
+            why="The project file of the worker differs from what was applied.",
+            mend="Apply the project file with `holdtrue apply`, then take the window in again.",
+            facts={"dataset": result.dataset, "window": result.window},
+        )
     version = None
     if result.digest is not None:
         version = _new_version(tx, result)
-        for each in store.list_quarantines(
-            tx.connection,
-            tx.context.project,
-            dataset=result.dataset,
-            window=result.window,
-            state=QuarantineState.OPEN,
-        ):
-            each.check_move(QuarantineState.MENDED)
-            store.close_quarantine(tx, each.id, QuarantineState.MENDED, version.id)
-            tx.emit("quarantine.mended", f"quarantine:{each.id}", {"dataset": version.id, "window": result.window})
+        for each in _open(tx, result):
+            if each.blob != result.quarantine:
+                _close(tx, each, QuarantineState.MENDED, version.id)
     if result.quarantine is not None:
         _quarantine(tx, result)
     return version
+
+
+def discard(tx: Transaction, id: str, reason: str) -> Quarantine:
+    """Close a quarantine whose rows will not come again; StateError if it is closed already."""
+    found = store.quarantine(tx.connection, tx.project, id)
+    if found is None:
+        raise NotFound.of("quarantine", id)
+    if not reason.strip():
+        raise InvalidInput(
+            "A quarantine is discarded for a reason.",
+            why="Whoever asks later why these rows are missing will read it.",
+            mend="Say why the rows will not come again.",
+        )
+    return _close(tx, found, QuarantineState.DISCARDED, None, reason)
 
 
 def dataset(connection: sa.Connection, project: str, name: str) -> DatasetSpec | None:
@@ -108,13 +121,15 @@ def datasets(connection: sa.Connection, project: str) -> list[str]:
 
 
 def latest(connection: sa.Connection, project: str, name: str) -> catalog.Version | None:
-    """Return the newest version of a dataset."""
-    found = catalog.versions(connection, project, kind="dataset", name=name, limit=1)
-    return found[0] if found else None
+    """Return the present version of a dataset, or None if nothing has been accepted yet."""
+    try:
+        return catalog.find(connection, project, "dataset", name, alias=_CURRENT)
+    except NotFound:
+        return None
 
 
 def fragments(connection: sa.Connection, project: str, name: str) -> dict[str, dict[str, Any]]:
-    """Return the newest version's fragments by window."""
+    """Return the present version's fragments by window."""
     version = latest(connection, project, name)
     return {} if version is None else dict(version.content["fragments"])
 
@@ -126,14 +141,22 @@ def quarantines(connection: sa.Connection, project: str, *, state: QuarantineSta
 
 def read(blobs: BlobStore, content: Any, windows: list[str] | None = None) -> pa.Table:
     """Return the rows of a dataset version's content, all windows or only some."""
-    chosen = content["fragments"]
+    chosen: dict[str, Any] = content["fragments"]
     names = sorted(chosen) if windows is None else windows
-    return pa.concat_tables([pq.read_table(blobs.path(chosen[name]["digest"])) for name in names])
+    absent = [name for name in names if name not in chosen]
+    if absent or not names:
+        raise NotFound(
+            f"The dataset version has no window {absent[0]}." if absent else "No window was asked for.",
+            why=f"Its windows: {', '.join(sorted(chosen)) or 'none'}.",
+            mend="Take the window in first, or ask for one that is there.",
+        )
+    tables = [pq.read_table(blobs.path(chosen[name]["digest"])) for name in names]
+    # A column that was added to the contract later is missing, and null, in older windows.
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
-    project = tx.context.project
-    before = latest(tx.connection, project, result.dataset)
+    before = latest(tx.connection, tx.project, result.dataset)
     parts = {} if before is None else dict(before.content["fragments"])
     assert result.digest is not None
     parts[result.window] = {"digest": result.digest, "rows": result.accepted, "bytes": result.bytes}
@@ -147,6 +170,8 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
         derived_from=() if before is None else (before.id,),
     )
     if before is None or before.id != version.id:
+        # The newest number is not always the present one: a window delivered as it was once before gives an old version.
+        catalog.set_alias(tx, "dataset", result.dataset, _CURRENT, version.id)
         tx.emit(
             "fragment.accepted",
             f"dataset:{result.dataset}",
@@ -155,24 +180,36 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
     return version
 
 
-def _quarantine(tx: Transaction, result: Ingest) -> None:
-    blocked = result.digest is None
-    already = store.list_quarantines(
+def _open(tx: Transaction, result: Ingest) -> list[Quarantine]:
+    return store.list_quarantines(
         tx.connection,
-        tx.context.project,
+        tx.project,
         dataset=result.dataset,
         window=result.window,
         state=QuarantineState.OPEN,
     )
-    if any(each.blob == result.quarantine for each in already):
+
+
+def _close(
+    tx: Transaction, quarantine: Quarantine, state: QuarantineState, mended_by: str | None, reason: str = ""
+) -> Quarantine:
+    quarantine.check_move(state)
+    store.close_quarantine(tx, quarantine.id, state, mended_by)
+    told = {"dataset": quarantine.dataset, "window": quarantine.window, "version": mended_by}
+    tx.emit(f"quarantine.{state.value}", f"quarantine:{quarantine.id}", told, reason=reason)
+    return dataclasses.replace(quarantine, state=state, closed_at=tx.now, mended_by=mended_by)
+
+
+def _quarantine(tx: Transaction, result: Ingest) -> None:
+    if any(each.blob == result.quarantine for each in _open(tx, result)):
         return
     quarantine = Quarantine(
         id=new_id("qua", tx.now),
-        project=tx.context.project,
+        project=tx.project,
         dataset=result.dataset,
         window=result.window,
         state=QuarantineState.OPEN,
-        blocked=blocked,
+        blocked=result.digest is None,
         rows=result.quarantined,
         blob=result.quarantine,
         findings=tuple(dump(finding) for finding in result.findings),
@@ -185,7 +222,7 @@ def _quarantine(tx: Transaction, result: Ingest) -> None:
         {
             "dataset": result.dataset,
             "window": result.window,
-            "blocked": blocked,
+            "blocked": quarantine.blocked,
             "rows": result.quarantined,
             "findings": list(quarantine.findings),
         },
@@ -204,13 +241,12 @@ def _check_spec(spec: DatasetSpec) -> None:
 
 
 def _ordered(table: pa.Table, spec: DatasetSpec) -> pa.Table:
-    cast = pa.schema([(column.name, _arrow(column)) for column in spec.contract.columns])
-    chosen = table.select([column.name for column in spec.contract.columns]).cast(cast)
-    return chosen.sort_by([(spec.key, "ascending")]).combine_chunks()
-
-
-def _arrow(column: Column) -> pa.DataType:
-    return _ARROW[column.dtype]
+    """Return the rows in the contract's columns and types, in an order that depends on the rows alone."""
+    _, columns = conform(spec.contract, table)
+    chosen = pa.table({column.name: columns[column.name] for column in spec.contract.columns})
+    key = chosen[spec.key]
+    others = [] if len(key.unique()) == len(key) else [name for name in chosen.column_names if name != spec.key]
+    return chosen.sort_by([(name, "ascending") for name in (spec.key, *others)]).combine_chunks()
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -35,7 +35,7 @@ quarantines = project_table(
 
 def put_dataset(tx: Transaction, name: str, spec: Any) -> None:
     """Set a dataset's declaration."""
-    project = tx.context.project
+    project = tx.project
     tx.execute(sa.delete(datasets).where(datasets.c.project == project, datasets.c.name == name))
     tx.execute(sa.insert(datasets).values(project=project, name=name, spec=spec, declared_at=tx.now))
 
@@ -60,11 +60,17 @@ def insert_quarantine(tx: Transaction, quarantine: Quarantine) -> None:
     tx.execute(sa.insert(quarantines).values(**values))
 
 
+def quarantine(connection: sa.Connection, project: str, id: str) -> Quarantine | None:
+    """Return a quarantine."""
+    row = connection.execute(scoped(quarantines, project).where(quarantines.c.id == id)).first()
+    return None if row is None else _quarantine(row)
+
+
 def close_quarantine(tx: Transaction, id: str, state: QuarantineState, mended_by: str | None) -> None:
     """Move a quarantine to its end."""
     tx.execute(
         sa.update(quarantines)
-        .where(quarantines.c.project == tx.context.project, quarantines.c.id == id)
+        .where(quarantines.c.project == tx.project, quarantines.c.id == id)
         .values(state=state.value, closed_at=tx.now, mended_by=mended_by)
     )
 

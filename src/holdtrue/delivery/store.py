@@ -1,7 +1,6 @@
 """All SQL of this room: services, deployments, changes, rollouts, steps, triggers, snapshots."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -468,6 +467,18 @@ def _rollout(row: sa.Row[Any]) -> Rollout:
 
 
 def _trigger(row: sa.Row[Any]) -> Trigger:
-    values = {name: row._asdict()[name] for name in Trigger.__slots__}
-    found = Trigger(**values)
-    return replace(found, detail=orjson.loads(row.detail), state=TriggerState(row.state))
+    return Trigger(
+        id=row.id,
+        service=row.service,
+        model=row.model,
+        reason=row.reason,
+        source=row.source,
+        detail=orjson.loads(row.detail),
+        state=TriggerState(row.state),
+        why=row.why,
+        job=row.job,
+        release=row.release,
+        requester=row.requester,
+        raised_at=row.raised_at,
+        ended_at=row.ended_at,
+    )

@@ -77,7 +77,7 @@ def ingest(stores: Stores, project: str, watch: Watch) -> bool:
     read, invalid = label_arrays(labels)
     days, dirty, waiting = _join(stores, project, watch, fresh_days(predictions), read)
     kept, forgotten = _keep(waiting, microseconds(now))
-    matured = {(each.release, each.role, day_number(each.start)) for each in unsettled if each.release != ALL}
+    matured = {(each.release, each.role, day_number(each.start)) for each in unsettled}
     found = _windows(stores, project, watch.service, days, dirty | matured, horizon)
     moved = replace(
         watch,

@@ -21,7 +21,7 @@ from holdtrue.monitoring.model import (
     TimelineEntry,
     Window,
 )
-from holdtrue.monitoring.quality import day_date, day_number
+from holdtrue.monitoring.quality import ALL, day_date, day_number
 from holdtrue.monitoring.scored import DayScores, unpack
 from holdtrue.stats import Interval
 from holdtrue.storage.ledger import Timestamp, Transaction, project_table, scoped
@@ -335,8 +335,13 @@ def read_windows(
     until: date | None = None,
     unsettled: bool = False,
 ) -> list[Window]:
-    """Return windows by start, role and release; `unsettled` keeps those with labels that are not due yet."""
+    """Return windows by start, role and release; `unsettled` keeps those with labels that are not due yet.
+
+    The windows of all answers together come only when that is the `release` asked for.
+    """
     query = _where(windows, project, service=service, grain=grain, release=release, role=role)
+    if release is None:
+        query = query.where(windows.c.release != ALL)
     if since is not None:
         query = query.where(windows.c.start >= since)
     if until is not None:
@@ -434,10 +439,13 @@ def read_alarms(
     service: str | None = None,
     incident: str | None = None,
     limit: int = 200,
+    after: str | None = None,
 ) -> list[Alarm]:
-    """Return alarms, the newest first."""
+    """Return alarms, the newest first; `after` is the last id already seen."""
     query = _where(alarms, project, service=service, incident=incident)
-    ordered = query.order_by(alarms.c.raised_at.desc(), alarms.c.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(alarms.c.id < after)
+    ordered = query.order_by(alarms.c.id.desc()).limit(limit)
     return [_object(Alarm, row) for row in conn.execute(ordered)]
 
 
@@ -450,12 +458,15 @@ def read_incidents(
     state: str | None = None,
     unresolved: bool = False,
     limit: int = 200,
+    after: str | None = None,
 ) -> list[Incident]:
-    """Return incidents without their timelines, the newest first."""
+    """Return incidents without their timelines, the newest first; `after` is the last id already seen."""
     query = _where(incidents, project, service=service, kind=kind, state=state)
+    if after is not None:
+        query = query.where(incidents.c.id < after)
     if unresolved:
         query = query.where(incidents.c.state != IncidentState.RESOLVED.value)
-    ordered = query.order_by(incidents.c.opened_at.desc(), incidents.c.id.desc()).limit(limit)
+    ordered = query.order_by(incidents.c.id.desc()).limit(limit)
     return [_object(Incident, row, state=IncidentState(row.state)) for row in conn.execute(ordered)]
 
 

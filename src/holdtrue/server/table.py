@@ -104,12 +104,7 @@ def room_routes() -> list[Route]:
 
 def error_page() -> Callable[[HoldtrueError, str], str]:
     """Return the function that renders an error as a page: the pages' own."""
-    try:  # TEMPORARY
-        module = importlib.import_module("holdtrue.web.pages")
-    except ModuleNotFoundError:
-        from holdtrue.server.answers import plain_page
-
-        return plain_page
+    module = importlib.import_module("holdtrue.web.pages")
     render: Callable[[HoldtrueError, str], str] = module.error_page
     return render
 

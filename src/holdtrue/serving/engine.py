@@ -22,7 +22,7 @@ from holdtrue.storage import Writer
 
 # Rows scored in one go: enough to spread the fixed costs, few enough that nobody waits for others' rows.
 _BATCH_ROWS: Final = 256
-# Appends that wait for the disk at a time in strict mode.
+# Appends under way at a time in strict mode: one that the disk is busy with, one to follow at once.
 _COMMITS: Final = 2
 
 
@@ -190,7 +190,7 @@ class Engine:
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         self._settling.discard(task)
-        if self._held:
+        while self._held and len(self._settling) < _COMMITS:
             self._run(self._held.popleft())
 
     async def _append_then_settle(

@@ -20,7 +20,7 @@ class Frame:
     section: str
     project: str
     actor: str
-    now: datetime
+    now: datetime | None = None
     crumbs: tuple[tuple[str, str], ...] = ()
 
 

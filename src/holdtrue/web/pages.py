@@ -1,6 +1,5 @@
 """The pages: routes, and for each the context its template shows."""
 
-from datetime import datetime
 from typing import Any
 
 from holdtrue import delivery
@@ -30,7 +29,7 @@ def home(call: Call) -> str | Reply:
 @routes.page("/sign-in", "public", summary="Explain how to sign in.")
 def sign_in(call: Call) -> str:
     """Explain how to sign a browser in."""
-    return _sign_in(call.stores.clock.now())
+    return _sign_in()
 
 
 @routes.page("/projects/{project}", Permission.STATUS_READ, summary="Show a project's services.")
@@ -82,7 +81,8 @@ def incident(call: Call) -> str:
     """Show one incident with its timeline."""
     page = call.read(lambda connection: incidents.one(connection, call.project, call.path["incident"]))
     frame = _frame(call, page.incident.title, "incidents", (("Incidents", urls.incidents(call.project)),))
-    return render("incident.html", frame=frame, page=page, lasted=incidents.lasted(page, frame.now))
+    lasted = incidents.lasted(page, call.stores.clock.now())
+    return render("incident.html", frame=frame, page=page, lasted=lasted)
 
 
 @routes.page("/projects/{project}/activity", Permission.ACTIVITY_READ, summary="Show the event log.")
@@ -122,15 +122,14 @@ def chart_script(call: Call) -> Reply:
 
 def error_page(error: HoldtrueError, request_id: str) -> str:
     """Return an error as a page; who is not signed in is told how to."""
-    now = datetime.fromtimestamp(0).astimezone()
     if error.status == 401:
-        return _sign_in(now)
+        return _sign_in()
     page = ErrorPage(error.code, error.status, error.what, error.why, error.mend, request_id)
-    return render("error.html", frame=Frame(error.what, "", "", "", now), page=page)
+    return render("error.html", frame=Frame(error.what, "", "", ""), page=page)
 
 
-def _sign_in(now: datetime) -> str:
-    return render("sign_in.html", frame=Frame("Sign in", "", "", "", now), command=_COMMAND)
+def _sign_in() -> str:
+    return render("sign_in.html", frame=Frame("Sign in", "", "", ""), command=_COMMAND)
 
 
 def _frame(call: Call, title: str, section: str, crumbs: tuple[tuple[str, str], ...] = ()) -> Frame:

@@ -157,7 +157,7 @@ def _arms(
     rollout = running.rollout
     return (
         ArmRow("champion", rollout.champion, _label(connection, project, rollout.champion), 100.0 - rollout.percent),
-        ArmRow("canary", rollout.challenger, _label(connection, project, rollout.challenger), rollout.percent),
+        ArmRow("challenger", rollout.challenger, _label(connection, project, rollout.challenger), rollout.percent),
     )
 
 

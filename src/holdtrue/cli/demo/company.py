@@ -48,12 +48,15 @@ class Company:
         self._due()
         while self._sequence("current.json") != before:
             before = self._sequence("current.json")
-            self.wait_until(lambda: self._acknowledged() >= before, "the data plane loads a snapshot")
+            self._wait_for_planes(before)
             self._due()
 
     def _sequence(self, name: str) -> int:
         path = self.home / "routing" / name
         return int(orjson.loads(path.read_bytes())["sequence"]) if path.exists() else 0
+
+    def _wait_for_planes(self, sequence: int) -> None:
+        self.wait_until(lambda: self._acknowledged() >= sequence, "the data plane loads a snapshot")
 
     def _acknowledged(self) -> int:
         acks = [each.name for each in (self.home / "routing" / "acks").glob("*.json")]

@@ -16,21 +16,20 @@ import pyarrow.parquet as pq
 from holdtrue.core.errors import MissingExtra
 
 MONTHS = tuple(f"2013-{month:02d}" for month in range(1, 13))
-_GROUND_MINUTES = 20
-
-_FLIGHTS = f"""
+_FLIGHTS = """
 SELECT carrier || flight || '-' || origin || '-' || strftime(scheduled_hour, '%Y%m%d%H') AS flight_id,
        carrier, carrier || flight AS number, origin, dest, distance, scheduled_departure, scheduled_hour,
        scheduled_departure + to_minutes(dep_delay) AS departed_at,
-       scheduled_departure + to_minutes(dep_delay + air_time + {_GROUND_MINUTES}) AS arrived_at,
+       scheduled_departure + to_minutes(dep_delay + air_time + 20) AS arrived_at,
        dep_delay AS departure_delay, arr_delay AS arrival_delay, delivery
 FROM (SELECT carrier, flight::VARCHAR AS flight, origin, dest, distance::BIGINT AS distance,
              time_hour::TIMESTAMPTZ AS scheduled_hour,
              time_hour::TIMESTAMPTZ + to_minutes(minute::BIGINT) AS scheduled_departure,
              try_cast(dep_delay AS BIGINT) AS dep_delay, try_cast(air_time AS BIGINT) AS air_time,
-             CASE WHEN try_cast(air_time AS BIGINT) IS NOT NULL THEN try_cast(arr_delay AS BIGINT) END AS arr_delay,
+             CASE WHEN try_cast(air_time AS BIGINT) IS NOT NULL
+                  THEN try_cast(arr_delay AS BIGINT) END AS arr_delay,
              printf('2013-%02d', month::INT) AS delivery
-      FROM read_csv(?, nullstr = 'NA', types = {{'time_hour': 'TIMESTAMPTZ'}}))
+      FROM read_csv(?, nullstr = 'NA', types = {'time_hour': 'TIMESTAMPTZ'}))
 ORDER BY scheduled_hour, flight_id
 """
 

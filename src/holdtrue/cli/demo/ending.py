@@ -16,6 +16,7 @@ from rich.table import Table
 from holdtrue import monitoring
 from holdtrue._version import __version__
 from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company
+from holdtrue.cli.why import explained
 from holdtrue.evaluation import days, score_of
 from holdtrue.storage import FileClock
 from holdtrue.storage.stores import open_stores
@@ -71,13 +72,13 @@ def line_of(event: Event) -> tuple[str, str] | None:
     if action in ("retrain.queued", "retrain.refused"):
         verb = "starts" if action.endswith("queued") else "is not started"
         return "model", f"Training {verb} ({payload.get('reason')}). {why}"
-    if action == "decision.made":
+    if action.startswith("decision."):
         failed = ", ".join(payload.get("failed") or [])
-        text = {"allowed": "allows", "refused": "[bold red]refuses[/]", "waiting_approval": "finds good"}
-        outcome = text.get(str(payload.get("outcome")), str(payload.get("outcome")))
-        return "decision", f"The gate {outcome} {payload.get('release')}{': ' + failed if failed else ''}."
+        verb = {"refused": "[bold red]refuses[/]", "waiting_approval": "finds good, and asks for approval of,"}
+        outcome = action.removeprefix("decision.")
+        return "decision", f"The gate {verb.get(outcome, 'allows')} {subject}{': ' + failed if failed else ''}."
     if action == "approval.given":
-        return "people", f"Grace approves {payload.get('release', subject)}."
+        return "people", f"Grace approves {subject}."
     if action == "rollout.started":
         return "rollout", f"{payload.get('challenger')} begins its canary."
     if action in ("rollout.advanced", "rollout.promoted", "rollout.rolled_back", "rollout.stopped"):
@@ -211,8 +212,8 @@ def _counts(told: Told, month: str) -> dict[str, Any]:
         payload = each["payload"] or {}
         if each["action"] in ("rollout.promoted", "rollout.rolled_back"):
             said.append(f"{each['action'].split('.')[1].replace('_', ' ')} {str(payload.get('challenger'))[:12]}")
-        if each["action"] == "decision.made" and payload.get("outcome") == "refused":
-            said.append(f"refused {str(payload.get('release'))[:12]}")
+        if each["action"] == "decision.refused":
+            said.append(f"refused {str(each['object'])[:12]}")
     alarms = sum(1 for each in events if each["action"] == "alarm.raised")
     return {"trainings": len(trained), "alarms": alarms, "decisions": said}
 
@@ -222,9 +223,7 @@ def _interval_text(found: dict[str, float] | None) -> str:
 
 
 def _why_lines(why: Any) -> list[str]:
-    from holdtrue.cli.why import lines
-
-    return lines(why)
+    return explained(why)
 
 
 def _report(told: Told, months: list[dict[str, Any]], frozen: str, seconds: float) -> dict[str, Any]:

@@ -209,7 +209,6 @@ def _approve(cast: Cast, moment: datetime) -> None:
     for each in waiting:
         body = {"environment": each["environment"], "reason": "the evidence holds"}
         firm.grace.post(f"{BASE}/releases/{each['release']}/approve", body)
-        firm.grace.post(f"{BASE}/releases/{each['release']}/gate", {"environment": each["environment"]})
     if waiting:
         firm.run_due()
 

@@ -19,7 +19,7 @@ All integers are little-endian.
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 FRAME = struct.Struct("<4sIIIQqqI")
 HEADER = struct.Struct("<16sIIq")
@@ -47,14 +47,9 @@ class Frame:
     payload: memoryview
 
 
-class Records(NamedTuple):
-    """The rows of one append, encoded; a tuple, because one is made for every prediction."""
-
-    payload: bytes
-    checksum: int
-    rows: int
-    first: int
-    last: int
+# The rows of one append: payload, its CRC-32, number of rows, earliest and latest time. A plain tuple, because one is
+# made for every prediction.
+Records: TypeAlias = tuple[bytes, int, int, int, int]
 
 
 def stream_name(kind: str, project: str, service: str) -> bytes:
@@ -64,9 +59,9 @@ def stream_name(kind: str, project: str, service: str) -> bytes:
 
 def encode(stream: bytes, records: Records, seq: int) -> bytes:
     """Return the bytes of one frame."""
-    payload = records.payload
-    tail = _TAIL.pack(records.rows, seq, records.first, records.last, len(stream)) + stream
-    crc = zlib.crc32(tail, records.checksum)
+    payload, checksum, rows, first, last = records
+    tail = _TAIL.pack(rows, seq, first, last, len(stream)) + stream
+    crc = zlib.crc32(tail, checksum)
     return _HEAD.pack(MAGIC, len(stream) + len(payload), crc) + tail + payload
 
 

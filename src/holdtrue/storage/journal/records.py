@@ -38,7 +38,7 @@ def encode_records(columns: Mapping[str, Any], rows: int) -> Records:
         if type(values) is list:
             if len(values) != rows:
                 raise _uneven(columns, rows)
-        elif type(values) not in _SCALARS and _length(values) != rows:
+        elif type(values) not in _SCALARS and _length(values, rows) != rows:
             raise _uneven(columns, rows)
     _check_ids(columns.get("id"), rows)
     first, last = _span(columns.get("time"))
@@ -52,7 +52,7 @@ def encode_records(columns: Mapping[str, Any], rows: int) -> Records:
             why=f"One frame holds up to {FRAME_LIMIT} bytes.",
             mend="Append fewer records at once.",
         )
-    return Records(payload, zlib.crc32(payload), rows, first, last)
+    return payload, zlib.crc32(payload), rows, first, last
 
 
 def _check_ids(ids: Any, rows: int) -> None:
@@ -70,32 +70,36 @@ def _check_ids(ids: Any, rows: int) -> None:
 def _span(times: Any) -> tuple[int, int]:
     """Return the earliest and latest of a time column."""
     first = last = -1
-    if type(times) is int:
-        first = last = times
-    elif type(times) is list or type(times) is tuple:
+    if type(times) is list or type(times) is tuple:
+        first = last = times[0]
         for value in times:
             if type(value) is not int:
+                first = -1
                 break
-        else:
-            first, last = min(times), max(times)
-    elif getattr(getattr(times, "dtype", None), "str", "") == "<i8":
+            if value < first:
+                first = value
+            elif value > last:
+                last = value
+    elif type(times) is int:
+        first = last = times
+    elif getattr(getattr(times, "dtype", None), "str", "") == "<i8" and times.ndim == 1:
         first, last = int(times.min()), int(times.max())
     if first >= 0 and last <= _LAST:
         return first, last
     raise _invalid("time", "it is not int64 microseconds since the epoch", _MICROSECONDS)
 
 
-def _length(values: Any) -> int:
-    """Return the length of a tuple or array, -1 for what is neither (the JSON encoder names it better)."""
+def _length(values: Any, rows: int) -> int:
+    """Return the length of a tuple or array, `rows` for a scalar of numpy, -1 for what is no JSON value."""
     try:
         return len(values)
     except TypeError:
-        return -1
+        return rows if hasattr(values, "dtype") else -1
 
 
 def _uneven(columns: Mapping[str, Any], rows: int) -> InvalidInput:
     for name, values in columns.items():
-        if type(values) not in _SCALARS and (count := _length(values)) != rows:
+        if type(values) not in _SCALARS and (count := _length(values, rows)) != rows:
             if count < 0:
                 return _invalid(name, f"{type(values).__name__} is not a JSON value", _VALUES)
             return _invalid(name, f"it has {count} values for {rows} rows", "Give one value per row, or one for all.")

@@ -54,7 +54,9 @@ class _Segment:
     def append(self, frame: bytes) -> None:
         """Write one frame wholly, or leave the file as it was."""
         try:
-            write_all(self.descriptor, frame)
+            written = os.write(self.descriptor, frame)
+            if written < len(frame):
+                write_all(self.descriptor, memoryview(frame)[written:])
         except OSError:
             try:
                 os.ftruncate(self.descriptor, self.size)
@@ -197,9 +199,10 @@ class Writer:
             self._streams[key] = stream
         records = encode_records(columns, rows)
         with self._write_lock:
-            self._raise_fault()
+            segment = self._segment
+            if segment is None or segment.failure is not None or self._untold is not None:
+                segment = self._next()
             try:
-                segment = self._segment or self._open()
                 segment.append(encode(stream, records, segment.seq))
             except OSError as error:
                 raise storage_error(error, f"{rows} journal records") from error
@@ -209,9 +212,20 @@ class Writer:
                 self._roll()
         return count
 
-    def _open(self) -> _Segment:
+    def _next(self) -> _Segment:
+        """Return the segment to append to, after raising what an earlier sync met. The write lock is held."""
+        if self._segment is not None and self._segment.failure is not None:
+            self._roll()
+        failure, self._untold = self._stopped or self._untold, None
+        if failure is not None:
+            raise failure.with_traceback(None)  # it is raised many times: its traceback would only grow
+        if self._segment is not None:
+            return self._segment
         name = SegmentName(self.name, self._number + 1)
-        segment = _Segment(self._live, name, microseconds(self._clock.now()), self._clock.monotonic())
+        try:
+            segment = _Segment(self._live, name, microseconds(self._clock.now()), self._clock.monotonic())
+        except OSError as error:
+            raise storage_error(error, "journal records") from error
         self._number += 1
         self._segment = segment
         self._head = (segment, self._head[1])
@@ -258,14 +272,6 @@ class Writer:
             elif not self._strict:
                 self._untold = segment.failure
         self._synced = written
-
-    def _raise_fault(self) -> None:
-        """Raise what an earlier sync met. The write lock is held."""
-        if self._segment is not None and self._segment.failure is not None:
-            self._roll()
-        failure, self._untold = self._stopped or self._untold, None
-        if failure is not None:
-            raise failure.with_traceback(None)  # it is raised many times: its traceback would only grow
 
     def _tell(self, count: int) -> None:
         """Raise what fast appends were not told; strict ones were, each by its own return."""

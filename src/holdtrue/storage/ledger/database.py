@@ -31,6 +31,8 @@ _READERS = 8
 # Result codes of SQLite (https://www.sqlite.org/rescode.html).
 _FULL = 13
 _IOERR_SHMSIZE = 4874
+_CORRUPT = 11
+_NOTADB = 26
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -39,22 +41,22 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         for pragma in (
-            "mmap_size=0",
-            "journal_mode=WAL",
-            "synchronous=FULL",
+            "PRAGMA mmap_size=0",
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
             # The writer checkpoints by itself: SQLite's automatic one reports its I/O errors to nobody.
-            "wal_autocheckpoint=0",
-            "journal_size_limit=67108864",
-            "foreign_keys=ON",
-            "recursive_triggers=ON",
-            "trusted_schema=OFF",
-            "cell_size_check=ON",
-            "analysis_limit=400",
+            "PRAGMA wal_autocheckpoint=0",
+            "PRAGMA journal_size_limit=67108864",
+            "PRAGMA foreign_keys=ON",
+            "PRAGMA recursive_triggers=ON",
+            "PRAGMA trusted_schema=OFF",
+            "PRAGMA cell_size_check=ON",
+            "PRAGMA analysis_limit=400",
         ):
-            database.execute(f"PRAGMA {pragma}").fetchall()
+            database.execute(pragma).fetchall()
     except sqlite3.DatabaseError as error:
         database.close()
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return database
 
 
@@ -67,8 +69,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    for pragma in ("query_only=ON", "mmap_size=0", "trusted_schema=OFF", "cell_size_check=ON"):
-        database.execute(f"PRAGMA {pragma}").fetchall()
+    for pragma in (
+        "PRAGMA query_only=ON",
+        "PRAGMA mmap_size=0",
+        "PRAGMA trusted_schema=OFF",
+        "PRAGMA cell_size_check=ON",
+    ):
+        database.execute(pragma).fetchall()
     return database
 
 
@@ -120,7 +127,7 @@ def revision(database: sqlite3.Connection, path: Path) -> str | None:
             )
         row = database.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.DatabaseError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     found = str(row[0]) if row else ""
     if found not in REVISIONS:
         raise NewerSchema(
@@ -193,7 +200,8 @@ def must_exist(path: Path) -> None:
         )
 
 
-def _unreadable(path: Path, error: Exception) -> Corrupt:
+def unreadable(path: Path, error: Exception) -> Corrupt:
+    """Return the error for a file whose bytes SQLite cannot make sense of."""
     return Corrupt(
         f"The ledger {path} cannot be read.",
         why=f"SQLite says: {error}.",
@@ -214,3 +222,9 @@ def is_full(error: BaseException) -> bool:
     When the index of the write-ahead log cannot grow (SQLITE_IOERR_SHMSIZE), nothing was written yet.
     """
     return sqlite_code(error) in (_FULL, _IOERR_SHMSIZE)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether SQLite found bytes that no database has."""
+    code = sqlite_code(error)
+    return code is not None and code & 0xFF in (_CORRUPT, _NOTADB)

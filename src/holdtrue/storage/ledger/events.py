@@ -105,6 +105,10 @@ def append(database: sqlite3.Connection, head: Head, draft: Draft) -> tuple[Head
         "payload_commitment": hashlib.sha256(salt + body).hexdigest(),
         "prev_hash": head.hash,
     }
+    for name, value in entry.items():
+        # SQLite would store a number in a text column as text, which is not what was hashed.
+        if not isinstance(value, str) and name not in ("seq", "time"):
+            raise TypeError(f"“{name}” of an event is text, not {type(value).__name__}")
     leaf = leaf_hash(entry_bytes(entry))
     # The cursor of the driver, not SQLAlchemy: this runs for every event in the house.
     database.execute(

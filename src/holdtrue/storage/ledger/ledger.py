@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import HoldtrueError, NewerSchema, StorageFull, Unavailable
+from holdtrue.core.errors import HoldtrueError, StorageFull, Unavailable
 from holdtrue.storage.ledger import database as files
 from holdtrue.storage.ledger.checkpoints import load
 from holdtrue.storage.ledger.events import Event, EventFilter, select_events
@@ -50,8 +51,8 @@ class Ledger:
         finally:
             probe.close()
         if found != files.HEAD:
-            raise NewerSchema(
-                f"The ledger {path} has another schema than this version reads.",
+            raise Unavailable(
+                f"The ledger {path} has an older schema than this version reads.",
                 why=f"Its schema is “{found}”, this version's is “{files.HEAD}”.",
                 mend="Start `holdtrue up` once: it brings the ledger up to date after a backup.",
             )
@@ -90,9 +91,21 @@ class Ledger:
         return await asyncio.wrap_future(self._need_writer().submit(context, work))
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work` on a read-only connection that sees one consistent, committed state."""
-        with self._readers.connect() as connection:
-            return work(connection)
+        """Run `work` on a read-only connection that sees one consistent, committed state.
+
+        Raises Corrupt for a damaged file and Unavailable when all connections stay in use.
+        """
+        try:
+            with self._readers.connect() as connection:
+                return work(connection)
+        except exc.TimeoutError as error:
+            raise Unavailable(
+                "Too many readers use the ledger.", why="All connections are taken.", mend="Try again in a moment."
+            ) from error
+        except exc.DatabaseError as error:
+            if files.is_damage(error):
+                raise files.unreadable(self.path, error) from error
+            raise
 
     async def read_async(self, work: Callable[[sa.Connection], T]) -> T:
         """Do as `read` does, in a thread."""

@@ -44,6 +44,12 @@ _COLUMNS = (
     "payload_commitment",
     "prev_hash",
 )
+_QUERY = """
+    SELECT e.seq, e.time, e.project, e.actor, e.on_behalf_of, e.action, e.object, e.before_digest,
+           e.after_digest, e.request_id, e.payload_commitment, e.prev_hash, e.leaf_hash,
+           p.project, p.salt, p.body
+    FROM events e LEFT JOIN payloads p ON p.seq = e.seq ORDER BY e.seq
+"""
 _TABLES = ("events", "payloads", "checkpoints")
 
 
@@ -143,6 +149,7 @@ def verify(path: Path | str, public_key: str, *, anchors: Path | str | None = No
     state = _State()
     notes = [] if anchors is None else list(_anchored(Path(anchors)))
     heads: list[_Head] = []
+    kept: set[str] = set()
     count = 0
     for number, note in enumerate(notes, start=1):
         head = _open_note(state, f"anchor {number}", note, name, key_id, key)
@@ -157,6 +164,7 @@ def verify(path: Path | str, public_key: str, *, anchors: Path | str | None = No
             count = len(frontiers)
             _walk(state, database, heads, frontiers)
             _check_payloads(state, database)
+            kept = {note for (note,) in database.execute("SELECT note FROM checkpoints")}
         finally:
             database.close()
     except (sqlite3.Error, UnicodeError) as error:
@@ -164,6 +172,8 @@ def verify(path: Path | str, public_key: str, *, anchors: Path | str | None = No
     for head in heads:
         if head.size > state.size:
             state.report(TRUNCATED, f"The {head.source} covers {head.size} entries; {state.size} are left.")
+    if not state.findings and not kept.issuperset(notes):
+        state.report(EDITED, "A checkpoint that is anchored is missing from the ledger.")
     sealed = max((head.size for head in heads if head.size <= state.size), default=0)
     # A wrong key explains every signature that fails, an edit explains a root that differs.
     order = (KEY, EDITED, TRUNCATED, FORKED)
@@ -214,11 +224,7 @@ def _walk(state: _State, database: sqlite3.Connection, heads: Iterable[_Head], f
     expected: dict[int, list[_Head]] = {}
     for head in heads:
         expected.setdefault(head.size, []).append(head)
-    query = (
-        f"SELECT {', '.join('e.' + column for column in _COLUMNS)}, e.leaf_hash, p.project, p.salt, p.body"  # noqa: S608  # constants
-        " FROM events e LEFT JOIN payloads p ON p.seq = e.seq ORDER BY e.seq"
-    )
-    for row in database.execute(query):
+    for row in database.execute(_QUERY):
         entry: dict[str, Any] = dict(zip(_COLUMNS, row, strict=False))
         leaf = _check_entry(state, entry, row[len(_COLUMNS)])
         _check_payload(state, entry, *row[len(_COLUMNS) + 1 :])

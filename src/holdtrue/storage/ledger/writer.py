@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import Clock
 from holdtrue.core.errors import Corrupt, HoldtrueError, StorageFull, Unavailable
 from holdtrue.storage.ledger.checkpoints import Checkpointer
-from holdtrue.storage.ledger.database import is_full, sqlite_code
+from holdtrue.storage.ledger.database import is_damage, is_full, sqlite_code
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.idempotency import recall, remember
 from holdtrue.storage.ledger.transaction import Transaction, WriteContext
@@ -28,12 +29,12 @@ T = TypeVar("T")
 _BATCH = 128
 _WAITING = 4096
 _JOBS_BETWEEN_WAL_CHECKPOINTS = 256
+_ROWS_BETWEEN_WAL_CHECKPOINTS = 20_000
+_JUMP_SECONDS = 60
 
 # Result codes of SQLite (https://www.sqlite.org/rescode.html).
 _BUSY = 5
 _IOERR = 10
-_CORRUPT = 11
-_NOTADB = 26
 
 
 @dataclass(slots=True)
@@ -65,7 +66,8 @@ class Writer:
         self._gate = threading.Lock()
         self._closed = False
         self._failure: HoldtrueError | None = None
-        self._commits = 0
+        self._jobs, self._rows = 0, database.total_changes
+        self._moment = (clock.now(), clock.monotonic())
         self._version = self._data_version()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -110,7 +112,9 @@ class Writer:
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
-            self._batch(job)
+            # From here on its caller cannot cancel it, so each job that is taken gets an answer.
+            if job.answer.set_running_or_notify_cancel():
+                self._batch(job)
         if self._failure is None:
             self._finish()
 
@@ -139,17 +143,20 @@ class Writer:
         self._checkpoint_wal(len(batch.outcomes))
 
     def _next(self) -> Job | None:
-        """Take the next waiting job, if there is one."""
-        try:
-            job = self._queue.get_nowait()
-        except Empty:
-            return None
-        if job is None:
-            self._queue.put(None)
-        return job
+        """Take the next waiting job whose caller still wants it, if there is one."""
+        while True:
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return None
+            if job is None:
+                self._queue.put(None)
+                return None
+            if job.answer.set_running_or_notify_cancel():
+                return job
 
     def _begin(self) -> None:
-        """Open the transaction, and make sure that nobody else wrote since the last one."""
+        """Open the transaction; make sure that nobody else wrote since the last one, and note a jump of the clock."""
         self._database.execute("BEGIN IMMEDIATE")
         if self._data_version() != self._version:
             raise Corrupt(
@@ -157,11 +164,17 @@ class Writer:
                 why="Exactly one process may write to it; two would fork its history.",
                 mend="Stop the other process, then start Holdtrue again.",
             )
+        now, ticks = self._clock.now(), self._clock.monotonic()
+        jump = (now - self._moment[0]).total_seconds() - (ticks - self._moment[1])
+        if abs(jump) > _JUMP_SECONDS:
+            tx = Transaction(WriteContext(SYSTEM, ""), self._connection, self._database, self._head)
+            tx.begin(now)
+            tx.emit("clock.jumped", "clock", {"seconds": round(jump)})
+            self._head = tx.head
+        self._moment = (now, ticks)
 
     def _one(self, batch: "_Batch", job: Job) -> None:
         """Run one job in a savepoint of its own; raise only if the whole transaction is lost."""
-        if not job.answer.set_running_or_notify_cancel():
-            return
         tx = Transaction(job.context, self._connection, self._database, self._head)
         tx.begin(self._clock.now())
         self._database.execute("SAVEPOINT job")
@@ -215,10 +228,11 @@ class Writer:
 
     def _checkpoint_wal(self, jobs: int) -> None:
         """Move the write-ahead log into the database from time to time, and see if that fails."""
-        self._commits += jobs
-        if self._commits < _JOBS_BETWEEN_WAL_CHECKPOINTS:
+        self._jobs += jobs
+        rows = self._database.total_changes - self._rows
+        if self._jobs < _JOBS_BETWEEN_WAL_CHECKPOINTS and rows < _ROWS_BETWEEN_WAL_CHECKPOINTS:
             return
-        self._commits = 0
+        self._jobs, self._rows = 0, self._database.total_changes
         try:
             self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
@@ -252,7 +266,8 @@ class _Batch:
 
 def _is_fatal(error: BaseException) -> bool:
     code = sqlite_code(error)
-    return code is not None and code & 0xFF in (_IOERR, _CORRUPT, _NOTADB) and not is_full(error)
+    broken = code is not None and code & 0xFF == _IOERR
+    return (broken or is_damage(error)) and not is_full(error)
 
 
 def _is_passing(error: BaseException) -> bool:

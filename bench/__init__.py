@@ -1,0 +1,1 @@
+"""Benchmarks: workloads with a fixed seed, against the named peer in the same run."""

@@ -1,0 +1,68 @@
+"""What a user waits for before anything happens: import, and a server that answers."""
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def run() -> list[dict[str, Any]]:
+    """Measure in fresh processes; the import is the difference to an interpreter that imports nothing."""
+    bare = _median([_process(["-c", "pass"]) for _ in range(9)])
+    imported = _median([_process(["-c", "import holdtrue"]) for _ in range(9)])
+    ready = _median([_ready() for _ in range(5)])
+    return [
+        _row("import holdtrue", "ms", (imported - bare) * 1000, 100.0),
+        _row("up until it answers", "s", ready, 2.0),
+    ]
+
+
+def _row(work: str, unit: str, ours: float, goal: float) -> dict[str, Any]:
+    return {
+        "topic": "starting",
+        "work": work,
+        "unit": unit,
+        "ours": ours,
+        "peer": None,
+        "peer_version": None,
+        "theirs": None,
+        "ratio": None,
+        "goal": f"< {goal:g}",
+        "met": ours < goal,
+    }
+
+
+def _median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def _process(arguments: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True)
+    return time.perf_counter() - start
+
+
+def _ready() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "holdtrue.cli.main", "up", "--home", str(home), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "HOLDTRUE_HOME": str(home)},
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("ready "):
+                break
+        seconds = time.perf_counter() - start
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        return seconds

@@ -1,0 +1,62 @@
+"""The answer to “why did this prediction come out so”, as an outline a person reads."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def explained(found: Mapping[str, Any]) -> list[str]:
+    """Return lines from the raw row to the data the model was made of."""
+    return [*_prediction(found), *_release(found), *_decision(found), *_data(found)]
+
+
+def _prediction(found: Mapping[str, Any]) -> Iterator[str]:
+    said = found["prediction"]
+    who = f"{said['release']} ({said['arm']})"
+    yield f"prediction  {said['id']}: {_number(said['score'])}, at {said['time'][:16]} by {who}"
+    if said.get("fallback"):
+        yield "            the model failed, and the constant fallback answered"
+    label = found.get("label")
+    if label is None:
+        yield "truth       not known yet"
+    else:
+        yield f"truth       {_number(label['value'])}, known {label['known_at'][:16]}"
+    yield "row         " + ", ".join(f"{name} {value}" for name, value in found["inputs"].items())
+    yield "features    " + ", ".join(f"{name} {_number(value)}" for name, value in found["features"].items())
+
+
+def _release(found: Mapping[str, Any]) -> Iterator[str]:
+    release, versions = found["release"], found["versions"]
+    yield f"release     {release['id']}, made {release['created_at'][:10]} by {release['created_by']}"
+    for role, version in versions.items():
+        yield f"            {role}: {version['id']} ({version['name']})"
+    rollout = found.get("rollout")
+    if rollout:
+        yield f"rollout     {rollout['id']}: {rollout['challenger']} against {rollout['champion']}, {rollout['state']}"
+
+
+def _decision(found: Mapping[str, Any]) -> Iterator[str]:
+    decision = found.get("decision")
+    if decision is None:
+        yield "decision    none recorded"
+        return
+    outcome = f"{decision['outcome']} for {decision['environment']}"
+    yield f"decision    {decision['id']}: {outcome}, policy {decision['policy']}"
+    for finding in decision["findings"]:
+        yield f"            {'✓' if finding['passed'] else '✗'} {finding['rule']}: {finding['why']}"
+    for approval in found["approvals"]:
+        yield f"approval    {approval['name']}: {approval['reason'] or 'no reason given'}"
+    for evidence in found["evidence"]:
+        yield f"evidence    {evidence['id']} ({evidence['kind']})"
+
+
+def _data(found: Mapping[str, Any]) -> Iterator[str]:
+    dataset = found.get("dataset")
+    if dataset is None:
+        return
+    parts = dataset["fragments"]
+    rows = sum(part["rows"] for part in parts.values())
+    yield f"data        {dataset['id']} ({dataset['name']}): {', '.join(parts)}; {rows:,} rows"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)
