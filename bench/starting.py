@@ -52,7 +52,7 @@ def _ready() -> float:
         home = Path(folder) / "home"
         start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "holdtrue.cli.main", "up", "--home", str(home), "--port", "0"],
+            [sys.executable, "-m", "holdtrue", "up", "--home", str(home), "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from tests.features.worlds import HOUR, MOMENT, VIEWS, World, obvious, worlds
 
 from holdtrue.core.errors import InvalidInput, NotFound
@@ -14,6 +14,7 @@ def _joined(world: World) -> pa.Table:
     return point_in_time(world.questions(), VIEWS, {"rows": world.source()}, time="t")
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_every_feature_is_what_looking_at_every_row_gives(world: World) -> None:
     joined = _joined(world)
@@ -25,6 +26,7 @@ def test_every_feature_is_what_looking_at_every_row_gives(world: World) -> None:
             )
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_what_comes_later_changes_nothing(world: World) -> None:
     if not world.asked:
@@ -34,6 +36,7 @@ def test_what_comes_later_changes_nothing(world: World) -> None:
     assert _same(_joined(world), _joined(past))
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_the_same_rows_give_the_same_bits(world: World) -> None:
     assert _same(_joined(world), _joined(world))

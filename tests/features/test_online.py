@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.features.worlds import HOUR, VIEWS, World, worlds
 
@@ -58,6 +58,7 @@ def _compare(store: OnlineStore, world: World) -> None:
                 np.testing.assert_array_equal(single[name], online[name][place : place + 1])
 
 
+@settings(deadline=None)
 @given(world=worlds(), cuts=st.lists(st.integers(0, 30)))
 def test_online_answers_are_the_joins_over_history(world: World, cuts: list[int], folders: Iterator[Path]) -> None:
     store = OnlineStore(next(folders))
@@ -69,6 +70,7 @@ def test_online_answers_are_the_joins_over_history(world: World, cuts: list[int]
     store.close()
 
 
+@settings(deadline=None)
 @given(world=worlds(), again=st.lists(st.integers(0, 29)))
 def test_rows_sent_again_count_once(world: World, again: list[int], folders: Iterator[Path]) -> None:
     # Moments of their own, as the last of several rows with one moment is whichever came last.

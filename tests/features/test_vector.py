@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from holdtrue.core.errors import ConfigurationError, InvalidInput
@@ -58,6 +58,7 @@ def _fitted() -> FeatureSet:
     return FeatureSet.fit(VIEWS, EXPRESSIONS, TRAINING)
 
 
+@settings(deadline=None)
 @given(
     views=st.lists(st.one_of(_latest, _trailing), max_size=4, unique_by=lambda view: view.features),
     expressions=st.lists(_on_demand, max_size=5),
@@ -90,6 +91,7 @@ _requests = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows=_requests)
 def test_a_request_and_a_table_give_the_same_bits(rows: list[dict[str, Any]]) -> None:
     features = _fitted()

@@ -79,10 +79,19 @@ def test_nothing_at_all_is_missing_and_not_all_of_it_good() -> None:
     empty = {**EVALUATION, "slices": []}
     found = judge("slices.all(s, s.roc_auc >= 0.6)", ("evaluation", empty))
     assert not found.passed
-    assert "No “slices” (evaluation evidence) exists" in found.why
+    assert "No slices evidence exists" in found.why
     nested = ("comparison", {"metric": "roc_auc", "days": [], "p_better": None})
     assert not judge("comparison.days.all(d, d > 0)", nested).passed
     assert "has no “p_better”" in judge("comparison.p_better >= 0.95", nested).why
+
+
+def test_evidence_may_come_in_one_piece_or_in_three() -> None:
+    rule = "metric.roc_auc.lower >= 0.65 && slices.all(s, s.roc_auc >= 0.5) && baseline.roc_auc.value == 0.5"
+    parts = [(kind, EVALUATION[kind]) for kind in ("metric", "baseline", "slices")]
+    assert judge(rule, *parts).passed
+    assert judge(rule).passed
+    newer = ("metric", {"roc_auc": {"lower": 0.4}})
+    assert not judge(rule, ("evaluation", EVALUATION), newer).passed
 
 
 def test_an_empty_measurement_in_a_slice_fails() -> None:

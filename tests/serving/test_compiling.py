@@ -62,25 +62,17 @@ def test_the_compiled_form_agrees_with_the_estimator() -> None:
 
 
 def test_disagreement_is_measured_and_not_hidden() -> None:
-    class Stubborn(LogisticRegression):
-        def predict_proba(self, X: Any) -> Any:  # scikit-learn's name
-            return 1 - super().predict_proba(X)
-
-    matrix = sample(missing=False)
-    estimator = Stubborn().fit(matrix, matrix[:, 0] > 0)
-    from skl2onnx import update_registered_converter
-    from skl2onnx.common._registration import get_converter, get_shape_calculator
-
-    update_registered_converter(
-        Stubborn,
-        "Stubborn",
-        get_shape_calculator("SklearnLinearClassifier"),
-        get_converter("SklearnLinearClassifier"),
-        options={"zipmap": [True, False, "columns"], "nocl": [True, False], "raw_scores": [True, False]},
-    )
-    parity = compile_model(estimator, NAMES, matrix).parity
-    assert parity["changed_decisions"] > 0.9
-    assert parity["max_difference"] > 0.5
+    # A float32 scaler rounds values across the thresholds of trees that were grown on float64.
+    matrix = sample(30_000, missing=False)
+    random = np.random.default_rng(13)
+    trees = HistGradientBoostingClassifier(max_iter=30, random_state=0)
+    estimator = make_pipeline(StandardScaler(), trees).fit(matrix, matrix[:, 0] + random.normal(size=30_000) > 0)
+    compiled = compile_model(estimator, NAMES, matrix)
+    scores = load_model(compiled.onnx, bytes_hash(compiled.onnx)).score(matrix)
+    expected = estimator.predict_proba(matrix)[:, 1]
+    assert compiled.parity["max_difference"] == pytest.approx(np.abs(scores - expected).max())
+    assert compiled.parity["max_difference"] > 1e-3
+    assert compiled.parity["changed_decisions"] == np.mean((scores >= 0.5) != (expected >= 0.5))
 
 
 def test_equal_models_give_equal_bytes_in_any_process() -> None:

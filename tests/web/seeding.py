@@ -1,7 +1,7 @@
 """A project with a year behind it, written through the rooms' own doors into real stores."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +11,14 @@ from holdtrue.core.access import Role
 from holdtrue.core.actor import Actor
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.delivery import RolloutState, changing
+from holdtrue.delivery.judging import Judging
 from holdtrue.monitoring import Alarm, MonitorSpec, Window
 from holdtrue.monitoring import store as monitoring_store
 from holdtrue.monitoring.model import Judgement, Outcome
 from holdtrue.server.build import open_app
 from holdtrue.server.settings import load_settings
 from holdtrue.stats import Interval
-from holdtrue.storage import Stores
+from holdtrue.storage import Stores, open_stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
 T = TypeVar("T")
@@ -55,8 +56,6 @@ def open_seeder(home: Path, project: str = PROJECT) -> Seeder:
     """Open the stores of `home` with every room's tables, on a simulated clock."""
     home.mkdir(mode=0o700, exist_ok=True)
     open_app(load_settings(home, environ={})).close()
-    from holdtrue.storage import open_stores
-
     clock = SimulatedClock(datetime(2013, 1, 1, tzinfo=UTC))
     return Seeder(open_stores(home, clock), clock, project)
 
@@ -170,7 +169,11 @@ def _evidence(auc: float, p_better: float, text: str) -> list[tuple[str, dict[st
                     "brier": around(0.151, 0.003),
                     "log_loss": around(0.466, 0.006),
                 },
-                "baseline": {"roc_auc": around(0.5, 0.0), "brier": around(0.176, 0.003), "log_loss": around(0.54, 0.005)},
+                "baseline": {
+                    "roc_auc": around(0.5, 0.0),
+                    "brier": around(0.176, 0.003),
+                    "log_loss": around(0.54, 0.005),
+                },
                 "slices": slices,
             },
         ),
@@ -186,7 +189,10 @@ def _evidence(auc: float, p_better: float, text: str) -> list[tuple[str, dict[st
                 "method": text or "paired block bootstrap over days",
             },
         ),
-        ("parity", {"max_difference": 3.1e-7, "changed_decisions": 0, "n": 2_000, "runtime": text or "onnxruntime 1.32"}),
+        (
+            "parity",
+            {"max_difference": 3.1e-7, "changed_decisions": 0, "n": 2_000, "runtime": text or "onnxruntime 1.32"},
+        ),
     ]
 
 
@@ -210,10 +216,6 @@ def _roll_out(seeder: Seeder, release: str, *, steps: int, end: RolloutState, wh
 
 
 def _judged(rollout: delivery.Rollout, facts: dict[str, Any]) -> delivery.Rollout:
-    from dataclasses import replace
-
-    from holdtrue.delivery.judging import Judging
-
     verdict = {"verdict": "wait", "why": "Enough pairs are not in yet.", "facts": facts}
     return replace(rollout, judging=Judging("{}", "{}").to_json(), verdict=verdict)
 
@@ -274,6 +276,9 @@ def _months(first: str, second: str, third: str) -> list[Window]:
         release = first if month == 3 else second
         labelled = 27_900 if month < 12 else 21_000
         found.append(_window(release, "month", date(2013, month, 1), 28_000, labelled, auc, 0.009))
+        found.append(_window("all", "month", date(2013, month, 1), 28_000, labelled, auc, 0.009))
+    for month, auc in {4: 0.751, 5: 0.739, 6: 0.746, 7: 0.731, 8: 0.722, 9: 0.697, 10: 0.679, 11: 0.703}.items():
+        found.append(_window(first, "month", date(2013, month, 1), 28_000, 27_900, auc, 0.009, role="shadow"))
     found.append(_window(first, "month", date(2013, 4, 1), 6_500, 6_470, 0.751, 0.018))
     found.append(_window(third, "month", date(2013, 9, 1), 180, 179, 0.64, 0.06))
     return found
@@ -281,16 +286,18 @@ def _months(first: str, second: str, third: str) -> list[Window]:
 
 def _days(second: str, third: str) -> list[Window]:
     days = [date(2013, 9, 1) + timedelta(days=number) for number in range(121)]
-    found = [_window(second, "day", day, 900, 890, 0.72, 0.04) for day in days]
+    found = [_window(each, "day", day, 900, 890, 0.72, 0.04) for day in days for each in (second, "all")]
     canary = [day for day in days if date(2013, 9, 16) <= day < date(2013, 9, 20)]
     return found + [_window(third, "day", day, 45, 44, 0.63, 0.12) for day in canary]
 
 
-def _window(release: str, grain: str, start: date, n: int, labelled: int, auc: float, half: float) -> Window:
+def _window(
+    release: str, grain: str, start: date, n: int, labelled: int, auc: float, half: float, *, role: str = "answer"
+) -> Window:
     return Window(
         service=SERVICE,
         release=release,
-        role="answer",
+        role=role,
         grain=grain,
         start=start,
         n=n,

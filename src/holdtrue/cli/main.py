@@ -1,6 +1,5 @@
 """The command line's entry: commands, and errors printed without a traceback."""
 
-import sys
 from collections.abc import Sequence
 
 import click
@@ -50,6 +49,3 @@ def _version(
         typer.echo(f"holdtrue {__version__}")
         raise typer.Exit
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -136,7 +136,6 @@ def _type_finding(given: pa.ChunkedArray, column: Column) -> Finding:
     found = dtype_of(given.type)
     found = str(given.type) if found == column.dtype else found
     values = given.cast(pa.string()) if pa.types.is_dictionary(given.type) else given
-    shown = f"value::VARCHAR[:{MOST_TEXT}]"
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("given", pa.table({"value": values}))
         stranger = "value IS NOT NULL"
@@ -144,21 +143,22 @@ def _type_finding(given: pa.ChunkedArray, column: Column) -> Finding:
             stranger = f"value IS NOT NULL AND TRY_CAST(value AS {_SQL[column.dtype]}) IS NULL"
         elif (found, column.dtype) == ("float64", "int64"):
             stranger = "value IS NOT NULL AND value <> floor(value)"
-        counted = f"SELECT count(*), (list(DISTINCT {shown}))[:{MOST_EXAMPLES}] FROM given WHERE "  # noqa: S608
+        shown = f"list_sort(list(DISTINCT left(value::VARCHAR, {MOST_TEXT})))[:{MOST_EXAMPLES}]"
+        counted = f"SELECT count(*), {shown} FROM given WHERE "  # noqa: S608
         row = connection.execute(counted + stranger).fetchone()
         if row == (0, None):
             # Every value could be read as the wanted type: then the type alone is wrong, in all rows.
             row = connection.execute(counted + "value IS NOT NULL").fetchone()
     assert row is not None
-    return wrong_type(column, found, row[0], sorted(row[1] or ()))
+    return wrong_type(column, found, row[0], row[1] or ())
 
 
 def _compiled(
     contract: Contract, columns: dict[str, pa.ChunkedArray]
-) -> tuple[list[_Rule], dict[str, pa.ChunkedArray | pa.Array[Any]]]:
+) -> tuple[list[_Rule], "dict[str, pa.ChunkedArray | pa.Array[Any]]"]:
     """Return the rules, and the columns they read under names of our own (DuckDB's do not know case)."""
     rules: list[_Rule] = []
-    scanned: dict[str, pa.ChunkedArray | pa.Array[Any]] = {}
+    scanned: dict[str, Any] = {}
     for place, column in enumerate(contract.columns):
         if column.name not in columns:
             continue

@@ -21,7 +21,6 @@ from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState
 from holdtrue.storage import BlobStore
 from holdtrue.storage.ledger import Transaction
 
-
 _CURRENT = "current"
 
 
@@ -170,7 +169,7 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
         derived_from=() if before is None else (before.id,),
     )
     if before is None or before.id != version.id:
-        # The newest number is not always the present one: a window delivered as it was once before gives an old version.
+        # The newest number is not always the present one: a window delivered as once before gives an old version.
         catalog.set_alias(tx, "dataset", result.dataset, _CURRENT, version.id)
         tx.emit(
             "fragment.accepted",

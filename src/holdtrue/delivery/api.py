@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from holdtrue import pipelines
 from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
@@ -14,6 +15,7 @@ from holdtrue.delivery.model import PRODUCTION
 from holdtrue.delivery.service import Promotion, Submission
 from holdtrue.delivery.standing import describe, status, summary
 from holdtrue.door import Call, Routes
+from holdtrue.storage.ledger import Transaction
 
 routes = Routes("delivery")
 _PROJECT = "/api/projects/{project}"
@@ -131,7 +133,7 @@ def post_trigger(call: Call, body: TriggerBody) -> Any:
     return call.write(lambda tx: dump(service.request_retrain(tx, body.model, body.reason)))
 
 
-@routes.post(_PROJECT + "/submissions", Permission.RELEASES_WRITE, summary="Submit what a run made.")
+@routes.post(_PROJECT + "/submissions", Permission.JOBS_LEASE, summary="Submit what a run made.")
 def post_submission(call: Call, body: Submission) -> Any:
     """Take in versions, a release and its evidence, and ask the gate, in one transaction."""
     missing = [digest for version in body.versions for digest in version.blobs if not call.stores.blobs.has(digest)]
@@ -142,7 +144,14 @@ def post_submission(call: Call, body: Submission) -> Any:
             mend="Put the blobs into the store first, then submit again.",
             facts={"missing": missing[:10]},
         )
-    return call.write(lambda tx: dump(service.submit(tx, body)))
+
+    def work(tx: Transaction) -> Any:
+        # A program submits what a leased job made, and nothing else.
+        if call.actor.kind == "service":
+            pipelines.need_leased(tx.connection, call.project, body.run or "")
+        return dump(service.submit(tx, body))
+
+    return call.write(work)
 
 
 @routes.get(_PROJECT + "/why/{prediction}", Permission.PREDICTIONS_READ, summary="Explain a prediction.")

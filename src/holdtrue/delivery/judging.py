@@ -21,7 +21,7 @@ _MAX_PENDING: Final = 200_000
 class Waiting:
     """Hold the two scores of a row whose label has not come."""
 
-    key: Any
+    key: str | None
     champion: float
     challenger: float
     recorded_at: int
@@ -135,9 +135,10 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
             else:
                 champion_answers += 1
                 champion_fallbacks += fell
-        if row["score"] is not None:
+        # A fallback's constant says nothing about the model; its share is judged on its own.
+        if row["score"] is not None and not fell:
             entry = scores.setdefault(row["prediction_id"] or row["id"], {})
-            entry["key"] = row["key"]
+            entry["key"] = _key(row["key"])
             entry["recorded_at"] = row["recorded_at"] or row["time"]
             entry[row["release"]] = min(max(float(row["score"]), 0.0), 1.0)
     waiting = dict(judging.waiting)
@@ -157,7 +158,7 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
 
 def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, float]]:
     """Return (prediction id, label) of rows whose label came, in order of arrival, then of id."""
-    by_key: dict[Any, list[str]] = {}
+    by_key: dict[str | None, list[str]] = {}
     for name, row in waiting.items():
         if row.key is not None:
             by_key.setdefault(row.key, []).append(name)
@@ -165,12 +166,19 @@ def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, f
     for row in _rows(labels, ("prediction_id", "key", "value", "known_at", "time")):
         if row["value"] is None:
             continue
-        ids = [row["prediction_id"]] if row["prediction_id"] else by_key.get(row["key"], [])
+        ids = [row["prediction_id"]] if row["prediction_id"] else by_key.get(_key(row["key"]), [])
         known_at = row["known_at"] or row["time"]
         for name in ids:
             if name in waiting and (name not in found or known_at < found[name][0]):
                 found[name] = (known_at, name, min(max(float(row["value"]), 0.0), 1.0))
     return [(name, value) for _, name, value in sorted(found.values())]
+
+
+def _key(value: Any) -> str | None:
+    """Return a key as text: numbers come back from the journal as integers or, beside nulls, as floats."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else str(value)
 
 
 def _rows(table: pa.Table, names: tuple[str, ...]) -> list[dict[str, Any]]:

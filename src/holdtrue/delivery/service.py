@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue import catalog, governance, pipelines
+from holdtrue import catalog, governance, monitoring, pipelines
 from holdtrue.catalog import Manifest
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
@@ -111,6 +111,7 @@ def declare(tx: Transaction, services: Iterable[ServiceSpec] = (), retrains: Ite
             old = None if before is None else content_hash(dump(before.spec))
             tx.emit("service.declared", spec.name, dump(spec), before=old, after=content_hash(dump(spec)))
             changed.append(spec.name)
+        monitoring.watch(tx, spec.name)
     known = {spec.model: (spec, seen) for spec, seen in store.list_retrains(tx.connection, tx.project)}
     for spec in retrains:
         rules.check_retrain_spec(spec)
@@ -296,6 +297,8 @@ def raise_trigger(tx: Transaction, spec: RetrainSpec, reason: Any, source: str, 
         {"model": spec.model, "service": spec.service, "reason": reason, "source": source, "job": job},
         reason=trigger.why,
     )
+    if detail.get("incident"):
+        monitoring.note(tx, detail["incident"], trigger.why, {"trigger": name, "job": job})
     return trigger
 
 

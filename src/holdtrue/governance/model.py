@@ -15,12 +15,18 @@ EVIDENCE_BYTES: Final = 262_144
 EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "evaluation": ("metric", "baseline", "slices"),
+        "metric": ("metric",),
+        "baseline": ("baseline",),
+        "slices": ("slices",),
         "comparison": ("comparison",),
         "parity": ("parity",),
         "contract": ("contract",),
     }
 )
-"""The kinds of evidence, and the names by which a policy's rules know their content."""
+"""The kinds of evidence, and the names by which a policy's rules know their content.
+
+An evaluation is metric, baseline and slices in one; where both are there, the single one counts.
+"""
 
 FACTS = "release"
 """The name by which rules know facts about the release itself: `release.first`, `release.champion`."""

@@ -32,11 +32,6 @@ def names() -> frozenset[str]:
     return frozenset(name for known in EVIDENCE_NAMES.values() for name in known) | {FACTS}
 
 
-def kind_of(name: str) -> str:
-    """Return the kind of evidence that gives rules the name `name`."""
-    return next((kind for kind, known in EVIDENCE_NAMES.items() if name in known), name)
-
-
 def check_policy(policy: Policy) -> None:
     """Compile every rule; raise BadRule that names the rule, the place and the mend."""
     if not policy.rules or len(policy.rules) > MAX_RULES:
@@ -160,9 +155,7 @@ def _explain(
     """Say in plain words why a rule could not be computed, and what mends it."""
     for path in used:
         if path.root not in context:
-            kind = kind_of(path.root)
-            what = f"“{path.root}” ({kind} evidence)" if kind != path.root else f"{kind} evidence"
-            return f"No {what} exists for {subject}.", _MEND_MISSING
+            return f"No {path.root} evidence exists for {subject}.", _MEND_MISSING
         missing = _first_missing(path, context)
         if missing is not None:
             before, part, known = missing

@@ -1,6 +1,6 @@
 """Watch what is in production: labels, quality by window, monitors, alarms and incidents."""
 
-from holdtrue.monitoring.incidents import acknowledge, note, open_incident, resolve, resolve_service
+from holdtrue.monitoring.casework import acknowledge, note, open_incident, resolve, resolve_service
 from holdtrue.monitoring.joining import Pairs, joined, paired
 from holdtrue.monitoring.model import (
     MOVES,

@@ -8,8 +8,7 @@ from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.door import Call, Routes
-from holdtrue.monitoring import incidents as cases
-from holdtrue.monitoring import service
+from holdtrue.monitoring import casework, service
 from holdtrue.monitoring.model import Alarm, Incident, IncidentState
 from holdtrue.stats import finite
 from holdtrue.storage.ledger import Transaction
@@ -173,9 +172,9 @@ def list_incidents(call: Call) -> Any:
 )
 def show_incident(call: Call) -> Any:
     """Return one incident."""
-    id = call.path["id"]
-    incident = call.read(lambda conn: service.incident(conn, call.project, id))
-    alarms = call.read(lambda conn: service.alarms(conn, call.project, incident=id))
+    name = call.path["id"]
+    incident = call.read(lambda conn: service.incident(conn, call.project, name))
+    alarms = call.read(lambda conn: service.alarms(conn, call.project, incident=name))
     return {**incident_json(incident), "alarms": [alarm_json(each) for each in alarms]}
 
 
@@ -190,7 +189,7 @@ def _act(call: Call, act: Callable[[Transaction], Incident]) -> Any:
 )
 def acknowledge_incident(call: Call) -> Any:
     """Acknowledge an incident."""
-    return _act(call, lambda tx: cases.acknowledge(tx, call.path["id"]))
+    return _act(call, lambda tx: casework.acknowledge(tx, call.path["id"]))
 
 
 @routes.post(
@@ -200,7 +199,7 @@ def acknowledge_incident(call: Call) -> Any:
 )
 def resolve_incident(call: Call, body: ReasonBody) -> Any:
     """Resolve an incident."""
-    return _act(call, lambda tx: cases.resolve(tx, call.path["id"], body.reason))
+    return _act(call, lambda tx: casework.resolve(tx, call.path["id"], body.reason))
 
 
 @routes.post(
@@ -210,4 +209,4 @@ def resolve_incident(call: Call, body: ReasonBody) -> Any:
 )
 def note_incident(call: Call, body: TextBody) -> Any:
     """Note something about an incident."""
-    return _act(call, lambda tx: cases.note(tx, call.path["id"], body.text))
+    return _act(call, lambda tx: casework.note(tx, call.path["id"], body.text))

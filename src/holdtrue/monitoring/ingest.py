@@ -104,8 +104,8 @@ def fresh_days(table: pa.Table) -> dict[DayKey, Fresh]:
     if table.num_rows == 0:
         return {}
     names = column(table, "prediction_id", pa.string())
-    ids = hashes(coalesce(names, column(table, "id", pa.string())).to_pylist())
-    keys = hashes(column(table, "key", pa.string()).to_pylist())
+    ids = hash_column(coalesce(names, column(table, "id", pa.string())))
+    keys = hash_column(column(table, "key", pa.string()))
     scores = pc.fill_null(column(table, "score", pa.float64()), float("nan")).to_numpy().astype(np.float32)
     fell = pc.fill_null(column(table, "fallback", pa.bool_()), False).to_numpy()
     scores = np.where(fell | ~np.isfinite(scores), np.float32(np.nan), scores)
@@ -133,13 +133,20 @@ def label_arrays(table: pa.Table) -> tuple[Labels, int]:
     value = pc.fill_null(column(table, "value", pa.float64()), float("nan")).to_numpy()
     known = coalesce(column(table, "known_at", pa.int64()), column(table, "time", pa.int64()))
     labels = Labels(
-        hashes(column(table, "key", pa.string()).to_pylist()),
-        hashes(column(table, "prediction_id", pa.string()).to_pylist()),
+        hash_column(column(table, "key", pa.string())),
+        hash_column(column(table, "prediction_id", pa.string())),
         value.astype(np.float32),
         pc.fill_null(known, 0).to_numpy().astype(np.int64),
     )
     valid = np.isfinite(labels.values) & ((labels.keys != 0) | (labels.ids != 0))
     return in_order([labels.take(valid)]), int(labels.n - valid.sum())
+
+
+def hash_column(values: pa.ChunkedArray) -> Hashes:
+    """Return the hashes of a text column, uint64[n]; each distinct text (shadows repeat them) is hashed once."""
+    encoded = values.combine_chunks().dictionary_encode()
+    distinct = np.append(hashes(encoded.dictionary.to_pylist()), np.uint64(0))
+    return distinct[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)]
 
 
 def _join(

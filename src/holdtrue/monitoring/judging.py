@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from holdtrue.core.errors import InvalidInput
 from holdtrue.monitoring.model import Judgement, MonitorSpec, Outcome, Window
 from holdtrue.monitoring.quality import DayStatistic, day_date, day_number, day_statistic
-from holdtrue.monitoring.store import MonitorRow, ReferenceRow, read_days, read_references, read_windows
+from holdtrue.monitoring.store import MonitorRow, ReferenceRow, first_day, read_days, read_references, read_windows
 from holdtrue.stats.calibration import Limit, limit_below
 
 _FEWEST_DAYS = 7
@@ -49,12 +49,10 @@ class Scope:
 def judge(conn: sa.Connection, project: str, row: MonitorRow, due: int) -> Progress | None:
     """Return the looks that a monitor owes, None for none; labels of days before `due` are due."""
     spec = row.spec
+    begin = row.last_end or first_day(conn, project, spec.service)
+    if begin is None or (last := day_number(begin)) + spec.every_days > due:
+        return None
     first = read_windows(conn, project, spec.service, grain="day", role="answer")
-    if not first:
-        return None
-    last = day_number(row.last_end) if row.last_end else day_number(first[0].start)
-    if last + spec.every_days > due:
-        return None
     days: dict[int, dict[str, Window]] = {}
     for window in first:
         days.setdefault(day_number(window.start), {})[window.release] = window
@@ -260,13 +258,18 @@ def _waiting(spec: MonitorSpec, release: str, end: int, why: str) -> Look:
     return Look(replace(_blank(spec, release, end, start, n=0, labelled=0, maturity=math.nan), reason=why))
 
 
-def sentence(judgement: Judgement, expected: float) -> str:
+def sentence(spec: MonitorSpec, judgement: Judgement) -> str:
     """Return in one sentence what an alarm says."""
     side = "above" if judgement.metric == "brier" else "below"
     until = judgement.end - timedelta(days=1)
-    subject = f"{judgement.metric} of {judgement.service}"
     return (
-        f"{subject} was {judgement.value:.3f} from {judgement.start} to {until}, {side} its limit "
-        f"{judgement.limit:.3f}; usual is {judgement.reference:.3f}, and about {expected:.2g} false alarms a "
-        f"quarter are expected."
+        f"{_name(spec)} of {judgement.service} was {judgement.value:.4g} from {judgement.start} to {until}, "
+        f"{side} its limit {judgement.limit:.4g}; usual is {judgement.reference:.4g}. By chance this monitor "
+        f"alarms about {spec.alarms_per_quarter:g} times a quarter."
     )
+
+
+def _name(spec: MonitorSpec) -> str:
+    if spec.metric == "roc_auc":
+        return "ROC AUC within days" if spec.within == "day" else "ROC AUC"
+    return "Brier score" if spec.metric == "brier" else "Predictions per day"

@@ -13,7 +13,7 @@ from holdtrue.core.actor import SYSTEM
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.core.ids import check_name, new_id
 from holdtrue.monitoring import store
-from holdtrue.monitoring.incidents import open_incident
+from holdtrue.monitoring.casework import open_incident
 from holdtrue.monitoring.ingest import due_before, ingest
 from holdtrue.monitoring.judging import Progress, judge, reference_row, sentence
 from holdtrue.monitoring.model import Alarm, Incident, Judgement, MonitorSpec, Outcome, Window
@@ -144,9 +144,9 @@ def _record(tx: Transaction, row: MonitorRow, progress: Progress) -> list[Alarm]
 
 
 def _raise(tx: Transaction, spec: MonitorSpec, found: Judgement) -> Alarm:
-    text = sentence(found, spec.alarms_per_quarter)
+    text = sentence(spec, found)
     kind = "volume" if spec.metric == "volume" else "quality"
-    id = new_id("alm", tx.now)
+    alarm_id = new_id("alm", tx.now)
     incident = open_incident(
         tx,
         service=spec.service,
@@ -154,10 +154,10 @@ def _raise(tx: Transaction, spec: MonitorSpec, found: Judgement) -> Alarm:
         title=_TITLES.get(spec.metric, _TITLES["roc_auc"]).format(spec.service),
         text=text,
         release=found.release,
-        data={"alarm": id, **found.to_json()},
+        data={"alarm": alarm_id, **found.to_json()},
     )
     alarm = Alarm(
-        id=id,
+        id=alarm_id,
         monitor=spec.name,
         service=spec.service,
         metric=spec.metric,
@@ -173,9 +173,9 @@ def _raise(tx: Transaction, spec: MonitorSpec, found: Judgement) -> Alarm:
     )
     store.put_alarm(tx, alarm)
     facts = {"service": spec.service, "monitor": spec.name, "incident": incident.id, "release": found.release}
-    tx.emit("alarm.raised", id, {**facts, "judgement": found.to_json()}, reason=text)
+    tx.emit("alarm.raised", alarm_id, {**facts, "judgement": found.to_json()}, reason=text)
     if kind == "quality":
-        tx.emit("trigger.raised", id, {**facts, "reason": "quality", "alarm": id}, reason=text)
+        tx.emit("trigger.raised", alarm_id, {**facts, "reason": "quality", "alarm": alarm_id}, reason=text)
     return alarm
 
 

@@ -1,7 +1,7 @@
 """Pipelines: cached, resumable steps, and the queue of jobs that workers lease."""
 
 from holdtrue.pipelines.model import Job, JobReport, JobState, Lease, LostLease, NewJob
-from holdtrue.pipelines.service import complete, enqueue, fail, heartbeat, job, jobs, lease
+from holdtrue.pipelines.service import complete, enqueue, fail, heartbeat, job, jobs, lease, need_leased
 from holdtrue.pipelines.steps import Pipeline, StepDone, code_digest
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "job",
     "jobs",
     "lease",
+    "need_leased",
 ]

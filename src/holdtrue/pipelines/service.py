@@ -118,6 +118,17 @@ def jobs(
     return store.list_jobs(connection, project, state=state, kind=kind, before=before, limit=limit)
 
 
+def need_leased(connection: sa.Connection, project: str, id: str) -> Job:
+    """Return a job that a worker has now; raise NotFound or LostLease."""
+    found = _found(connection, project, id)
+    if found.state is not JobState.LEASED:
+        raise LostLease(
+            f"The job {id} is {found.state.value}, so nothing can be submitted for it.",
+            mend="Lease a job first, and submit while the lease stands.",
+        )
+    return found
+
+
 def _put_aside(tx: Transaction, job: Job, reason: str) -> Job:
     job.check_move(JobState.DEAD)
     dead = dataclasses.replace(

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from holdtrue import catalog, data, delivery, governance, monitoring
 from holdtrue.core.codec import dump, load
+from holdtrue.core.errors import NotFound
 from holdtrue.project.model import PlannedChange, ProjectSpec
 from holdtrue.storage.ledger import Transaction
 
@@ -14,8 +15,11 @@ _PARTS = ("datasets", "models", "policies", "services", "monitors", "retrains")
 
 def applied(connection: sa.Connection, project: str) -> ProjectSpec | None:
     """Return what was applied last."""
-    version = catalog.find(connection, project, "config", project, alias="applied")
-    return None if version is None else load(ProjectSpec, version.content, f"The project {project}")
+    try:
+        version = catalog.find(connection, project, "config", project, alias="applied")
+    except NotFound:
+        return None
+    return load(ProjectSpec, version.content, f"The project {project}")
 
 
 def plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:

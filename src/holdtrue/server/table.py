@@ -93,10 +93,7 @@ def room_routes() -> list[Route]:
     """Import every room that declares routes and return them all."""
     found: list[Route] = []
     for room in ROOMS:
-        try:  # TEMPORARY
-            module = importlib.import_module(f"holdtrue.{room}")
-        except ImportError:
-            continue
+        module = importlib.import_module(f"holdtrue.{room}")
         routes: Routes = module.routes
         found += list(routes)
     return found

@@ -79,7 +79,8 @@ def _check(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.floa
         raise _cannot(estimator, f"it knows {len(classes)} classes, not two")
     for step in _steps(estimator):
         # skl2onnx reads the threshold of a categorical split as a number, and answers wrongly without a word.
-        if np.any(getattr(step, "is_categorical_", None) or False):
+        categorical = getattr(step, "is_categorical_", None)
+        if categorical is not None and np.any(categorical):
             raise _cannot(step, "it splits on categories, which ONNX trees cannot; use ordinal codes instead")
 
 

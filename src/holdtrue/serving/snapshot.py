@@ -159,8 +159,11 @@ def check_snapshot(snapshot: Snapshot) -> None:
 
 
 def _check_bundle(bundle: Bundle) -> None:
-    check_name(bundle.project, "project name")
-    check_name(bundle.service, "service name")
+    try:
+        check_name(bundle.project, "project name")
+        check_name(bundle.service, "service name")
+    except InvalidInput as error:
+        raise _bad(f"release {bundle.release} is of another form: {error.what}") from None
     names = [each.name for each in bundle.inputs]
     if len(set(names)) != len(names):
         raise _bad(f"release {bundle.release} has an input twice")

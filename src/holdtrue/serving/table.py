@@ -57,6 +57,8 @@ def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
             loaded[release] = load(bundle)
         except HoldtrueError as error:
             failed[release] = f"{error.what} {error.why}".strip()
+        except Exception as error:  # noqa: BLE001  # whatever a loader trips over, the release is not served
+            failed[release] = f"{type(error).__name__}: {error}"[:300]
     plans: dict[tuple[str, str], Plan] = {}
     pinned: dict[tuple[str, str, str], Plan] = {}
     unserved: set[tuple[str, str]] = set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable
@@ -97,19 +98,22 @@ class Watcher:
         self._acknowledge()
 
     async def _follow(self) -> None:
-        loop = asyncio.get_running_loop()
-        polls = 0
-        while True:
+        for poll in itertools.count(1):
             await asyncio.sleep(POLL_SECONDS)
-            polls += 1
-            if polls % _EXPIRE_POLLS == 0:
-                self._expire()
-            self._read_access()
-            retry = bool(self._engine.table.failed) and polls % _RETRY_POLLS == 0
-            if retry or _stamp(self._files.current) != self._snapshot_stamp:
-                # Loading takes milliseconds per model; requests go on meanwhile with the present table.
-                await loop.run_in_executor(None, self._read_snapshot)
-            self._acknowledge()
+            try:
+                await self._look(poll)
+            except Exception:  # noqa: BLE001  # one bad look must not be the last
+                self._log.exception("The routing files could not be followed; trying again.")
+
+    async def _look(self, poll: int) -> None:
+        if poll % _EXPIRE_POLLS == 0:
+            self._expire()
+        self._read_access()
+        retry = bool(self._engine.table.failed) and poll % _RETRY_POLLS == 0
+        if retry or _stamp(self._files.current) != self._snapshot_stamp:
+            # Loading takes milliseconds per model; requests go on meanwhile with the present table.
+            await asyncio.get_running_loop().run_in_executor(None, self._read_snapshot)
+        self._acknowledge()
 
     def _read_access(self) -> None:
         stamp = _stamp(self._files.access)

@@ -25,7 +25,7 @@ FAMILIES = (
     "trigger.",
     "version.",
 )
-_TELLING = ("reason", "why", "text", "environment", "service", "name", "window", "kind", "failed", "state")
+_TELLING = ("environment", "service", "name", "window", "kind", "failed", "state")
 
 
 def listing(connection: sa.Connection, project: str, action: str, object: str, before: str | None) -> ActivityPage:
@@ -74,7 +74,10 @@ def _detail(event: Event) -> str:
     payload = event.payload
     if not isinstance(payload, dict):
         return "" if payload is None else texts.plain(payload)
+    told = next((payload[key] for key in ("reason", "why", "text") if payload.get(key)), None)
+    if isinstance(told, str):
+        return texts.plain(told)
     return texts.plain(
-        {key: payload[key] for key in _TELLING if payload.get(key) not in (None, "", [], {})}
+        {key.replace("_", " "): payload[key] for key in _TELLING if payload.get(key) not in (None, "", [], {})}
         or {key: value for key, value in payload.items() if isinstance(value, str | int | float)}
     )

@@ -17,7 +17,7 @@ from holdtrue.web import texts
 Tone = Literal["one", "two", "three", "muted"]
 Form = Literal["line", "bar"]
 MarkerKind = Literal["alarm", "retrain", "promotion", "rollback", "refusal", "quarantine", "approval"]
-Unit = Literal["ratio", "count", "difference"]
+Unit = Literal["ratio", "count", "difference", "share"]
 
 MARKER_WORDS: dict[MarkerKind, str] = {
     "alarm": "alarm",
@@ -60,6 +60,7 @@ class Series:
     tone: Tone
     points: tuple[Point, ...]
     form: Form = "line"
+    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,10 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Describe a chart over time: what it shows, in words too, for readers who do not see it."""
+    """Describe a chart over time: what it shows, in words too, for readers who do not see it.
+
+    `low` draws it less high, for charts that stand beside a more important one.
+    """
 
     title: str
     summary: str
@@ -90,6 +94,7 @@ class Chart:
     thresholds: tuple[Threshold, ...] = ()
     unit: Unit = "ratio"
     by: Literal["month", "day"] = "month"
+    low: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,23 +160,27 @@ def sparkline(points: Sequence[Point], label: str) -> Markup:
     )
 
 
-def whisker(value: float, lower: float | None, upper: float | None, low: float, high: float) -> Markup:
-    """Draw one interval on the scale from `low` to `high`, for a column of intervals that share it."""
+def whisker(
+    value: float, lower: float | None, upper: float | None, low: float, high: float, other: float | None = None
+) -> Markup:
+    """Draw one interval on the scale from `low` to `high`; `other` is a value to compare it with."""
     width = 160.0
     room = max(high - low, 1e-9)
 
     def at(number: float) -> str:
         return _number(6 + (width - 12) * min(1.0, max(0.0, (number - low) / room)))
 
-    line = Markup("")
+    line, beside = Markup(""), Markup("")
+    if other is not None:
+        beside = Markup('<circle class="whisker-other" cx="{}" cy="9" r="3"/>').format(at(other))
     if lower is not None and upper is not None:
         line = Markup('<path class="whisker-line" d="M{} 5V13M{} 9H{}M{} 5V13"/>').format(
             at(lower), at(lower), at(upper), at(upper)
         )
     return Markup(
         '<svg class="whisker" viewBox="0 0 160 18" aria-hidden="true"><path class="whisker-rail" d="M6 9H154"/>'
-        '{}<circle class="whisker-dot" cx="{}" cy="9" r="3.5"/></svg>'
-    ).format(line, at(value))
+        '{}{}<circle class="whisker-dot" cx="{}" cy="9" r="3.5"/></svg>'
+    ).format(beside, line, at(value))
 
 
 def share_bar(shares: Iterable[tuple[Tone, float]]) -> Markup:
@@ -222,10 +231,12 @@ def _frame(chart: Chart, narrow: bool) -> _Frame | None:
     step = timedelta(days=15) if chart.by == "month" else timedelta(hours=12)
     start, end = min(moments) - step, max(moments) + step
     if any(series.form == "bar" for series in chart.series):
-        low, high = 0.0, max(_stacks(chart).values()) * 1.06 or 1.0
+        most = max(_stacks(chart).values()) or 1.0
+        low, high = 0.0, most if chart.unit == "share" else most * 1.06
     else:
         low, high = _padded(points, [threshold.y for threshold in chart.thresholds])
     width, height = (400.0, 260.0) if narrow else (1000.0, 300.0)
+    height -= 90.0 if chart.low else 0.0
     frame = _Frame(
         width=width,
         height=height,
@@ -303,7 +314,8 @@ def _line(series: Series, frame: _Frame, *, dots: bool = True) -> list[Markup]:
         elif banded and dots:
             parts.append(_error_bar(frame, banded[0], series.tone))
         line = [(frame.x(point.x), frame.y(point.y or 0.0)) for point in run]
-        parts.append(Markup('<path class="line line-{}" d="{}"/>').format(series.tone, _path(line)))
+        classes = f"line line-{series.tone}{' line-dashed' if series.dashed else ''}"
+        parts.append(Markup('<path class="{}" d="{}"/>').format(classes, _path(line)))
     if dots:
         # Daily points lie too close for dots to tell anything.
         small = len(series.points) > 60
@@ -332,7 +344,9 @@ def _dot(frame: _Frame, point: Point, classes: str) -> Markup:
 
 def _bars(chart: Chart, frame: _Frame) -> list[Markup]:
     layers = [series for series in chart.series if series.form == "bar"]
-    days = 24.0 if chart.by == "month" else 0.8
+    # Beyond some dozens, gaps between bars would flicker rather than separate.
+    tight = any(len(series.points) > 60 for series in layers)
+    days = 24.0 if chart.by == "month" else 1.02 if tight else 0.8
     width = frame.x(frame.start + timedelta(days=days)) - frame.left
     base: dict[datetime, float] = {}
     parts: list[Markup] = []
@@ -344,8 +358,9 @@ def _bars(chart: Chart, frame: _Frame) -> list[Markup]:
             base[point.x] = floor + point.y
             top = frame.y(floor + point.y)
             parts.append(
-                Markup('<rect class="bar-{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+                Markup('<rect class="bar-{}{}" x="{}" y="{}" width="{}" height="{}"/>').format(
                     series.tone,
+                    " tight" if tight else "",
                     _number(frame.x(point.x) - width / 2),
                     _number(top),
                     _number(width),
@@ -409,7 +424,8 @@ def _hits(chart: Chart, frame: _Frame) -> list[Markup]:
         tip = "\n".join([words, *lines])
         parts.append(
             Markup(
-                '<rect class="hit" x="{}" y="{}" width="{}" height="{}" data-at="{}" data-tip="{}"><title>{}</title></rect>'
+                '<rect class="hit" x="{}" y="{}" width="{}" height="{}" data-at="{}" data-tip="{}">'
+                "<title>{}</title></rect>"
             ).format(
                 _number(left),
                 _number(frame.top),
@@ -477,17 +493,29 @@ def time_ticks(start: datetime, end: datetime, most: int) -> list[tuple[datetime
 def _axis(unit: Unit, value: float, room: float) -> str:
     if unit == "count":
         return texts.compact(value)
+    if unit == "share":
+        return texts.percent(value)
     return texts.ratio(value, 3 if room < 0.05 else 2)
 
 
 def _words(chart: Chart, point: Point) -> str:
     if point.y is None:
         return point.note or texts.MISSING
-    words = texts.count(point.y) if chart.unit == "count" else texts.ratio(point.y)
-    if chart.unit == "difference":
-        words = texts.signed(point.y)
+    words = _value(chart.unit, point.y)
     interval = texts.span(point.lower, point.upper)
     return " ".join(part for part in (words, f"({interval})" if interval else "", point.note) if part)
+
+
+def _value(unit: Unit, value: float) -> str:
+    match unit:
+        case "count":
+            return texts.count(value)
+        case "share":
+            return texts.percent(value, 1)
+        case "difference":
+            return texts.signed(value)
+        case "ratio":
+            return texts.ratio(value)
 
 
 def _moment_words(chart: Chart, moment: datetime) -> str:

@@ -61,10 +61,10 @@ def release_list(call: Call) -> str:
 @routes.page("/projects/{project}/releases/{release}", Permission.RELEASES_READ, summary="Show one release.")
 def release(call: Call) -> str:
     """Show one release: its manifest, evidence, decisions and lineage."""
-    id = call.path["release"]
-    page = call.read(lambda connection: releases.one(connection, call.project, id))
+    release_id = call.path["release"]
+    page = call.read(lambda connection: releases.one(connection, call.project, release_id))
     crumbs = (("Releases", urls.releases(call.project)),)
-    return render("release.html", frame=_frame(call, texts.short(id), "releases", crumbs), page=page)
+    return render("release.html", frame=_frame(call, texts.short(release_id), "releases", crumbs), page=page)
 
 
 @routes.page("/projects/{project}/incidents", Permission.INCIDENTS_READ, summary="List incidents.")
@@ -88,8 +88,8 @@ def incident(call: Call) -> str:
 @routes.page("/projects/{project}/activity", Permission.ACTIVITY_READ, summary="Show the event log.")
 def activity_list(call: Call) -> str:
     """Show the event log, newest first."""
-    action, object, before = (call.query.get(name) for name in ("action", "object", "before"))
-    page = call.read(lambda connection: activity.listing(connection, call.project, action or "", object or "", before))
+    action, about, before = (call.query.get(name) for name in ("action", "object", "before"))
+    page = call.read(lambda connection: activity.listing(connection, call.project, action or "", about or "", before))
     frame = _frame(call, "Activity", "activity")
     first = urls.activity(call.project, action=page.action, object=page.object)
     return render("activity.html", frame=frame, page=page, first_url=first)
@@ -102,10 +102,10 @@ def activity_list(call: Call) -> str:
 )
 def prediction(call: Call) -> str:
     """Explain one prediction, from the answer back to the data."""
-    id = call.path["prediction"]
-    found: Any = delivery.why(call.stores, call.project, id)
-    page = PredictionPage(id, reasons.from_json("prediction", found))
-    return render("prediction.html", frame=_frame(call, f"Prediction {texts.short(id)}", ""), page=page)
+    name = call.path["prediction"]
+    found: Any = delivery.why(call.stores, call.project, name)
+    page = PredictionPage(name, reasons.from_json("prediction", found))
+    return render("prediction.html", frame=_frame(call, f"Prediction {texts.short(name)}", ""), page=page)
 
 
 @routes.add("GET", urls.static("holdtrue.css"), "public", summary="Serve the pages' stylesheet.", kind="static")

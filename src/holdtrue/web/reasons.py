@@ -55,9 +55,9 @@ def downstream(graph: Graph, root: str, address: Callable[[str], str | None]) ->
     nodes = {node.id: node for node in graph.nodes}
     targets = sorted({edge.target for edge in graph.edges} - {root})
     found: list[Why] = []
-    for id in targets[:_WIDEST]:
-        node = nodes.get(id) or Node(id, "thing", id)
-        found.append(Why(node.kind.replace("_", " ").capitalize(), label(node), url=address(id)))
+    for target in targets[:_WIDEST]:
+        node = nodes.get(target) or Node(target, "thing", target)
+        found.append(Why(node.kind.replace("_", " ").capitalize(), label(node), url=address(target)))
     return tuple(found)
 
 

@@ -25,7 +25,7 @@ from holdtrue.web.model import (
 )
 
 PAGE = 25
-_METRIC_NAMES = {"roc_auc": "ROC AUC", "brier": "Brier score", "log_loss": "Log loss"}
+_ORDER = ("evaluation", "comparison", "contract", "parity")
 
 
 def listing(connection: sa.Connection, project: str, service: str, after: str | None) -> ReleasesPage:
@@ -73,7 +73,7 @@ def one(connection: sa.Connection, project: str, id: str) -> ReleasePage:
         config=tuple((name, texts.plain(value)) for name, value in release.manifest.config.items()),
         decisions=tuple(decisions),
         rules=_rules(decisions[0]) if decisions else (),
-        evidence=tuple(_evidence(each) for each in governance.latest_evidence(connection, project, release)),
+        evidence=_in_order(governance.latest_evidence(connection, project, release)),
         approvals=tuple(governance.approvals(connection, project, id)),
         previous=previous,
         changes=tuple(_change(each) for each in changes),
@@ -86,9 +86,9 @@ def place(id: str, deployments: list[Deployment], running: list[Rollout]) -> str
     """Return in words where a release is used now, or nothing."""
     for rollout in running:
         if rollout.challenger == id:
-            return f"canary in {rollout.environment}, {texts.percent(rollout.percent / 100)}"
+            return f"Canary in {rollout.environment}, {texts.percent(rollout.percent / 100)}"
     found = [each.environment for each in deployments if each.release == id]
-    return f"answers in {' and '.join(found)}" if found else ""
+    return f"Answers in {' and '.join(found)}" if found else ""
 
 
 def model_label(connection: sa.Connection, project: str, release: Release) -> str:
@@ -148,11 +148,20 @@ def _side(summary: Any, value: str | None) -> str:
     return texts.short(value) if value else texts.MISSING
 
 
+def _in_order(found: list[Evidence]) -> tuple[EvidenceView, ...]:
+    ordered = sorted(found, key=lambda each: _ORDER.index(each.kind) if each.kind in _ORDER else len(_ORDER))
+    return tuple(_evidence(each) for each in ordered)
+
+
 def _evidence(evidence: Evidence) -> EvidenceView:
     content = evidence.content if isinstance(evidence.content, Mapping) else {"content": evidence.content}
     metrics = _metrics(content.get("metric"), content.get("baseline"))
     slices = _slices(content.get("slices"))
-    told = ({"metric", "baseline"} if metrics else set[str]()) | ({"slices"} if slices else set[str]())
+    comparison = _comparison(content)
+    if comparison is not None:
+        metrics = (comparison,)
+    told = {"metric", "difference", "lower", "upper", "n"} if comparison is not None else set[str]()
+    told |= ({"metric", "baseline"} if metrics else set[str]()) | ({"slices"} if slices else set[str]())
     return EvidenceView(
         id=evidence.id,
         kind=evidence.kind,
@@ -189,8 +198,7 @@ def _metrics(metric: Any, baseline: Any) -> tuple[MetricRow, ...]:
         if estimate is None:
             continue
         low, high = _scale([each for each in (estimate, other) if each is not None])
-        words = _METRIC_NAMES.get(str(name), str(name).replace("_", " "))
-        rows.append(MetricRow(words, estimate, other, _count(value), low, high))
+        rows.append(MetricRow(texts.metric(str(name)), estimate, other, _count(value), low, high))
     return tuple(rows)
 
 
@@ -208,6 +216,16 @@ def _slices(found: Any) -> tuple[MetricRow, ...]:
         return ()
     low, high = _scale([estimate for _, estimate, _ in kept])
     return tuple(MetricRow(name, estimate, None, n, low, high) for name, estimate, n in kept)
+
+
+def _comparison(content: Mapping[str, Any]) -> MetricRow | None:
+    """Return a paired comparison as one row, drawn on a scale that shows zero."""
+    estimate = _estimate({**content, "value": content.get("difference")})
+    if estimate is None or "metric" not in content:
+        return None
+    low, high = _scale([estimate, Estimate(0.0)])
+    name = f"{texts.metric(str(content['metric']))}, challenger minus champion"
+    return MetricRow(name, estimate, None, _count(content), low, high)
 
 
 def _scale(estimates: list[Estimate]) -> tuple[float, float]:

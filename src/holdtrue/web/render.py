@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from holdtrue.web import charts, texts, urls
 
@@ -37,6 +37,8 @@ def environment() -> jinja2.Environment:
         month=texts.month,
         short=texts.short,
         plain=texts.plain,
+        metric=texts.metric,
+        month_name=texts.month_name,
         moment=moment,
         words=words,
         tone=tone,
@@ -59,7 +61,7 @@ def asset(name: str) -> str:
 def moment(value: datetime | None) -> Markup:
     """Write a moment as a `time` element that machines read too."""
     if value is None:
-        return Markup(texts.MISSING)
+        return escape(texts.MISSING)
     return Markup('<time datetime="{}">{}</time>').format(value.isoformat(timespec="seconds"), texts.clock_time(value))
 
 

@@ -165,7 +165,8 @@ def render_report(data: Json) -> str:
         "style": Markup(style),  # noqa: S704  # our own files
         "script": Markup(script),  # noqa: S704
         # The file runs exactly these two texts and reaches no network, whatever its data says.
-        "policy": f"default-src 'none'; style-src {_source_hash(style)}; script-src {_source_hash(script)}; img-src data:",
+        "policy": "default-src 'none'; img-src data:; "
+        f"style-src {_source_hash(style)}; script-src {_source_hash(script)}",
         "totals": _totals(report),
     }
     return environment().get_template("report.html").render(view)
@@ -175,7 +176,12 @@ def _chart(report: Report) -> charts.Chart:
     moments = [datetime.fromisoformat(f"{month.month}-15T00:00:00+00:00") for month in report.months]
     pairs = list(zip(moments, report.months, strict=True))
     series = (
-        charts.Series("First model, left alone", "two", tuple(_point(moment, month.frozen) for moment, month in pairs)),
+        charts.Series(
+            "First model, left alone",
+            "two",
+            tuple(_point(moment, month.frozen) for moment, month in pairs),
+            dashed=True,
+        ),
         charts.Series("The loop, as it answered", "one", tuple(_point(moment, month.loop) for moment, month in pairs)),
     )
     return charts.Chart(

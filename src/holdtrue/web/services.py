@@ -26,8 +26,10 @@ from holdtrue.web.model import (
 )
 
 SHOWN = 20
+ALL = "all"
+# The release by which monitoring names all answers together.
 _MATURE = 0.8
-_LINES = 6
+_SHADOWS = 2
 _DAYS_SHOWN = timedelta(days=400)
 _MONTHS_SHOWN = timedelta(days=800)
 _SHORT = timedelta(days=62)
@@ -67,7 +69,7 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
     running = next((view for view in views if view.rollout.state is RolloutState.RUNNING), None)
     months = _windows(connection, project, name, "month", (now - _MONTHS_SHOWN).date())
     days = _windows(connection, project, name, "day", (now - _DAYS_SHOWN).date())
-    labels = _labels(connection, project, {window.release for window in [*months, *days]})
+    labels = _labels(connection, project, {window.release for window in [*months, *days]} - {ALL})
     alarms = monitoring.alarms(connection, project, service=name, limit=SHOWN)
     markers = _markers(connection, project, name, alarms)
     return ServicePage(
@@ -79,7 +81,7 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
         quality=_quality(months, days, labels, markers),
         volume=_volume(months, days),
         shares=_shares(days, labels),
-        windows=tuple(reversed([each for each in months if each.n]))[: 2 * SHOWN],
+        windows=tuple(reversed([each for each in months if each.n and each.release != ALL]))[: 2 * SHOWN],
         monitors=_monitors(connection, project, name),
         alarms=tuple(alarms),
         incidents=tuple(monitoring.incidents(connection, project, service=name, unresolved=True, limit=5)),
@@ -102,8 +104,8 @@ def _service_row(
         for window in _windows(connection, project, name, "month", (now - _MONTHS_SHOWN).date())
         if window.role == "answer"
     ]
-    main = _main(months)
-    mature = [window for window in main if window.maturity >= _MATURE and not window.reason]
+    together = _together(months)
+    mature = [window for window in together if window.maturity >= _MATURE and not window.reason]
     newest = mature[-1] if mature else None
     unresolved = monitoring.incidents(connection, project, service=name, unresolved=True, limit=SHOWN)
     return ServiceRow(
@@ -115,7 +117,7 @@ def _service_row(
         quality=_estimate(newest) if newest else None,
         month=_moment(newest.start) if newest else None,
         trend=tuple(Point(_moment(window.start), window.roc_auc.value) for window in mature[-12:]),
-        predictions=sum(window.n for window in months if newest and window.start == newest.start),
+        predictions=newest.n if newest else sum(window.n for window in together),
         incidents=len(unresolved),
     )
 
@@ -124,14 +126,9 @@ def _windows(connection: sa.Connection, project: str, service: str, grain: str, 
     return monitoring.windows(connection, project, service, grain=grain, since=since)
 
 
-def _main(windows: Iterable[Window]) -> list[Window]:
-    """Return of each window the release that answered most."""
-    found: dict[date, Window] = {}
-    for window in windows:
-        known = found.get(window.start)
-        if known is None or window.n > known.n:
-            found[window.start] = window
-    return [found[start] for start in sorted(found)]
+def _together(windows: Iterable[Window]) -> list[Window]:
+    """Return the windows of all answers together, by time."""
+    return sorted((window for window in windows if window.release == ALL), key=lambda window: window.start)
 
 
 def _label(connection: sa.Connection, project: str, release: str) -> str:
@@ -143,7 +140,9 @@ def _label(connection: sa.Connection, project: str, release: str) -> str:
 
 def _labels(connection: sa.Connection, project: str, ids: Iterable[str]) -> dict[str, str]:
     """Return how charts call each release: its model's name and number, and its id."""
-    return {id: " ".join(part for part in (_label(connection, project, id), texts.short(id)) if part) for id in ids}
+    return {
+        each: " ".join(part for part in (_label(connection, project, each), texts.short(each)) if part) for each in ids
+    }
 
 
 def _arms(
@@ -207,64 +206,63 @@ def _quality(
 ) -> Chart:
     by_day = _is_short(days)
     shown = [window for window in (days if by_day else months) if not window.reason and _known(window)]
-    first: dict[str, date] = {}
+    shadows: dict[str, int] = {}
     for window in shown:
-        if window.role == "answer":
-            first.setdefault(window.release, window.start)
-    chosen = sorted(first, key=lambda release: first[release])[-_LINES:]
-    series = tuple(
-        Series(
-            labels.get(release, texts.short(release)),
-            _TONES[number % len(_TONES)],
-            tuple(
-                Point(
-                    _middle(window, by_day=by_day),
-                    window.roc_auc.value,
-                    window.roc_auc.lower,
-                    window.roc_auc.upper,
-                    f"{texts.percent(window.maturity)} of labels in" if window.maturity < 1 else "",
-                )
-                for window in shown
-                if window.release == release and window.role == "answer"
-            ),
-        )
-        for number, release in enumerate(chosen)
-    )
+        if window.role == "shadow":
+            shadows[window.release] = shadows.get(window.release, 0) + 1
+    # A challenger's few shadow windows say nothing over time; a release that shadows for long does.
+    lasting = sorted((each for each in shadows if shadows[each] > 1), key=lambda each: -shadows[each])[:_SHADOWS]
+    series = [_line("What was answered", "one", [w for w in shown if w.role == "answer"], by_day=by_day)]
+    for tone, release in zip(_TONES[1:], lasting, strict=False):
+        mine = [window for window in shown if window.release == release and window.role == "shadow"]
+        series.append(_line(f"{labels[release]}, in the shadow", tone, mine, by_day=by_day, dashed=True))
     begin = min((point.x for each in series for point in each.points), default=None)
     return Chart(
         title=f"Quality by {'day' if by_day else 'month'}",
-        summary="Area under the ROC curve of what each release answered, with 95 % intervals.",
-        series=series,
+        summary="Area under the ROC curve of what was answered, with 95 % intervals; signs mark what happened.",
+        series=tuple(series),
         markers=tuple(each for each in markers if begin and each.x >= begin - timedelta(days=31)),
         by="day" if by_day else "month",
     )
 
 
+def _line(name: str, tone: Tone, windows: Sequence[Window], *, by_day: bool, dashed: bool = False) -> Series:
+    points = [
+        Point(
+            _middle(window, by_day=by_day),
+            window.roc_auc.value,
+            window.roc_auc.lower,
+            window.roc_auc.upper,
+            f"{texts.percent(window.maturity)} of labels in" if window.maturity < 1 else "",
+        )
+        for window in (_together(windows) if not dashed else windows)
+    ]
+    return Series(name, tone, tuple(points), dashed=dashed)
+
+
 def _volume(months: Sequence[Window], days: Sequence[Window]) -> Chart:
     by_day = _is_short(days)
-    labelled: dict[datetime, int] = {}
-    waiting: dict[datetime, int] = {}
-    for window in days if by_day else months:
-        if window.role == "answer":
-            at = _middle(window, by_day=by_day)
-            labelled[at] = labelled.get(at, 0) + window.labelled
-            waiting[at] = waiting.get(at, 0) + max(window.n - window.labelled, 0)
+    shown = [window for window in _together(days if by_day else months) if window.n]
+    places = [_middle(window, by_day=by_day) for window in shown]
+    labelled = (Point(at, window.labelled) for at, window in zip(places, shown, strict=True))
+    waiting = (Point(at, max(window.n - window.labelled, 0)) for at, window in zip(places, shown, strict=True))
     series = (
-        Series("with a label", "one", tuple(Point(at, n) for at, n in sorted(labelled.items())), "bar"),
-        Series("without a label yet", "muted", tuple(Point(at, n) for at, n in sorted(waiting.items())), "bar"),
+        Series("with a label", "one", tuple(labelled), "bar"),
+        Series("without a label yet", "muted", tuple(waiting), "bar"),
     )
     return Chart(
         title=f"Volume by {'day' if by_day else 'month'}",
         summary="Predictions answered, and how many of them have been labelled.",
         series=series,
         unit="count",
+        low=True,
         by="day" if by_day else "month",
     )
 
 
 def _shares(days: Sequence[Window], labels: dict[str, str]) -> Chart:
     """Return by day which release answered what share of the rows."""
-    answered = [window for window in days if window.role == "answer" and window.n]
+    answered = [window for window in days if window.role == "answer" and window.release != ALL and window.n]
     totals: dict[date, int] = {}
     first: dict[str, date] = {}
     for window in answered:
@@ -288,6 +286,8 @@ def _shares(days: Sequence[Window], labels: dict[str, str]) -> Chart:
         title="Who answered, by day",
         summary="Share of each day's predictions by release.",
         series=series if len(series) > 1 else (),
+        unit="share",
+        low=True,
         by="day",
     )
 
@@ -317,7 +317,7 @@ def _monitors(connection: sa.Connection, project: str, service: str) -> tuple[Mo
         looks = monitoring.judgements(connection, project, monitor=spec.name, limit=1)
         last = ""
         if looks:
-            look = looks[-1]
+            look = looks[0]
             last = f"{look.outcome}, {look.start:%d %b} – {look.end:%d %b %Y}"
             if math.isfinite(look.value) and math.isfinite(look.limit):
                 last += f": {texts.ratio(look.value)}, limit {texts.ratio(look.limit)}"

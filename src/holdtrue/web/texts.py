@@ -63,6 +63,20 @@ def month(moment: datetime) -> str:
     return f"{moment:%b %Y}"
 
 
+def month_name(window: str) -> str:
+    """Write a window such as “2013-09” as “Sep 2013”; anything else as it is."""
+    try:
+        return month(datetime.strptime(window, "%Y-%m"))  # noqa: DTZ007  # a name, not a moment
+    except ValueError:
+        return window
+
+
+def metric(name: str) -> str:
+    """Write a metric's name as the field does."""
+    known = {"roc_auc": "ROC AUC", "brier": "Brier score", "log_loss": "Log loss", "volume": "Volume"}
+    return known.get(name, name.replace("_", " "))
+
+
 def duration(elapsed: timedelta) -> str:
     """Write a length of time in its two largest units."""
     minutes = max(0, round(elapsed.total_seconds() / 60))
@@ -96,10 +110,12 @@ def _plain(value: Json) -> str:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int):
+        return count(value)
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", "−")
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+        return ", ".join(f"{name}: {_plain(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
     return str(value)

@@ -109,7 +109,7 @@ def fresh_home(folder: Path) -> Path:
 def company(folder: Path, file: Path, inbox: Path, start: datetime) -> Iterator[Company]:
     """Start real processes on a simulated clock and give a client to each person; stop them at the end."""
     home = fresh_home(folder)
-    clock = FileClock(folder / "clock")
+    clock = FileClock(folder / "clock", start)
     clock.set(start)
     environ = {**os.environ, "FLIGHTS_DELIVERIES": str(inbox), "OMP_WAIT_POLICY": "passive", "HOLDTRUE_RECORDS": "fast"}
     command = [sys.executable, "-m", "holdtrue.server.up", "--home", str(home), "--port", "0"]

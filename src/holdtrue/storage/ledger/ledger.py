@@ -136,6 +136,11 @@ class Ledger:
         return writer.note
 
     @property
+    def waiting(self) -> int:
+        """Return how many transactions are in line."""
+        return self._writer.waiting if self._writer else 0
+
+    @property
     def failure(self) -> HoldtrueError | None:
         """Return why the ledger stopped writing, or None while all is well."""
         return self._writer.failure if self._writer else None

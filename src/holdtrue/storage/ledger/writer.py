@@ -78,6 +78,11 @@ class Writer:
         return self._failure
 
     @property
+    def waiting(self) -> int:
+        """Return how many jobs are in line."""
+        return self._queue.qsize()
+
+    @property
     def note(self) -> str:
         """Return the newest signed note of the log."""
         return self._checkpointer.seal.note

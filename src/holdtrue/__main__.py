@@ -1,0 +1,7 @@
+"""Let `python -m holdtrue` be the command."""
+
+import sys
+
+from holdtrue.cli import main
+
+sys.exit(main())

@@ -1,0 +1,304 @@
+"""The engine in this process: what happens to requests that share a turn, and when something fails."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.serving.plane_home import FEATURES, INPUTS, PROJECT, SERVICE, START, Home, flight
+
+from holdtrue.core.canonical import bytes_hash
+from holdtrue.core.clock import SystemClock
+from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
+from holdtrue.serving import Arm, Engine, Route, Snapshot, load_model
+from holdtrue.serving.assembly import compile_assembly, compile_check
+from holdtrue.serving.engine import Answer, ContractBroken, NotServed
+from holdtrue.serving.plan import Loaded, NoAnswer
+from holdtrue.serving.records import record_columns
+from holdtrue.serving.runtime import ModelFailed
+from holdtrue.serving.table import Table, build_table
+from holdtrue.storage import Journal, Writer
+
+
+def nothing_known(views: Any, entities: Mapping[str, Any], times: list[int]) -> Mapping[str, Any]:
+    """Look features up in a store that knows nothing but whom to refuse."""
+    if "XXX" in entities["origin"]:
+        raise InvalidInput("This origin cannot be looked up.")
+    if "YYY" in entities["origin"]:
+        raise RuntimeError("a bug")
+    names = [name for view in views for name in view.features]
+    return {name: np.full(len(times), np.nan) for name in names}
+
+
+@dataclass
+class Bench:
+    engine: Engine
+    home: Home
+    writer: Writer
+
+    def predict(self, rows: list[dict[str, Any]], request_id: str | None = None) -> Awaitable[Answer]:
+        columns = {each.name: [row[each.name] for row in rows] for each in INPUTS}
+        plan = self.engine.plan(PROJECT, SERVICE)
+        return self.engine.predict(plan, columns, len(rows), request_id, self.engine.stopwatch())
+
+    def together(self, *requests: list[dict[str, Any]]) -> list[Any]:
+        """Send requests in one turn of the event loop; return answers and errors."""
+
+        async def main() -> list[Any]:
+            return await asyncio.gather(*map(self.predict, requests), return_exceptions=True)
+
+        return asyncio.run(main())
+
+
+Publish = Callable[..., Bench]
+
+
+@pytest.fixture
+def serve(home: Home) -> Iterator[Publish]:
+    """Make an engine over real models and a real journal."""
+    journal = Journal(home.path / "journal", SystemClock())
+    writers: list[Writer] = []
+
+    def publish(*releases: tuple[str, str], strict: bool = False, broken: str = "", **changes: Any) -> Bench:
+        def load(bundle: Any) -> Loaded:
+            data = home.blobs.get(bundle.model.digest)
+            model = load_model(data, bytes_hash(data))
+            if bundle.release == broken:
+                model = replace(model, score=fail)
+            check, moments = compile_check(bundle)
+            assembly = compile_assembly(bundle, model.features)
+            return Loaded(bundle, model, assembly, check, assembly.moments | moments)
+
+        writer = journal.writer(f"test-{len(writers)}", "strict" if strict else "fast")
+        writers.append(writer)
+        engine = Engine(home.clock, writer, lambda _: nothing_known, strict=strict)
+        bundles = [home.bundle(release, model) for release, model in releases]
+        snapshot = home.publish(*bundles, **changes)
+        engine.table = build_table(snapshot, Table(), load)
+        return Bench(engine, home, writer)
+
+    yield publish
+    for writer in writers:
+        with suppress(Unavailable):
+            writer.close()
+
+
+def fail(matrix: Any) -> Any:
+    raise ModelFailed("The model did not answer.")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_requests_of_one_turn_get_their_own_answers(serve: Publish, strict: bool) -> None:
+    bench = serve(("rel_a", "champion"), strict=strict)
+    requests = [[flight(number + row) for row in range(number % 3 + 1)] for number in range(12)]
+
+    together = bench.together(*requests)
+    alone = [bench.together(request)[0] for request in requests]
+
+    assert [each.scores for each in together] == [each.scores for each in alone]
+    records = bench.home.records("prediction")
+    assert len(records) == 2 * sum(map(len, requests))
+    by_id = {each["id"]: each for each in records}
+    for request, answer in zip(requests, together, strict=True):
+        assert [by_id[name]["key"] for name in answer.ids] == [row["flight_id"] for row in request]
+        assert [by_id[name]["score"] for name in answer.ids] == pytest.approx(answer.scores)
+        assert {by_id[name]["request_id"] for name in answer.ids} == {answer.ids[0]}
+
+
+def test_one_request_that_fails_does_not_fail_the_others(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"))
+    good, bug = [flight(1)], [flight(2, origin="YYY")]
+    plan = bench.engine.plan(PROJECT, SERVICE)
+    bench.engine.table = replace(bench.engine.table, plans={(PROJECT, SERVICE): replace(plan, check=None)})
+
+    first, second, third = bench.together(good, bug, good)
+
+    assert first.scores == third.scores
+    assert isinstance(second, Unavailable)
+    assert "bug" not in str(second)
+
+
+def test_features_that_cannot_be_looked_up_give_the_fallback(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"))
+    plan = bench.engine.plan(PROJECT, SERVICE)
+    bench.engine.table = replace(bench.engine.table, plans={(PROJECT, SERVICE): replace(plan, check=None)})
+    (answer,) = bench.together([flight(1, origin="XXX"), flight(2)])
+    assert answer.scores == [0.25, 0.25]
+    assert answer.fallback == [True, True]
+
+
+def test_a_failing_canary_gives_the_fallback_to_its_own_rows_only(serve: Publish) -> None:
+    arms = (Arm("champion", "rel_a", 50.0), Arm("canary", "rel_b", 50.0))
+    bench = serve(("rel_a", "champion"), ("rel_b", "challenger"), arms=arms, paired=True, broken="rel_b")
+    rows = [flight(number) for number in range(40)]
+
+    (answer,) = bench.together(rows)
+
+    assert set(answer.arms) == {"champion", "canary"}
+    assert answer.fallback == [arm == "canary" for arm in answer.arms]
+    assert all(score == 0.25 for score, arm in zip(answer.scores, answer.arms, strict=True) if arm == "canary")
+    records = bench.home.records("prediction")
+    answers = [each for each in records if each["role"] == "answer"]
+    assert [each["fallback"] for each in answers if each["arm"] == "canary"] == [True] * answer.arms.count("canary")
+    # The champion's twin scores are there all the same: they tell what the rows would have got.
+    twins = [each for each in records if each["role"] == "shadow"]
+    assert len(twins) == answer.arms.count("canary")
+    assert not any(each["fallback"] for each in twins)
+
+
+def test_a_failing_shadow_is_left_out(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"), ("rel_b", "challenger"), shadows=("rel_b",), broken="rel_b")
+    (answer,) = bench.together([flight(1)])
+    assert answer.fallback is None
+    assert [each["role"] for each in bench.home.records("prediction")] == ["answer"]
+
+
+def test_without_a_fallback_a_failing_model_is_an_error(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"), broken="rel_a", fallback=None)
+    (answer,) = bench.together([flight(1)])
+    assert isinstance(answer, NoAnswer)
+    assert bench.home.records("prediction") == []
+
+
+def test_in_strict_mode_no_record_means_no_answer(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"), strict=True)
+    bench.writer.close()
+    answers = bench.together([flight(1)], [flight(2)])
+    assert all(isinstance(answer, Unavailable) for answer in answers)
+
+
+def test_in_fast_mode_lost_records_are_counted(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"))
+    bench.writer.close()
+    answers = bench.together([flight(1)], [flight(2), flight(3)])
+    assert [len(answer.scores) for answer in answers] == [1, 2]
+    assert bench.engine.dropped == 3
+
+
+def test_what_is_not_served_is_told_apart(serve: Publish) -> None:
+    bench = serve(("rel_a", "narrow"), fallback=None)
+    with pytest.raises(NotServed):
+        bench.engine.plan(PROJECT, SERVICE)
+    with pytest.raises(NotFound):
+        bench.engine.plan(PROJECT, "other")
+    with pytest.raises(NotFound):
+        bench.engine.plan("other", SERVICE)
+    assert not bench.engine.ready
+
+
+def test_a_broken_contract_names_the_column(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"))
+    (refused,) = bench.together([flight(1), flight(2, origin="SFO")])
+    assert isinstance(refused, ContractBroken)
+    assert refused.facts == {"column": "origin", "rule": "isin"}
+    (refused,) = bench.together([flight(1, scheduled="yesterday")])
+    assert isinstance(refused, InvalidInput)
+    assert "scheduled" in refused.what
+
+
+def test_a_loaded_release_is_kept_while_snapshots_come(home: Home) -> None:
+    loads: list[str] = []
+
+    def load(bundle: Any) -> Loaded:
+        loads.append(bundle.release)
+        data = home.blobs.get(bundle.model.digest)
+        model = load_model(data, bundle.model.digest)
+        return Loaded(bundle, model, compile_assembly(bundle, model.features), None, frozenset())
+
+    first, second = home.bundle("rel_a", "champion"), home.bundle("rel_b", "challenger")
+    table = build_table(home.publish(first), Table(), load)
+    arms = (Arm("champion", "rel_a", 95.0), Arm("canary", "rel_b", 5.0))
+    table = build_table(home.publish(first, second, arms=arms), table, load)
+    assert loads == ["rel_a", "rel_b"]
+    table = build_table(home.publish(second), table, load)
+    assert loads == ["rel_a", "rel_b"]
+    assert set(table.loaded) == {"rel_b"}
+    changed = home.bundle("rel_b", "challenger", output="delay")
+    table = build_table(home.publish(changed), table, load)
+    assert loads == ["rel_a", "rel_b", "rel_b"]
+
+
+def test_a_loader_that_trips_fails_one_release_only(home: Home) -> None:
+    def load(bundle: Any) -> Loaded:
+        raise ZeroDivisionError("inside a loader")
+
+    table = build_table(home.publish(home.bundle("rel_a", "champion")), Table(), load)
+    assert "ZeroDivisionError" in table.failed["rel_a"]
+    assert table.plans[PROJECT, SERVICE].loaded == {}
+
+
+def _route(shares: list[float], shadows: int, paired: bool) -> Route:
+    arms = tuple(Arm(f"arm{place}", f"rel_{place}", share) for place, share in enumerate(shares))
+    names = tuple(f"rel_{len(shares) + place}" for place in range(shadows))
+    return Route(PROJECT, SERVICE, "flight_id", "flight_id", arms, "seed", None, names, paired, 0.5)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 12),
+    split=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    shadows=st.integers(0, 2),
+    paired=st.booleans(),
+)
+def test_every_row_is_answered_once_and_recorded_as_answered(
+    home: Home, rows: int, split: list[int], shadows: int, paired: bool
+) -> None:
+    shares = [100 * part / sum(split) for part in split]
+
+    def load(bundle: Any) -> Loaded:
+        data = home.blobs.get(bundle.model.digest)
+        model = load_model(data, bundle.model.digest)
+        return Loaded(bundle, model, compile_assembly(bundle, model.features), None, frozenset())
+
+    bundles = {
+        f"rel_{place}": home.bundle(f"rel_{place}", ("champion", "challenger")[place % 2])
+        for place in range(len(shares) + shadows)
+    }
+    services = {f"{PROJECT}/{SERVICE}": _route(shares, shadows, paired)}
+    snapshot = Snapshot(1, START, services, bundles)
+    plan = build_table(snapshot, Table(), load).plans[PROJECT, SERVICE]
+    flights = [flight(number) for number in range(rows)]
+    columns = {each.name: [row[each.name] for row in flights] for each in INPUTS}
+    ids = [f"p{row}" for row in range(rows)]
+
+    results = plan.score(columns, rows, [0] * rows, nothing_known)
+    record, count = record_columns(
+        plan.route,
+        columns,
+        results,
+        ids=ids,
+        times=[0] * rows,
+        now_us=0,
+        request_ids=["r"] * rows,
+        latencies=[1] * rows,
+    )
+
+    table = {
+        name: list(values) if isinstance(values, list | np.ndarray) else [values] * count
+        for name, values in record.items()
+    }
+    assert all(len(values) == count for values in table.values())
+    assert len(set(table["id"])) == count
+    answers = [row for row in range(count) if table["role"][row] == "answer"]
+    assert sorted(table["prediction_id"][row] for row in answers) == sorted(ids)
+    assert count - len(answers) == shadows * rows + (
+        sum(table["arm"][row] == plan.route.arms[-1].name for row in answers)
+        if plan.route.paired and len(plan.route.arms) > 1
+        else 0
+    )
+    for row in range(count):
+        number = ids.index(table["prediction_id"][row])
+        assert table["key"][row] == table["x_flight_id"][row] == f"flight-{number}"
+        model = load_model(*_bytes(home, table["release"][row]))
+        features = [[table[f"f_{name}"][row] for name in FEATURES.names]]
+        assert table["score"][row] == pytest.approx(model.score(np.array(features, np.float32))[0])
+
+
+def _bytes(home: Home, release: str) -> tuple[bytes, str]:
+    data = home.models[("champion", "challenger")[int(release[-1]) % 2]]
+    return data, bytes_hash(data)
