@@ -1,5 +1,6 @@
 """Deliveries: checked, kept, quarantined, mended; and the dataset versions they make."""
 
+import dataclasses
 from typing import Any
 
 import pyarrow as pa
@@ -72,11 +73,7 @@ def test_the_same_rows_in_any_order_are_the_same_bytes(room: Room) -> None:
     table = _rows(*range(20))
     shuffled = table.take([(7 * place) % 20 for place in range(20)]).select(["delay", "left_at", "id", "distance"])
     wide = shuffled.set_column(2, "id", shuffled["id"].dictionary_encode())
-    digests = {
-        data.ingest(room.stores.blobs, SPEC, "w", each).digest
-        for each in (table, shuffled, wide, table.to_batches())
-        if isinstance(each, pa.Table)
-    }
+    digests = {data.ingest(room.stores.blobs, SPEC, "w", each).digest for each in (table, shuffled, wide)}
     assert len(digests) == 1
 
 
@@ -174,8 +171,7 @@ def test_every_pair_of_quarantine_states_follows_the_table(declared: Room) -> No
     allowed = {(QuarantineState.OPEN, QuarantineState.MENDED), (QuarantineState.OPEN, QuarantineState.DISCARDED)}
     for current in QuarantineState:
         for wanted in QuarantineState:
-            values = {name: getattr(held, name) for name in held.__slots__} | {"state": current}
-            state = type(held)(**values)
+            state = dataclasses.replace(held, state=current)
             if (current, wanted) in allowed:
                 state.check_move(wanted)
             else:

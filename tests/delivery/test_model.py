@@ -2,6 +2,7 @@
 
 import itertools
 from enum import StrEnum
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ ALLOWED: dict[type[StrEnum], set[str]] = {
     RolloutState: {"running-running", "running-promoted", "running-rolled_back", "running-stopped"},
     TriggerState: {"queued-done", "queued-failed", "done-rolled_out"},
 }
-TABLES = {
+TABLES: dict[type[StrEnum], tuple[str, Any]] = {
     DeploymentState: ("deployment", DEPLOYMENT_MOVES),
     RolloutState: ("rollout", ROLLOUT_MOVES),
     TriggerState: ("trigger", TRIGGER_MOVES),

@@ -1,7 +1,7 @@
 """A project with real stores, people, releases, and traffic written as a data plane writes it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
-from holdtrue import catalog, data, delivery, governance
-from holdtrue.catalog import Manifest
+from holdtrue import data, delivery, governance
 from holdtrue.catalog import store as catalog_tables
 from holdtrue.core.access import Role
 from holdtrue.core.actor import Actor
+from holdtrue.core.canonical import content_hash
 from holdtrue.core.clock import SimulatedClock, microseconds
+from holdtrue.core.codec import dump, load
+from holdtrue.core.ids import version_id
 from holdtrue.data import Contract, DatasetSpec, Ingest, column
 from holdtrue.data import store as data_tables
 from holdtrue.delivery import Canary, RetrainSpec, Rollout, ServiceSpec
@@ -123,7 +125,10 @@ class World:
             for month in months:
                 if month not in data.fragments(tx.connection, tx.project, "flights"):
                     digest = self.stores.blobs.put(month.encode())
-                    data.accept(tx, Ingest("flights", month, 10, (), digest, 10, 10, None, 0))
+                    spec = data.dataset(tx.connection, tx.project, "flights")
+                    assert spec is not None
+                    contract = content_hash(dump(spec.contract))
+                    data.accept(tx, Ingest("flights", month, contract, 10, (), digest, 10, 10, None, 0))
             newest = data.latest(tx.connection, tx.project, "flights")
             assert newest is not None
             return newest.id
@@ -221,8 +226,10 @@ class World:
         if self.writer is None:
             self.writer = self.stores.journal.writer("plane")
         truth = self.random.random(rows) < 0.25
-        chance = np.clip(np.where(truth, 0.45, 0.2) + self.random.normal(0, 0.1, rows), 0.01, 0.99)
-        other = np.clip(chance + self.random.normal(0, noise, rows) + harm * np.where(truth, -1, 1), 0.01, 0.99)
+        base = np.where(truth, 0.45, 0.2) + self.random.normal(0, 0.1, rows)
+        away = harm * np.where(truth, -1, 1)
+        chance = np.clip(base + self.random.normal(0, noise, rows), 0.01, 0.99)
+        other = np.clip(base + self.random.normal(0, noise, rows) + away, 0.01, 0.99)
         ids = [f"prd_{self.count + row:06d}" for row in range(rows)]
         keys = [f"F{self.count + row}" for row in range(rows)]
         self.count += rows
@@ -234,9 +241,7 @@ class World:
             (rollout.challenger, np.where(fell, 0.2, other), np.where(answers, "answer", "shadow")),
         ):
             record = {
-                "id": [
-                    name if part == "answer" else f"{name}~{release}" for name, part in zip(ids, role, strict=True)
-                ],
+                "id": [name if part == "answer" else f"{name}~{release}" for name, part in zip(ids, role, strict=True)],
                 "prediction_id": ids,
                 "time": [now] * rows,
                 "recorded_at": now,
@@ -275,15 +280,11 @@ class World:
 
 def catalog_id(kind: str, content: Any) -> str:
     """Return the id that the catalog will give."""
-    from holdtrue.core.ids import version_id
-
     return version_id(kind, content)
 
 
 def delivery_load(body: dict[str, Any]) -> delivery.Submission:
     """Return a submission as the API reads it."""
-    from holdtrue.core.codec import load
-
     return load(delivery.Submission, body)
 
 
@@ -291,23 +292,3 @@ def open_world(home: Path) -> World:
     """Open a world over the folder `home`."""
     clock = SimulatedClock(START)
     return World(open_stores(home, clock), clock)
-
-
-__all__ = [
-    "ADA",
-    "BEN",
-    "GOOD",
-    "OPS",
-    "POLICY",
-    "POOR",
-    "RETRAIN",
-    "SERVICE",
-    "START",
-    "WORKER",
-    "Manifest",
-    "World",
-    "catalog",
-    "delivery_load",
-    "open_world",
-    "replace",
-]

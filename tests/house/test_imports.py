@@ -12,9 +12,7 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     """Prevent the 12-second import: one eager line in one room was enough elsewhere."""
     script = "import sys, holdtrue; print('\\n'.join(sorted(m.split('.')[0] for m in sys.modules)))"
     loaded = set(
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout.split()
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     )
     heavy = {
         "numpy",

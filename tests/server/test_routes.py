@@ -121,7 +121,7 @@ def send_raw(whole: Door, method: str, target: str, token: str | None) -> int:
 
 def test_sixty_spellings_of_protected_addresses_open_none(whole: Door) -> None:
     powerless = whole.token(Role.SERVICE, project="elsewhere")
-    routes = [route for route in whole.built.gate.table.routes if route.permission != "public"]
+    routes = [route for route in whole.built.gate.table.routes if route.permission != "public" and route.path != "/"]
     sample = routes[:: max(1, len(routes) // 24)]
     before = whole.digest()
     tried = 0

@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_nothing_of_the_machine_or_the_library_is_in_the_bytes() -> None:
         (HistGradientBoostingClassifier(), "not fitted"),
         (LogisticRegression().fit(np.eye(4), [0, 1, 2, 0]), "3 classes"),
         (
-            HistGradientBoostingClassifier(categorical_features=[2]).fit(
+            HistGradientBoostingClassifier(categorical_features=cast(Any, [2])).fit(
                 sample(missing=False), sample(missing=False)[:, 0] > 0
             ),
             "categories",

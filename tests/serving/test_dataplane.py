@@ -424,6 +424,8 @@ def test_two_processes_share_one_folder(home: Home) -> None:
     assert sorted(each["id"] for each in home.records("prediction")) == sorted(ids)
     acks = sorted(path.name for path in (home.path / "routing" / "acks").iterdir())
     assert acks == ["dataplane-0.json", "dataplane-1.json"]
+    assert second.stop() == 0
+    assert [path.name for path in (home.path / "routing" / "acks").iterdir()] == ["dataplane-0.json"]
 
 
 def test_a_killed_worker_is_replaced(home: Home) -> None:

@@ -1,7 +1,7 @@
 """The engine in this process: what happens to requests that share a turn, and when something fails."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +25,7 @@ from holdtrue.serving.table import Table, build_table
 from holdtrue.storage import Journal, Writer
 
 
-def nothing_known(views: Any, entities: Mapping[str, Any], times: list[int]) -> Mapping[str, Any]:
+def nothing_known(views: Any, entities: Mapping[str, Any], times: Sequence[int]) -> Mapping[str, Any]:
     """Look features up in a store that knows nothing but whom to refuse."""
     if "XXX" in entities["origin"]:
         raise InvalidInput("This origin cannot be looked up.")
@@ -149,6 +149,17 @@ def test_a_failing_canary_gives_the_fallback_to_its_own_rows_only(serve: Publish
     twins = [each for each in records if each["role"] == "shadow"]
     assert len(twins) == answer.arms.count("canary")
     assert not any(each["fallback"] for each in twins)
+
+
+def test_a_challenger_that_answers_and_shadows_scores_each_row_once(serve: Publish) -> None:
+    arms = (Arm("champion", "rel_a", 50.0), Arm("challenger", "rel_b", 50.0))
+    releases = (("rel_a", "champion"), ("rel_b", "challenger"))
+    bench = serve(*releases, arms=arms, paired=True, shadows=("rel_b",))
+    bench.together([flight(number) for number in range(30)])
+    records = bench.home.records("prediction")
+    assert sorted((each["key"], each["release"]) for each in records) == sorted(
+        (f"flight-{number}", release) for number in range(30) for release in ("rel_a", "rel_b")
+    )
 
 
 def test_a_failing_shadow_is_left_out(serve: Publish) -> None:

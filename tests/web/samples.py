@@ -53,8 +53,8 @@ def report_document() -> dict[str, Any]:
         "prediction": "Flight 1545 from EWR to IAH on 3 September: 0.41 likely to arrive more than 15 minutes late.",
         "facts": [["Machine", "2 cores, 24 GB"], ["Python", "3.11.2"], ["Time taken", "148 s"]],
         "commands": [
-            ["holdtrue up --home .holdtrue", "serves the same state with its pages"],
-            ["holdtrue why prd_01", "explains any other prediction"],
+            ["Look around", "holdtrue up --home .demo/home"],
+            ["Explain another prediction", "holdtrue why prd_01"],
         ],
     }
 

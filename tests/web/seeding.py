@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from holdtrue import catalog, delivery, governance, monitoring
 from holdtrue.core.access import Role
@@ -22,6 +22,7 @@ from holdtrue.storage import Stores, open_stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
 T = TypeVar("T")
+Ended = Literal[RolloutState.PROMOTED, RolloutState.ROLLED_BACK]
 PROJECT = "flight-delays"
 SERVICE = "delays"
 NOW = datetime(2013, 12, 30, 9, tzinfo=UTC)
@@ -201,7 +202,7 @@ def _allow(seeder: Seeder, release: str, text: str) -> None:
     seeder.write(lambda tx: governance.approve(tx, release, "production", reason), REVIEWER)
 
 
-def _roll_out(seeder: Seeder, release: str, *, steps: int, end: RolloutState, why: str) -> None:
+def _roll_out(seeder: Seeder, release: str, *, steps: int, end: Ended, why: str) -> None:
     rollout = seeder.write(lambda tx: delivery.promote(tx, SERVICE, release)).rollout
     assert rollout is not None
     facts = {"mean": -0.0021, "lower": -0.006, "upper": 0.0018, "pairs": 2_700}

@@ -62,9 +62,10 @@ def base(project: str) -> str:
     return f"/api/projects/{project}"
 
 
-def console() -> Console:
-    """Return a console for standard output."""
-    return Console(highlight=False, soft_wrap=False)
+def wide_console() -> Console:
+    """Return a console for standard output; where there is no terminal, lines are not broken at 80 columns."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=160)
 
 
 def show(value: Any, as_json: bool, text: Callable[[Any], None]) -> None:
@@ -88,7 +89,7 @@ def listing(items: Sequence[Any], as_json: bool, columns: Columns, *, empty: str
         table.add_column(name, overflow="fold")
     for item in items:
         table.add_row(*(text_of(column(item)) for column in columns.values()))
-    console().print(table)
+    wide_console().print(table)
 
 
 def text_of(value: Any) -> str:

@@ -18,14 +18,19 @@ app = typer.Typer(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status."""
-    from holdtrue.cli import decide, look, run, serve  # each adds its commands to `app`
+def command_line() -> typer.Typer:
+    """Return the application with every command."""
+    from holdtrue.cli import decide, look, run, serve  # each brings the libraries of its commands
 
     for module in (run, decide, look, serve):
         module.register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
     try:
-        status = typer.main.get_command(app).main(
+        status = typer.main.get_command(command_line()).main(
             args=list(arguments) if arguments is not None else None,
             prog_name="holdtrue",
             standalone_mode=False,
@@ -48,4 +53,3 @@ def _version(
     if version:
         typer.echo(f"holdtrue {__version__}")
         raise typer.Exit
-

@@ -13,7 +13,7 @@ from holdtrue import catalog
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import Conflict, InvalidInput, NotFound
-from holdtrue.core.ids import new_id
+from holdtrue.core.ids import new_id, version_id
 from holdtrue.data import store
 from holdtrue.data.checking import as_arrow, check_table, conform
 from holdtrue.data.contract import Contract
@@ -155,28 +155,34 @@ def read(blobs: BlobStore, content: Any, windows: list[str] | None = None) -> pa
 
 
 def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
+    """Put the delivered window into the dataset; return the present version if nothing changed."""
     before = latest(tx.connection, tx.project, result.dataset)
-    parts = {} if before is None else dict(before.content["fragments"])
-    assert result.digest is not None
-    parts[result.window] = {"digest": result.digest, "rows": result.accepted, "bytes": result.bytes}
+    parts: dict[str, Any] = {} if before is None else dict(before.content["fragments"])
+    part = {"digest": result.digest, "rows": result.accepted, "bytes": result.bytes}
+    if before is not None and parts.get(result.window) == part:
+        return before
+    parts[result.window] = part
     content = {"fragments": {name: parts[name] for name in sorted(parts)}}
-    version = catalog.register(
-        tx,
-        "dataset",
-        result.dataset,
-        content,
-        blobs=tuple(part["digest"] for part in content["fragments"].values()),
-        derived_from=() if before is None else (before.id,),
+    blobs = tuple(each["digest"] for each in content["fragments"].values())
+    # A version that was there before has its lineage; going back to it must not make it its own descendant.
+    origin = () if before is None or _registered(tx, content) else (before.id,)
+    version = catalog.register(tx, "dataset", result.dataset, content, blobs=blobs, derived_from=origin)
+    # So the newest number is not always the present version.
+    catalog.set_alias(tx, "dataset", result.dataset, _CURRENT, version.id)
+    tx.emit(
+        "fragment.accepted",
+        f"dataset:{result.dataset}",
+        {"window": result.window, "rows": result.accepted, "version": version.id},
     )
-    if before is None or before.id != version.id:
-        # The newest number is not always the present one: a window delivered as once before gives an old version.
-        catalog.set_alias(tx, "dataset", result.dataset, _CURRENT, version.id)
-        tx.emit(
-            "fragment.accepted",
-            f"dataset:{result.dataset}",
-            {"window": result.window, "rows": result.accepted, "version": version.id},
-        )
     return version
+
+
+def _registered(tx: Transaction, content: Any) -> bool:
+    try:
+        catalog.get(tx.connection, tx.project, version_id("dataset", content))
+    except NotFound:
+        return False
+    return True
 
 
 def _open(tx: Transaction, result: Ingest) -> list[Quarantine]:

@@ -2,14 +2,15 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
-
-import cel
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.governance import expressions
 from holdtrue.governance.model import EVIDENCE_NAMES, FACTS, BadRule, Finding, Outcome, Policy, Rule
+
+if TYPE_CHECKING:
+    import cel
 
 MAX_EXPRESSION: Final = 1000
 MAX_DEPTH: Final = 2
@@ -68,7 +69,7 @@ def check_rule(rule: Rule) -> None:
             "Split it into several rules.",
         )
     try:
-        program = cel.compile(text)
+        program = _compiler()(text)
     except ValueError as error:
         raise _syntax(rule, str(error)) from None
     if expressions.depth(text) > MAX_DEPTH:
@@ -136,7 +137,7 @@ def _apply(rule: Rule, context: Mapping[str, Any], subject: str) -> Finding:
         return finding(False, "The evidence has too many entries for the loops of this rule.", _AFTER_CHANGE)
     try:
         check_rule(rule)
-        result = cel.compile(text).execute(dict(context))
+        result = _compiler()(text).execute(dict(context))
     except HoldtrueError as error:
         return finding(False, f"{error.what} {error.why}", error.mend)
     except (KeyError, RuntimeError, TypeError, ValueError, ArithmeticError, IndexError) as error:
@@ -231,7 +232,7 @@ def _culprits(text: str, context: Mapping[str, Any]) -> dict[str, Any]:
         entries = _value(loop.over, context)
         if loop.macro != "all" or not isinstance(entries, list | tuple):
             continue
-        program = cel.compile(loop.body)
+        program = _compiler()(loop.body)
         failing = [entry for entry in entries if _holds(program, {**context, loop.variable: entry}) is False]
         if failing:
             found[str(loop.over)] = {
@@ -242,7 +243,14 @@ def _culprits(text: str, context: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _holds(program: cel.Program, context: dict[str, Any]) -> bool | None:
+def _compiler() -> "Callable[[str], cel.Program]":
+    """Return the compiler; imported late, for its package loads a terminal toolkit along with it."""
+    import cel
+
+    return cel.compile
+
+
+def _holds(program: "cel.Program", context: dict[str, Any]) -> bool | None:
     try:
         return bool(program.execute(context))
     except (KeyError, RuntimeError, TypeError, ValueError, ArithmeticError, IndexError):

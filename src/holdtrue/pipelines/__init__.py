@@ -1,11 +1,12 @@
 """Pipelines: cached, resumable steps, and the queue of jobs that workers lease."""
 
-from holdtrue.pipelines.model import Job, JobReport, JobState, Lease, LostLease, NewJob
-from holdtrue.pipelines.service import complete, enqueue, fail, heartbeat, job, jobs, lease, need_leased
+from holdtrue.pipelines.model import Job, JobFilter, JobReport, JobState, Lease, LostLease, NewJob
+from holdtrue.pipelines.service import complete, enqueue, fail, heartbeat, job, jobs, lease, need_leased, retry
 from holdtrue.pipelines.steps import Pipeline, StepDone, code_digest
 
 __all__ = [
     "Job",
+    "JobFilter",
     "JobReport",
     "JobState",
     "Lease",
@@ -22,4 +23,5 @@ __all__ = [
     "jobs",
     "lease",
     "need_leased",
+    "retry",
 ]

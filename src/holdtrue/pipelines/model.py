@@ -20,7 +20,7 @@ class JobState(StrEnum):
 JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.LEASED, JobState.DEAD}),
     # A lease that ran out, or an attempt that failed, puts a job back.
-    JobState.LEASED: frozenset({JobState.QUEUED, JobState.LEASED, JobState.DONE, JobState.DEAD}),
+    JobState.LEASED: frozenset({JobState.QUEUED, JobState.DONE, JobState.DEAD}),
     JobState.DONE: frozenset(),
     JobState.DEAD: frozenset({JobState.QUEUED}),
 }
@@ -36,10 +36,14 @@ class LostLease(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Hold one job; `fence` grows with each lease, so that a late report of an old one is refused."""
+    """Hold one job; `fence` grows with each lease, so that a late report of an old one is refused.
+
+    `number` counts the project's jobs in the order in which they were asked for.
+    """
 
     id: str
     project: str
+    number: int
     kind: str
     payload: Any
     state: JobState
@@ -58,6 +62,16 @@ class Job:
         """Raise StateError unless the table of moves has this one."""
         if wanted not in JOB_MOVES[self.state]:
             raise StateError.of("job", self.state.value, wanted.value)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Say which jobs are wanted: of a state, of a kind, and before a number; newest first."""
+
+    state: JobState | None = None
+    kind: str | None = None
+    before: int | None = None
+    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,23 +6,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue.core.errors import NotFound
+from holdtrue.core.errors import NotFound, StateError
 from holdtrue.core.ids import new_id
 from holdtrue.pipelines import store
-from holdtrue.pipelines.model import LEASE_SECONDS, MAX_ATTEMPTS, Job, JobState, LostLease
+from holdtrue.pipelines.model import LEASE_SECONDS, MAX_ATTEMPTS, Job, JobFilter, JobState, LostLease
 from holdtrue.storage.ledger import Transaction
 
 
 def enqueue(tx: Transaction, kind: str, payload: dict[str, Any], *, unique_key: str = "") -> Job:
     """Ask for a job; while one with the same unique key is open, return that one."""
-    id = new_id("job", tx.now)
-    key = unique_key or id
-    already = store.open_with_key(tx.connection, tx.context.project, key)
+    fresh = new_id("job", tx.now)
+    key = unique_key or fresh
+    already = store.open_with_key(tx.connection, tx.project, key)
     if already is not None:
         return already
     job = Job(
-        id=id,
-        project=tx.context.project,
+        id=fresh,
+        project=tx.project,
+        number=store.next_number(tx.connection, tx.project),
         kind=kind,
         payload=payload,
         state=JobState.QUEUED,
@@ -37,66 +38,70 @@ def enqueue(tx: Transaction, kind: str, payload: dict[str, Any], *, unique_key: 
         created_at=tx.now,
         updated_at=tx.now,
     )
-    store.save(tx, job)
-    tx.emit("job.queued", f"job:{id}", {"kind": kind, "payload": payload})
+    store.insert(tx, job)
+    tx.emit("job.queued", f"job:{fresh}", {"kind": kind, "payload": payload})
     return job
 
 
 def lease(tx: Transaction, worker: str, kinds: tuple[str, ...] = ()) -> Job | None:
-    """Give the oldest free job to `worker`, or None; a job whose leases ran out three times is dead."""
-    while True:
-        job = store.next_free(tx.connection, tx.context.project, kinds, tx.now)
-        if job is None:
-            return None
-        if job.attempts >= MAX_ATTEMPTS:
-            _put_aside(tx, job, "The worker stopped answering three times.")
-            continue
-        job.check_move(JobState.LEASED)
-        leased = dataclasses.replace(
-            job,
-            state=JobState.LEASED,
-            attempts=job.attempts + 1,
-            fence=job.fence + 1,
-            worker=worker,
-            lease_until=tx.now + timedelta(seconds=LEASE_SECONDS),
-            updated_at=tx.now,
-        )
-        store.save(tx, leased)
-        return leased
+    """Give the oldest waiting job to `worker`, or None.
+
+    Leases that ran out count as failed attempts first, so their jobs wait again or are put aside.
+    """
+    for late in store.expired(tx.connection, tx.project, tx.now):
+        _end_attempt(tx, late, f"The worker {late.worker} did not report in time.")
+    job = store.next_queued(tx.connection, tx.project, kinds)
+    if job is None:
+        return None
+    job.check_move(JobState.LEASED)
+    leased = dataclasses.replace(
+        job,
+        state=JobState.LEASED,
+        attempts=job.attempts + 1,
+        fence=job.fence + 1,
+        worker=worker,
+        lease_until=tx.now + timedelta(seconds=LEASE_SECONDS),
+        updated_at=tx.now,
+    )
+    store.update(tx, leased)
+    return leased
 
 
 def heartbeat(tx: Transaction, id: str, fence: int) -> Job:
     """Prolong a lease; LostLease if the job was given to another worker."""
     job = _held(tx, id, fence)
     kept = dataclasses.replace(job, lease_until=tx.now + timedelta(seconds=LEASE_SECONDS), updated_at=tx.now)
-    store.save(tx, kept)
+    store.update(tx, kept)
     return kept
 
 
 def complete(tx: Transaction, id: str, fence: int, result: Any) -> Job:
     """End a job with its result; reporting the same again changes nothing."""
-    job = _found(tx.connection, tx.context.project, id)
+    job = _found(tx.connection, tx.project, id)
     if job.state is JobState.DONE and job.fence == fence:
         return job
     job = _held(tx, id, fence)
     job.check_move(JobState.DONE)
     done = dataclasses.replace(job, state=JobState.DONE, result=result, reason="", updated_at=tx.now)
-    store.save(tx, done)
+    store.update(tx, done)
     tx.emit("job.done", f"job:{id}", {"kind": job.kind, "result": result})
     return done
 
 
 def fail(tx: Transaction, id: str, fence: int, reason: str, *, final: bool = False) -> Job:
     """End an attempt: the job waits for the next, or is put aside after the third (or if `final`)."""
-    job = _held(tx, id, fence)
-    if final or job.attempts >= MAX_ATTEMPTS:
-        return _put_aside(tx, job, reason)
+    return _end_attempt(tx, _held(tx, id, fence), reason, final=final)
+
+
+def retry(tx: Transaction, id: str) -> Job:
+    """Queue a job again that was put aside, with three new attempts; StateError if it was not."""
+    job = _found(tx.connection, tx.project, id)
     job.check_move(JobState.QUEUED)
-    again = dataclasses.replace(
-        job, state=JobState.QUEUED, worker=None, lease_until=None, reason=reason, updated_at=tx.now
-    )
-    store.save(tx, again)
-    tx.emit("job.failed", f"job:{id}", {"kind": job.kind, "attempt": job.attempts}, reason=reason)
+    if job.state is not JobState.DEAD:
+        raise StateError.of("job", job.state.value, JobState.QUEUED.value)
+    again = dataclasses.replace(job, state=JobState.QUEUED, attempts=0, reason="", updated_at=tx.now)
+    store.update(tx, again)
+    tx.emit("job.queued", f"job:{id}", {"kind": job.kind, "payload": job.payload}, reason="asked for again")
     return again
 
 
@@ -105,17 +110,9 @@ def job(connection: sa.Connection, project: str, id: str) -> Job:
     return _found(connection, project, id)
 
 
-def jobs(
-    connection: sa.Connection,
-    project: str,
-    *,
-    state: str | None = None,
-    kind: str | None = None,
-    before: str | None = None,
-    limit: int = 100,
-) -> list[Job]:
+def jobs(connection: sa.Connection, project: str, wanted: JobFilter | None = None) -> list[Job]:
     """Return jobs, newest first."""
-    return store.list_jobs(connection, project, state=state, kind=kind, before=before, limit=limit)
+    return store.list_jobs(connection, project, wanted or JobFilter())
 
 
 def need_leased(connection: sa.Connection, project: str, id: str) -> Job:
@@ -129,18 +126,19 @@ def need_leased(connection: sa.Connection, project: str, id: str) -> Job:
     return found
 
 
-def _put_aside(tx: Transaction, job: Job, reason: str) -> Job:
-    job.check_move(JobState.DEAD)
-    dead = dataclasses.replace(
-        job, state=JobState.DEAD, worker=None, lease_until=None, reason=reason, updated_at=tx.now
-    )
-    store.save(tx, dead)
-    tx.emit("job.dead", f"job:{job.id}", {"kind": job.kind, "attempts": job.attempts}, reason=reason)
-    return dead
+def _end_attempt(tx: Transaction, job: Job, reason: str, *, final: bool = False) -> Job:
+    """Put a leased job back, or aside if this was its last attempt."""
+    state = JobState.DEAD if final or job.attempts >= MAX_ATTEMPTS else JobState.QUEUED
+    job.check_move(state)
+    ended = dataclasses.replace(job, state=state, worker=None, lease_until=None, reason=reason, updated_at=tx.now)
+    store.update(tx, ended)
+    told = {"kind": job.kind, "attempt": job.attempts, "worker": job.worker}
+    tx.emit("job.dead" if state is JobState.DEAD else "job.failed", f"job:{job.id}", told, reason=reason)
+    return ended
 
 
 def _held(tx: Transaction, id: str, fence: int) -> Job:
-    found = _found(tx.connection, tx.context.project, id)
+    found = _found(tx.connection, tx.project, id)
     if found.state is not JobState.LEASED or found.fence != fence:
         raise LostLease(
             f"The job {id} is no longer yours.",

@@ -131,12 +131,7 @@ def featured(project: Project, pipeline: Pipeline, request: Request, window: str
         queries = _read(pipeline, request.fragments[model.dataset.spec.name][window]["digest"])
         tables = {each: _selected(connection, pipeline, project, each, around) for each in sorted(sources)}
         joined = point_in_time(queries, views, tables, time=model.time)
-        rows = connection.from_arrow(joined)
-        return _parquet(
-            rows.project(f"*, ({model.outcome}) AS {OUTCOME}")
-            .order(f"{model.time}, {model.dataset.spec.key}")
-            .to_arrow_table()
-        )
+        return _parquet(_with_outcome(connection, model, joined))
 
     inputs = {
         "around": around,
@@ -146,6 +141,19 @@ def featured(project: Project, pipeline: Pipeline, request: Request, window: str
     }
     code = [project.sources[each].select for each in sorted(sources)]
     return pq.read_table(io.BytesIO(pipeline.step(f"features {window}", inputs, work, code=code)))
+
+
+def _with_outcome(connection: duckdb.DuckDBPyConnection, model: Model, table: pa.Table) -> pa.Table:
+    """Return the rows with the outcome beside them, in the order of time and key."""
+    try:
+        rows = connection.from_arrow(table).project(f"*, ({model.outcome}) AS {OUTCOME}")
+    except duckdb.Error as error:
+        raise InvalidInput(
+            f"The outcome “{model.outcome}” of “{model.name}” cannot be computed.",
+            why=f"{str(error).splitlines()[0]} The columns are: {', '.join(table.column_names)}.",
+            mend="Correct the expression, or deliver the column that it needs.",
+        ) from None
+    return rows.order(f"{model.time}, {model.dataset.spec.key}").to_arrow_table()
 
 
 def previous_window(window: str) -> str:

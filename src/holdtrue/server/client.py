@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import orjson
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, NotFound, Unauthenticated, Unavailable
 from holdtrue.server.home import LOCAL_TOKEN, read_address, read_token
-from holdtrue.server.settings import load_settings
+from holdtrue.server.settings import load_settings, own_trust
 from holdtrue.storage import FolderLock
 
 if TYPE_CHECKING:
@@ -61,15 +62,19 @@ class Client:
                 FolderLock(settings.home).release()
             return cls._inside(settings.home, given, clock_file)
         except Locked as locked:
-            return cls.at(_running(settings.home, locked), lambda: given or read_token(settings.home) or "")
+            url = _running(settings.home, locked)
+            return cls.at(url, lambda: given or read_token(settings.home) or "", trust=own_trust(settings))
 
     @classmethod
-    def at(cls, url: str, token: str | Callable[[], str]) -> Self:
-        """Return a client for the server at `url`; a token given as a function is read again when it has
-        ended.
+    def at(cls, url: str, token: str | Callable[[], str], *, trust: ssl.SSLContext | None = None) -> Self:
+        """Return a client for the server at `url`.
+
+        A token given as a function is read again when the server knows it no longer; `trust` replaces the
+        certificates that are usually trusted.
         """
         auth = _Bearer(token if callable(token) else lambda: token)
-        return cls(httpx.Client(base_url=url, auth=auth, timeout=_SECONDS, trust_env=False))
+        http = httpx.Client(base_url=url, auth=auth, timeout=_SECONDS, trust_env=False, verify=trust or True)
+        return cls(http)
 
     @classmethod
     def _inside(cls, home: Path, token: str | None, clock_file: Path | None) -> Self:

@@ -139,7 +139,8 @@ class Background:
         self._thread.join()
 
     def _run(self) -> None:
-        due = self._timer.monotonic()
+        # The first round waits until the other processes have started, too: they share the processors.
+        due = self._timer.monotonic() + min(1.0, self._seconds)
         while not self._stopped.is_set():
             woken = self._wake.wait(max(0.0, due - self._timer.monotonic()))
             # Changes come in groups; one pass serves all that came within a tenth of a second.

@@ -6,6 +6,7 @@ Only the standard library is used here: `holdtrue up` reads the settings before 
 import difflib
 import ipaddress
 import os
+import ssl
 import tomllib
 import types
 import typing
@@ -138,6 +139,19 @@ def describe() -> tuple[tuple[str, str, Any, str], ...]:
         for item in fields(Settings)
         if item.name != "home"
     )
+
+
+def own_trust(settings: Settings) -> ssl.SSLContext | None:
+    """Return a context that trusts this server by its certificate alone, None where it speaks plain HTTP.
+
+    Programs on this machine reach the server by its address, while the certificate names the public host.
+    """
+    if not settings.tls_certificate:
+        return None
+    context = ssl.create_default_context(cafile=settings.tls_certificate)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def is_loopback(address: str) -> bool:

@@ -12,7 +12,6 @@ import json
 import os
 import select
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from holdtrue.server.home import LOCAL_TOKEN, check_private, read_token
 from holdtrue.server.model import ServerFailed
 from holdtrue.server.ports import check_port, free_ports
 from holdtrue.server.processes import Child, Command
-from holdtrue.server.settings import Settings, load_settings
+from holdtrue.server.settings import Settings, load_settings, own_trust
 from holdtrue.storage import make_folder
 
 _STARTING_SECONDS = 60.0
@@ -220,13 +219,10 @@ def _sign_in_link(settings: Settings) -> str | None:
 
 def _connection(settings: Settings, port: int, seconds: float) -> http.client.HTTPConnection:
     host = settings.url.split("://", 1)[1].rsplit(":", 1)[0].strip("[]")
-    if not settings.tls_certificate:
+    trust = own_trust(settings)
+    if trust is None:
         return http.client.HTTPConnection(host, port, timeout=seconds)
-    # The certificate names the public host; here the server is known by the certificate itself.
-    context = ssl.create_default_context(cafile=settings.tls_certificate)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return http.client.HTTPSConnection(host, port, timeout=seconds, context=context)
+    return http.client.HTTPSConnection(host, port, timeout=seconds, context=trust)
 
 
 def _supervise(children: Sequence[Child], signals: _Signals) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import Forbidden, HoldtrueError, Unauthenticated
 from holdtrue.server.client import Client
 from holdtrue.server.home import WORKER_TOKEN, read_token
-from holdtrue.server.settings import load_settings
+from holdtrue.server.settings import load_settings, own_trust
 
 _IDLE_SECONDS = 0.2
 _STARTING_SECONDS = 60.0
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: _stop(stop))
     try:
         settings = load_settings(options.home, port=options.port)
-        with Client.at(settings.url, lambda: read_token(settings.home, WORKER_TOKEN) or "") as client:
+        token = partial(_token, settings.home)
+        with Client.at(settings.url, token, trust=own_trust(settings)) as client:
             execute = _executor(client, settings.home, options.file)
             desk = Desk(client, f"worker-{os.getpid()}", execute, stop)
             if not _wait_for_control(desk):
@@ -120,6 +122,11 @@ def _beat(client: Client, path: str, fence: int, ended: threading.Event) -> None
         except HoldtrueError as error:
             # The report at the end tells whether the lease was lost.
             _log.warning("heartbeat: %s", error.what)
+
+
+def _token(home: Path) -> str:
+    """Return the worker's token as it is now; the control plane renews it."""
+    return read_token(home, WORKER_TOKEN) or ""
 
 
 def _executor(client: Client, home: Path, file: Path | None) -> Execute:

@@ -1,13 +1,14 @@
 """Labels and source events: what reality says afterwards, on the disk before it is acknowledged."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
 from holdtrue.core.access import Permission
-from holdtrue.core.canonical import content_hash
+from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput, NotFound, TooLarge
 from holdtrue.core.ids import check_name
 from holdtrue.serving.engine import Engine
@@ -91,10 +92,7 @@ def label_columns(body: Mapping[str, Any], service: str, now_us: int) -> tuple[d
         raise _bad("A label's value is not a number or a boolean.")
     times = read_times("time", given["time"]) if "time" in given else [now_us] * rows
     said = zip(keys, predictions, values, times, strict=True)
-    ids = given.get("id") or [
-        f"lbl_{content_hash([service, key, prediction, value, str(time)])[:26]}"
-        for key, prediction, value, time in said
-    ]
+    ids = given.get("id") or [f"lbl_{bytes_hash(orjson.dumps([service, *label]))[:26]}" for label in said]
     return {
         "id": _texts("id", ids),
         "time": times,
@@ -124,15 +122,20 @@ def event_columns(
     if "id" in record:
         record["id"] = _texts("id", record["id"])
     else:
-        names = sorted(columns)
-        lines = zip(*(columns[name] for name in names), strict=True)
-        record["id"] = [f"evn_{content_hash([source, *map(_text, line)])[:26]}" for line in lines]
+        record["id"] = _event_ids(columns, source)
     return record
 
 
-def _text(value: Any) -> str:
-    # Integers beyond 2^53 have no canonical JSON form; their text has.
-    return f"{type(value).__name__}:{value}"
+def _event_ids(columns: Mapping[str, list[Any]], source: str) -> list[str]:
+    """Name events by their content: sent again they count once, while equal rows of one request are several."""
+    names = sorted(columns)
+    seen: Counter[bytes] = Counter()
+    ids: list[str] = []
+    for line in zip(*(columns[name] for name in names), strict=True):
+        said = orjson.dumps([source, *line])
+        ids.append(f"evn_{bytes_hash(b'%d %s' % (seen[said], said))[:26]}")
+        seen[said] += 1
+    return ids
 
 
 def _from_objects(labels: Any) -> tuple[dict[str, list[Any]], int]:

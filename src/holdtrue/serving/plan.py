@@ -82,9 +82,11 @@ class Plan:
         else:
             results = self._split(columns, rows, matrices)
         for release in self.route.shadows:
-            shadow = self._run(release, SHADOW, SHADOW, None, matrices)
-            if shadow.failed is None:
-                results.append(shadow)
+            unseen = _unseen(release, results, rows)
+            if unseen is None or unseen:
+                shadow = self._run(release, SHADOW, SHADOW, unseen, matrices)
+                if shadow.failed is None:
+                    results.append(shadow)
         return results
 
     def _split(self, columns: Columns, rows: int, matrices: "_Matrices") -> list[Scored]:
@@ -147,6 +149,15 @@ class Plan:
                 )
             scores = [fallback if bad else score for score, bad in zip(scores, failed, strict=True)]
         return Scored(release, arm, role, rows, scores, failed, names, matrix)
+
+
+def _unseen(release: str, results: list[Scored], rows: int) -> list[int] | None:
+    """Return the rows that `release` has not scored for this request yet, None for all of them."""
+    scored = [each for each in results if each.release == release]
+    if not scored:
+        return None
+    seen = {row for each in scored for row in (range(rows) if each.rows is None else each.rows)}
+    return [row for row in range(rows) if row not in seen]
 
 
 class _Matrices:

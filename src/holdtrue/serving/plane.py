@@ -100,7 +100,7 @@ class Endpoint:
 class Limits:
     """Bound what one worker takes on: requests at a time, and seconds until a request must be done."""
 
-    requests: int = 512
+    requests: int = 256
     deadline: float = 30.0
 
 

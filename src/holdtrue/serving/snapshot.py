@@ -189,7 +189,8 @@ def _check_route(identity: str, route: Route, releases: Mapping[str, Bundle]) ->
         bundle = releases.get(release)
         if bundle is None:
             raise _bad(f"{identity} names release {release}, which is not in the snapshot")
-        if (bundle.project, bundle.service) != (route.project, route.service):
+        # The same manifest in two projects is the same release, so one bundle may serve both.
+        if bundle.service != route.service:
             raise _bad(f"{identity} names release {release}, which belongs to another service")
     inputs = {each.name for each in releases[route.arms[0].release].inputs}
     for name in (route.key, route.entity):

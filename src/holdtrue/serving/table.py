@@ -73,7 +73,9 @@ def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
             pinned[(*name, release)] = _pin(plan.route, one)
     kept = {each: one for plan in plans.values() for each, one in plan.loaded.items()}
     everything = {**kept, **loaded}
-    return Table(snapshot.sequence, plans, pinned, everything, failed, frozenset(unserved), _views(everything.values()))
+    return Table(
+        snapshot.sequence, plans, pinned, everything, failed, frozenset(unserved), _views(snapshot, plans, everything)
+    )
 
 
 def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before: Plan | None) -> Plan | None:
@@ -93,10 +95,15 @@ def _pin(route: Route, loaded: Loaded) -> Plan:
     return compile_plan(only, {release: loaded}, loaded.bundle)
 
 
-def _views(loaded: Any) -> dict[str, tuple[Any, ...]]:
-    """Collect, by project, each feature view once."""
+def _views(
+    snapshot: Snapshot, plans: Mapping[tuple[str, str], Plan], loaded: Mapping[str, Loaded]
+) -> dict[str, tuple[Any, ...]]:
+    """Collect, by project, each feature view of its services once."""
     views: dict[str, list[Any]] = {}
-    for each in loaded:
-        mine = views.setdefault(each.bundle.project, [])
-        mine.extend(view for view in each.assembly.views if view not in mine)
+    for route in snapshot.services.values():
+        plan = plans.get((route.project, route.service))
+        mine = views.setdefault(route.project, [])
+        for release in dict.fromkeys([*route.releases, *(plan.loaded if plan else ())]):
+            if release in loaded:
+                mine.extend(view for view in loaded[release].assembly.views if view not in mine)
     return {project: tuple(found) for project, found in views.items()}

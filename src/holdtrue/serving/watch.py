@@ -87,6 +87,8 @@ class Watcher:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+            # A worker that has ended serves nothing; what it said of itself must not count on.
+            self._files.ack.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Take over the last snapshot that was wholly good, then the current one."""

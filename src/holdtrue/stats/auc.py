@@ -45,17 +45,6 @@ class AucDifference:
     method: str
 
 
-def midranks(values: Floats) -> Floats:
-    """Return ranks from 1 as float64[n]; tied values share the mean of their ranks."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
-    counts = np.diff(edges)
-    ranks = np.empty(values.size)
-    ranks[order] = np.repeat((edges[:-1] + edges[1:] + 1) / 2.0, counts)
-    return ranks
-
-
 def roc_auc(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Return the area under the ROC curve of `score` float[n] for labels `y` (0/1)[n]; ties count one half.
 
@@ -63,18 +52,23 @@ def roc_auc(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """
     positive = binary_labels(y)
     values = scores(score, positive.size)
-    m, n = need_both_classes(positive)
-    total = float(midranks(values)[positive].sum())
-    return (total - m * (m + 1) / 2.0) / (m * n)
+    return placements(positive, values).area
 
 
 def placements(positive: Bools, score: Floats) -> Placements:
-    """Return the placements of every row (Sun & Xu 2014, equations 4 and 5)."""
+    """Return the placements of every row, from one sort (they equal those of Sun & Xu 2014, equation 4)."""
     m, n = need_both_classes(positive)
-    ranks = midranks(score)
+    order = np.argsort(score)
+    ordered = score[order]
+    edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    sizes = np.diff(np.append(edges, score.size))
+    high = np.add.reduceat(positive[order], edges, dtype=np.int64)
+    low = sizes - high
+    # Ties form a group: half of the other class inside it counts, and all of it on the right side.
+    below = (np.cumsum(low) - low / 2.0) / n
+    above = (m - np.cumsum(high) + high / 2.0) / m
     share = np.empty(score.size)
-    share[positive] = (ranks[positive] - midranks(score[positive])) / n
-    share[~positive] = 1.0 - (ranks[~positive] - midranks(score[~positive])) / m
+    share[order] = np.where(positive[order], np.repeat(below, sizes), np.repeat(above, sizes))
     return Placements(float(share[positive].mean()), share)
 
 
@@ -96,21 +90,22 @@ def auc_interval(
     else:
         error = math.sqrt(_clustered(positive, placed.share, placed.share, codes, k))
         quantile = student_quantile(1.0 - alpha / 2.0, k - 1)
-    return _logit_interval(positive, placed.area, error, quantile)
+    return _logit_interval(positive, placed.area, error, quantile, alpha)
 
 
-def _logit_interval(positive: Bools, area: float, error: float, quantile: float) -> Interval:
+def _logit_interval(positive: Bools, area: float, error: float, quantile: float, alpha: float) -> Interval:
     m = int(np.count_nonzero(positive))
     n = positive.size - m
-    if 0.0 < area < 1.0 and min(m, n) > 1:
-        # Error 0 here means that all placements are equal: a constant score, whose area is 1/2 by definition.
-        return around_logit(area, error, positive.size, quantile)
-    # Perfect separation has variance 0, which would claim certainty: take the area half a pair further in,
-    # and its variance from the formula of Hanley and McNeil (1982).
-    inner = min(max(area, 0.5 / (m * n)), 1.0 - 0.5 / (m * n))
-    error = math.sqrt(hanley_mcneil(inner, m, n))
-    interval = around_logit(inner, error, positive.size, quantile)
-    return Interval(area, min(interval.lower, area), max(interval.upper, area), positive.size)
+    if area in (0.0, 1.0):
+        # Variance 0 would claim certainty. But min(m, n) disjoint pairs are independent and all came out the
+        # same way, which has probability area^min(m, n).
+        edge = (alpha / 2.0) ** (1.0 / min(m, n))
+        return Interval(area, edge if area else 0.0, 1.0 if area else 1.0 - edge, positive.size)
+    if min(m, n) == 1:
+        # One row has no variance of its own: take the formula of Hanley and McNeil (1982).
+        error = math.sqrt(hanley_mcneil(area, m, n))
+    # Error 0 here means that all placements are equal: a constant score, whose area is 1/2 by definition.
+    return around_logit(area, error, positive.size, quantile)
 
 
 def hanley_mcneil(area: float, m: int, n: int) -> float:

@@ -4,24 +4,31 @@ import sqlalchemy as sa
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.storage.ledger import Event, EventFilter, select_events
-from holdtrue.web import texts, urls
+from holdtrue.web import store, texts, urls
 from holdtrue.web.model import ActivityPage, EventRow
 
 PAGE = 50
 FAMILIES = (
     "alarm.",
+    "alias.",
     "approval.",
     "dataset.",
     "decision.",
     "deployment.",
     "evidence.",
+    "fragment.",
     "incident.",
     "job.",
+    "lineage.",
+    "monitor.",
+    "operation.",
     "policy.",
     "project.",
+    "quarantine.",
     "release.",
+    "retrain.",
     "rollout.",
-    "token.",
+    "service.",
     "trigger.",
     "version.",
 )
@@ -46,7 +53,7 @@ def listing(connection: sa.Connection, project: str, action: str, object: str, b
     if len(found) > PAGE:
         older = urls.activity(project, action=action, object=object, before=shown[-1].seq)
     return ActivityPage(
-        rows=tuple(row(project, event) for event in shown),
+        rows=_rows(connection, project, shown),
         action=action,
         object=object,
         families=FAMILIES,
@@ -58,13 +65,21 @@ def listing(connection: sa.Connection, project: str, action: str, object: str, b
 def latest(connection: sa.Connection, project: str, limit: int = 8) -> tuple[EventRow, ...]:
     """Return the newest events of a project."""
     found = select_events(connection, EventFilter(project=project, limit=limit, newest_first=True))
-    return tuple(row(project, event) for event in found)
+    return _rows(connection, project, found)
 
 
-def row(project: str, event: Event) -> EventRow:
-    """Return an event as a line of a table."""
-    actor = f"{event.actor}, for {event.on_behalf_of}" if event.on_behalf_of else event.actor
-    return EventRow(event, actor, urls.of_object(project, event.object), _detail(event))
+def _rows(connection: sa.Connection, project: str, events: list[Event]) -> tuple[EventRow, ...]:
+    names = store.names(connection, (who for event in events for who in (event.actor, event.on_behalf_of)))
+
+    def called(event: Event) -> str:
+        actor = names.get(event.actor, texts.short(event.actor))
+        if not event.on_behalf_of:
+            return actor
+        return f"{actor}, for {names.get(event.on_behalf_of, texts.short(event.on_behalf_of))}"
+
+    return tuple(
+        EventRow(event, called(event), urls.of_object(project, event.object), _detail(event)) for event in events
+    )
 
 
 def _detail(event: Event) -> str:

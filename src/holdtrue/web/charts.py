@@ -93,7 +93,7 @@ class Chart:
     markers: tuple[Marker, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
     unit: Unit = "ratio"
-    by: Literal["month", "day"] = "month"
+    by: Literal["month", "week", "day"] = "month"
     low: bool = False
 
 
@@ -228,7 +228,7 @@ def _frame(chart: Chart, narrow: bool) -> _Frame | None:
     if not points:
         return None
     moments = [point.x for point in points] + [marker.x for marker in chart.markers]
-    step = timedelta(days=15) if chart.by == "month" else timedelta(hours=12)
+    step = {"month": timedelta(days=15), "week": timedelta(days=4), "day": timedelta(hours=12)}[chart.by]
     start, end = min(moments) - step, max(moments) + step
     if any(series.form == "bar" for series in chart.series):
         most = max(_stacks(chart).values()) or 1.0
@@ -269,7 +269,7 @@ def _padded(points: Iterable[Point], also: Iterable[float] = ()) -> tuple[float,
 def _grid(chart: Chart, frame: _Frame) -> list[Markup]:
     parts: list[Markup] = []
     right = frame.width - frame.right
-    for value in nice_ticks(frame.low, frame.high, 4 if frame.compact else 5):
+    for value in nice_ticks(frame.low, frame.high, 5 if frame.compact else 6):
         y = _number(frame.y(value))
         parts.append(Markup('<path class="grid" d="M{} {}H{}"/>').format(_number(frame.left), y, _number(right)))
         parts.append(
@@ -346,7 +346,7 @@ def _bars(chart: Chart, frame: _Frame) -> list[Markup]:
     layers = [series for series in chart.series if series.form == "bar"]
     # Beyond some dozens, gaps between bars would flicker rather than separate.
     tight = any(len(series.points) > 60 for series in layers)
-    days = 24.0 if chart.by == "month" else 1.02 if tight else 0.8
+    days = {"month": 24.0, "week": 6.2, "day": 1.02 if tight else 0.8}[chart.by]
     width = frame.x(frame.start + timedelta(days=days)) - frame.left
     base: dict[datetime, float] = {}
     parts: list[Markup] = []
@@ -394,7 +394,7 @@ def _markers(chart: Chart, frame: _Frame) -> list[Markup]:
             Markup(
                 '<g class="marker marker-{}"><path class="marker-stem" d="M{} {}V{}"/>'
                 '<path transform="translate({} {})" d="{}"/>'
-                '<rect class="hit" x="{}" y="{}" width="18" height="18" data-tip="{}"><title>{}</title></rect></g>'
+                '<rect class="hit" x="{}" y="{}" width="18" height="18"><title>{}</title></rect></g>'
             ).format(
                 marker.kind,
                 _number(x),
@@ -405,7 +405,6 @@ def _markers(chart: Chart, frame: _Frame) -> list[Markup]:
                 _SHAPES[marker.kind],
                 _number(x - 9),
                 _number(y - 9),
-                tip,
                 tip,
             )
         )
@@ -424,15 +423,13 @@ def _hits(chart: Chart, frame: _Frame) -> list[Markup]:
         tip = "\n".join([words, *lines])
         parts.append(
             Markup(
-                '<rect class="hit" x="{}" y="{}" width="{}" height="{}" data-at="{}" data-tip="{}">'
-                "<title>{}</title></rect>"
+                '<rect class="hit" x="{}" y="{}" width="{}" height="{}" data-at="{}"><title>{}</title></rect>'
             ).format(
                 _number(left),
                 _number(frame.top),
                 _number(max(right - left, 0.1)),
                 _number(frame.height - frame.bottom - frame.top),
                 _number(place),
-                tip,
                 tip,
             )
         )
@@ -519,7 +516,13 @@ def _value(unit: Unit, value: float) -> str:
 
 
 def _moment_words(chart: Chart, moment: datetime) -> str:
-    return texts.month(moment) if chart.by == "month" else texts.day(moment)
+    match chart.by:
+        case "month":
+            return texts.month(moment)
+        case "week":
+            return f"week of {texts.day(moment - timedelta(days=moment.weekday()))}"
+        case "day":
+            return texts.day(moment)
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:

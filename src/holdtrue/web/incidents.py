@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from holdtrue import monitoring
 from holdtrue.core.errors import InvalidInput
-from holdtrue.web import texts, urls
+from holdtrue.web import store, texts, urls
 from holdtrue.web.model import IncidentPage, IncidentsPage
 
 PAGE = 25
@@ -26,7 +26,8 @@ def listing(connection: sa.Connection, project: str, state: str, after: str | No
 def one(connection: sa.Connection, project: str, id: str) -> IncidentPage:
     """Return one incident with its timeline and alarms; NotFound if the project has none of this id."""
     incident = monitoring.incident(connection, project, id)
-    return IncidentPage(incident, tuple(monitoring.alarms(connection, project, incident=id, limit=50)))
+    people = store.names(connection, [incident.owner, *(entry.actor for entry in incident.timeline)])
+    return IncidentPage(incident, tuple(monitoring.alarms(connection, project, incident=id, limit=50)), people)
 
 
 def lasted(page: IncidentPage, now: datetime) -> str:

@@ -1,9 +1,11 @@
 """What each page shows: one frozen context per template, filled by the rooms' own nouns where they fit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from holdtrue.catalog import Change, Release
+from holdtrue.data import Quarantine
 from holdtrue.delivery import Deployment, Rollout, RolloutStep, Service, Trigger
 from holdtrue.governance import Approval, Decision
 from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
@@ -66,6 +68,7 @@ class OverviewPage:
     services: tuple[ServiceRow, ...]
     incidents: tuple[Incident, ...]
     waiting: tuple[Decision, ...]
+    quarantines: tuple[Quarantine, ...]
     events: tuple[EventRow, ...]
 
 
@@ -138,6 +141,7 @@ class ReleaseRow:
     """Hold one line of the releases: its newest decision, and where it is used."""
 
     release: Release
+    author: str
     model: str
     decision: Decision | None
     place: str
@@ -215,6 +219,7 @@ class ReleasePage:
     """Hold one release: what it pins, what was measured, decided and approved, and what it rests on."""
 
     release: Release
+    author: str
     place: str
     pins: tuple[Pin, ...]
     config: tuple[tuple[str, str], ...]
@@ -240,10 +245,11 @@ class IncidentsPage:
 
 @dataclass(frozen=True, slots=True)
 class IncidentPage:
-    """Hold one incident with its timeline and the alarms that belong to it."""
+    """Hold one incident with its timeline, its alarms, and how the people in it are called."""
 
     incident: Incident
     alarms: tuple[Alarm, ...]
+    people: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def prediction(call: Call) -> str:
     """Explain one prediction, from the answer back to the data."""
     name = call.path["prediction"]
     found: Any = delivery.why(call.stores, call.project, name)
-    page = PredictionPage(name, reasons.from_json("prediction", found))
+    page = PredictionPage(name, reasons.of_prediction(found, lambda one: urls.of_object(call.project, one)))
     return render("prediction.html", frame=_frame(call, f"Prediction {texts.short(name)}", ""), page=page)
 
 

@@ -9,6 +9,16 @@ from holdtrue.web import texts
 
 _DEEPEST = 8
 _WIDEST = 40
+_RECORD = (
+    ("time", "time"),
+    ("service", "service"),
+    ("score", "answer"),
+    ("arm", "arm"),
+    ("entity", "entity"),
+    ("key", "key"),
+    ("latency_us", "microseconds taken"),
+    ("fallback", "fallback"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +71,83 @@ def downstream(graph: Graph, root: str, address: Callable[[str], str | None]) ->
     return tuple(found)
 
 
-def from_json(name: str, value: Any, depth: int = 0) -> Why:
-    """Return any JSON as a tree: plain values become facts, objects and lists of objects what lies below."""
-    kind = name.replace("_", " ").capitalize()
-    if not isinstance(value, Mapping):
-        return Why(kind, texts.plain(value))
-    facts: list[tuple[str, str]] = []
-    below: list[Why] = []
-    title = ""
-    for key, item in value.items():
-        words = str(key).replace("_", " ")
-        if key in ("id", "name") and isinstance(item, str) and not title:
-            title = item
-        elif isinstance(item, Mapping) and item and depth < _DEEPEST:
-            below.append(from_json(str(key), item, depth + 1))
-        elif isinstance(item, list | tuple) and any(isinstance(each, Mapping) for each in item):
-            below += [from_json(str(key).removesuffix("s"), each, depth + 1) for each in item[:_WIDEST]]
-        else:
-            facts.append((words, texts.plain(item)))
-    return Why(kind, title, tuple(facts), tuple(below))
+def of_prediction(found: Mapping[str, Any], address: Callable[[str], str | None]) -> Why:
+    """Return as a tree what `delivery.why` tells of a prediction."""
+    record = _mapping(found.get("prediction"))
+    facts = [(words, texts.plain(record[name])) for name, words in _RECORD if record.get(name) is not None]
+    label = _mapping(found.get("label"))
+    if label:
+        facts.append(("came true", f"{texts.plain(label.get('value'))}, known at {label.get('known_at')}"))
+    else:
+        facts.append(("came true", "not known yet"))
+    below = [
+        Why("Inputs", "", _facts(_mapping(found.get("inputs")))),
+        Why("Features", "", _facts(_mapping(found.get("features")))),
+        _of_release(found, address),
+    ]
+    return Why("Prediction", str(record.get("id", "")), tuple(facts), tuple(below))
+
+
+def _of_release(found: Mapping[str, Any], address: Callable[[str], str | None]) -> Why:
+    release = _mapping(found.get("release"))
+    versions = _mapping(found.get("versions"))
+    below = [
+        Why(
+            str(role).replace("_", " ").capitalize(),
+            str(version.get("name")),
+            (("id", str(version.get("id"))), ("made", f"{version.get('created_at')} by {version.get('created_by')}")),
+            (_fragments(found),) if role == "dataset" and _mapping(found.get("dataset")) else (),
+        )
+        for role, version in versions.items()
+        if isinstance(version, Mapping)
+    ]
+    if found.get("rollout"):
+        below.append(Why("Rollout", "", _facts(_mapping(found["rollout"]))))
+    if found.get("decision"):
+        below.append(_of_decision(found))
+    name = str(release.get("id", ""))
+    told = {key: release[key] for key in ("service", "created_at", "created_by", "commit") if release.get(key)}
+    return Why("Release", name, _facts(told), tuple(below), address(name))
+
+
+def _of_decision(found: Mapping[str, Any]) -> Why:
+    decision = _mapping(found.get("decision"))
+    rules = [
+        Why("Rule", str(each.get("rule")), (("passed" if each.get("passed") else "failed", str(each.get("why"))),))
+        for each in _mappings(decision.get("findings"))
+    ]
+    evidence = [
+        Why("Evidence", f"{each.get('kind')} {each.get('id')}", _facts(_mapping(each.get("content"))))
+        for each in _mappings(found.get("evidence"))
+    ]
+    approvals = [
+        Why("Approval", str(each.get("name")), (("reason", str(each.get("reason"))),))
+        for each in _mappings(found.get("approvals"))
+    ]
+    words = f"{str(decision.get('outcome', '')).replace('_', ' ')} for {decision.get('environment')}"
+    facts = (("id", str(decision.get("id"))), ("policy", str(decision.get("policy"))))
+    return Why("Decision", words, facts, (*rules, *evidence, *approvals))
+
+
+def _fragments(found: Mapping[str, Any]) -> Why:
+    fragments = _mapping(_mapping(found.get("dataset")).get("fragments"))
+    facts = tuple(
+        (
+            str(window),
+            f"{texts.plain(_mapping(each).get('rows'))} rows, {texts.short(str(_mapping(each).get('digest')))}",
+        )
+        for window, each in sorted(fragments.items())
+    )
+    return Why("Data", texts.plural(len(facts), "window"), facts)
+
+
+def _facts(content: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(name).replace("_", " "), texts.plain(value)) for name, value in content.items())
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []

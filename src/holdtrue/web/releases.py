@@ -11,7 +11,7 @@ from holdtrue.catalog import Change, Release
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import Deployment, Rollout, RolloutState
 from holdtrue.governance import Decision, Evidence
-from holdtrue.web import reasons, texts, urls
+from holdtrue.web import reasons, store, texts, urls
 from holdtrue.web.model import (
     ChangeRow,
     Estimate,
@@ -25,6 +25,7 @@ from holdtrue.web.model import (
 )
 
 PAGE = 25
+_WORDS = {"p_better": "probability that it is better", "n": "rows"}
 _ORDER = ("evaluation", "comparison", "contract", "parity")
 
 
@@ -34,12 +35,14 @@ def listing(connection: sa.Connection, project: str, service: str, after: str | 
     shown = found[:PAGE]
     deployments = delivery.deployments(connection, project)
     running = delivery.rollouts(connection, project, state=RolloutState.RUNNING)
+    names = store.names(connection, (release.created_by for release in shown))
     rows: list[ReleaseRow] = []
     for release in shown:
         newest = governance.decisions(connection, project, release=release.id, limit=1)
         rows.append(
             ReleaseRow(
                 release=release,
+                author=names.get(release.created_by, texts.short(release.created_by)),
                 model=model_label(connection, project, release),
                 decision=newest[0] if newest else None,
                 place=place(release.id, deployments, running),
@@ -64,6 +67,7 @@ def one(connection: sa.Connection, project: str, id: str) -> ReleasePage:
     changes = catalog.diff(connection, project, previous, id) if previous else ()
     return ReleasePage(
         release=release,
+        author=store.names(connection, [release.created_by]).get(release.created_by, texts.short(release.created_by)),
         place=place(
             id,
             delivery.deployments(connection, project),
@@ -176,7 +180,7 @@ def _facts(content: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]
     """Return JSON as pairs of words, one level of nesting told by its path."""
     found: list[tuple[str, str]] = []
     for name, value in content.items():
-        words = f"{under}{name}".replace("_", " ")
+        words = under + _WORDS.get(str(name), str(name).replace("_", " "))
         estimate = _estimate(value)
         if estimate is not None:
             interval = texts.span(estimate.lower, estimate.upper)

@@ -43,7 +43,9 @@ def environment() -> jinja2.Environment:
         words=words,
         tone=tone,
     )
-    made.globals.update(urls=urls, charts=charts, span=texts.span, plural=texts.plural)
+    # Jinja types this dictionary by its own first members.
+    shared: dict[str, Any] = made.globals
+    shared.update(urls=urls, charts=charts, span=texts.span, plural=texts.plural)
     return made
 
 

@@ -138,7 +138,10 @@ class ReportQuarantine:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Hold everything the report shows. Empty tuples leave their section out."""
+    """Hold everything the report shows. Empty tuples leave their section out.
+
+    `facts` are (name, value), `commands` (purpose, command).
+    """
 
     title: str
     summary: str

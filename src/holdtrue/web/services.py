@@ -1,14 +1,15 @@
 """Read what the overview and the page of one service show."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue import catalog, delivery, governance, monitoring
+from holdtrue import catalog, data, delivery, governance, monitoring
 from holdtrue.core.errors import NotFound
+from holdtrue.data import QuarantineState
 from holdtrue.delivery import Deployment, Rollout, RolloutState, RolloutStep
 from holdtrue.governance import Outcome
 from holdtrue.monitoring import Window
@@ -33,6 +34,7 @@ _SHADOWS = 2
 _DAYS_SHOWN = timedelta(days=400)
 _MONTHS_SHOWN = timedelta(days=800)
 _SHORT = timedelta(days=62)
+_WEEKS_FROM = timedelta(days=92)
 _TONES: tuple[Tone, ...] = ("one", "two", "three")
 
 
@@ -54,6 +56,7 @@ def overview(connection: sa.Connection, project: str, now: datetime) -> Overview
         ),
         incidents=tuple(incidents),
         waiting=tuple(waiting),
+        quarantines=tuple(data.quarantines(connection, project, state=QuarantineState.OPEN)[-SHOWN:]),
         events=activity.latest(connection, project),
     )
 
@@ -99,12 +102,8 @@ def _service_row(
 ) -> ServiceRow:
     deployed = next((each for each in deployments if each.service == name), None)
     rollout = next((each for each in running if each.service == name), None)
-    months = [
-        window
-        for window in _windows(connection, project, name, "month", (now - _MONTHS_SHOWN).date())
-        if window.role == "answer"
-    ]
-    together = _together(months)
+    since = (now - _MONTHS_SHOWN).date()
+    together = monitoring.windows(connection, project, name, grain="month", since=since, release=ALL)
     mature = [window for window in together if window.maturity >= _MATURE and not window.reason]
     newest = mature[-1] if mature else None
     unresolved = monitoring.incidents(connection, project, service=name, unresolved=True, limit=SHOWN)
@@ -123,7 +122,9 @@ def _service_row(
 
 
 def _windows(connection: sa.Connection, project: str, service: str, grain: str, since: date) -> list[Window]:
-    return monitoring.windows(connection, project, service, grain=grain, since=since)
+    """Return the windows of each release, and those of all answers together."""
+    each = monitoring.windows(connection, project, service, grain=grain, since=since)
+    return [*each, *monitoring.windows(connection, project, service, grain=grain, since=since, release=ALL)]
 
 
 def _together(windows: Iterable[Window]) -> list[Window]:
@@ -260,35 +261,37 @@ def _volume(months: Sequence[Window], days: Sequence[Window]) -> Chart:
     )
 
 
-def _shares(days: Sequence[Window], labels: dict[str, str]) -> Chart:
-    """Return by day which release answered what share of the rows."""
+def _shares(days: Sequence[Window], labels: Mapping[str, str]) -> Chart:
+    """Return which release answered what share of the rows, by day or, over longer times, by week."""
     answered = [window for window in days if window.role == "answer" and window.release != ALL and window.n]
-    totals: dict[date, int] = {}
-    first: dict[str, date] = {}
-    for window in answered:
-        totals[window.start] = totals.get(window.start, 0) + window.n
-        first.setdefault(window.release, window.start)
-    ordered = sorted(first, key=lambda release: first[release])
+    starts = [window.start for window in answered]
+    by_week = bool(starts) and max(starts) - min(starts) > _WEEKS_FROM
+    counts: dict[str, dict[datetime, int]] = {}
+    totals: dict[datetime, int] = {}
+    for window in sorted(answered, key=lambda window: window.start):
+        at = _moment(window.start) + timedelta(hours=12)
+        if by_week:
+            at += timedelta(days=3 - window.start.weekday())
+        mine = counts.setdefault(window.release, {})
+        mine[at] = mine.get(at, 0) + window.n
+        totals[at] = totals.get(at, 0) + window.n
     series = tuple(
         Series(
-            labels.get(release, texts.short(release)),
+            labels[release],
             _TONES[number % len(_TONES)],
-            tuple(
-                Point(_middle(window, by_day=True), window.n / totals[window.start])
-                for window in answered
-                if window.release == release
-            ),
+            tuple(Point(at, n / totals[at]) for at, n in mine.items()),
             "bar",
         )
-        for number, release in enumerate(ordered)
+        for number, (release, mine) in enumerate(counts.items())
     )
+    grain = "week" if by_week else "day"
     return Chart(
-        title="Who answered, by day",
-        summary="Share of each day's predictions by release.",
+        title=f"Who answered, by {grain}",
+        summary=f"Share of each {grain}'s predictions by release.",
         series=series if len(series) > 1 else (),
         unit="share",
         low=True,
-        by="day",
+        by=grain,
     )
 
 
@@ -327,7 +330,8 @@ def _monitors(connection: sa.Connection, project: str, service: str) -> tuple[Mo
 
 def _is_short(days: Sequence[Window]) -> bool:
     """Tell whether a service is so young that days say more than months."""
-    return bool(days) and days[-1].start - days[0].start < _SHORT
+    starts = [window.start for window in days]
+    return bool(starts) and max(starts) - min(starts) < _SHORT
 
 
 def _known(window: Window) -> bool:

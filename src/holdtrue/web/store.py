@@ -1,4 +1,6 @@
-"""The one question of the pages that no room answers: which projects there are."""
+"""The two questions of the pages that no room answers: which projects there are, and how people are called."""
+
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
@@ -18,3 +20,11 @@ def projects(connection: sa.Connection) -> list[str]:
     walk = walk.union_all(sa.select(following).where(walk.c.name.is_not(None)))
     found = connection.execute(sa.select(walk.c.name).where(walk.c.name.is_not(None)))
     return [str(name) for name in found.scalars()]
+
+
+def names(connection: sa.Connection, ids: Iterable[str]) -> Mapping[str, str]:
+    """Return how the people and programs of these ids are called; who is not known is left out."""
+    principals = metadata.tables["principals"]
+    wanted = sorted(set(ids) - {""})
+    found = connection.execute(sa.select(principals.c.id, principals.c.name).where(principals.c.id.in_(wanted)))
+    return {str(row.id): str(row.name) for row in found}

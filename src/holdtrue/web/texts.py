@@ -1,8 +1,7 @@
 """Numbers, moments and ids as people read them, the same on every page and in the report."""
 
 from datetime import datetime, timedelta
-
-from holdtrue.core.canonical import Json
+from typing import Any
 
 MISSING = "–"
 _HEX_SHOWN = 8
@@ -99,13 +98,13 @@ def short(identifier: str) -> str:
     return identifier
 
 
-def plain(value: Json) -> str:
+def plain(value: Any) -> str:
     """Write a JSON value on one line, cut where it grows long."""
     text = _plain(value)
     return text if len(text) <= _TEXT_SHOWN else f"{text[: _TEXT_SHOWN - 1]}…"
 
 
-def _plain(value: Json) -> str:
+def _plain(value: Any) -> str:
     if value is None:
         return MISSING
     if isinstance(value, bool):

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 from rich.table import Table
 
 from holdtrue import monitoring
 from holdtrue._version import __version__
+from holdtrue.cli.context import wide_console
 from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company
 from holdtrue.cli.why import explained
 from holdtrue.evaluation import days, score_of
@@ -59,7 +59,7 @@ def line_of(event: Event) -> tuple[str, str] | None:
     """Return the kind and the sentence with which the screen tells an event; None for what it leaves out."""
     action, payload = event["action"], event["payload"] or {}
     subject = str(event["object"]).split(":")[-1]
-    why = event.get("reason") or ""
+    why = payload.get("why") or event.get("reason") or ""
     if action == "quarantine.opened":
         what = "; ".join(finding["what"] for finding in payload["findings"])
         return "data", f"[bold]{payload['dataset']} {payload['window']} is quarantined[/]: {what}"
@@ -106,7 +106,7 @@ def finish(folder: Path, told: Told, seconds: float) -> dict[str, Any]:
 
 def print_summary(found: dict[str, Any], folder: Path, seconds: float) -> None:
     """Print the monthly table, the decisions, one explained prediction, and how to look around."""
-    console = Console(highlight=False)
+    console = wide_console()
     told: Told = found["told"]
     console.print()
     table = Table(
@@ -121,7 +121,7 @@ def print_summary(found: dict[str, Any], folder: Path, seconds: float) -> None:
         ("alarms", "right"),
         ("decisions", "left"),
     ):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]  # rich's literal type
+        table.add_column(name, justify=side, no_wrap=name != "decisions")  # type: ignore[arg-type]  # rich's literal
     for month in found["months"]:
         table.add_row(
             month["month"],
@@ -145,10 +145,13 @@ def print_summary(found: dict[str, Any], folder: Path, seconds: float) -> None:
         f"{sum(1 for each in told.events if each['action'] == 'job.done')} jobs, {len(told.events):,} events in the "
         f"ledger; {seconds:.0f} s.\n"
     )
-    console.print(f"Report:       {found['report']}")
-    console.print(f"Look around:  make up   (or: holdtrue up --home {folder / 'home'})")
-    console.print(f"Explain:      holdtrue why {told.prediction} --home {folder / 'home'}")
-    console.print(f"Audit:        holdtrue audit verify --home {folder / 'home'}")
+    for name, text in (
+        ("Report", str(found["report"])),
+        ("Look around", f"make up   (or: holdtrue up --home {folder / 'home'})"),
+        ("Explain", f"holdtrue why {told.prediction} --home {folder / 'home'}"),
+        ("Audit", f"holdtrue audit verify --home {folder / 'home'}"),
+    ):
+        console.print(f"{name + ':':13} {text}", soft_wrap=True)
 
 
 def _all_events(firm: Company) -> Iterable[Event]:

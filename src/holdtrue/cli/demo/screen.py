@@ -4,8 +4,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from holdtrue.cli.context import wide_console
 
 _COLOURS = {
     "data": "cyan",
@@ -21,7 +22,7 @@ class Screen:
     """Print a line for each thing that happens, above one bar for the year; plain lines without a terminal."""
 
     def __init__(self, start: datetime, end: datetime) -> None:
-        self._console = Console(highlight=False)
+        self._console = wide_console()
         self._start, self._end = start, end
         self._progress = Progress(
             TextColumn("[bold]{task.fields[day]}"),

@@ -82,9 +82,9 @@ def append_anchors(path: Path, notes: list[str]) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         size = os.fstat(descriptor).st_size
-        # A note torn by a crash ends in the middle of a line: keep it apart from the next one.
+        # A note torn by a crash of the machine is marked as such and written again.
         torn = size > 0 and os.pread(descriptor, 2, max(size - 2, 0)) != b"\n\n"
-        data = (b"\n\n" if torn else b"") + "".join(note + "\n" for note in notes).encode()
+        data = (b"~\n\n" if torn else b"") + "".join(note + "\n" for note in notes).encode()
         while data:
             data = data[os.write(descriptor, data) :]
         os.fsync(descriptor)
@@ -98,8 +98,8 @@ def read_anchors(path: Path) -> list[str]:
         return []
     notes: list[str] = []
     lines: list[str] = []
-    for line in path.read_text("utf-8", errors="replace").split("\n"):
-        lines.append(line)
+    for line in path.read_text("utf-8", errors="replace").split("\n")[:-1]:
+        lines = [] if line.endswith("~") else [*lines, line]
         if line.startswith("— ") and len(lines) == NOTE_LINES:
             notes.append("\n".join(lines) + "\n")
             lines = []

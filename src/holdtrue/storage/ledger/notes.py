@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from holdtrue.core.errors import ConfigurationError, Corrupt
+from holdtrue.storage.files import write_atomic
 
 _ED25519 = b"\x01"
 _SECRET = "PRIVATE+KEY+"  # noqa: S105  # the format's own marker
@@ -150,22 +150,6 @@ def load_signer(keys: Path, *, fresh: bool) -> Signer:
         )
     keys.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer = Signer.new()
-    _write_once(keys / "ledger.pub", signer.verifier_key + "\n")
-    _write_once(path, signer.secret_text() + "\n")
+    write_atomic(keys / "ledger.pub", f"{signer.verifier_key}\n".encode())
+    write_atomic(path, f"{signer.secret_text()}\n".encode())
     return signer
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Write a file so that after a crash it is whole or absent."""
-    part = path.with_name(path.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

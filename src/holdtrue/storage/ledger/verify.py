@@ -230,10 +230,12 @@ def _walk(state: _State, database: sqlite3.Connection, heads: Iterable[_Head], f
         _check_payload(state, entry, *row[len(_COLUMNS) + 1 :])
         state.push(leaf)
         state.hash = leaf.hex()
-        for head in expected.get(state.size, ()):
+        signed = expected.get(state.size, ())
+        for head in signed:
             if head.root != state.root():
                 state.report(FORKED, f"The first {head.size} entries are not those of {head.source}.")
-        if state.size in frontiers and frontiers[state.size] != state.tree():
+        tree = frontiers.get(state.size)
+        if tree is not None and tree != state.tree() and all(head.root == state.root() for head in signed):
             state.report(EDITED, f"The tree stored beside the checkpoint of {state.size} entries is wrong.")
 
 
@@ -325,8 +327,8 @@ def _open_note(state: _State, source: str, note: Any, name: str, key_id: bytes, 
 def _anchored(path: Path) -> Iterator[str]:
     """Yield the whole notes of an anchor file; a note that a crash tore is left out."""
     lines: list[str] = []
-    for line in path.read_text("utf-8", errors="replace").split("\n"):
-        lines.append(line)
+    for line in path.read_text("utf-8", errors="replace").split("\n")[:-1]:
+        lines = [] if line.endswith("~") else [*lines, line]
         if len(lines) == 5 and line.startswith("— "):
             yield "\n".join(lines) + "\n"
             lines = []

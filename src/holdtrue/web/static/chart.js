@@ -9,8 +9,11 @@ function prepare(figure) {
   figure.append(tip);
   for (const plot of figure.querySelectorAll("svg.plot")) {
     const columns = [...plot.querySelectorAll(":scope > .hit")];
-    // The browser's own tooltip would stand beside ours.
-    for (const title of plot.querySelectorAll(".hit > title")) title.remove();
+    for (const title of plot.querySelectorAll(".hit > title")) {
+      title.parentElement.dataset.tip = title.textContent;
+      // The browser's own tooltip would stand beside ours.
+      title.remove();
+    }
     let at = -1;
 
     const hide = () => {

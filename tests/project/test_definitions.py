@@ -1,0 +1,64 @@
+"""What a user writes, and what is said when it cannot be meant so."""
+
+import pytest
+
+import holdtrue as ht
+from holdtrue.core.codec import dump, load
+from holdtrue.core.errors import ConfigurationError
+from holdtrue.project import ProjectSpec
+
+
+def test_a_spec_survives_its_json(toy: ht.Project) -> None:
+    """What apply sends is what the server reads."""
+    spec = toy.spec()
+    assert load(ProjectSpec, dump(spec)) == spec
+    assert [each.name for each in spec.models] == ["happens"]
+    assert spec.models[0].features == ("amount", "kind")
+
+
+def test_an_unknown_name_in_a_spec_is_named(toy: ht.Project) -> None:
+    """A misspelt key is refused, with the spelling that was probably meant."""
+    data = dump(toy.spec())
+    data["ownr"] = data.pop("owner")
+    with pytest.raises(ConfigurationError) as caught:
+        load(ProjectSpec, data)
+    assert "ownr" in caught.value.what
+    assert "owner" in caught.value.mend
+
+
+def test_a_view_needs_its_source(toy: ht.Project) -> None:
+    """A view of a source that nobody declared is refused where the model is declared."""
+    view = ht.Latest(name="weather", source="readings", entity="kind", time="at", columns=("t",), ttl="6h")
+    declare = toy.model(dataset=toy.datasets["rows"], label="l", outcome="happened", time="asked_at", features=[view])
+
+    def other(train: ht.Training, params: object) -> None:
+        return None
+
+    with pytest.raises(ConfigurationError, match="readings"):
+        declare(other)
+
+
+def test_a_name_is_declared_once(toy: ht.Project) -> None:
+    """The second definition of a name is a mistake, not a replacement."""
+    declare = toy.dataset(key="id", time="asked_at", contract=toy.datasets["rows"].spec.contract)
+
+    def rows(window: str) -> None:
+        return None
+
+    with pytest.raises(ConfigurationError, match="declared twice"):
+        declare(rows)
+
+
+def test_a_service_takes_columns_of_its_dataset(toy: ht.Project) -> None:
+    """An input that no row has could never be checked or trained on."""
+    with pytest.raises(ConfigurationError, match="colour"):
+        toy.service(
+            toy.models["happens"], key="id", entity="id", inputs={"colour": "BYTES"}, rollout=ht.Canary(), name="other"
+        )
+
+
+@pytest.mark.parametrize("risk", ["", "none", "HIGH"])
+def test_a_class_of_risk_is_one_of_three(risk: str) -> None:
+    """An unknown class of risk would be taken for no risk later."""
+    with pytest.raises(ConfigurationError, match="risk"):
+        ht.Project("toy", owner="me", risk=risk)
