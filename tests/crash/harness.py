@@ -30,6 +30,7 @@ class Notes:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(self._descriptor, b"\n")  # a kill may have cut the last line of the client before this one
 
     def intend(self, key: str, **facts: Any) -> None:
         """Write down what is about to be tried."""
@@ -53,10 +54,13 @@ class History:
 
     @classmethod
     def read(cls, path: Path) -> "History":
-        """Read notes; a line cut by the kill was not promised to anybody."""
+        """Read notes; a line cut by a kill was neither begun nor promised to anybody."""
         history = cls()
-        for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
-            note = json.loads(line)
+        for line in path.read_bytes().split(b"\n") if path.exists() else []:
+            try:
+                note = json.loads(line)
+            except json.JSONDecodeError:
+                continue
             target, key = ("intended", "intend") if "intend" in note else ("acknowledged", "done")
             getattr(history, target)[note.pop(key)] = note
         return history

@@ -63,7 +63,7 @@ def deliveries(draw: st.DrawFn) -> tuple[Contract, dict[str, list[Any]]]:
     return contract, columns
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(delivery=deliveries())
 def test_a_table_and_a_request_get_the_same_verdict(delivery: tuple[Contract, dict[str, list[Any]]]) -> None:
     contract, columns = delivery
@@ -79,7 +79,7 @@ def test_a_table_and_a_request_get_the_same_verdict(delivery: tuple[Contract, di
             assert row not in report.quarantined
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(delivery=deliveries())
 def test_what_is_found_names_column_rule_number_examples_and_mend(
     delivery: tuple[Contract, dict[str, list[Any]]],

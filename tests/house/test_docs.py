@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_TEXTS = (".py", ".md", ".toml", ".txt", ".html", ".sh", "")
 
 
 def test_the_reference_is_up_to_date() -> None:

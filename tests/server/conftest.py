@@ -17,10 +17,10 @@ from holdtrue.core.errors import Corrupt, HoldtrueError, NotFound
 from holdtrue.door import Call, Route, Routes
 from holdtrue.server.answers import plain_page
 from holdtrue.server.build import Built, build
-from holdtrue.server.client import in_process
 from holdtrue.server.home import read_token
 from holdtrue.server.settings import load_settings
 from holdtrue.server.table import room_routes
+from holdtrue.server.transport import in_process
 from holdtrue.storage import open_stores
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)

@@ -13,9 +13,9 @@ import httpx
 
 from holdtrue.core.clock import SystemClock
 from holdtrue.server.build import open_app
-from holdtrue.server.client import in_process
 from holdtrue.server.home import read_token
 from holdtrue.server.settings import load_settings
+from holdtrue.server.transport import in_process
 
 # Loading code, spawning, and leaving the machine: nothing of it belongs to answering a request.
 FORBIDDEN = frozenset(

@@ -1,6 +1,8 @@
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -10,9 +12,7 @@ from holdtrue.stats.auc import hanley_mcneil, placements
 
 
 def slow_auc(y: np.ndarray, score: np.ndarray) -> float:
-    wins = [
-        1.0 if a > b else 0.5 if a == b else 0.0 for a in score[y] for b in score[~y]
-    ]
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in score[y] for b in score[~y]]
     return float(np.mean(wins))
 
 
@@ -27,6 +27,7 @@ def rows(rng: np.random.Generator, n: int, signal: float = 1.0) -> tuple[np.ndar
     return y, rng.normal(size=n) + signal * y
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40))
 def test_area_equals_the_count_of_pairs_ties_included(pairs: list[tuple[bool, int]]) -> None:
     y = np.array([label for label, _ in pairs])
@@ -40,6 +41,7 @@ def test_area_equals_the_count_of_pairs_ties_included(pairs: list[tuple[bool, in
     assert roc_auc(~y, -score) == pytest.approx(roc_auc(y, score), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_delong_variance_equals_its_definition(seed: int) -> None:
     y, score = rows(np.random.default_rng(seed), 40)
@@ -167,7 +169,7 @@ def test_hanley_and_mcneil_is_near_delong_for_normal_scores() -> None:
 
 def test_placements_average_to_the_area_over_both_classes() -> None:
     y, score = rows(np.random.default_rng(9), 300)
-    placed = placements(y, np.round(score, 1))
+    placed = placements(y, np.round(score, 1).astype(np.float64))
     assert placed.share[y].mean() == pytest.approx(placed.area)
     assert placed.share[~y].mean() == pytest.approx(placed.area)
 
@@ -199,7 +201,7 @@ def test_pair_counts_have_no_area_without_both_classes() -> None:
         (["late", "on time"], [0.1, 0.2], "must be numbers"),
     ],
 )
-def test_bad_input_is_named(y: list, score: list, says: str) -> None:
+def test_bad_input_is_named(y: list[Any], score: list[float], says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         roc_auc(y, score)
 

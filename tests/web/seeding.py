@@ -96,6 +96,20 @@ def seed_year(seeder: Seeder, text: str = "") -> dict[str, str]:
     }
 
 
+def seed_texts(seeder: Seeder, text: str) -> dict[str, str]:
+    """Write one release and one incident with `text` in everything that users write; return their ids."""
+    seeder.write(lambda tx: _declare(tx))
+    made = _release(seeder, 1, auc=0.754, months=("2013-01",), text=text)
+    reviewer = replace(REVIEWER, name=text)
+    seeder.write(lambda tx: governance.approve(tx, made, "production", text), reviewer)
+    seeder.write(lambda tx: delivery.promote(tx, SERVICE, made))
+    seeder.write(lambda tx: delivery.request_retrain(tx, "delay", text))
+    incident = _alarm(seeder, made, text)
+    seeder.write(lambda tx: tx.emit("incident.noted", text, {"text": text, text: text}, reason=text))
+    seeder.write(lambda tx: monitoring_store.put_windows(tx, _months(made, made, made)))
+    return {"release": made, "incident": incident}
+
+
 def _declare(tx: Transaction) -> None:
     governance.declare(tx, [governance.Policy("production", RULES, approvals=1)])
     delivery.declare(

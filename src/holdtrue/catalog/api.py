@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from holdtrue.catalog import service
@@ -42,8 +41,8 @@ class NewRelease:
     service: str
     commit: str = ""
     environment_lock: str = ""
-    versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     run: str | None = None
 
 

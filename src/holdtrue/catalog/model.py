@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Literal
 
 from holdtrue.core.errors import Conflict
@@ -69,8 +68,8 @@ class Manifest:
     service: str
     commit: str = ""
     environment_lock: str = ""
-    versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form whose hash names the release."""

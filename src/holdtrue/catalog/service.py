@@ -197,6 +197,7 @@ def _visit(connection: sa.Connection, project: str, id: str, found: set[Edge], *
         room = MOST_NODES - len(found)
         step = store.edges_at(connection, project, front, upstream=upstream, limit=max(room, 0) + 1)
         if len(step) > room:
+            found.update(step[:room])
             return True
         found.update(step)
         front = {edge.source if upstream else edge.target for edge in step} - seen

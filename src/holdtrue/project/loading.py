@@ -57,7 +57,7 @@ def _place(path: Path, error: BaseException) -> str:
     step = error.__traceback__
     line = None
     while step is not None:
-        if Path(step.tb_frame.f_code.co_filename) == path:
+        if Path(step.tb_frame.f_code.co_filename).resolve() == path.resolve():
             line = step.tb_lineno
         step = step.tb_next
     return f"Line {line}." if line else "It happened in a module that the file imports."

@@ -9,10 +9,11 @@ from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
     from holdtrue.server.build import Built, open_app
-    from holdtrue.server.client import Client, in_process
+    from holdtrue.server.client import Client
     from holdtrue.server.model import NewToken, Reply
     from holdtrue.server.outbound import OutboundPolicy, send
     from holdtrue.server.settings import Settings, describe, load_settings
+    from holdtrue.server.transport import in_process
 
 __all__ = [
     "Built",
@@ -38,7 +39,7 @@ __getattr__ = attach(
         "Reply": "model",
         "Settings": "settings",
         "describe": "settings",
-        "in_process": "client",
+        "in_process": "transport",
         "load_settings": "settings",
         "open_app": "build",
         "send": "outbound",

@@ -4,22 +4,22 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
 import orjson
 
 from holdtrue.core.clock import SystemClock
-from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, NotFound, Unauthenticated, Unavailable
-from holdtrue.server.home import LOCAL_TOKEN, read_address, read_token
+from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, NotFound, Unavailable
+from holdtrue.server.home import read_address, read_token
 from holdtrue.server.settings import load_settings, own_trust
 from holdtrue.storage import FolderLock
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    # Loaded by the first client: most commands only show their help, or start something else.
+    import httpx
 
 _SECONDS = 60.0
 _STARTING_SECONDS = 5.0
@@ -28,7 +28,7 @@ _STARTING_SECONDS = 5.0
 class Client:
     """Call the API. Errors come back as the same HoldtrueErrors that a handler raised."""
 
-    def __init__(self, http: httpx.Client, closing: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, http: "httpx.Client", closing: Callable[[], None] = lambda: None) -> None:
         self._http = http
         self._closing = closing
 
@@ -72,14 +72,21 @@ class Client:
         A token given as a function is read again when the server knows it no longer; `trust` replaces the
         certificates that are usually trusted.
         """
-        auth = _Bearer(token if callable(token) else lambda: token)
+        import httpx
+
+        from holdtrue.server.transport import Bearer
+
+        auth = Bearer(token if callable(token) else lambda: token)
         http = httpx.Client(base_url=url, auth=auth, timeout=_SECONDS, trust_env=False, verify=trust or True)
         return cls(http)
 
     @classmethod
     def _inside(cls, home: Path, token: str | None, clock_file: Path | None) -> Self:
         # Imported here: with a server running, a command needs neither the stores nor the rooms.
+        import httpx
+
         from holdtrue.server.build import open_app
+        from holdtrue.server.transport import Bearer, in_process
 
         settings = load_settings(home)
         if not settings.home.is_dir():
@@ -91,7 +98,7 @@ class Client:
         stack = contextlib.ExitStack()
         stack.callback(built.close)
         transport = stack.enter_context(in_process(built.gate))
-        auth = _Bearer(lambda: token or read_token(settings.home) or "")
+        auth = Bearer(lambda: token or read_token(settings.home) or "")
         http = httpx.Client(base_url=settings.url, auth=auth, transport=transport, trust_env=False)
         return cls(http, stack.close)
 
@@ -136,6 +143,8 @@ class Client:
         key: str | None = None,
     ) -> Any:
         """Send one request and return its JSON answer, else raise the error it reports."""
+        import httpx
+
         headers = {} if key is None else {"idempotency-key": key}
         content = None
         if body is not None:
@@ -172,58 +181,6 @@ class Client:
         self.close()
 
 
-@contextlib.contextmanager
-def in_process(gate: "ASGIApp") -> Generator[httpx.BaseTransport, None, None]:
-    """Give a transport that hands requests to an application in this process, without a socket."""
-    from anyio.from_thread import start_blocking_portal
-
-    with start_blocking_portal() as portal:
-        yield _InProcess(lambda request: portal.call(_answer, gate, request))
-
-
-class _Bearer(httpx.Auth):
-    """Add the token, and once more what the folder keeps by now if the server knows it no longer."""
-
-    def __init__(self, read: Callable[[], str]) -> None:
-        self._read = read
-        self._token = read()
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if not self._token:
-            self._token = self._read()
-        if not self._token:
-            raise Unauthenticated(
-                "There is no token to call the server with.",
-                mend=f"Set HOLDTRUE_TOKEN, or name the data folder with {LOCAL_TOKEN} in it: --home DIR",
-            )
-        request.headers["authorization"] = f"Bearer {self._token}"
-        answer = yield request
-        if answer.status_code == 401 and (fresh := self._read()) != self._token:
-            self._token = fresh
-            request.headers["authorization"] = f"Bearer {fresh}"
-            yield request
-
-
-class _InProcess(httpx.BaseTransport):
-    """Answer requests by a function in place of a network."""
-
-    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
-        self._answer = answer
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._answer(request)
-
-
-async def _answer(gate: "ASGIApp", request: httpx.Request) -> httpx.Response:
-    transport = httpx.ASGITransport(app=gate, raise_app_exceptions=False)
-    body = request.read()
-    sent = httpx.Request(request.method, request.url, content=body)
-    # As they are, repeated and missing ones too: what the application refuses must reach it.
-    sent.headers = httpx.Headers(request.headers.raw)
-    answer = await transport.handle_async_request(sent)
-    return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
-
-
 def _running(home: Path, locked: Locked) -> str:
     """Return the address of the server that has the folder; it may still be starting."""
     timer = SystemClock()
@@ -236,7 +193,7 @@ def _running(home: Path, locked: Locked) -> str:
     raise locked
 
 
-def _value(answer: httpx.Response) -> Any:
+def _value(answer: "httpx.Response") -> Any:
     if answer.is_success:
         return answer.json() if answer.content else None
     try:

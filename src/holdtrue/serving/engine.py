@@ -22,8 +22,9 @@ from holdtrue.storage import Writer
 
 # Rows scored in one go: enough to spread the fixed costs, few enough that nobody waits for others' rows.
 _BATCH_ROWS: Final = 256
-# Appends under way at a time in strict mode: one that the disk is busy with, one to follow at once.
-_COMMITS: Final = 2
+# Appends under way at a time in strict mode: the next batch fills while the disk is busy with one, which
+# costs fewer turns between threads than to append the moment a few rows are there.
+_COMMITS: Final = 1
 
 
 class NotServed(Unavailable):

@@ -1,20 +1,17 @@
 """What the killed processes of the ledger's crash test do: commit from several threads until they are killed."""
 
 import random
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
-# Loaded in the nursery, so that no client spends its short life on importing it.
-import alembic.command  # noqa: F401
-import alembic.config  # noqa: F401
 import sqlalchemy as sa
-
-import holdtrue.storage.ledger.writer  # noqa: F401
-from holdtrue.core.clock import SystemClock
-from holdtrue.storage.ledger import Ledger, Transaction, WriteContext
 from tests.crash.harness import History
 from tests.storage.ledger.toys import ANN, make_table, put
+
+from holdtrue.core.clock import SystemClock
+from holdtrue.storage.ledger import Ledger, Transaction, WriteContext
 
 THREADS = 4
 
@@ -57,8 +54,9 @@ def commit_for_ever(folder: Path, notes: Any, seed: int) -> None:
             else:
                 commit(ledger, notes, f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 1, 2, 5, 40]))
 
-    for number in range(THREADS):
+    for number in range(1, THREADS):
         threading.Thread(target=run, args=(number,)).start()
+    run(0)
 
 
 def fail(ledger: Ledger) -> None:
@@ -74,3 +72,15 @@ def fail(ledger: Ledger) -> None:
     except KeyError:
         return
     raise AssertionError("work that failed was accepted")
+
+
+def warm_up() -> None:
+    """Import, compile and cache in the nursery what every client would spend its short life on."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = open_ledger(Path(folder))
+        make_table(ledger)
+        fail(ledger)
+        ledger.close()
+
+
+warm_up()

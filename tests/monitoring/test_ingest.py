@@ -1,0 +1,215 @@
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production, day
+
+from holdtrue import monitoring
+from holdtrue.monitoring import Window
+
+
+def only(found: list[Window]) -> Window:
+    assert len(found) == 1
+    return found[0]
+
+
+def counts(production: Production) -> dict[str, int]:
+    return dict(production.stores.ledger.read(lambda conn: monitoring.label_counts(conn, PROJECT, SERVICE)))
+
+
+def test_quality_follows_labels_as_they_come_in(production: Production) -> None:
+    production.declare(SPEC)
+    keys = production.predict([0.1, 0.9, 0.8, 0.2, 0.5])
+    production.run()
+    window = only(production.windows(grain="day"))
+    assert (window.n, window.labelled, window.due, window.reason) == (5, 0, 0, "no labels yet")
+    production.clock.set(day(1) + timedelta(hours=1))
+    production.label(keys[:4], [0, 1, 0, 0])
+    production.run()
+    window = only(production.windows(grain="day"))
+    assert (window.labelled, window.due) == (4, 0)
+    assert window.roc_auc.value == 1.0
+    production.clock.set(day(2))
+    production.run()  # no new record: but the labels of the first day are due by now
+    window = only(production.windows(grain="day"))
+    assert (window.due, window.labelled_due, window.maturity) == (5, 4, pytest.approx(0.8))
+    month = only(production.windows(grain="month"))
+    assert (month.due, month.maturity) == (5, pytest.approx(0.8))
+
+
+def test_labels_may_come_before_their_predictions_are_read(production: Production) -> None:
+    production.declare(SPEC)
+    production.label(["key-0", "key-1", "never"], [1, 0, 1])
+    production.run()
+    assert counts(production)["waiting"] == 3
+    production.clock.advance(seconds=3600)
+    production.predict([0.9, 0.1])
+    production.run()
+    assert only(production.windows(grain="day")).labelled == 2
+    assert counts(production)["waiting"] == 1
+    production.clock.advance(seconds=62 * 86_400)
+    production.predict([0.5])
+    production.run()
+    assert counts(production) == {"invalid": 0, "waiting": 0, "forgotten": 1}
+
+
+def test_labels_find_predictions_of_weeks_ago(production: Production) -> None:
+    production.declare(SPEC)
+    keys = production.predict([0.9, 0.1])
+    production.run()
+    for number in (5, 30, 50):
+        production.clock.set(day(number))
+        production.predict([0.5])
+        production.run()
+    production.label(keys, [1, 0])
+    production.run()
+    first = [window for window in production.windows(grain="day") if window.start == day(0).date()]
+    assert only(first).labelled == 2
+    march = [window for window in production.windows(grain="month") if window.start == day(0).date()]
+    assert only(march).labelled == 2
+
+
+def test_repeated_labels_count_once_and_the_correction_known_last_wins(production: Production) -> None:
+    production.declare(SPEC)
+    keys = production.predict([0.9, 0.1, 0.2])
+    production.clock.advance(seconds=3600)
+    production.label(keys, [1, 0, 0])
+    production.label(keys, [1, 0, 0])
+    production.run()
+    late = production.clock.now() + timedelta(hours=2)
+    production.label(keys[1:2], [1], known_at=late)
+    production.label(keys[1:2], [0], known_at=late - timedelta(minutes=5))
+    production.run()
+    window = only(production.windows(grain="day"))
+    assert (window.labelled, window.positives, window.corrected) == (3, 2, 1)
+
+
+def test_labels_name_predictions_by_id_as_well(production: Production) -> None:
+    production.declare(SPEC)
+    production.predict([0.9, 0.1], key=None)
+    production.label(["x", "y"], [1, 0], key=None, prediction_id=["prd_0", "prd_1"])
+    production.run()
+    assert only(production.windows(grain="day")).roc_auc.value == 1.0
+
+
+def test_keys_that_are_numbers_are_joined_as_their_text(production: Production) -> None:
+    production.declare(SPEC)
+    production.predict([0.9, 0.1], key=[17, 18])
+    production.label(["17", "18"], [1, 0])
+    production.run()
+    assert only(production.windows(grain="day")).labelled == 2
+
+
+def test_labels_that_are_no_numbers_are_counted_and_left_out(production: Production) -> None:
+    production.declare(SPEC)
+    keys = production.predict([0.9, 0.1, 0.3, 0.2])
+    production.label(keys, [1, None, "late", True])
+    production.run()
+    assert counts(production)["invalid"] == 2
+    assert only(production.windows(grain="day")).positives == 2
+
+
+def test_records_without_label_or_score_columns_do_no_harm(production: Production) -> None:
+    production.declare(SPEC)
+    production.writer.append("prediction", PROJECT, SERVICE, {"id": ["a"], "time": [int(day(0).timestamp() * 1e6)]}, 1)
+    production.writer.append("label", PROJECT, SERVICE, {"id": ["b"], "time": [0]}, 1)
+    production.run()
+    window = only(production.windows(grain="day"))
+    assert (window.n, window.fallbacks, window.labelled) == (1, 1, 0)
+    assert counts(production)["invalid"] == 1
+
+
+def test_shadows_are_judged_on_the_same_labels(production: Production) -> None:
+    production.declare(SPEC)
+    keys = production.predict([0.9, 0.1, 0.4], release="rel_a", shadow="rel_b")
+    production.label(keys, [1, 0, 0])
+    production.run()
+    by_role = {window.role: window for window in production.windows(grain="month")}
+    assert by_role["shadow"].release == "rel_b"
+    assert by_role["shadow"].roc_auc.value == by_role["answer"].roc_auc.value == 1.0
+
+
+def test_all_answers_of_several_releases_are_one_more_release(production: Production) -> None:
+    production.declare(SPEC)
+    first = production.predict([0.9, 0.8, 0.3], release="rel_a")
+    second = production.predict([0.2, 0.6, 0.7], release="rel_b")
+    production.label(first + second, [1, 0, 0, 0, 1, 0])
+    production.run()
+    assert {window.release for window in production.windows(grain="day")} == {"rel_a", "rel_b"}
+    together = only(production.windows(grain="day", release="all"))
+    assert together.n == 6
+    assert together.roc_auc.value == pytest.approx(roc_auc_score([1, 0, 0, 0, 1, 0], [0.9, 0.8, 0.3, 0.2, 0.6, 0.7]))
+    assert only(production.windows(grain="month", release="all")).roc_auc.value == together.roc_auc.value
+
+
+def test_answers_of_the_fallback_are_counted_apart(production: Production) -> None:
+    production.declare(SPEC)
+    keys = production.predict([0.9, 0.2, 0.2, 0.1], fallback=[False, True, True, False])
+    production.label(keys, [1, 1, 0, 0])
+    production.run()
+    window = only(production.windows(grain="day"))
+    assert (window.n, window.fallbacks, window.roc_auc.value, window.roc_auc.n) == (4, 2, 1.0, 2)
+
+
+def test_running_again_at_once_changes_nothing(production: Production) -> None:
+    production.declare(SPEC)
+    production.live(3, 1.5)
+    before = production.windows(), production.stores.ledger.events(PROJECT, limit=1000)
+    assert production.run() == []
+    assert (production.windows(), production.stores.ledger.events(PROJECT, limit=1000)) == before
+
+
+def test_many_small_steps_end_where_one_large_step_ends(production: Production) -> None:
+    production.declare(SPEC)
+    production.live(20, 1.5, shadow="rel_b", labelled=0.9)
+    stepwise = production.windows()
+    again = monitoring.MonitorSpec("other", "delay")
+    fresh = production.stores.ledger
+
+    def restart(tx):
+        from holdtrue.monitoring import store
+
+        for table in (store.scored_days, store.windows, store.watches):
+            tx.execute(table.delete())
+        monitoring.watch(tx, SERVICE, delay_days=again.delay_days)
+
+    fresh.write(CONTEXT, restart)
+    production.stores.journal.seal()
+    production.run()
+    at_once = production.windows()
+    assert len(at_once) == len(stepwise)
+    for one, other in zip(stepwise, at_once, strict=True):
+        assert one.to_json() == other.to_json()
+
+
+def test_what_is_stored_equals_what_the_journal_says(production: Production) -> None:
+    production.declare(SPEC)
+    production.live(10, 1.0, shadow="rel_b", labelled=0.8)
+    table = monitoring.joined(production.stores, PROJECT, SERVICE)
+    for release in ("rel_a", "rel_b"):
+        rows = table.filter(np.array(table["release"].to_pylist()) == release).to_pydict()
+        known = [number for number, label in enumerate(rows["label"]) if label is not None]
+        month = only(production.windows(grain="month", release=release))
+        assert (month.n, month.labelled) == (len(rows["label"]), len(known))
+        assert month.roc_auc.value == pytest.approx(
+            roc_auc_score([rows["label"][k] for k in known], [rows["score"][k] for k in known]), abs=1e-6
+        )
+
+
+def test_a_service_without_monitors_can_be_watched(production: Production) -> None:
+    production.stores.ledger.write(CONTEXT, lambda tx: monitoring.watch(tx, SERVICE))
+    production.label(production.predict([0.9, 0.1]), [1, 0])
+    assert production.run() == []
+    rows = production.stores.ledger.read(lambda conn: monitoring.quality(conn, PROJECT, SERVICE))
+    assert rows[0]["roc_auc"] == 1.0
+    assert rows[0]["window"] == "2013-03"
+    volumes = production.stores.ledger.read(lambda conn: monitoring.volume(conn, PROJECT, SERVICE))
+    assert (volumes[0]["window"], volumes[0]["n"]) == ("2013-03-01", 2)
+
+
+def test_projects_do_not_see_each_other(production: Production) -> None:
+    production.declare(SPEC)
+    production.live(1, 1.0)
+    assert production.stores.ledger.read(lambda conn: monitoring.windows(conn, "other", SERVICE)) == []
+    assert monitoring.run_due(production.stores, "other") == []

@@ -1,0 +1,122 @@
+from datetime import date
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from holdtrue.monitoring import MonitorSpec
+from holdtrue.monitoring.quality import DayStatistic, Key, day_date, day_number, day_statistic, window_of
+from holdtrue.monitoring.scored import DayScores
+
+KEY = Key("delay", "rel_a", "answer")
+RNG = np.random.default_rng(0)
+
+
+def scored(n: int, rate: float = 0.4, labelled: float = 1.0) -> DayScores:
+    labels = (RNG.random(n) < rate).astype(np.float32)
+    scores = np.clip(np.round(0.3 * labels + RNG.random(n) * 0.7, 2), 0, 1).astype(np.float32)
+    labels[int(labelled * n) :] = np.nan
+    ids = RNG.integers(1, 2**63, n).astype(np.uint64)
+    return DayScores(ids, ids, scores, labels, np.zeros(n, np.int64))
+
+
+DAYS = {number: scored(60 + number, rate=0.1 + 0.05 * number) for number in range(10)}
+
+
+def whole(days: dict[int, DayScores]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([day.labels for day in days.values()]), np.concatenate([day.scores for day in days.values()])
+
+
+def test_a_month_has_the_quality_of_all_its_rows() -> None:
+    window = window_of(KEY, "month", date(1970, 1, 1), DAYS, due_before=100)
+    y, score = whole(DAYS)
+    assert window.roc_auc.value == pytest.approx(roc_auc_score(y, score))
+    assert window.brier == pytest.approx(brier_score_loss(y, score), abs=1e-6)
+    assert window.base_rate == pytest.approx(y.mean())
+    assert window.maturity == 1.0
+    assert window.roc_auc.lower < window.roc_auc.value < window.roc_auc.upper
+
+
+def test_maturity_counts_only_labels_that_are_due() -> None:
+    days = {0: scored(100, labelled=0.9), 1: scored(100, labelled=0.5)}
+    window = window_of(KEY, "month", date(1970, 1, 1), days, due_before=1)
+    assert (window.n, window.labelled, window.due, window.labelled_due) == (200, 140, 100, 90)
+    assert window.maturity == pytest.approx(0.9)
+    assert np.isnan(window_of(KEY, "day", date(1970, 1, 2), {1: days[1]}, due_before=1).maturity)
+
+
+@pytest.mark.parametrize(
+    ("day", "reason"),
+    [
+        (scored(20, labelled=0.0), "no labels yet"),
+        (scored(20, rate=0.0), "all of class 0"),
+        (scored(20, rate=1.0), "all of class 1"),
+        (scored(0), "no predictions"),
+    ],
+)
+def test_quality_that_is_not_defined_is_null_with_its_reason(day: DayScores, reason: str) -> None:
+    row = window_of(KEY, "day", date(1970, 1, 1), {0: day}, due_before=5).to_json()
+    assert row["roc_auc"] is row["lower"] is None
+    assert reason in row["reason"]
+
+
+def test_labels_that_are_no_classes_are_no_quality() -> None:
+    day = scored(20)
+    odd = DayScores(day.ids, day.keys, day.scores, np.full(20, 7.0, np.float32), day.known_at)
+    assert window_of(KEY, "day", date(1970, 1, 1), {0: odd}, due_before=5).reason == "labels are not 0 or 1"
+
+
+def test_answers_of_the_fallback_count_but_are_not_the_models_quality() -> None:
+    day = scored(50)
+    scores = day.scores.copy()
+    scores[:10] = np.nan
+    window = window_of(
+        KEY, "day", date(1970, 1, 1), {0: DayScores(day.ids, day.keys, scores, day.labels, day.known_at)}, due_before=5
+    )
+    assert (window.n, window.fallbacks, window.roc_auc.n) == (50, 10, 40)
+    assert window.roc_auc.value == pytest.approx(roc_auc_score(day.labels[10:], day.scores[10:]))
+
+
+def test_the_area_within_days_weighs_each_day_by_its_pairs() -> None:
+    found = day_statistic(MonitorSpec("m", "delay"), DAYS)
+    wins = total = 0.0
+    for day in DAYS.values():
+        m = float(day.labels.sum())
+        wins += roc_auc_score(day.labels, day.scores) * m * (day.n - m)
+        total += m * (day.n - m)
+    assert found.value == pytest.approx(wins / total)
+    assert found.days == 10
+    for number, day in DAYS.items():
+        single = day_statistic(MonitorSpec("m", "delay"), {number: day})
+        assert single.value == pytest.approx(roc_auc_score(day.labels, day.scores))
+
+
+def test_the_area_over_a_window_is_that_of_all_its_rows() -> None:
+    y, score = whole(DAYS)
+    found = day_statistic(MonitorSpec("m", "delay", within="window"), DAYS)
+    assert found.value == pytest.approx(roc_auc_score(y, score))
+
+
+def test_brier_is_negated_so_that_lower_is_worse() -> None:
+    y, score = whole(DAYS)
+    found = day_statistic(MonitorSpec("m", "delay", metric="brier"), DAYS)
+    assert found.value == pytest.approx(-brier_score_loss(y, score), abs=1e-6)
+
+
+def test_days_of_one_class_have_no_pairs_and_are_left_out() -> None:
+    days = {**DAYS, 10: scored(30, rate=0.0), 11: scored(30, labelled=0.0)}
+    assert day_statistic(MonitorSpec("m", "delay"), days).days == 10
+    assert day_statistic(MonitorSpec("m", "delay"), {11: days[11]}).days == 0
+
+
+@pytest.mark.parametrize("within", ["day", "window"])
+def test_a_reference_survives_being_stored(within) -> None:
+    found = day_statistic(MonitorSpec("m", "delay", within=within), DAYS)
+    again = DayStatistic.from_json(found.to_json())
+    counts = np.random.default_rng(1).integers(0, 3, (20, 10)).astype(float)
+    assert (again.statistic()(counts) == found.statistic()(counts)).all()
+
+
+def test_days_have_numbers_and_numbers_days() -> None:
+    assert day_date(day_number(date(2013, 3, 1))) == date(2013, 3, 1)
+    assert day_number(date(1970, 1, 1)) == 0
