@@ -6,6 +6,7 @@ After every kill a checker compares the notes with what the store under test now
 everything once and forks the clients, so that a kill costs milliseconds.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+_PR_SET_PDEATHSIG = 1
 MEMORY = Path("/dev/shm")  # noqa: S108
 
 
@@ -182,6 +184,8 @@ def _serve(modules: Sequence[str]) -> None:
             _, status = os.waitpid(order["wait"], 0)
             os.write(answers, f"ended {os.waitstatus_to_exitcode(status)}\n".encode())
         elif os.fork() == 0:
+            # A client must not outlive a nursery that was killed with its test.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             module, _, name = order["client"].partition(":")
             function = getattr(importlib.import_module(module), name)
             os.write(answers, f"running {os.getpid()}\n".encode())

@@ -4,14 +4,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 from tests.web.seeding import NOW, PROJECT, open_seeder, seed_year
 
 from holdtrue.storage import FileClock
@@ -47,15 +47,19 @@ class Watched:
         self.foreign: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(f"{self.page.url}: {message.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
-        self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.on(
             "request",
             lambda request: None if request.url.startswith((origin, "data:")) else self.foreign.append(request.url),
         )
 
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
 
 @contextmanager
-def serving(home: Path, ids: dict[str, str], clock: Path) -> Iterator[Site]:
+def serving(home: Path, ids: dict[str, str], clock: Path) -> Generator[Site]:
     """Serve `home` in a process of its own until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

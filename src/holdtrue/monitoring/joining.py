@@ -50,9 +50,11 @@ def column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _as(value: Any, kind: pa.DataType) -> Any:
-    """Return one value as `kind`, or None (text that is no number)."""
+    """Return one value as `kind`, or None; the journal makes text of a column that mixes types."""
+    if not pa.types.is_floating(kind) or value is None:
+        return None
     try:
-        return float(value) if pa.types.is_floating(kind) and value is not None else None
+        return {"true": 1.0, "false": 0.0}.get(value) if value in ("true", "false") else float(value)
     except ValueError:
         return None
 
