@@ -6,7 +6,9 @@ release answers anybody.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -154,7 +156,7 @@ known_then = [origin_weather, origin_departures, origin_arrivals, carrier_arriva
     features=[*schedule, *known_then],
     params={"max_iter": 150, "learning_rate": 0.08, "max_leaf_nodes": 31},
 )
-def delay(train: ht.Training, params: dict[str, float]) -> HistGradientBoostingClassifier:
+def delay(train: ht.Training, params: Mapping[str, Any]) -> HistGradientBoostingClassifier:
     """Fit gradient boosted trees, which take missing values as they are."""
     return HistGradientBoostingClassifier(**params, random_state=0).fit(train.X, train.y)
 

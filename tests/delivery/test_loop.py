@@ -84,10 +84,10 @@ def test_limits_refuse_with_a_reason_that_is_recorded(world: World) -> None:
     world.declare(retrain=RETRAIN)
     world.live("one")
     alarm(world, "alm_1")
-    run(world)
+    queued = run(world)[0]["id"]
     alarm(world, "alm_2")
     assert "under way already" in run(world)[0]["why"]
-    train(world, world.triggers()[-1].id, "two")
+    train(world, queued, "two")
     alarm(world, "alm_3")
     assert "cooldown" in run(world)[0]["why"]
     for number, name in enumerate(("three", "four")):

@@ -6,7 +6,8 @@ from sklearn.metrics import roc_auc_score
 from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production, day
 
 from holdtrue import monitoring
-from holdtrue.monitoring import Window
+from holdtrue.monitoring import Window, store
+from holdtrue.storage.ledger import Transaction
 
 
 def only(found: list[Window]) -> Window:
@@ -167,9 +168,7 @@ def test_many_small_steps_end_where_one_large_step_ends(production: Production) 
     again = monitoring.MonitorSpec("other", "delay")
     fresh = production.stores.ledger
 
-    def restart(tx):
-        from holdtrue.monitoring import store
-
+    def restart(tx: Transaction) -> None:
         for table in (store.scored_days, store.windows, store.watches):
             tx.execute(table.delete())
         monitoring.watch(tx, SERVICE, delay_days=again.delay_days)

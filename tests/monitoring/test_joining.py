@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 from tests.monitoring.production import PROJECT, SERVICE, Production, day
 
@@ -6,7 +7,7 @@ from holdtrue import monitoring
 from holdtrue.monitoring.joining import SCHEMA
 
 
-def rows(production: Production, **limits) -> dict[str, list]:
+def rows(production: Production, **limits: Any) -> dict[str, list[Any]]:
     return monitoring.joined(production.stores, PROJECT, SERVICE, **limits).to_pydict()
 
 

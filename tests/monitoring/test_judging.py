@@ -1,6 +1,7 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from holdtrue import monitoring
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
 from holdtrue.monitoring import IncidentState, MonitorSpec, Outcome
+from holdtrue.storage.ledger import Transaction
 
 VOLUME = MonitorSpec("delay-volume", SERVICE, metric="volume", window="7d", alarms_per_quarter=0.25)
 
 
-def events(production: Production, action: str) -> list:
+def events(production: Production, action: str) -> list[Any]:
     return production.stores.ledger.events(PROJECT, action=action, limit=1000)
 
 
@@ -136,7 +138,7 @@ def test_a_reference_from_evaluation_spares_the_month_of_learning(production: Pr
     score = 1 / (1 + np.exp(-(1.2 * y + rng.normal(size=3000) - 1)))
     times = int(day(-20).timestamp() * 1e6) + np.arange(3000) * (20 * 86_400_000_000 // 3000)
 
-    def give(tx):
+    def give(tx: Transaction) -> tuple[str, ...]:
         return monitoring.set_reference(tx, SERVICE, "rel_a", y, score, times)
 
     assert production.stores.ledger.write(CONTEXT, give) == (SPEC.name,)
@@ -196,7 +198,7 @@ def test_the_same_records_give_the_same_judgements(production: Production) -> No
     production.live(42, 1.2)
     before = production.judgements()
 
-    def restart(tx):
+    def restart(tx: Transaction) -> None:
         monitoring.declare(tx, [])
         monitoring.declare(tx, [replace(SPEC, name="twin")])
 

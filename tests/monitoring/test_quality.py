@@ -1,4 +1,5 @@
 from datetime import date
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_days_of_one_class_have_no_pairs_and_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("within", ["day", "window"])
-def test_a_reference_survives_being_stored(within) -> None:
+def test_a_reference_survives_being_stored(within: Literal["day", "window"]) -> None:
     found = day_statistic(MonitorSpec("m", "delay", within=within), DAYS)
     again = DayStatistic.from_json(found.to_json())
     counts = np.random.default_rng(1).integers(0, 3, (20, 10)).astype(float)

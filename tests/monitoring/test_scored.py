@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from holdtrue.monitoring.scored import (
 )
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", None])
+LabelRow = tuple[str | None, str | None, float, int]
 LABEL = st.tuples(NAMES, NAMES, st.sampled_from([0.0, 1.0]), st.integers(1, 4))
 
 
@@ -25,7 +28,7 @@ def day_of(keys: list[str | None], ids: list[str]) -> DayScores:
     return add(empty_day(), hashes(ids), hashes(keys), np.linspace(0, 1, len(ids)).astype(np.float32))
 
 
-def labels_of(rows: list[tuple[str | None, str | None, float, int]]) -> Labels:
+def labels_of(rows: list[LabelRow]) -> Labels:
     return in_order(
         [
             Labels(
@@ -40,12 +43,12 @@ def labels_of(rows: list[tuple[str | None, str | None, float, int]]) -> Labels:
 
 @settings(deadline=None)
 @given(st.lists(LABEL, max_size=12), st.integers(0, 12))
-def test_the_label_known_last_wins_however_labels_come_in(rows: list, cut: int) -> None:
+def test_the_label_known_last_wins_however_labels_come_in(rows: list[LabelRow], cut: int) -> None:
     ids = [f"p{number}" for number in range(4)]
     keys = ["a", "b", None, "d"]
     # A prediction is named by its key in half of the labels and by its id in the others.
     rows = [(key, None if name is None else f"p{ord(name) - 97}", value, time) for key, name, value, time in rows]
-    expected: dict[str, float] = {}
+    expected: dict[str, set[float]] = {}
     for prediction, key in zip(ids, keys, strict=True):
         mine = [row for row in rows if row[1] == prediction or (row[0] == key and key is not None)]
         if mine:
@@ -92,7 +95,9 @@ def test_null_keys_never_match() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, st.floats(0, 1, width=32)), max_size=20), st.lists(LABEL, max_size=20))
-def test_packing_and_unpacking_keeps_everything(predictions: list, rows: list) -> None:
+def test_packing_and_unpacking_keeps_everything(
+    predictions: list[tuple[str | None, float]], rows: list[LabelRow]
+) -> None:
     day = add(
         empty_day(),
         hashes(range(len(predictions))),
@@ -107,7 +112,7 @@ def test_packing_and_unpacking_keeps_everything(predictions: list, rows: list) -
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"x" + data[1:], lambda data: b""])
-def test_damaged_bytes_are_not_taken_for_scores(damage) -> None:
+def test_damaged_bytes_are_not_taken_for_scores(damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(Corrupt, match="damaged"):
         unpack(damage(day_of(["a"], ["p0"]).pack()))
 

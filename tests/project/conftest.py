@@ -59,7 +59,7 @@ def make_project(**model: Any) -> ht.Project:
     def rows(window: str) -> pa.Table:
         return month(window)
 
-    settings = {
+    settings: dict[str, Any] = {
         "label": "happens",
         "outcome": "happened",
         "time": "asked_at",

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from holdtrue.core.canonical import content_hash
+from holdtrue.core.clock import from_microseconds
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.ids import version_id
@@ -77,9 +78,10 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         )
     table = _history(project, pipeline, request, model.views)
     plan = project.evaluations.get(model.name) or EvaluationPlan(model.name)
-    cutoff = pc.max(table[model.time]).as_py() - timedelta(days=plan.holdout_days)
-    before = pc.less(table[model.time], pa.scalar(cutoff, table[model.time].type))
-    train_table, held_table = table.filter(before), table.filter(pc.invert(before))
+    last = from_microseconds(int(_moments(table, model.time).max()))
+    cutoff = pa.scalar(last - timedelta(days=plan.holdout_days), table[model.time].type)
+    train_table = table.filter(pc.field(model.time) < cutoff)
+    held_table = table.filter(pc.field(model.time) >= cutoff)
     features = FeatureSet.fit(model.views, model.expressions, train_table)
     fitted = pipeline.step(
         "train",
@@ -105,8 +107,8 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
 
 def rows_of(model: Model, features: FeatureSet, table: pa.Table) -> Rows:
     """Return the rows of `table` that have an outcome, as arrays."""
-    known = table.filter(pc.is_valid(table[OUTCOME]))
-    times = known[model.time].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    known = table.filter(pc.field(OUTCOME).is_valid())
+    times = _moments(known, model.time)
     outcome = known[OUTCOME].cast(pa.int64()).to_numpy()
     return Rows(features.assemble_table(known), outcome, times, known)
 
@@ -154,6 +156,11 @@ def _with_outcome(connection: duckdb.DuckDBPyConnection, model: Model, table: pa
             mend="Correct the expression, or deliver the column that it needs.",
         ) from None
     return rows.order(f"{model.time}, {model.dataset.spec.key}").to_arrow_table()
+
+
+def _moments(table: pa.Table, name: str) -> np.ndarray:
+    """Return a column of moments as int64 microseconds [n]."""
+    return table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
 
 
 def previous_window(window: str) -> str:
@@ -267,8 +274,7 @@ def _champion_score(project: Project, pipeline: Pipeline, request: Request, held
     views = champion.features.views
     parts = [featured(project, pipeline, request, window, views) for window in request.windows[-2:]]
     table = pa.concat_tables(parts, promote_options="permissive").combine_chunks()
-    time = table[request.model.time]
-    rows = rows_of(request.model, champion.features, table.filter(pc.greater_equal(time, pa.scalar(cutoff, time.type))))
+    rows = rows_of(request.model, champion.features, table.filter(pc.field(request.model.time) >= cutoff))
     if not np.array_equal(rows.y, held.y):
         raise InvalidInput(
             "Champion and challenger cannot be compared: they were given different rows.",

@@ -182,9 +182,9 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceView:
-    """Hold one piece of evidence: metrics and slices as estimates, everything else as facts."""
+    """Hold evidence of one kind: metrics and slices as estimates, everything else as facts."""
 
-    id: str
+    ids: tuple[str, ...]
     kind: str
     created_at: datetime
     metrics: tuple[MetricRow, ...] = ()

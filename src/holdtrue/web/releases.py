@@ -1,6 +1,5 @@
 """Read what the pages about releases show."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +9,10 @@ from holdtrue import catalog, delivery, governance
 from holdtrue.catalog import Change, Release
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import Deployment, Rollout, RolloutState
-from holdtrue.governance import Decision, Evidence
-from holdtrue.web import reasons, store, texts, urls
+from holdtrue.governance import Decision
+from holdtrue.web import evidence, reasons, store, texts, urls
 from holdtrue.web.model import (
     ChangeRow,
-    Estimate,
-    EvidenceView,
-    MetricRow,
     Pin,
     ReleasePage,
     ReleaseRow,
@@ -25,8 +21,6 @@ from holdtrue.web.model import (
 )
 
 PAGE = 25
-_WORDS = {"p_better": "probability that it is better", "n": "rows"}
-_ORDER = ("evaluation", "comparison", "contract", "parity")
 
 
 def listing(connection: sa.Connection, project: str, service: str, after: str | None) -> ReleasesPage:
@@ -77,7 +71,7 @@ def one(connection: sa.Connection, project: str, id: str) -> ReleasePage:
         config=tuple((name, texts.plain(value)) for name, value in release.manifest.config.items()),
         decisions=tuple(decisions),
         rules=_rules(decisions[0]) if decisions else (),
-        evidence=_in_order(governance.latest_evidence(connection, project, release)),
+        evidence=evidence.views(governance.latest_evidence(connection, project, release)),
         approvals=tuple(governance.approvals(connection, project, id)),
         previous=previous,
         changes=tuple(_change(each) for each in changes),
@@ -150,107 +144,3 @@ def _side(summary: Any, value: str | None) -> str:
     if isinstance(summary, Mapping):
         return f"{summary.get('name')}@{summary.get('number')}"
     return texts.short(value) if value else texts.MISSING
-
-
-def _in_order(found: list[Evidence]) -> tuple[EvidenceView, ...]:
-    ordered = sorted(found, key=lambda each: _ORDER.index(each.kind) if each.kind in _ORDER else len(_ORDER))
-    return tuple(_evidence(each) for each in ordered)
-
-
-def _evidence(evidence: Evidence) -> EvidenceView:
-    content = evidence.content if isinstance(evidence.content, Mapping) else {"content": evidence.content}
-    metrics = _metrics(content.get("metric"), content.get("baseline"))
-    slices = _slices(content.get("slices"))
-    comparison = _comparison(content)
-    if comparison is not None:
-        metrics = (comparison,)
-    told = {"metric", "difference", "lower", "upper", "n"} if comparison is not None else set[str]()
-    told |= ({"metric", "baseline"} if metrics else set[str]()) | ({"slices"} if slices else set[str]())
-    return EvidenceView(
-        id=evidence.id,
-        kind=evidence.kind,
-        created_at=evidence.created_at,
-        metrics=metrics,
-        slices=slices,
-        facts=tuple(_facts({name: value for name, value in content.items() if name not in told})),
-    )
-
-
-def _facts(content: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]:
-    """Return JSON as pairs of words, one level of nesting told by its path."""
-    found: list[tuple[str, str]] = []
-    for name, value in content.items():
-        words = under + _WORDS.get(str(name), str(name).replace("_", " "))
-        estimate = _estimate(value)
-        if estimate is not None:
-            interval = texts.span(estimate.lower, estimate.upper)
-            found.append((words, texts.ratio(estimate.value) + (f" ({interval})" if interval else "")))
-        elif isinstance(value, Mapping) and not under:
-            found += _facts(value, f"{name}, ")
-        else:
-            found.append((words, texts.plain(value)))
-    return found
-
-
-def _metrics(metric: Any, baseline: Any) -> tuple[MetricRow, ...]:
-    if not isinstance(metric, Mapping):
-        return ()
-    beside = baseline if isinstance(baseline, Mapping) else {}
-    rows: list[MetricRow] = []
-    for name, value in metric.items():
-        estimate, other = _estimate(value), _estimate(beside.get(name))
-        if estimate is None:
-            continue
-        low, high = _scale([each for each in (estimate, other) if each is not None])
-        rows.append(MetricRow(texts.metric(str(name)), estimate, other, _count(value), low, high))
-    return tuple(rows)
-
-
-def _slices(found: Any) -> tuple[MetricRow, ...]:
-    if not isinstance(found, list | tuple):
-        return ()
-    kept: list[tuple[str, Estimate, int | None]] = []
-    for each in found:
-        if not isinstance(each, Mapping):
-            continue
-        estimate = _estimate({**each, "value": each.get("roc_auc")})
-        if estimate is not None:
-            kept.append((f"{each.get('slice')} = {each.get('value')}", estimate, _count(each)))
-    if not kept:
-        return ()
-    low, high = _scale([estimate for _, estimate, _ in kept])
-    return tuple(MetricRow(name, estimate, None, n, low, high) for name, estimate, n in kept)
-
-
-def _comparison(content: Mapping[str, Any]) -> MetricRow | None:
-    """Return a paired comparison as one row, drawn on a scale that shows zero."""
-    estimate = _estimate({**content, "value": content.get("difference")})
-    if estimate is None or "metric" not in content:
-        return None
-    low, high = _scale([estimate, Estimate(0.0)])
-    name = f"{texts.metric(str(content['metric']))}, challenger minus champion"
-    return MetricRow(name, estimate, None, _count(content), low, high)
-
-
-def _scale(estimates: list[Estimate]) -> tuple[float, float]:
-    values = [value for each in estimates for value in (each.value, each.lower, each.upper) if value is not None]
-    room = (max(values) - min(values)) * 0.1 or 0.01
-    return min(values) - room, max(values) + room
-
-
-def _estimate(value: Any) -> Estimate | None:
-    if not isinstance(value, Mapping):
-        return None
-    middle = _number(value.get("value"))
-    return None if middle is None else Estimate(middle, _number(value.get("lower")), _number(value.get("upper")))
-
-
-def _count(value: Any) -> int | None:
-    found = _number(value.get("n")) if isinstance(value, Mapping) else None
-    return None if found is None else round(found)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

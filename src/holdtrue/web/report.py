@@ -171,6 +171,7 @@ def render_report(data: Json) -> str:
         "policy": "default-src 'none'; img-src data:; "
         f"style-src {_source_hash(style)}; script-src {_source_hash(script)}",
         "totals": _totals(report),
+        "decisions": _latest(report.decisions),
     }
     return environment().get_template("report.html").render(view)
 
@@ -193,6 +194,14 @@ def _chart(report: Report) -> charts.Chart:
         series=series,
         markers=tuple(charts.Marker(event.time.astimezone(UTC), event.kind, event.label) for event in report.events),
     )
+
+
+def _latest(decisions: tuple[ReportDecision, ...]) -> list[tuple[ReportDecision, list[ReportDecision]]]:
+    """Return the newest decision of each release and environment, with those before it, in order of time."""
+    found: dict[tuple[str, str], list[ReportDecision]] = {}
+    for decision in sorted(decisions, key=lambda each: each.time):
+        found.setdefault((decision.release, decision.environment), []).append(decision)
+    return [(each[-1], each[:-1]) for each in found.values()]
 
 
 def _point(moment: datetime, interval: Interval | None) -> charts.Point:

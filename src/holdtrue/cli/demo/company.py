@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,7 +106,7 @@ def fresh_home(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def company(folder: Path, file: Path, inbox: Path, start: datetime) -> Iterator[Company]:
+def company(folder: Path, file: Path, inbox: Path, start: datetime) -> Generator[Company]:
     """Start real processes on a simulated clock and give a client to each person; stop them at the end."""
     home = fresh_home(folder)
     clock = FileClock(folder / "clock", start)

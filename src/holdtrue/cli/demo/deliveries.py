@@ -59,7 +59,7 @@ def prepare(folder: Path) -> None:
     for name, query, path in (("flights", _FLIGHTS, csv), ("weather", _WEATHER, source / "weather.csv")):
         rows = _rows(query, path)
         for month in MONTHS:
-            part = rows.filter(pc.equal(rows["delivery"], month)).drop_columns(["delivery"])
+            part = rows.filter(pc.field("delivery") == month).drop_columns(["delivery"])
             pq.write_table(part, folder / f"{name}-{month}.parquet", compression="zstd")
     csv.unlink()
     complete.touch()

@@ -170,14 +170,15 @@ def _first_release(told: Told) -> str:
 
 def _months(stores: Any, told: Told, frozen: str) -> list[dict[str, Any]]:
     rows = monitoring.joined(stores, PROJECT, SERVICE)
-    known = rows.filter(pc.is_valid(rows["label"]))
-    month = pc.strftime(known["time"].cast(pa.int64()).cast(pa.timestamp("us")), format="%Y-%m")
+    known = rows.filter(pc.field("label").is_valid())
+    moments = known["time"].cast(pa.int64()).to_numpy()
+    known = known.append_column("month", pa.array(np.datetime_as_string(moments.astype("datetime64[us]"), unit="M")))
     found: list[dict[str, Any]] = []
-    for name in sorted(set(month.to_pylist())):
-        part = known.filter(pc.equal(month, name))
-        answered = part.filter(pc.equal(part["role"], "answer"))
+    for name in sorted(set(known["month"].to_pylist())):
+        part = known.filter(pc.field("month") == name)
+        answered = part.filter(pc.field("role") == "answer")
         # Where the first release answered, its answers count; elsewhere it scored the row unseen.
-        still = part.filter(pc.equal(part["release"], frozen))
+        still = part.filter(pc.field("release") == frozen)
         if answered.num_rows < 1000:
             continue
         found.append(

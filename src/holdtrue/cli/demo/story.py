@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from holdtrue.cli.demo import ending
@@ -164,7 +163,7 @@ def _deliver(cast: Cast, month: str, *, broken: bool = False) -> None:
         table = pq.read_table(cast.source / f"{name}-{month}.parquet")
         if broken and name == "flights":
             place = table.column_names.index("distance")
-            text = pc.binary_join_element_wise(table["distance"].cast(pa.string()), pa.scalar("mi"), " ")
+            text = pa.array([f"{miles} mi" for miles in table["distance"].to_pylist()])
             table = table.set_column(place, "distance", text)
         pq.write_table(table, cast.inbox / f"{name}-{month}.parquet", compression="zstd")
 

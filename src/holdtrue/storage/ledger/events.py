@@ -88,7 +88,7 @@ def entry_bytes(entry: dict[str, Any]) -> bytes:
 def append(database: sqlite3.Connection, head: Head, draft: Draft) -> tuple[Head, Event]:
     """Insert an event after `head` in the open transaction; return the new head and the event."""
     seq = head.size + 1
-    body = canonical_bytes({"payload": draft.payload, "reason": draft.reason})
+    body = _body(draft)
     salt = secrets.token_bytes(32)
     owner = draft.actor.created_by or ""
     entry: dict[str, str | int] = {
@@ -138,6 +138,16 @@ def append(database: sqlite3.Connection, head: Head, draft: Draft) -> tuple[Head
         leaf_hash=leaf.hex(),
     )
     return Head(seq, leaf.hex(), push(head.frontier, head.size, leaf)), event
+
+
+def _body(draft: Draft) -> bytes:
+    """Return the canonical form of what stands outside the tree; text alone needs no slow serialiser."""
+    try:
+        if draft.payload is None:
+            return orjson.dumps({"payload": None, "reason": draft.reason})
+    except orjson.JSONEncodeError:
+        pass
+    return canonical_bytes({"payload": draft.payload, "reason": draft.reason})
 
 
 @dataclass(frozen=True, slots=True)
