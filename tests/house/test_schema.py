@@ -8,6 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from holdtrue.core.clock import SystemClock
+from holdtrue.server import store as server_tables
 from holdtrue.server.table import room_routes
 from holdtrue.storage.ledger import Ledger, metadata
 
@@ -15,6 +16,7 @@ from holdtrue.storage.ledger import Ledger, metadata
 def test_migrating_an_empty_database_gives_the_declared_tables(tmp_path: Path) -> None:
     """Prevent a table that exists for new users only, or a column that only old ones lack."""
     room_routes()
+    assert "tokens" in metadata.tables, server_tables
     path = tmp_path / "ledger.db"
     Ledger.open(path, clock=SystemClock(), keys=tmp_path / "keys").close()
     engine = sa.create_engine(f"sqlite:///{path}")

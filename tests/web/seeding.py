@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from holdtrue import catalog, delivery, governance, monitoring
 from holdtrue.core.access import Role
 from holdtrue.core.actor import Actor
-from holdtrue.core.clock import SimulatedClock
+from holdtrue.core.clock import SimulatedClock, microseconds
 from holdtrue.delivery import RolloutState, changing
 from holdtrue.delivery.judging import Judging
 from holdtrue.monitoring import Alarm, MonitorSpec, Window
@@ -85,6 +85,7 @@ def seed_year(seeder: Seeder, text: str = "") -> dict[str, str]:
     waiting = _release(seeder.at(_day(12, 30)), 6, auc=0.77, months=("2013-02", "2013-11"), text=text)
     seeder.write(lambda tx: governance.gate(tx, waiting, "production"))
     seeder.write(lambda tx: monitoring_store.put_windows(tx, [*_months(first, second, third), *_days(second, third)]))
+    _predict(seeder, second)
     return {
         "first": first,
         "second": second,
@@ -108,6 +109,31 @@ def seed_texts(seeder: Seeder, text: str) -> dict[str, str]:
     seeder.write(lambda tx: tx.emit("incident.noted", text, {"text": text, text: text}, reason=text))
     seeder.write(lambda tx: monitoring_store.put_windows(tx, _months(made, made, made)))
     return {"release": made, "incident": incident}
+
+
+def _predict(seeder: Seeder, release: str) -> None:
+    """Record one prediction and the label that came two hours later."""
+    when = microseconds(_day(9, 3))
+    record = {
+        "id": "prd_1",
+        "prediction_id": "prd_1",
+        "time": when,
+        "request_id": "req_1",
+        "key": "UA1545-2013-09-03",
+        "entity": "N14228",
+        "arm": "champion",
+        "role": "answer",
+        "release": release,
+        "score": 0.4137,
+        "latency_us": 210,
+        "fallback": False,
+        "x_origin": "EWR",
+        "f_origin_weather_temp": 71.6,
+    }
+    label = {"id": "lab_1", "time": when, "key": record["key"], "value": 0.0, "known_at": when + 7_200_000_000}
+    writer = seeder.stores.journal.writer("seed")
+    writer.append("prediction", PROJECT, SERVICE, {name: [value] for name, value in record.items()}, 1)
+    writer.append("label", PROJECT, SERVICE, {name: [value] for name, value in label.items()}, 1)
 
 
 def _declare(tx: Transaction) -> None:

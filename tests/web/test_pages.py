@@ -28,6 +28,11 @@ PAGES = {
     "incidents": (urls.incidents(PROJECT), "Incidents", ["Quality of delays fell below its limit", "open"]),
     "incident": ("{incident}", "Quality of delays", ["Timeline", "Storms over the whole coast", "0.712"]),
     "activity": (urls.activity(PROJECT), "Activity", ["rollout promoted", "decision refused", "approval given"]),
+    "prediction": (
+        urls.prediction(PROJECT, "prd_1"),
+        "Why this prediction?",
+        ["0.4137", "EWR", "71.6", "delay@2", "allowed for production", "3 windows", "better than the champion", "Rosa"],
+    ),
     "sign-in": (urls.sign_in(), "Sign in", ["holdtrue up", "holdtrue token create"]),
 }
 
