@@ -6,8 +6,7 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from holdtrue.core.canonical import canonical_bytes
 from holdtrue.core.errors import InvalidInput
-from holdtrue.evaluation import MissingLabels, compare, days, evaluate, label_column, mean_interval
-from holdtrue.stats import OneClassOnly
+from holdtrue.evaluation import MissingLabels, OneClass, compare, days, evaluate, label_column, mean_interval
 
 N = 6000
 RNG = np.random.default_rng(0)
@@ -94,7 +93,7 @@ def test_a_missing_label_column_is_named_with_what_is_there() -> None:
 
 
 def test_other_bad_input_is_named() -> None:
-    with pytest.raises(OneClassOnly):
+    with pytest.raises(OneClass):
         evaluate(np.zeros(N), STRONG)
     broken = STRONG.copy()
     broken[3] = np.nan

@@ -3,10 +3,12 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from sqlalchemy.exc import IntegrityError
 from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production, day
 
 from holdtrue import monitoring
 from holdtrue.monitoring import Window, store
+from holdtrue.monitoring.ingest import ingest
 from holdtrue.storage.ledger import Transaction
 
 
@@ -212,3 +214,38 @@ def test_projects_do_not_see_each_other(production: Production) -> None:
     production.live(1, 1.0)
     assert production.stores.ledger.read(lambda conn: monitoring.windows(conn, "other", SERVICE)) == []
     assert monitoring.run_due(production.stores, "other") == []
+
+
+def test_a_pass_that_another_one_overtook_writes_nothing(production: Production) -> None:
+    production.declare(SPEC)
+    ledger = production.stores.ledger
+    stale = ledger.read(lambda conn: store.read_watches(conn, PROJECT))[0]
+    keys = production.predict([0.9, 0.1])
+    production.run()
+    production.label(keys, [1, 0])
+    assert ingest(production.stores, PROJECT, stale) is False
+    assert only(production.windows(grain="day")).labelled == 0
+    production.run()
+    assert only(production.windows(grain="day")).labelled == 2
+
+
+def test_a_pass_that_could_not_be_written_is_repeated_whole(production: Production) -> None:
+    production.declare(SPEC)
+    keys = production.predict([0.9, 0.1])
+    production.label(keys, [1, 0])
+    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON windows BEGIN SELECT RAISE(ABORT, 'no'); END"
+    production.stores.ledger.write(CONTEXT, lambda tx: tx.connection.exec_driver_sql(refuse))
+    with pytest.raises(IntegrityError):
+        production.run()
+    assert production.stores.ledger.read(lambda conn: store.read_days(conn, PROJECT, SERVICE, 0, 99_999)) == {}
+    production.stores.ledger.write(CONTEXT, lambda tx: tx.connection.exec_driver_sql("DROP TRIGGER refuse"))
+    production.run()
+    assert only(production.windows(grain="day")).roc_auc.value == 1.0
+
+
+def test_numbers_as_keys_survive_the_journal_making_floats_of_them(production: Production) -> None:
+    production.declare(SPEC)
+    production.predict([0.9, 0.1, 0.2], key=[17, 18, 2.5])
+    production.label(["17", "18", "2.5"], [1, 0, 0])
+    production.run()
+    assert only(production.windows(grain="day")).labelled == 3

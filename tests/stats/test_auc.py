@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from holdtrue.core.errors import InvalidInput
-from holdtrue.stats import OneClassOnly, auc_difference, auc_interval, pair_counts, roc_auc
+from holdtrue.stats import BadNumbers, OneClassOnly, auc_difference, auc_interval, pair_counts, roc_auc
 from holdtrue.stats.auc import hanley_mcneil, placements
 
 
@@ -202,7 +201,7 @@ def test_pair_counts_have_no_area_without_both_classes() -> None:
     ],
 )
 def test_bad_input_is_named(y: list[Any], score: list[float], says: str) -> None:
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(BadNumbers, match=says):
         roc_auc(y, score)
 
 

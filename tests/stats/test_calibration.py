@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from holdtrue.core.errors import InvalidInput
+from holdtrue.stats import BadNumbers
 from holdtrue.stats.calibration import DAYS_PER_QUARTER, Limit, chance_per_judgement, limit_below
 from holdtrue.stats.resampling import Statistic
 
@@ -78,10 +78,10 @@ def test_equal_days_promise_no_false_alarm() -> None:
 
 
 def test_too_few_days_and_empty_budgets_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="6 days of reference"):
+    with pytest.raises(BadNumbers, match="6 days of reference"):
         limit(np.ones(6), 1.0)
     for budget in (0.0, -1.0, float("nan")):
-        with pytest.raises(InvalidInput, match="is no budget"):
+        with pytest.raises(BadNumbers, match="is no budget"):
             chance_per_judgement(budget, 7)
-    with pytest.raises(InvalidInput, match="too thin"):
+    with pytest.raises(BadNumbers, match="too thin"):
         limit(np.full(REFERENCE, np.nan), 1.0)

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from holdtrue.core.errors import InvalidInput
-from holdtrue.stats import adjusted, discoveries
+from holdtrue.stats import BadNumbers, adjusted, discoveries
 
 
 @settings(deadline=None)
@@ -32,5 +31,5 @@ def test_no_tests_give_no_discoveries() -> None:
 
 @pytest.mark.parametrize("values", [[1.2], [-0.1], [np.nan]])
 def test_what_is_no_probability_is_refused(values: list[float]) -> None:
-    with pytest.raises(InvalidInput, match="p-value"):
+    with pytest.raises(BadNumbers, match="p-value"):
         adjusted(values)

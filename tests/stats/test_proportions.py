@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from holdtrue.core.errors import InvalidInput
-from holdtrue.stats import clopper_pearson, wilson
+from holdtrue.stats import BadNumbers, clopper_pearson, wilson
 
 SHARES = st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -46,5 +45,5 @@ def test_nothing_observed_says_nothing() -> None:
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5)])
 def test_impossible_shares_are_refused(successes: int, n: int) -> None:
-    with pytest.raises(InvalidInput, match="not a share"):
+    with pytest.raises(BadNumbers, match="not a share"):
         wilson(successes, n)

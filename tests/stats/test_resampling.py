@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from holdtrue.core.errors import InvalidInput
-from holdtrue.stats import mean_bootstrap, pair_counts, roc_auc
+from holdtrue.stats import BadNumbers, mean_bootstrap, pair_counts, roc_auc
 from holdtrue.stats.resampling import bootstrap, draw_counts
 
 
@@ -63,5 +62,5 @@ def test_shares_stay_off_zero_and_one() -> None:
 
 
 def test_nothing_to_draw_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="at least one block"):
+    with pytest.raises(BadNumbers, match="at least one block"):
         draw_counts(0, 10, seed=0)

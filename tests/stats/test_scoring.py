@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from holdtrue.core.errors import InvalidInput
-from holdtrue.stats import brier_differences, brier_losses, log_losses, reliability
+from holdtrue.stats import BadNumbers, brier_differences, brier_losses, log_losses, reliability
 
 RNG = np.random.default_rng(0)
 Y = RNG.random(500) < 0.3
@@ -34,5 +33,5 @@ def test_calibrated_scores_come_true_group_by_group() -> None:
 
 
 def test_scores_that_are_no_probabilities_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="not probabilities"):
+    with pytest.raises(BadNumbers, match="not probabilities"):
         brier_losses([0, 1], [0.5, 1.5])

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.core.errors import InvalidInput
-from holdtrue.stats import MeanSequence, sequences
+from holdtrue.stats import BadNumbers, MeanSequence, sequences
 
 BETS = np.array([0.98, 0.55, 0.3, 0.15, 0.07, 0.03, 0.012])
 WEIGHTS = np.array([0.40, 0.18, 0.13, 0.10, 0.08, 0.06, 0.05])
@@ -200,18 +199,18 @@ def test_mean_and_sd_are_those_of_the_rows() -> None:
 
 @pytest.mark.parametrize("values", [[0.1, np.nan], [1.5], [-1.0001], [np.inf]])
 def test_rows_outside_the_bounds_are_refused(values: list[float]) -> None:
-    with pytest.raises(InvalidInput, match="not in"):
+    with pytest.raises(BadNumbers, match="not in"):
         sequences.update(sequences.start(), values)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (0.0, math.inf), (math.nan, 1.0)])
 def test_bounds_that_are_none_are_refused(low: float, high: float) -> None:
-    with pytest.raises(InvalidInput, match="finite bounds"):
+    with pytest.raises(BadNumbers, match="finite bounds"):
         sequences.start(low, high)
 
 
 def test_a_stored_sequence_of_another_layout_is_refused() -> None:
     data = sequences.start().to_json()
     data["above"] = [row[:-1] for row in data["above"]]
-    with pytest.raises(InvalidInput, match="another layout"):
+    with pytest.raises(BadNumbers, match="another layout"):
         MeanSequence.from_json(data)

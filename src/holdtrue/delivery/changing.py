@@ -57,40 +57,50 @@ def set_release(
         updated_at=tx.now,
     )
     store.put_deployment(tx, row)
-    past = store.list_changes(tx.connection, tx.project, service, environment)
+    _record_change(tx, row, None if before is None else before.release, action, rollout)
+    governance.record_effect(tx, governance.decision(tx.connection, tx.project, decision), "deployed")
+    _point_alias(tx, release, environment)
+    tx.seal()
+    return row
+
+
+def _record_change(
+    tx: Transaction,
+    row: Deployment,
+    before: str | None,
+    action: Literal["deployed", "rolled_back"],
+    rollout: str | None,
+) -> None:
+    past = store.list_changes(tx.connection, tx.project, row.service, row.environment)
     change = Change(
-        service=service,
-        environment=environment,
+        service=row.service,
+        environment=row.environment,
         number=len(past) + 1,
         action=action,
-        release=release,
-        before=None if before is None else before.release,
-        decision=decision,
+        release=row.release,
+        before=before,
+        decision=row.decision,
         rollout=rollout,
-        reason=reason,
+        reason=row.why,
         time=tx.now,
         actor=tx.context.actor.id,
     )
     store.insert_change(tx, change)
     tx.emit(
         "deployment.changed",
-        service,
+        row.service,
         {
-            "environment": environment,
+            "environment": row.environment,
             "action": action,
-            "release": release,
-            "decision": decision,
+            "release": row.release,
+            "decision": row.decision,
             "rollout": rollout,
             "number": change.number,
         },
-        before=change.before or "",
-        after=release,
-        reason=reason,
+        before=before or "",
+        after=row.release,
+        reason=row.why,
     )
-    governance.record_effect(tx, governance.decision(tx.connection, tx.project, decision), "deployed")
-    _point_alias(tx, release, environment)
-    tx.seal()
-    return row
 
 
 def mark(

@@ -23,6 +23,12 @@ class MissingLabels(InvalidInput):
         )
 
 
+class OneClass(InvalidInput):
+    """The rows to be judged all have the same label, so that no ranking of them exists."""
+
+    code = "one_class_only"
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Hold the metrics of one score on one set of rows, each with its interval."""

@@ -1,24 +1,50 @@
 """Evaluate one score, or compare two on the same rows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.evaluation.model import Comparison, Evaluation, MissingLabels, Scores, SliceScore
-from holdtrue.stats import Interval, auc_difference, auc_interval, bootstrap, pair_counts, reliability
-from holdtrue.stats.arrays import Floats, OneClassOnly, binary_labels, block_codes, same_length
+from holdtrue.evaluation.model import Comparison, Evaluation, MissingLabels, OneClass, Scores, SliceScore
+from holdtrue.stats import (
+    BadNumbers,
+    Interval,
+    OneClassOnly,
+    auc_difference,
+    auc_interval,
+    bootstrap,
+    pair_counts,
+    reliability,
+)
+from holdtrue.stats.arrays import Floats, binary_labels, block_codes, same_length
 from holdtrue.stats.intervals import around, normal_quantile, student_quantile
 from holdtrue.stats.resampling import Statistic, mean_statistic
 from holdtrue.stats.scoring import brier_losses, log_losses
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _FEW_BLOCKS = 6
-_DAY = np.timedelta64(1, "D")
 _HIGHER_IS_BETTER = {"roc_auc": True, "brier": False, "log_loss": False}
+
+
+def _plainly(judge: Callable[P, T]) -> Callable[P, T]:
+    """Turn what the statistics refuse into an error of the house with the same words."""
+
+    @wraps(judge)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return judge(*args, **kwargs)
+        except BadNumbers as error:
+            kind = OneClass if isinstance(error, OneClassOnly) else InvalidInput
+            raise kind(error.what, why=error.why, mend=error.mend, facts=error.facts) from error
+
+    return call
 
 
 def label_column(table: Mapping[str, npt.ArrayLike], name: str) -> npt.NDArray[Any]:
@@ -41,6 +67,7 @@ def days(times: npt.ArrayLike) -> npt.NDArray[np.int64]:
     )
 
 
+@_plainly
 def evaluate(
     y: npt.ArrayLike,
     score: npt.ArrayLike,
@@ -56,7 +83,7 @@ def evaluate(
     `slices` names columns [n] whose values are judged apart; values with fewer than `min_slice` rows are
     only counted. With `times` [n] intervals allow for rows of one day depending on each other. `baseline` is
     a score [n], one constant, or None for the base rate itself. No label at all raises MissingLabels, one
-    class only OneClassOnly, a score that is NaN InvalidInput.
+    class only OneClass, a score that is NaN InvalidInput.
     """
     labels, known = _known(y)
     values = _take(score, known, "score")
@@ -83,6 +110,7 @@ def evaluate(
     )
 
 
+@_plainly
 def score_of(
     y: npt.ArrayLike, score: npt.ArrayLike, *, blocks: npt.ArrayLike | None = None, alpha: float = 0.05
 ) -> Scores:
@@ -112,6 +140,7 @@ def mean_interval(values: Floats, *, blocks: npt.ArrayLike | None = None, alpha:
     return around(mean, error, n, normal_quantile(1.0 - alpha / 2.0))
 
 
+@_plainly
 def compare(
     y: npt.ArrayLike,
     champion_score: npt.ArrayLike,

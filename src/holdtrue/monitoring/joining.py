@@ -43,10 +43,19 @@ def column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
     values = table[name]
     if values.type == kind:
         return values
+    if kind == pa.string() and pa.types.is_floating(values.type):
+        # The journal widens whole numbers beside fractions; as names they are still whole numbers.
+        return pa.chunked_array([pa.array([_name(value) for value in values.to_pylist()], kind)])
     try:
         return pc.cast(values, kind, safe=False)
     except pa.ArrowInvalid:
         return pa.chunked_array([pa.array([_as(value, kind) for value in values.to_pylist()], kind)])
+
+
+def _name(value: float | None) -> str | None:
+    if value is None:
+        return None
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def _as(value: Any, kind: pa.DataType) -> Any:

@@ -8,10 +8,10 @@ from datetime import date, timedelta
 import numpy as np
 import sqlalchemy as sa
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.monitoring.model import Judgement, MonitorSpec, Outcome, Window
 from holdtrue.monitoring.quality import DayStatistic, day_date, day_number, day_statistic
 from holdtrue.monitoring.store import MonitorRow, ReferenceRow, first_day, read_days, read_references, read_windows
+from holdtrue.stats import BadNumbers
 from holdtrue.stats.calibration import Limit, limit_below
 
 _FEWEST_DAYS = 7
@@ -122,7 +122,7 @@ def reference_row(
     """Return a reference with the limits it promises for full windows; None if it is too thin for any."""
     try:
         limit = _limit(spec, statistic, spec.window_days)
-    except InvalidInput:
+    except BadNumbers:
         return None
     sign = -1.0 if spec.metric == "brier" else 1.0
     limits = {
@@ -171,7 +171,7 @@ def _held(spec: MonitorSpec, base: Judgement, statistic: DayStatistic, reference
         return replace(base, reason="The labels of this window are all of one class.")
     try:
         limit = _limit(spec, DayStatistic.from_json(reference.data), statistic.days)
-    except InvalidInput as error:
+    except BadNumbers as error:
         return replace(base, reason=f"{error.what} {error.why}")
     sign = -1.0 if spec.metric == "brier" else 1.0
     alarm = statistic.value < limit.limit

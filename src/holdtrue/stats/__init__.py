@@ -1,7 +1,6 @@
 """Statistics on arrays: areas, intervals, sequences, resampling, distances, thresholds. No I/O."""
 
 from holdtrue.stats import sequences
-from holdtrue.stats.arrays import OneClassOnly
 from holdtrue.stats.auc import AucDifference, PairCounts, auc_difference, auc_interval, pair_counts, roc_auc
 from holdtrue.stats.distances import (
     jensen_shannon,
@@ -11,6 +10,7 @@ from holdtrue.stats.distances import (
     wasserstein,
     wasserstein_counts,
 )
+from holdtrue.stats.errors import BadNumbers, OneClassOnly
 from holdtrue.stats.intervals import Interval, finite
 from holdtrue.stats.multiple import adjusted, discoveries
 from holdtrue.stats.proportions import clopper_pearson, wilson
@@ -20,6 +20,7 @@ from holdtrue.stats.sequences import MeanSequence
 
 __all__ = [
     "AucDifference",
+    "BadNumbers",
     "Bootstrap",
     "Interval",
     "MeanSequence",

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, stdtr
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.stats.arrays import Bools, Floats, Ints, binary_labels, block_codes, need_both_classes, scores
+from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import Interval, around_logit, normal_quantile, student_quantile
 
 _FEW_BLOCKS = 6
@@ -48,7 +48,7 @@ class AucDifference:
 def roc_auc(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Return the area under the ROC curve of `score` float[n] for labels `y` (0/1)[n]; ties count one half.
 
-    One class only raises OneClassOnly; NaN raises InvalidInput.
+    One class only raises OneClassOnly; NaN raises BadNumbers.
     """
     positive = binary_labels(y)
     values = scores(score, positive.size)
@@ -232,9 +232,9 @@ def pair_counts(y: npt.ArrayLike, score: npt.ArrayLike, blocks: npt.ArrayLike) -
 
 
 def check_alpha(alpha: float) -> float:
-    """Return `alpha` if it is a probability strictly between 0 and 1, else raise InvalidInput."""
+    """Return `alpha` if it is a probability strictly between 0 and 1, else raise BadNumbers."""
     if not 0.0 < alpha < 1.0:
-        raise InvalidInput(
+        raise BadNumbers(
             f"An error probability of {alpha} makes no interval.", mend="Give one between 0 and 1, like 0.05."
         )
     return alpha

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.stats.arrays import Floats
+from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import student_below, student_quantile
 from holdtrue.stats.resampling import Statistic, draw_counts
 
@@ -40,7 +40,7 @@ class Limit:
 def chance_per_judgement(alarms_per_quarter: float, days_between: float) -> float:
     """Return how likely one judgement may raise a false alarm, when one is made every `days_between` days."""
     if not alarms_per_quarter > 0.0 or not days_between > 0.0:
-        raise InvalidInput(
+        raise BadNumbers(
             f"{alarms_per_quarter} alarms per quarter, judged every {days_between} days, is no budget.",
             why="A monitor that may never be wrong can never be right.",
             mend="Give a budget above 0, for example 1 alarm per quarter.",
@@ -64,10 +64,10 @@ def limit_below(
 
     `statistic` maps counts float64[draws, blocks] of the reference's blocks to values; `least_drop` is the
     smallest drop that is worth an alarm. Runs of `run` neighbouring days are drawn together. With fewer than
-    7 blocks InvalidInput is raised: nothing is known then of how days differ.
+    7 blocks BadNumbers is raised: nothing is known then of how days differ.
     """
     if blocks < 7:
-        raise InvalidInput(
+        raise BadNumbers(
             f"{blocks} days of reference cannot calibrate an alarm.",
             why="How much days differ is not known from fewer than 7 of them.",
             mend="Wait for more days with labels, or give a longer reference.",
@@ -88,7 +88,7 @@ def _spread(statistic: Statistic, blocks: int, window: int, draws: int, seed: in
     differences: Floats = windows - references
     differences = differences[np.isfinite(differences)]
     if differences.size < draws // 2:
-        raise InvalidInput(
+        raise BadNumbers(
             "The reference is too thin to calibrate an alarm.",
             why=f"In {draws - differences.size} of {draws} random windows the statistic is not defined.",
             mend="Take a longer reference, or a longer window.",

@@ -6,8 +6,8 @@ Counts are mergeable: the counts of a week are the sums of those of its days.
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.stats.arrays import Floats
+from holdtrue.stats.errors import BadNumbers
 
 
 def shares(counts: npt.ArrayLike, *, pseudo: float = 0.0) -> Floats:
@@ -15,7 +15,7 @@ def shares(counts: npt.ArrayLike, *, pseudo: float = 0.0) -> Floats:
     values = np.asarray(counts, dtype=np.float64) + pseudo
     total = values.sum(axis=-1, keepdims=True)
     if (values < 0).any() or (total <= 0).any():
-        raise InvalidInput(
+        raise BadNumbers(
             "A distribution needs counts that are not negative and not all 0.",
             mend="Leave out empty windows, or merge them with their neighbours.",
         )
@@ -53,7 +53,7 @@ def wasserstein_counts(reference: npt.ArrayLike, current: npt.ArrayLike, positio
     p, q = _pair(reference, current, 0.0)
     where = np.asarray(positions, dtype=np.float64)
     if where.shape != p.shape or (np.diff(where) < 0).any():
-        raise InvalidInput("Each bin needs one position, in rising order.", mend="Sort the bins first.")
+        raise BadNumbers("Each bin needs one position, in rising order.", mend="Sort the bins first.")
     return float(np.sum(np.abs(np.cumsum(p - q))[:-1] * np.diff(where)))
 
 
@@ -94,7 +94,7 @@ def counts(values: npt.ArrayLike, edges: Floats) -> Floats:
 def _pair(reference: npt.ArrayLike, current: npt.ArrayLike, pseudo: float) -> tuple[Floats, Floats]:
     p, q = shares(reference, pseudo=pseudo), shares(current, pseudo=pseudo)
     if p.shape != q.shape or p.ndim != 1:
-        raise InvalidInput(
+        raise BadNumbers(
             f"Counts over different bins cannot be compared: {p.shape} and {q.shape}.",
             mend="Count both windows over the reference's edges.",
         )
@@ -105,5 +105,5 @@ def _sorted(values: npt.ArrayLike) -> Floats:
     data = np.asarray(values, dtype=np.float64).ravel()
     data = np.sort(data[np.isfinite(data)])
     if data.size == 0:
-        raise InvalidInput("A distance needs at least one finite value on each side.", mend="Leave out empty windows.")
+        raise BadNumbers("A distance needs at least one finite value on each side.", mend="Leave out empty windows.")
     return data

@@ -3,15 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.stats.arrays import Bools, Floats
+from holdtrue.stats.errors import BadNumbers
 
 
 def adjusted(p_values: npt.ArrayLike) -> Floats:
     """Return Benjamini and Hochberg's (1995) adjusted p-values float64[n], in the given order."""
     values = np.asarray(p_values, dtype=np.float64).ravel()
     if not ((values >= 0.0) & (values <= 1.0)).all():
-        raise InvalidInput("A p-value is a number from 0 to 1.", mend="Leave out tests that could not be made.")
+        raise BadNumbers("A p-value is a number from 0 to 1.", mend="Leave out tests that could not be made.")
     if values.size == 0:
         return values
     order = np.argsort(values, kind="stable")

@@ -4,7 +4,7 @@ import math
 
 from scipy.special import betaincinv
 
-from holdtrue.core.errors import InvalidInput
+from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import Interval, normal_quantile
 
 
@@ -33,6 +33,4 @@ def clopper_pearson(successes: int, n: int, alpha: float = 0.05) -> Interval:
 
 def _check(successes: int, n: int) -> None:
     if not 0 <= successes <= n:
-        raise InvalidInput(
-            f"{successes} of {n} is not a share.", mend="Give whole numbers with 0 ≤ successes ≤ trials."
-        )
+        raise BadNumbers(f"{successes} of {n} is not a share.", mend="Give whole numbers with 0 ≤ successes ≤ trials.")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.stats.arrays import Floats, Ints, block_codes
+from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import Interval
 
 Statistic = Callable[[Floats], Floats]
@@ -52,7 +52,7 @@ def draw_counts(blocks: int, draws: int, seed: int, *, run: int = 1, size: int |
     that what one day has in common with the next stays in. A draw holds `size` blocks (default: all).
     """
     if blocks < 1 or draws < 1 or run < 1:
-        raise InvalidInput(
+        raise BadNumbers(
             "A block bootstrap needs at least one block, one draw and runs of at least one block.",
             mend="Give more data, or another length of runs.",
         )

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.stats.arrays import Floats, binary_labels, scores
+from holdtrue.stats.errors import BadNumbers
 
 _CLIP = 1e-6
 
 
 def brier_losses(y: npt.ArrayLike, score: npt.ArrayLike) -> Floats:
-    """Return (score − y)² per row, float64[n] in [0, 1]; scores outside [0, 1] raise InvalidInput."""
+    """Return (score − y)² per row, float64[n] in [0, 1]; scores outside [0, 1] raise BadNumbers."""
     positive, values = _probabilities(y, score)
     return np.square(values - positive)
 
@@ -53,7 +53,7 @@ def _probabilities(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floa
     values = scores(score, positive.size)
     bad = (values < 0.0) | (values > 1.0)
     if bad.any():
-        raise InvalidInput(
+        raise BadNumbers(
             f"{int(bad.sum())} of {values.size} scores are not probabilities.",
             why=f"The first of them is {values[bad][0]}.",
             mend="Give the probability of the event, or judge by roc_auc, which needs only an order.",

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.core.errors import InvalidInput
+from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -80,12 +80,12 @@ class MeanSequence:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Build the sequence that `to_json` described; another layout raises InvalidInput."""
+        """Build the sequence that `to_json` described; another layout raises BadNumbers."""
         above = np.asarray(data["above"], dtype=np.float64)
         below = np.asarray(data["below"], dtype=np.float64)
         wanted = (len(_BETS), _CANDIDATES)
         if above.shape != wanted or below.shape != wanted:
-            raise InvalidInput(
+            raise BadNumbers(
                 "A stored confidence sequence has another layout than this version's.",
                 why=f"Its capital has the shape {above.shape}, and {wanted} is needed.",
                 mend="Start the sequence again from its rows.",
@@ -116,7 +116,7 @@ class MeanSequence:
 def start(low: float = -1.0, high: float = 1.0) -> MeanSequence:
     """Return the sequence before the first row, for rows in [low, high] (default: paired differences)."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InvalidInput(
+        raise BadNumbers(
             f"A confidence sequence needs finite bounds, not [{low}, {high}].",
             mend="Give the smallest and largest value that a row can have, smallest first.",
         )
@@ -127,7 +127,7 @@ def start(low: float = -1.0, high: float = 1.0) -> MeanSequence:
 def update(sequence: MeanSequence, values: npt.ArrayLike) -> MeanSequence:
     """Return `sequence` with the rows `values` float[n] added; their order does not matter.
 
-    NaN or a value outside the bounds raises InvalidInput.
+    NaN or a value outside the bounds raises BadNumbers.
     """
     rows = np.asarray(values, dtype=np.float64).ravel()
     if rows.size == 0:
@@ -152,7 +152,7 @@ def _check(sequence: MeanSequence, rows: Floats) -> None:
     slack = 1e-9 * (sequence.high - sequence.low)
     bad = ~((rows >= sequence.low - slack) & (rows <= sequence.high + slack))
     if bad.any():
-        raise InvalidInput(
+        raise BadNumbers(
             f"{int(bad.sum())} of {rows.size} rows are not in [{sequence.low}, {sequence.high}].",
             why=f"The first of them is {rows[bad][0]}; the guarantee holds only for bounded rows.",
             mend="Leave out rows without a value, and give the bounds of the loss that is used.",

@@ -55,24 +55,33 @@ def _comparison(evidence: Evidence) -> EvidenceView:
     flat = "difference" in content
     found = {"champion": content} if flat else {name: _mapping(value) for name, value in content.items()}
     rows: list[MetricRow] = []
-    facts: list[tuple[str, str]] = []
+    told: list[tuple[str, str]] = []
     for name, value in found.items():
         estimate = _estimate({**value, "value": value.get("difference")})
         if estimate is None:
-            facts += _facts({name: value or content.get(name)})
+            told += _facts({name: value or content.get(name)})
             continue
         low, high = _scale([estimate, Estimate(0.0)])
         title = f"{texts.metric(str(value.get('metric', '')))}, challenger minus {name}"
         rows.append(MetricRow(title, estimate, Estimate(0.0), _count(value), low, high))
-        facts += _facts(
-            {key: value[key] for key in value if key not in ("metric", "difference", "lower", "upper", "n")}
-        )
-    return EvidenceView((evidence.id,), evidence.kind, evidence.created_at, tuple(rows), (), tuple(facts))
+        told += _facts({key: value[key] for key in value if key not in ("metric", "difference", "lower", "upper", "n")})
+    return EvidenceView((evidence.id,), evidence.kind, evidence.created_at, tuple(rows), (), tuple(told))
 
 
 def _plain(evidence: Evidence) -> EvidenceView:
     content = evidence.content if isinstance(evidence.content, Mapping) else {"content": evidence.content}
     return EvidenceView((evidence.id,), evidence.kind, evidence.created_at, facts=tuple(_facts(content)))
+
+
+def facts(content: Any) -> tuple[tuple[str, str], ...]:
+    """Return any evidence in few words: estimates with their intervals, lists by their length."""
+    if not isinstance(content, Mapping):
+        return (("entries", texts.count(len(content)) if isinstance(content, list | tuple) else texts.plain(content)),)
+    short = {
+        name: texts.plural(len(value), "entry", "entries") if isinstance(value, list | tuple) else value
+        for name, value in content.items()
+    }
+    return tuple(_facts(short))
 
 
 def _facts(content: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]:

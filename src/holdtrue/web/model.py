@@ -11,7 +11,7 @@ from holdtrue.governance import Approval, Decision
 from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
 from holdtrue.storage.ledger import Event
 from holdtrue.web.charts import Chart, Point
-from holdtrue.web.reasons import Why
+from holdtrue.web.why import Why
 
 
 @dataclass(frozen=True, slots=True)

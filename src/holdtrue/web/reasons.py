@@ -1,11 +1,11 @@
 """Explanations as trees: what a thing is, its facts, and what it rests on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from holdtrue.catalog import Graph, Node
-from holdtrue.web import texts
+from holdtrue.web import evidence, texts
+from holdtrue.web.why import Why
 
 _DEEPEST = 8
 _WIDEST = 40
@@ -19,17 +19,6 @@ _RECORD = (
     ("latency_us", "microseconds taken"),
     ("fallback", "fallback"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """Hold one node of an explanation: what it is, its facts, its page, and what it rests on."""
-
-    kind: str
-    name: str
-    facts: tuple[tuple[str, str], ...] = ()
-    because: tuple["Why", ...] = ()
-    url: str | None = None
 
 
 def label(node: Node) -> str:
@@ -50,14 +39,22 @@ def upstream(graph: Graph, root: str, address: Callable[[str], str | None]) -> W
         again = id in seen
         seen.add(id)
         below = [] if again or depth >= _DEEPEST else sources.get(id, [])
+        # A version that continues an earlier one of its name would nest a level for each month.
+        earlier = [nodes[each] for each in below if each in nodes and _same_name(nodes[each], node)]
+        below = [each for each in below if each not in {one.id for one in earlier}]
         return Why(
             kind=node.kind.replace("_", " ").capitalize(),
             name=label(node),
+            facts=tuple(("continues", label(each)) for each in earlier),
             because=tuple(tell(source, depth + 1) for source in below[:_WIDEST]),
             url=address(id),
         )
 
     return tell(root, 0)
+
+
+def _same_name(one: Node, other: Node) -> bool:
+    return one.kind == other.kind and one.name == other.name
 
 
 def downstream(graph: Graph, root: str, address: Callable[[str], str | None]) -> tuple[Why, ...]:
@@ -74,10 +71,12 @@ def downstream(graph: Graph, root: str, address: Callable[[str], str | None]) ->
 def of_prediction(found: Mapping[str, Any], address: Callable[[str], str | None]) -> Why:
     """Return as a tree what `delivery.why` tells of a prediction."""
     record = _mapping(found.get("prediction"))
-    facts = [(words, texts.plain(record[name])) for name, words in _RECORD if record.get(name) is not None]
+    facts = [(words, _told(name, record[name])) for name, words in _RECORD if record.get(name) is not None]
     label = _mapping(found.get("label"))
     if label:
-        facts.append(("came true", f"{texts.plain(label.get('value'))}, known at {label.get('known_at')}"))
+        facts.append(
+            ("came true", f"{texts.plain(label.get('value'))}, known {texts.moment_of(label.get('known_at'))}")
+        )
     else:
         facts.append(("came true", "not known yet"))
     below = [
@@ -95,7 +94,7 @@ def _of_release(found: Mapping[str, Any], address: Callable[[str], str | None]) 
         Why(
             str(role).replace("_", " ").capitalize(),
             str(version.get("name")),
-            (("id", str(version.get("id"))), ("made", f"{version.get('created_at')} by {version.get('created_by')}")),
+            (("id", str(version.get("id"))), ("made", texts.moment_of(version.get("created_at")))),
             (_fragments(found),) if role == "dataset" and _mapping(found.get("dataset")) else (),
         )
         for role, version in versions.items()
@@ -106,7 +105,8 @@ def _of_release(found: Mapping[str, Any], address: Callable[[str], str | None]) 
     if found.get("decision"):
         below.append(_of_decision(found))
     name = str(release.get("id", ""))
-    told = {key: release[key] for key in ("service", "created_at", "created_by", "commit") if release.get(key)}
+    told = {key: release[key] for key in ("service", "commit") if release.get(key)}
+    told["made"] = texts.moment_of(release.get("created_at"))
     return Why("Release", name, _facts(told), tuple(below), address(name))
 
 
@@ -116,8 +116,8 @@ def _of_decision(found: Mapping[str, Any]) -> Why:
         Why("Rule", str(each.get("rule")), (("passed" if each.get("passed") else "failed", str(each.get("why"))),))
         for each in _mappings(decision.get("findings"))
     ]
-    evidence = [
-        Why("Evidence", f"{each.get('kind')} {each.get('id')}", _facts(_mapping(each.get("content"))))
+    measured = [
+        Why("Evidence", f"{each.get('kind')} {each.get('id')}", evidence.facts(each.get("content")))
         for each in _mappings(found.get("evidence"))
     ]
     approvals = [
@@ -126,7 +126,7 @@ def _of_decision(found: Mapping[str, Any]) -> Why:
     ]
     words = f"{str(decision.get('outcome', '')).replace('_', ' ')} for {decision.get('environment')}"
     facts = (("id", str(decision.get("id"))), ("policy", str(decision.get("policy"))))
-    return Why("Decision", words, facts, (*rules, *evidence, *approvals))
+    return Why("Decision", words, facts, (*rules, *measured, *approvals))
 
 
 def _fragments(found: Mapping[str, Any]) -> Why:
@@ -139,6 +139,10 @@ def _fragments(found: Mapping[str, Any]) -> Why:
         for window, each in sorted(fragments.items())
     )
     return Why("Data", texts.plural(len(facts), "window"), facts)
+
+
+def _told(name: str, value: Any) -> str:
+    return texts.moment_of(value) if name == "time" else texts.plain(value)
 
 
 def _facts(content: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

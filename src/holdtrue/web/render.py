@@ -45,7 +45,7 @@ def environment() -> jinja2.Environment:
     )
     # Jinja types this dictionary by its own first members.
     shared: dict[str, Any] = made.globals
-    shared.update(urls=urls, charts=charts, span=texts.span, plural=texts.plural)
+    shared.update(urls=urls, charts=charts, span=texts.span, days=texts.days, plural=texts.plural)
     return made
 
 

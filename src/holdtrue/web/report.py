@@ -1,7 +1,7 @@
 """The report of a replayed year: one HTML file that needs nothing but itself.
 
 `render_report` takes the JSON form of a `Report`. Every moment is ISO 8601 text with its zone; every share and
-metric is a number between 0 and 1; an unknown key is refused by name. `Why` stands in `web/reasons.py`:
+metric is a number between 0 and 1; an unknown key is refused by name. `Why` stands in `web/why.py`:
 `{kind, name, facts: [[name, value]], because: [Why], url: null}`.
 """
 
@@ -16,8 +16,8 @@ from markupsafe import Markup
 from holdtrue.core.canonical import Json
 from holdtrue.core.codec import load
 from holdtrue.web import charts, texts
-from holdtrue.web.reasons import Why
 from holdtrue.web.render import asset, environment
+from holdtrue.web.why import Why
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Read what the overview and the page of one service show."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -105,7 +106,7 @@ def _service_row(
     since = (now - _MONTHS_SHOWN).date()
     together = monitoring.windows(connection, project, name, grain="month", since=since, release=ALL)
     mature = [window for window in together if window.maturity >= _MATURE and not window.reason]
-    newest = mature[-1] if mature else None
+    newest = next((window for window in reversed(mature) if _is_over(window, now)), None)
     unresolved = monitoring.incidents(connection, project, service=name, unresolved=True, limit=SHOWN)
     return ServiceRow(
         name=name,
@@ -207,12 +208,11 @@ def _quality(
 ) -> Chart:
     by_day = _is_short(days)
     shown = [window for window in (days if by_day else months) if not window.reason and _known(window)]
-    shadows: dict[str, int] = {}
-    for window in shown:
-        if window.role == "shadow":
-            shadows[window.release] = shadows.get(window.release, 0) + 1
-    # A challenger's few shadow windows say nothing over time; a release that shadows for long does.
-    lasting = sorted((each for each in shadows if shadows[each] > 1), key=lambda each: -shadows[each])[:_SHADOWS]
+    totals = {window.start: window.n for window in shown if window.release == ALL}
+    # What a rollout scored on the side for some days says nothing over time; a release that shadows for long does.
+    shown = [each for each in shown if each.role == "answer" or each.n > totals.get(each.start, 0) / 2]
+    shadows = Counter(window.release for window in shown if window.role == "shadow")
+    lasting = [release for release, windows in shadows.most_common(_SHADOWS) if windows > 2]
     series = [_line("What was answered", "one", [w for w in shown if w.role == "answer"], by_day=by_day)]
     for tone, release in zip(_TONES[1:], lasting, strict=False):
         mine = [window for window in shown if window.release == release and window.role == "shadow"]
@@ -321,11 +321,15 @@ def _monitors(connection: sa.Connection, project: str, service: str) -> tuple[Mo
         last = ""
         if looks:
             look = looks[0]
-            last = f"{look.outcome}, {look.start:%d %b} – {look.end:%d %b %Y}"
+            last = f"{look.outcome}, {texts.days(look.start, look.end)}"
             if math.isfinite(look.value) and math.isfinite(look.limit):
                 last += f": {texts.ratio(look.value)}, limit {texts.ratio(look.limit)}"
         rows.append(MonitorRow(spec, sum(each.monitor == spec.name for each in alarms), last))
     return tuple(rows)
+
+
+def _is_over(window: Window, now: datetime) -> bool:
+    return (window.start.year, window.start.month) < (now.year, now.month)
 
 
 def _is_short(days: Sequence[Window]) -> bool:

@@ -1,11 +1,13 @@
 """Numbers, moments and ids as people read them, the same on every page and in the report."""
 
-from datetime import datetime, timedelta
+import re
+from datetime import date, datetime, timedelta
 from typing import Any
 
 MISSING = "–"
 _HEX_SHOWN = 8
 _TEXT_SHOWN = 160
+_HEX = re.compile("[0-9a-f]+")
 
 
 def ratio(value: float | None, digits: int = 3) -> str:
@@ -47,9 +49,14 @@ def percent(value: float | None, digits: int = 0) -> str:
     return MISSING if value is None or value != value else f"{value * 100:.{digits}f} %"
 
 
-def day(moment: datetime | None) -> str:
+def day(moment: date | None) -> str:
     """Write the day of a moment: “3 Sep 2013”."""
     return MISSING if moment is None else f"{moment.day} {moment:%b %Y}"
+
+
+def days(start: date, end: date) -> str:
+    """Write the days from `start` up to, not including, `end`: “5 Apr 2013 – 18 Apr 2013”."""
+    return f"{day(start)} – {day(end - timedelta(days=1))}"
 
 
 def clock_time(moment: datetime | None) -> str:
@@ -57,9 +64,17 @@ def clock_time(moment: datetime | None) -> str:
     return MISSING if moment is None else f"{day(moment)}, {moment:%H:%M}"
 
 
-def month(moment: datetime) -> str:
+def month(moment: date) -> str:
     """Write the month of a moment: “Sep 2013”."""
     return f"{moment:%b %Y}"
+
+
+def moment_of(text: Any) -> str:
+    """Write an ISO 8601 moment as people read it; anything else as it is."""
+    try:
+        return clock_time(datetime.fromisoformat(str(text)))
+    except ValueError:
+        return str(text)
 
 
 def month_name(window: str) -> str:
@@ -93,7 +108,7 @@ def short(identifier: str) -> str:
     prefix, mark, rest = identifier.partition("_")
     if mark and len(rest) > _HEX_SHOWN:
         return f"{prefix}_{rest[:_HEX_SHOWN]}"
-    if not mark and len(identifier) == 64:
+    if not mark and len(identifier) >= 32 and _HEX.fullmatch(identifier):
         return identifier[: _HEX_SHOWN + 4]
     return identifier
 

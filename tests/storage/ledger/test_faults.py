@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,19 @@ from tests.storage.ledger.toys import CONTEXT, check, keys, make_table, put
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import StorageFull
 from holdtrue.storage.ledger import Ledger
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 3 MiB, twice what an empty ledger takes; needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("NOT TESTED: a really full disk needs the right to mount a tmpfs (run as root)")
+    yield folder
+    # Lazily: a test that fails leaves files open, and must not hide its failure behind this one.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(ledger: Ledger, start: int = 0) -> int:
@@ -24,10 +38,10 @@ def fill(ledger: Ledger, start: int = 0) -> int:
     raise AssertionError("the disk never filled up")
 
 
-def test_a_full_disk_refuses_and_recovers(small_disk: Path, clock: SimulatedClock) -> None:
-    ballast = small_disk / "ballast"
+def test_a_full_disk_refuses_and_recovers(disk: Path, clock: SimulatedClock) -> None:
+    ballast = disk / "ballast"
     ballast.write_bytes(b"x" * 60_000)
-    ledger = Ledger.open(small_disk / "ledger.db", clock=clock, keys=small_disk / "keys")
+    ledger = Ledger.open(disk / "ledger.db", clock=clock, keys=disk / "keys")
     make_table(ledger)
     acknowledged = fill(ledger)
     assert acknowledged > 0
@@ -41,24 +55,24 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path, clock: SimulatedCloc
     ledger.write(CONTEXT, put("again", "x" * 2_000))
     assert keys(ledger) == [*expected, "again"]
     ledger.close()
-    found = check(small_disk)
+    found = check(disk)
     assert (found.ok, found.entries) == (True, acknowledged + 1)
-    again = Ledger.open(small_disk / "ledger.db", clock=clock, keys=small_disk / "keys")
+    again = Ledger.open(disk / "ledger.db", clock=clock, keys=disk / "keys")
     assert keys(again) == [*expected, "again"]
     again.close()
 
 
-def test_a_full_disk_at_the_first_start_says_so(small_disk: Path, clock: SimulatedClock) -> None:
-    ballast = small_disk / "ballast"
+def test_a_full_disk_at_the_first_start_says_so(disk: Path, clock: SimulatedClock) -> None:
+    ballast = disk / "ballast"
     descriptor = os.open(ballast, os.O_WRONLY | os.O_CREAT)
-    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     os.write(descriptor, b"x" * (free - 40_000))
     os.close(descriptor)
     with pytest.raises(StorageFull):
-        Ledger.open(small_disk / "ledger.db", clock=clock, keys=small_disk / "keys")
+        Ledger.open(disk / "ledger.db", clock=clock, keys=disk / "keys")
     ballast.unlink()
-    Ledger.open(small_disk / "ledger.db", clock=clock, keys=small_disk / "keys").close()
-    assert check(small_disk).ok
+    Ledger.open(disk / "ledger.db", clock=clock, keys=disk / "keys").close()
+    assert check(disk).ok
 
 
 # A write beyond RLIMIT_FSIZE fails with EFBIG, which SQLite reports as a real I/O error of the disk.

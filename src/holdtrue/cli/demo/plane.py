@@ -1,6 +1,7 @@
 """A small client of the data plane: one kept connection, JSON in, JSON out."""
 
 import http.client
+import time
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ _INPUTS = {
     "scheduled_hour": "INT64",
 }
 
+_IDLE_SECONDS = 5.0
+
 
 class Plane:
     """Send predictions, events and labels over one kept connection."""
@@ -27,6 +30,7 @@ class Plane:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         self.requests = 0
+        self._used = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -52,9 +56,21 @@ class Plane:
         return self._post("/labels", {"service": service, "columns": columns})
 
     def _post(self, path: str, body: Any) -> Any:
-        self._connection.request("POST", path, orjson.dumps(body), self._headers)
-        answer = self._connection.getresponse()
-        text = answer.read()
+        now = time.monotonic()
+        if now - self._used > _IDLE_SECONDS:
+            # A server closes connections that nobody uses for a while: the next request opens a new one.
+            self._connection.close()
+        self._used = now
+        try:
+            self._connection.request("POST", path, orjson.dumps(body), self._headers)
+            answer = self._connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(
+                f"The data plane broke off the request to {path}.",
+                why=f"{type(error).__name__}: {error}",
+                mend="Look at the log of the demo's processes: up.log in its folder.",
+            ) from error
         self.requests += 1
         if answer.status >= 300:
             raise Unavailable(
