@@ -1,6 +1,8 @@
 """The house's rules for HTML, CSS and JS, and the contrast of every colour that carries words."""
 
 import re
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -72,3 +74,16 @@ def test_words_have_a_contrast_of_4_5_and_lines_of_3(scheme: int) -> None:
         for name, ground in pairs:
             got = _contrast(colours[name][scheme], colours[ground][scheme])
             assert got >= least, f"{name} on {ground}: {got:.2f}"
+
+
+def test_every_command_a_page_tells_exists() -> None:
+    """Prevent an empty state that sends its reader to a command of another version."""
+    told: set[str] = set()
+    for path in TEMPLATES:
+        told |= set(re.findall(r"holdtrue ([a-z]+)(?=[ <\"\\{])", path.read_text()))
+    help_text = subprocess.run(
+        [str(Path(sys.executable).with_name("holdtrue")), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    known = set(re.findall(r"^\W*([a-z]+) {2,}", help_text, re.MULTILINE))
+    assert {"approve", "promote", "up"} <= told
+    assert told <= known

@@ -1,5 +1,6 @@
 """One data plane worker: everything it holds open, put together, from start to stop."""
 
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ class Worker:
         self._home = home
         self._blobs = BlobStore(home / "blobs")
         self._online: dict[str, OnlineStore] = {}
+        self._opening = threading.Lock()
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
@@ -79,11 +81,13 @@ class Worker:
         return Loaded(bundle, model, assembly, check, assembly.moments | moments)
 
     def _store(self, project: str) -> OnlineStore:
-        store = self._online.get(project)
-        if store is None:
-            # Projects are those of the snapshot, whose names were checked when it was read.
-            store = self._online[project] = OnlineStore(make_folder(self._home / "online" / project))
-        return store
+        # Events of two sources come on two threads, and LMDB opens a folder once in a process.
+        with self._opening:
+            store = self._online.get(project)
+            if store is None:
+                # Projects are those of the snapshot, whose names were checked when it was read.
+                store = self._online[project] = OnlineStore(make_folder(self._home / "online" / project))
+            return store
 
     def _lookup(self, project: str) -> Lookup:
         lookup = self._store(project).lookup

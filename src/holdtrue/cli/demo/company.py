@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ PROJECT = "flight-delays"
 SERVICE = "delay"
 BASE = f"/api/projects/{PROJECT}"
 _KEPT = ("blobs", "actions")
+_CONNECTIONS = ("readings", "departures", "arrivals", "labels", "predictions")
 _WAIT_SECONDS = 120.0
 
 
@@ -37,7 +39,13 @@ class Company:
     ada: Client
     grace: Client
     otto: Client
-    plane: Plane
+    planes: Mapping[str, Plane]
+    senders: ThreadPoolExecutor
+
+    @property
+    def requests(self) -> int:
+        """Return how many requests the data plane answered."""
+        return sum(each.requests for each in self.planes.values())
 
     def run_due(self) -> None:
         """Let the control plane do all work that is due, until data planes serve what it wishes for.
@@ -155,7 +163,9 @@ def _staff(home: Path, clock: FileClock, url: str) -> Iterator[Company]:
             ada=person("ada", "developer"),
             grace=person("grace", "reviewer"),
             otto=person("otto", "operator"),
-            plane=stack.enter_context(Plane(port, airport["token"])),
+            # One kept connection for each kind of message: what becomes known in an hour is sent at once.
+            planes={name: stack.enter_context(Plane(port, airport["token"])) for name in _CONNECTIONS},
+            senders=stack.enter_context(ThreadPoolExecutor(len(_CONNECTIONS))),
         )
 
 

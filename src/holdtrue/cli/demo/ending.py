@@ -51,7 +51,7 @@ def collect(firm: Company, prediction: str, predictions: int) -> Told:
         why=firm.owner.get(f"{BASE}/why/{prediction}"),
         prediction=prediction,
         predictions=predictions,
-        requests=firm.plane.requests,
+        requests=firm.requests,
     )
 
 

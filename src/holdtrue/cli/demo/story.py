@@ -114,16 +114,21 @@ def _replay(cast: Cast, year: Year, end: datetime) -> None:
 
 
 def _feed(cast: Cast, hour: Hour) -> None:
-    plane = cast.firm.plane
-    for source, columns in (("readings", hour.readings), ("departures", hour.departures), ("arrivals", hour.arrivals)):
-        if columns["id"]:
-            plane.events(source, columns)
-    if hour.moment <= START:
-        return
-    if hour.labels["key"]:
-        plane.labels(SERVICE, hour.labels)
-    if hour.requests["flight_id"]:
-        answer = plane.predict(SERVICE, hour.requests)
+    """Send what became known, all at once, and then ask for predictions that may use it."""
+    firm = cast.firm
+    rows = {"readings": hour.readings, "departures": hour.departures, "arrivals": hour.arrivals}
+    sent = [
+        firm.senders.submit(firm.planes[source].events, source, columns)
+        for source, columns in rows.items()
+        if columns["id"]
+    ]
+    # Before the first release nobody asked, so there is no prediction whose truth could be known.
+    if hour.moment > START and hour.labels["key"]:
+        sent.append(firm.senders.submit(firm.planes["labels"].labels, SERVICE, hour.labels))
+    for each in sent:
+        each.result()
+    if hour.moment > START and hour.requests["flight_id"]:
+        answer = firm.planes["predictions"].predict(SERVICE, hour.requests)
         cast.predictions += len(hour.requests["flight_id"])
         cast.last_prediction = answer["parameters"]["prediction_ids"][-1]
 
