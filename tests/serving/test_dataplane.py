@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,20 @@ def test_events_become_features_at_once_and_only_once(home: Home) -> None:
     assert (record["f_route_mean"], record["f_route_count"]) == (15.0, 2.0)
     assert [each["id"] for each in home.records("event", "weather")] == ["w1", "w2"]
     assert home.records("event", "arrivals")[0]["time"] == arrivals["known_at"][0]
+
+
+def test_the_first_events_of_two_sources_may_come_at_once(home: Home) -> None:
+    home.publish(home.bundle("rel_a", "champion"))
+    plane = home.start()
+    moment = microseconds(START)
+    weather = {"id": ["w1"], "origin": ["EWR"], "observed_at": [moment], "temp": [1.0], "wind": [5]}
+    arrivals = {"id": ["a1"], "origin": ["EWR"], "known_at": [moment], "delay": [10.0]}
+    with ThreadPoolExecutor(8) as senders:
+        sent = [
+            senders.submit(plane.client.post, f"/events/{source}", json={"columns": columns})
+            for source, columns in (("weather", weather), ("arrivals", arrivals)) * 4
+        ]
+        assert [each.result().status_code for each in sent] == [200] * 8
 
 
 def test_rows_stick_to_their_arm_and_canary_rows_are_scored_by_the_champion_too(home: Home) -> None:
