@@ -31,7 +31,7 @@ def main(topic: str | None) -> int:
     for name in ("topic", "work", "unit", "ours", "peer", "theirs", "ratio", "goal", "met"):
         table.add_column(name, justify="right" if name in ("ours", "theirs", "ratio") else "left")
     for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in [column.header for column in table.columns]))
+        table.add_row(*(_text(row.get(name)) for name in [str(column.header) for column in table.columns]))
     Console(width=160).print(table)
     if topic is None:
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")

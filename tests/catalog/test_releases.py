@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.catalog.conftest import Desk
 
+import holdtrue.catalog.service as service
 from holdtrue.catalog import (
     Change,
     Edge,
@@ -21,6 +22,7 @@ from holdtrue.catalog import (
     releases,
 )
 from holdtrue.core.errors import InvalidInput, NotFound
+from holdtrue.storage.ledger import Transaction
 
 CONTRACT = {"columns": [{"name": "distance", "dtype": "int64", "ge": 0}, {"name": "origin", "dtype": "string"}]}
 
@@ -181,15 +183,17 @@ def test_lineage_that_goes_in_a_circle_ends(desk: Desk) -> None:
     assert len(graph.nodes) == len(graph.edges) == 5
 
 
-def test_a_very_wide_lineage_says_that_it_was_cut(desk: Desk) -> None:
-    def many(tx: Any) -> None:
-        for number in range(1_200):
+def test_a_very_wide_lineage_says_that_it_was_cut(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MOST_NODES", 20)
+
+    def several(tx: Transaction) -> None:
+        for number in range(30):
             link(tx, "run_0", f"prd_{number}", Relation.PRODUCED)
 
-    desk.write(many)
+    desk.write(several)
     graph = desk.ledger.read(lambda c: lineage(c, "flights", "run_0"))
     assert graph.truncated
-    assert len(graph.nodes) == 1_001
+    assert len(graph.nodes) == 21
 
 
 def test_unknown_ids_are_not_found(desk: Desk) -> None:

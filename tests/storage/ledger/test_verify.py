@@ -114,7 +114,7 @@ MUTATIONS: dict[str, tuple[forge.Mutation, set[int]]] = {
     "insert_stray": (forge.insert_stray, {EDITED}),
     "reorder": (forge.reorder, {EDITED, FORKED}),
     "truncate": (forge.truncate, {TRUNCATED, EDITED}),
-    "rewrite": (forge.rewrite, {FORKED}),
+    "rewrite": (forge.rewrite, {FORKED, EDITED}),
     "sign_with_another_key": (forge.sign_with_another_key, {KEY}),
     "swap_checkpoints": (forge.swap_checkpoints, {EDITED}),
     "hide_table": (forge.hide_table, {EDITED}),
