@@ -34,8 +34,10 @@ $(BIN)/python:
 demo: .venv/.demo ## watch a year of a model in production
 	@$(BIN)/holdtrue demo
 
-up: .venv/.demo ## serve what the demo left
-	@$(BIN)/holdtrue up --home .demo/home --file examples/flights/flights.py
+up: .venv/.demo ## serve what the demo left, at the moment where it ended
+	@test -d .demo/home || { echo "There is nothing to serve yet. Run the demo first: make demo"; exit 1; }
+	@FLIGHTS_DELIVERIES=.demo/inbox $(BIN)/holdtrue up --home .demo/home --clock .demo/clock \
+	  --file examples/flights/flights.py
 
 lint: .venv/.test ## style, types, import contracts
 	$(BIN)/ruff check .

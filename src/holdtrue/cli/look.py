@@ -177,7 +177,25 @@ def print_tree(value: Any, indent: int = 0, limit: int = 24) -> None:
 
 
 def _print_status(found: Any) -> None:
-    print_tree(found)
+    for service in found["services"]:
+        typer.echo(f"{service['name']} (model {service['model']})")
+        for each in service["deployments"]:
+            since = text_of(each["updated_at"])
+            typer.echo(f"  {each['environment']}: {each['release']}, {each['state']} since {since}")
+            if each["failed"]:
+                typer.echo(f"    {each['failed']} could not be loaded: {each['why']}")
+        if not service["deployments"]:
+            typer.echo("  no release answers yet: holdtrue run, then holdtrue promote")
+        rollout = service.get("rollout")
+        if rollout:
+            share = f", {rollout['percent']:g} %" if rollout["state"] == "running" else ""
+            typer.echo(f"  rollout of {rollout['challenger']}: {rollout['state']}{share}. {rollout['reason'] or ''}")
+    for each in found["incidents"]:
+        typer.echo(f"incident {each['id']}, {each['state']}: {each['title']}")
+    for each in found["waiting_approval"]:
+        typer.echo(f"{each['release']} waits for an approval: holdtrue approve {each['release']} --reason …")
+    for each in found["quarantines"]:
+        typer.echo(f"quarantine {each['id']}: {each['dataset']} {each['window']}, {each['rows']:,} rows")
 
 
 def _print_audit(found: Any) -> None:

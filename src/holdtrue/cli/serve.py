@@ -24,7 +24,9 @@ def up(
     home: Home = None,
     port: Annotated[int | None, typer.Option("--port", help="First port (default: HOLDTRUE_PORT, or 7700).")] = None,
     file: File = None,
-    clock: Annotated[Path | None, typer.Option("--clock", help="File of a simulated clock.", hidden=True)] = None,
+    clock: Annotated[
+        Path | None, typer.Option("--clock", help="File of a simulated clock, as a replay leaves it.")
+    ] = None,
 ) -> None:
     """Start the control plane, the data plane and a worker, and stay until told to stop."""
     from holdtrue.server.up import Wish
