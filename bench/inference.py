@@ -22,8 +22,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from bench.load import request_bytes
 
+from bench.load import request_bytes
 from holdtrue.features import FeatureSet, Latest, Trailing, category, hour_of_day, numeric
 from holdtrue.features.online import OnlineStore
 from holdtrue.serving import Arm, Bundle, Input, ModelFile, Route, Snapshot, compile_model, write_snapshot

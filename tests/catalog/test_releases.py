@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from tests.catalog.conftest import Desk
 
 import holdtrue.catalog.service as service
 from holdtrue.catalog import (
@@ -23,6 +22,7 @@ from holdtrue.catalog import (
 )
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.storage.ledger import Transaction
+from tests.catalog.conftest import Desk
 
 CONTRACT = {"columns": [{"name": "distance", "dtype": "int64", "ge": 0}, {"name": "origin", "dtype": "string"}]}
 

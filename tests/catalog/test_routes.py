@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.catalog.conftest import ANN, ROBOT
 
 from holdtrue.catalog.api import routes
 from holdtrue.core.access import Permission
@@ -17,6 +16,7 @@ from holdtrue.core.codec import load
 from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
 from holdtrue.door import Call
 from holdtrue.storage import open_stores
+from tests.catalog.conftest import ANN, ROBOT
 
 ROOT = "/api/projects/{project}"
 

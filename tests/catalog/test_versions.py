@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from tests.catalog.conftest import ROBOT, Desk
 
 from holdtrue.catalog import IdTaken, Version, aliases, find, get, register, set_alias, versions
 from holdtrue.catalog.service import cursor
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.core.ids import version_id
+from tests.catalog.conftest import ROBOT, Desk
 
 
 def put(desk: Desk, content: Any, name: str = "flights", kind: str = "dataset", **options: Any) -> Version:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tests.crash.harness import Notes
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SimulatedClock, microseconds
 from holdtrue.storage import BlobStore, Journal
+from tests.crash.harness import Notes
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 DAY = 86_400_000_000

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.crash import storage_clients as clients
-from tests.crash.harness import History, Nursery, Plan, crash, crash_folders, nursery
 
 from holdtrue.storage import BlobStore
+from tests.crash import storage_clients as clients
+from tests.crash.harness import History, Nursery, Plan, crash, crash_folders, nursery
 
 KINDS = ("label", "prediction")
 

@@ -6,12 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.data.conftest import Room
 
 from holdtrue import data
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import Conflict, InvalidInput, NotFound, StateError
 from holdtrue.data import Contract, DatasetSpec, Ingest, QuarantineState, column, service
+from tests.data.conftest import Room
 
 SPEC = DatasetSpec(
     "flights",

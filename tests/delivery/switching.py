@@ -5,13 +5,13 @@ from itertools import count
 from pathlib import Path
 
 import orjson
-from tests.crash.harness import Notes
-from tests.delivery.worlds import OPS, World, open_world
 
 from holdtrue import delivery
 from holdtrue.delivery import RolloutState, store
 from holdtrue.delivery.changing import end_rollout
 from holdtrue.storage.ledger import Transaction
+from tests.crash.harness import Notes
+from tests.delivery.worlds import OPS, World, open_world
 
 
 def prepare(base: Path) -> Iterator[Path]:

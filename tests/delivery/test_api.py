@@ -2,10 +2,10 @@
 
 import httpx
 import pytest
-from tests.delivery.worlds import RETRAIN, World
-from tests.server.conftest import Door, opener, whole
 
 from holdtrue.core.access import Role
+from tests.delivery.worlds import RETRAIN, World
+from tests.server.conftest import Door, opener, whole
 
 FIXTURES = (opener, whole)
 BASE = "/api/projects/flights"

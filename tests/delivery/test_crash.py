@@ -9,14 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import orjson
-from tests.crash.harness import History, nursery
-from tests.delivery.switching import prepare
-from tests.delivery.worlds import World, open_world
 
 from holdtrue import delivery, governance
 from holdtrue.delivery import RolloutState
 from holdtrue.serving import read_snapshot
 from holdtrue.storage.ledger.verify import verify
+from tests.crash.harness import History, nursery
+from tests.delivery.switching import prepare
+from tests.delivery.worlds import World, open_world
 
 KILLS = 20
 CLIENT = "tests.delivery.switching:switch"

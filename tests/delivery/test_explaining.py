@@ -1,10 +1,10 @@
 """Why a prediction came out so: from its record down to the data."""
 
 import pytest
-from tests.delivery.worlds import RETRAIN, World
 
 from holdtrue import delivery
 from holdtrue.core.errors import NotFound
+from tests.delivery.worlds import RETRAIN, World
 
 
 def test_a_champions_prediction_is_explained_to_the_bottom(world: World) -> None:

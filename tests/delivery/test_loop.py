@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.delivery.worlds import ADA, GOOD, OPS, POOR, RETRAIN, WORKER, World, delivery_load
 
 from holdtrue import delivery, monitoring, pipelines
 from holdtrue.core.actor import SYSTEM
 from holdtrue.delivery import RolloutState, TriggerState
 from holdtrue.governance import NotSeparate
+from tests.delivery.worlds import ADA, GOOD, OPS, POOR, RETRAIN, WORKER, World, delivery_load
 
 
 def run(world: World) -> list[dict[str, Any]]:

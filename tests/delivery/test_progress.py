@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from tests.delivery.worlds import SERVICE, World
 
 from holdtrue import delivery, monitoring
 from holdtrue.delivery import RolloutState, store
 from holdtrue.delivery.judging import Judging
 from holdtrue.stats import sequences
 from holdtrue.storage.ledger import Transaction
+from tests.delivery.worlds import SERVICE, World
 
 
 def follow(world: World, name: str, days: int, **traffic: Any) -> list[str]:

@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-from tests.delivery.worlds import SERVICE, World
-
 from holdtrue import delivery, monitoring
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.delivery import Canary, DeploymentState, RolloutState
 from holdtrue.serving import read_snapshot
 from holdtrue.storage import open_stores
+from tests.delivery.worlds import SERVICE, World
 
 
 def test_without_deployments_there_is_no_snapshot(world: World) -> None:

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.delivery.worlds import RETRAIN, SERVICE, START
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.delivery import Canary, Change, Trigger, TriggerState
@@ -18,6 +17,7 @@ from holdtrue.delivery.rules import (
     judge,
     new_windows,
 )
+from tests.delivery.worlds import RETRAIN, SERVICE, START
 
 CANARY = Canary(steps=(5, 25), margin=0.01, min_rows_per_step=100, patience_days=20)
 FACTS = Facts(

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy.exc import IntegrityError
-from tests.delivery.worlds import ADA, OPS, POLICY, POOR, SERVICE, WORKER, World, delivery_load
 
 from holdtrue import catalog, delivery, governance
 from holdtrue.core.errors import InvalidInput, NotFound
@@ -13,6 +12,7 @@ from holdtrue.delivery import store as tables
 from holdtrue.delivery.changing import end_rollout, start_rollout
 from holdtrue.governance import NotAllowed, NotSeparate, Outcome
 from holdtrue.storage.ledger import Transaction
+from tests.delivery.worlds import ADA, OPS, POLICY, POOR, SERVICE, WORKER, World, delivery_load
 
 
 def test_a_submission_is_taken_in_whole_and_once(world: World) -> None:

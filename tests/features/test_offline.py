@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
-from tests.features.worlds import HOUR, MOMENT, VIEWS, World, obvious, worlds
 
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.features import Latest, Trailing, point_in_time
+from tests.features.worlds import HOUR, MOMENT, VIEWS, World, obvious, worlds
 
 
 def _joined(world: World) -> pa.Table:

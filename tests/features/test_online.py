@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.features.worlds import HOUR, VIEWS, World, worlds
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.features import Latest, OnlineStore, Trailing, point_in_time
+from tests.features.worlds import HOUR, VIEWS, World, worlds
 
 LATEST = Latest("seen", "rows", "place", "at", ("a",), "1h")
 WINDOW = Trailing("sum", "rows", "place", "at", "a", ("sum", "count"), "2h", "1h")

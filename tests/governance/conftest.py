@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.governance.worlds import START, World
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage.ledger import Ledger
+from tests.governance.worlds import START, World
 
 
 @pytest.fixture

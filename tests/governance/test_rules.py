@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.governance.worlds import EVALUATION, slices
 
 from holdtrue.governance import BadRule, Finding, Outcome, Policy, Rule
 from holdtrue.governance.rules import build_context, check_policy, check_rule, decide, evaluate
+from tests.governance.worlds import EVALUATION, slices
 
 FACTS = {"id": "rel_1", "service": "delay", "first": True, "champion": "none"}
 

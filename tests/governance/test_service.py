@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
-from tests.governance.worlds import ADA, BEN, CAT, EVALUATION, GOOD, WORKER, World, slices
 
 from holdtrue import catalog, governance
 from holdtrue.catalog import Manifest
@@ -27,6 +26,7 @@ from holdtrue.governance import (
 )
 from holdtrue.governance import store as tables
 from holdtrue.storage.ledger import Transaction
+from tests.governance.worlds import ADA, BEN, CAT, EVALUATION, GOOD, WORKER, World, slices
 
 
 def actions(world: World) -> list[str]:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.monitoring.production import START, Production
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage import open_stores
+from tests.monitoring.production import START, Production
 
 
 @pytest.fixture

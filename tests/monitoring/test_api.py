@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production
 
 from holdtrue import monitoring
 from holdtrue.core.access import Permission, Role
@@ -12,6 +11,7 @@ from holdtrue.core.actor import Actor
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.door import Call
 from holdtrue.monitoring.api import ReasonBody, TextBody, routes
+from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production
 
 ANNA = Actor("usr_anna", "human", "Anna", frozenset({Role.OPERATOR}))
 

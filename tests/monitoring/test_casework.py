@@ -1,7 +1,6 @@
 import itertools
 
 import pytest
-from tests.monitoring.production import PROJECT, Production
 
 from holdtrue import monitoring
 from holdtrue.core.access import Role
@@ -10,6 +9,7 @@ from holdtrue.core.errors import InvalidInput, NotFound, StateError
 from holdtrue.monitoring import MOVES, Incident, IncidentState
 from holdtrue.monitoring.model import move
 from holdtrue.storage.ledger import Transaction, WriteContext
+from tests.monitoring.production import PROJECT, Production
 
 ANNA = WriteContext(Actor("usr_anna", "human", "Anna", frozenset({Role.OPERATOR})), PROJECT)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from sqlalchemy.exc import IntegrityError
-from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production, day
 
 from holdtrue import monitoring
 from holdtrue.monitoring import Window, store
 from holdtrue.monitoring.ingest import ingest
 from holdtrue.storage.ledger import Transaction
+from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production, day
 
 
 def only(found: list[Window]) -> Window:

@@ -1,10 +1,9 @@
 from datetime import timedelta
 from typing import Any
 
-from tests.monitoring.production import PROJECT, SERVICE, Production, day
-
 from holdtrue import monitoring
 from holdtrue.monitoring.joining import SCHEMA
+from tests.monitoring.production import PROJECT, SERVICE, Production, day
 
 
 def rows(production: Production, **limits: Any) -> dict[str, list[Any]]:

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production, day
 
 from holdtrue import monitoring
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
 from holdtrue.monitoring import IncidentState, MonitorSpec, Outcome
 from holdtrue.storage.ledger import Transaction
+from tests.monitoring.production import CONTEXT, PROJECT, SERVICE, SPEC, Production, day
 
 VOLUME = MonitorSpec("delay-volume", SERVICE, metric="volume", window="7d", alarms_per_quarter=0.25)
 

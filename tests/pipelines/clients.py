@@ -3,12 +3,11 @@
 import random
 from pathlib import Path
 
-from tests.crash.harness import Notes
-
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SystemClock
 from holdtrue.pipelines import Pipeline
 from holdtrue.storage import ActionCache, BlobStore
+from tests.crash.harness import Notes
 
 STEPS = 8
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from tests.crash.harness import Plan, crash, crash_folders, nursery
 from tests.pipelines.clients import open_pipeline, run
 

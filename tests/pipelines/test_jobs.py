@@ -7,12 +7,12 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.pipelines.conftest import Room, opened
 
 from holdtrue import pipelines
 from holdtrue.core.errors import InvalidInput, NotFound, StateError
 from holdtrue.pipelines import Job, JobFilter, JobState, LostLease
 from holdtrue.pipelines.model import JOB_MOVES, LEASE_SECONDS, MAX_ATTEMPTS
+from tests.pipelines.conftest import Room, opened
 
 
 def _enqueue(room: Room, kind: str = "train", key: str = "", **payload: Any) -> Job:

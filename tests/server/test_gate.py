@@ -6,10 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.server.conftest import PORT, URL, Door, Opener, notes
 
 from holdtrue.core.access import Role
 from holdtrue.core.clock import SimulatedClock
+from tests.server.conftest import PORT, URL, Door, Opener, notes
 
 NOTES = "/api/projects/flights/notes"
 

@@ -3,13 +3,12 @@
 import threading
 from typing import Any
 
-from tests.server.conftest import Door
-
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import Conflict
 from holdtrue.server.loops import RECONCILE, Background, DueWork, Duty
 from holdtrue.storage.ledger import WriteContext
+from tests.server.conftest import Door
 
 
 def mention(door: Door, *projects: str) -> None:

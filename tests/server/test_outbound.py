@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.server.certificates import self_signed
 
 from holdtrue.core.errors import Forbidden, InvalidInput, Unavailable
 from holdtrue.server.outbound import OutboundPolicy, Resolve, check_target, send
+from tests.server.certificates import self_signed
 
 PUBLIC = "93.184.215.14"
 POLICY = OutboundPolicy()

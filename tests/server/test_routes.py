@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
-from tests.server import matrix
-from tests.server.conftest import Door
 
 from holdtrue.core.access import Permission, Role
 from holdtrue.door import Route
 from holdtrue.server.table import PUBLIC_AT_MOST
+from tests.server import matrix
+from tests.server.conftest import Door
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 # Every permission is held by somebody here, so that “pass” is tried for each route.

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.server.certificates import self_signed
 
 from holdtrue.core.errors import Conflict, NotFound, Unauthenticated
 from holdtrue.server.client import Client
 from holdtrue.server.home import read_address
 from holdtrue.server.ports import free_ports
 from holdtrue.storage import FileClock
+from tests.server.certificates import self_signed
 
 SECONDS = 60.0
 

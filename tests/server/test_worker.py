@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.server.conftest import Door
 
 from holdtrue.core.access import Role
 from holdtrue.core.errors import Conflict, Unauthenticated, Unavailable
 from holdtrue.server.client import Client
 from holdtrue.server.worker import Desk, work
+from tests.server.conftest import Door
 
 JOBS = "/api/projects/flights/jobs"
 

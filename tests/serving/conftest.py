@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.serving.plane_home import FEATURES, OTHER, ROOT, START, TOKEN, Home
 
 from holdtrue.serving import compile_model
 from holdtrue.storage import BlobStore, FileClock, make_folder
+from tests.serving.plane_home import FEATURES, OTHER, ROOT, START, TOKEN, Home
 
 
 @pytest.fixture(scope="session")

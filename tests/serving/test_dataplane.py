@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from holdtrue.core.canonical import bytes_hash
+from holdtrue.core.clock import microseconds
+from holdtrue.serving import Arm, load_model
 from tests.serving.plane_home import (
     FEATURES,
     OTHER,
@@ -23,10 +27,6 @@ from tests.serving.plane_home import (
     flight,
     infer_body,
 )
-
-from holdtrue.core.canonical import bytes_hash
-from holdtrue.core.clock import microseconds
-from holdtrue.serving import Arm, load_model
 
 
 def expected(home: Home, model: str, rows: list[list[float]]) -> list[float]:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.serving.plane_home import FEATURES, INPUTS, PROJECT, SERVICE, START, Home, flight
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SystemClock
@@ -23,6 +22,7 @@ from holdtrue.serving.records import record_columns
 from holdtrue.serving.runtime import ModelFailed
 from holdtrue.serving.table import Table, build_table
 from holdtrue.storage import Journal, Writer
+from tests.serving.plane_home import FEATURES, INPUTS, PROJECT, SERVICE, START, Home, flight
 
 
 def nothing_known(views: Any, entities: Mapping[str, Any], times: Sequence[int]) -> Mapping[str, Any]:

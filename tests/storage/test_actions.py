@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from tests.storage.faults import Fault, no_space
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput, StorageFull
 from holdtrue.storage import ActionCache
+from tests.storage.faults import Fault, no_space
 
 KEY, OTHER = bytes_hash(b"key"), bytes_hash(b"other")
 ONE, TWO = bytes_hash(b"1"), bytes_hash(b"2")

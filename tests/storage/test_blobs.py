@@ -12,10 +12,10 @@ from blake3 import blake3
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
-from tests.storage.faults import Fault, Killed, no_space
 
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound, StorageFull
 from holdtrue.storage import BlobStore
+from tests.storage.faults import Fault, Killed, no_space
 
 HOUR = 3600.0
 ABSENT = "ab" * 32

@@ -4,10 +4,10 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.storage.faults import Fault, Killed, no_space
 
 from holdtrue.core.errors import StorageFull, Unavailable
 from holdtrue.storage.files import make_folder, storage_error, write_atomic
+from tests.storage.faults import Fault, Killed, no_space
 
 
 def test_write_atomic_replaces_the_file_and_keeps_it_private(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.storage.records import DAY, START, columns
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import InvalidInput
 from holdtrue.storage import Journal
+from tests.storage.records import DAY, START, columns
 
 
 def add(journal: Journal, ids: list[str], day: int = 0, service: str = "svc", **more: Any) -> None:

@@ -3,14 +3,14 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.storage.faults import Fault, Killed, no_space
-from tests.storage.records import columns
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import Corrupt, HoldtrueError, NewerSchema, StorageFull
 from holdtrue.storage import Journal
 from holdtrue.storage.journal import Damage
 from holdtrue.storage.journal.segments import read_segment
+from tests.storage.faults import Fault, Killed, no_space
+from tests.storage.records import columns
 
 
 def ids(journal: Journal) -> list[str]:

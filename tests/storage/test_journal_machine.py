@@ -10,10 +10,10 @@ import duckdb
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from tests.storage.records import DAY, START
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage import Journal, Writer
+from tests.storage.records import DAY, START
 
 SERVICES = ("a", "b")
 VALUES = st.one_of(st.none(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.storage.faults import Fault, Killed, no_space
-from tests.storage.records import columns
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import Locked, StorageFull, Unavailable
 from holdtrue.storage import Journal
+from tests.storage.faults import Fault, Killed, no_space
+from tests.storage.records import columns
 
 
 def ids(journal: Journal) -> list[str]:

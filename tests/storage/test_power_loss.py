@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.storage.records import columns
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage import ActionCache, BlobStore, Journal
+from tests.storage.records import columns
 
 
 class Disk:

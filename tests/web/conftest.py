@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
-from tests.web.seeding import NOW, PROJECT, open_seeder, seed_year
 
 from holdtrue.storage import FileClock
+from tests.web.seeding import NOW, PROJECT, open_seeder, seed_year
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

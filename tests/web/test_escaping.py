@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
+
+from holdtrue.web import urls
+from holdtrue.web.report import render_report
 from tests.web.conftest import Site, Watched, clock_at_now, serving, signed_in
 from tests.web.payloads import PAYLOADS
 from tests.web.samples import report_document
 from tests.web.seeding import NOW, SERVICE, Seeder, open_seeder, seed_texts
-
-from holdtrue.web import urls
-from holdtrue.web.report import render_report
 
 # What a report's reader parses rather than shows.
 PARSED = {"time", "month", "made_at", "kind", "outcome", "started", "ended", "found", "mended"}

@@ -5,12 +5,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.web.seeding import NOW, PROJECT
 
 from holdtrue.governance import Evidence
 from holdtrue.web import evidence
 from holdtrue.web.model import EvidenceView, Frame
 from holdtrue.web.render import environment
+from tests.web.seeding import NOW, PROJECT
 
 AUC = {"value": 0.711, "lower": 0.679, "upper": 0.74, "n": 12_492}
 HALF = {"value": 0.5, "lower": 0.5, "upper": 0.5, "n": 12_492}

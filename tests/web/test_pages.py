@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
-from tests.web.conftest import Site, Watched, signed_in
-from tests.web.seeding import PROJECT, SERVICE
 
 from holdtrue.web import urls
+from tests.web.conftest import Site, Watched, signed_in
+from tests.web.seeding import PROJECT, SERVICE
 
 PAGES = {
     "overview": (urls.overview(PROJECT), "Services", ["delays", "canary at 5 %", "waits for approval", "0.728"]),

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.web.seeding import NOW, PROJECT, SERVICE, Seeder, open_seeder
 
 from holdtrue import catalog, delivery, monitoring
 from holdtrue.core.errors import NotFound
 from holdtrue.web import activity, incidents, releases, services, urls
 from holdtrue.web.model import Frame
 from holdtrue.web.render import render
+from tests.web.seeding import NOW, PROJECT, SERVICE, Seeder, open_seeder
 
 MANY = 60
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
-from tests.web.conftest import Watched
-from tests.web.samples import report_document
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.web.report import render_report
+from tests.web.conftest import Watched
+from tests.web.samples import report_document
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.storage.ledger.toys import make_table
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage.ledger import Ledger
+from tests.storage.ledger.toys import make_table
 
 OpenLedger = Callable[..., Ledger]
 

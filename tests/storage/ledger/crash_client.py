@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from tests.crash.harness import History
-from tests.storage.ledger.toys import ANN, make_table, put
 
 from holdtrue.core.clock import SystemClock
 from holdtrue.storage.ledger import Ledger, Transaction, WriteContext
+from tests.crash.harness import History
+from tests.storage.ledger.toys import ANN, make_table, put
 
 THREADS = 4
 

@@ -4,14 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.storage.ledger.conftest import OpenLedger
-from tests.storage.ledger.toys import CONTEXT, check, make_table, put
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import ConfigurationError, Corrupt
 from holdtrue.storage.ledger import Ledger, Transaction
 from holdtrue.storage.ledger.checkpoints import append_anchors, read_anchors
 from holdtrue.storage.ledger.notes import Signer
+from tests.storage.ledger.conftest import OpenLedger
+from tests.storage.ledger.toys import CONTEXT, check, make_table, put
 
 
 def test_the_log_is_sealed_every_256_entries(ledger: Ledger, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.crash.harness import History, Nursery, Plan, crash, crash_folders, nursery
 from tests.storage.ledger.crash_client import open_ledger
 from tests.storage.ledger.toys import check, make_table

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.storage.ledger.toys import CONTEXT, check, keys, make_table, put
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import StorageFull
 from holdtrue.storage.ledger import Ledger
+from tests.storage.ledger.toys import CONTEXT, check, keys, make_table, put
 
 
 @pytest.fixture

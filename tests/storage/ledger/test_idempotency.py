@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.storage.ledger.conftest import OpenLedger
-from tests.storage.ledger.toys import ANN, ROBOT, keys, put
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import Conflict, IdempotencyMismatch
 from holdtrue.storage.ledger import Ledger, Transaction, WriteContext
+from tests.storage.ledger.conftest import OpenLedger
+from tests.storage.ledger.toys import ANN, ROBOT, keys, put
 
 
 def keyed(key: str = "k", digest: str = "d", project: str = "flights") -> WriteContext:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
-from tests.storage.ledger.conftest import OpenLedger
-from tests.storage.ledger.toys import CONTEXT, ROBOT, check, keys, make_table, put, rows
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from holdtrue.storage.ledger import Event, Ledger, Transaction, WriteContext
+from tests.storage.ledger.conftest import OpenLedger
+from tests.storage.ledger.toys import CONTEXT, ROBOT, check, keys, make_table, put, rows
 
 
 def test_a_write_returns_its_result_and_is_seen_by_readers(ledger: Ledger) -> None:

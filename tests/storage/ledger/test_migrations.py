@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from tests.storage.ledger.conftest import OpenLedger
-from tests.storage.ledger.toys import CONTEXT, check, keys, put
 
 import holdtrue.storage.ledger.database as database
 import holdtrue.storage.ledger.tables as tables
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import ConfigurationError, Corrupt, NewerSchema, Unavailable
 from holdtrue.storage.ledger import Ledger
+from tests.storage.ledger.conftest import OpenLedger
+from tests.storage.ledger.toys import CONTEXT, check, keys, put
 
 
 def digest(folder: Path) -> str:

@@ -15,8 +15,6 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.storage.ledger import forge
-from tests.storage.ledger.toys import CONTEXT, make_table, put
 
 import holdtrue.storage.ledger.verify as verifier
 from holdtrue.core.clock import SimulatedClock
@@ -26,6 +24,8 @@ from holdtrue.storage.ledger.database import back_up, connect_reader
 from holdtrue.storage.ledger.events import entry_bytes
 from holdtrue.storage.ledger.notes import Signer
 from holdtrue.storage.ledger.verify import EDITED, FORKED, KEY, SOUND, TRUNCATED, UNSIGNED, verify
+from tests.storage.ledger import forge
+from tests.storage.ledger.toys import CONTEXT, make_table, put
 
 SEALED, ENTRIES = 40, 43
 MEMORY = Path("/dev/shm")  # noqa: S108
