@@ -31,11 +31,11 @@ def test_a_killed_process_leaves_the_old_state_or_the_new_one(tmp_path: Path) ->
         for _ in range(KILLS):
             pid = home.start(CLIENT, folder, rng.getrandbits(32))
             # A process that has just begun is killed too: it may be opening the ledger.
-            wait_for(folder / "notes", rng.randrange(0, 5))
+            wait_for(folder / "notes", rng.randrange(0, 8))
             time.sleep(rng.uniform(0, 0.02))
             home.kill(pid)
             check(folder, History.read(folder / "notes"))
-    assert len(History.read(folder / "notes").acknowledged) > KILLS / 2
+    assert len(History.read(folder / "notes").acknowledged) >= KILLS // 4, "hardly anything was promised"
 
 
 def wait_for(notes: Path, lines: int) -> None:
