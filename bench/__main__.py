@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import pkgutil
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,16 @@ from rich.table import Table
 import bench
 
 RESULTS = Path(__file__).parent / "results.json"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+_HEAD = """# Benchmarks
+
+Written by `make bench`, as measured in its last full run: {cores} cores, {system}, Python {python}. Ours and theirs are
+measured in turn in the same run; a ratio above 1 means ours is better. Absolute figures depend on the machine.
+
+Not comparable: the bare handlers do no authentication, no contract check, no features and write no record; the plain
+SQLite floor writes no event log. They show what the machine could do at most.
+
+"""
 
 
 def main(topic: str | None) -> int:
@@ -34,8 +46,18 @@ def main(topic: str | None) -> int:
         table.add_row(*(_text(row.get(name)) for name in [str(column.header) for column in table.columns]))
     Console(width=160).print(table)
     if topic is None:
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        PAGE.write_text(_page(rows), encoding="utf-8")
     return 0
+
+
+def _page(rows: list[dict[str, Any]]) -> str:
+    """Return the results as a page of documentation."""
+    names = ("topic", "work", "unit", "ours", "peer", "peer_version", "theirs", "ratio", "goal", "met")
+    lines = ["| " + " | ".join(names) + " |", "|" + "--|" * len(names)]
+    lines += ["| " + " | ".join(_text(row.get(name)) for name in names) + " |" for row in rows]
+    head = _HEAD.format(cores=os.cpu_count(), system=platform.system(), python=platform.python_version())
+    return head + "\n".join(lines) + "\n"
 
 
 def _text(value: Any) -> str:

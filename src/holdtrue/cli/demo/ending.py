@@ -44,7 +44,7 @@ def collect(firm: Company, prediction: str, predictions: int) -> Told:
     rollouts = firm.owner.get(f"{BASE}/rollouts")["items"]
     return Told(
         events=list(_all_events(firm)),
-        decisions=firm.owner.get(f"{BASE}/decisions", limit=500)["items"],
+        decisions=[_with_approvals(firm, each) for each in firm.owner.get(f"{BASE}/decisions", limit=500)["items"]],
         rollouts=[firm.owner.get(f"{BASE}/rollouts/{each['id']}") for each in rollouts],
         quarantines=firm.owner.get(f"{BASE}/quarantines")["items"],
         changes=firm.owner.get(f"{BASE}/services/{SERVICE}")["changes"],
@@ -53,6 +53,12 @@ def collect(firm: Company, prediction: str, predictions: int) -> Told:
         predictions=predictions,
         requests=firm.requests,
     )
+
+
+def _with_approvals(firm: Company, decision: Any) -> Any:
+    """Return a decision with who approved it, and why, beside the ids of the approvals."""
+    given = firm.owner.get(f"{BASE}/releases/{decision['release']}/approvals")["items"] if decision["approvals"] else []
+    return {**decision, "approved": [each for each in given if each["id"] in decision["approvals"]]}
 
 
 def line_of(event: Event) -> tuple[str, str] | None:
@@ -210,6 +216,8 @@ def _counts(told: Told, month: str) -> dict[str, Any]:
         each
         for each in events
         if (each["action"] == "job.done" and (each["payload"] or {}).get("kind") in ("train", "retrain"))
+        # What a person trains in a process of their own belongs to no job.
+        or (each["action"] == "release.created" and (each["payload"] or {}).get("run") is None)
     ]
     said: list[str] = []
     for each in events:

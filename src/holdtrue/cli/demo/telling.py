@@ -88,7 +88,7 @@ def _decision(found: Mapping[str, Any]) -> dict[str, Any]:
         "environment": found["environment"],
         "outcome": found["outcome"],
         "id": found["id"],
-        "approvals": list(found["approvals"]),
+        "approvals": [f"{each['name']}: {each['reason']}" for each in found.get("approved", [])],
         "rules": [
             {
                 "name": each["rule"],
