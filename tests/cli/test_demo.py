@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_commands import holdtrue
+
+from tests.cli.test_commands import holdtrue
 
 pytestmark = pytest.mark.timeout(900)
 

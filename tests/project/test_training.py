@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_project, month
 from sklearn.linear_model import LogisticRegression
 
 import holdtrue as ht
@@ -17,6 +16,7 @@ from holdtrue.pipelines import Pipeline
 from holdtrue.project.training import Request, train
 from holdtrue.serving import load_model
 from holdtrue.storage import ActionCache, BlobStore
+from tests.project.conftest import make_project, month
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy import event
 
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import NotFound
@@ -139,17 +138,6 @@ snapshots = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("issued_at", Timestamp, nullable=False),
 )
-
-for _table in (changes, steps):
-    for _verb in ("UPDATE", "DELETE"):
-        event.listen(
-            _table,
-            "after_create",
-            sa.DDL(
-                f"CREATE TRIGGER {_table.name}_no_{_verb.lower()} BEFORE {_verb} ON {_table.name} "
-                f"BEGIN SELECT RAISE(ABORT, 'rows of {_table.name} never change'); END"
-            ).execute_if(dialect="sqlite"),
-        )
 
 
 def put_service(tx: Transaction, spec: ServiceSpec) -> None:

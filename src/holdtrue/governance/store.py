@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy import event
 
 from holdtrue.core.codec import dump
 from holdtrue.governance.model import Approval, Decision, Evidence, Finding, Outcome
@@ -85,18 +84,6 @@ effects = project_table(
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("time", Timestamp, nullable=False),
 )
-
-# What a decision rests on must not change under it, whoever writes to the file by accident.
-for _table in (evidence, decisions, approvals, effects):
-    for _verb in ("UPDATE", "DELETE"):
-        event.listen(
-            _table,
-            "after_create",
-            sa.DDL(
-                f"CREATE TRIGGER {_table.name}_no_{_verb.lower()} BEFORE {_verb} ON {_table.name} "
-                f"BEGIN SELECT RAISE(ABORT, 'rows of {_table.name} never change'); END"
-            ).execute_if(dialect="sqlite"),
-        )
 
 
 @dataclass(frozen=True, slots=True)

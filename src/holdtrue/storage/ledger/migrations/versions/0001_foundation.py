@@ -8,6 +8,34 @@ from holdtrue.storage.ledger.tables import create_triggers
 revision = "0001"
 down_revision = None
 
+# What a decision rests on, and what was done, must not change under it, whoever writes to the file by accident.
+_NEVER_CHANGED = (
+    "CREATE TRIGGER approvals_no_update BEFORE UPDATE ON approvals "
+    "BEGIN SELECT RAISE(ABORT, 'rows of approvals never change'); END",
+    "CREATE TRIGGER approvals_no_delete BEFORE DELETE ON approvals "
+    "BEGIN SELECT RAISE(ABORT, 'rows of approvals never change'); END",
+    "CREATE TRIGGER decision_effects_no_update BEFORE UPDATE ON decision_effects "
+    "BEGIN SELECT RAISE(ABORT, 'rows of decision_effects never change'); END",
+    "CREATE TRIGGER decision_effects_no_delete BEFORE DELETE ON decision_effects "
+    "BEGIN SELECT RAISE(ABORT, 'rows of decision_effects never change'); END",
+    "CREATE TRIGGER decisions_no_update BEFORE UPDATE ON decisions "
+    "BEGIN SELECT RAISE(ABORT, 'rows of decisions never change'); END",
+    "CREATE TRIGGER decisions_no_delete BEFORE DELETE ON decisions "
+    "BEGIN SELECT RAISE(ABORT, 'rows of decisions never change'); END",
+    "CREATE TRIGGER deployment_changes_no_update BEFORE UPDATE ON deployment_changes "
+    "BEGIN SELECT RAISE(ABORT, 'rows of deployment_changes never change'); END",
+    "CREATE TRIGGER deployment_changes_no_delete BEFORE DELETE ON deployment_changes "
+    "BEGIN SELECT RAISE(ABORT, 'rows of deployment_changes never change'); END",
+    "CREATE TRIGGER evidence_no_update BEFORE UPDATE ON evidence "
+    "BEGIN SELECT RAISE(ABORT, 'rows of evidence never change'); END",
+    "CREATE TRIGGER evidence_no_delete BEFORE DELETE ON evidence "
+    "BEGIN SELECT RAISE(ABORT, 'rows of evidence never change'); END",
+    "CREATE TRIGGER rollout_steps_no_update BEFORE UPDATE ON rollout_steps "
+    "BEGIN SELECT RAISE(ABORT, 'rows of rollout_steps never change'); END",
+    "CREATE TRIGGER rollout_steps_no_delete BEFORE DELETE ON rollout_steps "
+    "BEGIN SELECT RAISE(ABORT, 'rows of rollout_steps never change'); END",
+)
+
 
 def upgrade() -> None:
     """Create everything."""
@@ -52,6 +80,8 @@ def upgrade() -> None:
     ):
         create()
     create_triggers(op.get_bind())
+    for statement in _NEVER_CHANGED:
+        op.execute(statement)
 
 
 def _alarms() -> None:
