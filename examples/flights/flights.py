@@ -195,4 +195,4 @@ project.service(
     fallback=0.24,
 )
 project.monitor(delay, metric="roc_auc", alarms_per_quarter=1.0)
-project.retrain(delay, on=("quality", "monthly"), budget_per_year=8, cooldown_days=20)
+project.retrain(delay, on=("quality",), budget_per_year=8, cooldown_days=20)
