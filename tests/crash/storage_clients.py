@@ -60,7 +60,7 @@ def frame(key: str, rows: int, days: int) -> dict[str, Any]:
 def append_records(folder: Path, notes: Notes, seed: int) -> None:
     """Append strictly for ever, over small segments."""
     rng = random.Random(seed)
-    writer = open_journal(folder).writer("client", "strict", segment_bytes=3_000)
+    writer = open_journal(folder).writer("client", "strict", segment_bytes=20_000)
     while True:
         key, rows = f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 2, 7])
         notes.intend(key, rows=rows)

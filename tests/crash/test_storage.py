@@ -102,4 +102,4 @@ def test_sealing_survives_kills(home: Nursery, folders: Iterator[Path]) -> None:
 @pytest.mark.parametrize(("client", "kills"), [("put_blobs", 1_000), ("append_records", 500), ("seal_records", 300)])
 def test_many_more_kills(home: Nursery, folders: Iterator[Path], client: str, kills: int) -> None:
     check = check_blobs if client == "put_blobs" else JournalChecker().check
-    crash(home, f"tests.crash.storage_clients:{client}", Plan(kills, longest=0.12, per_folder=6), folders, check)
+    crash(home, f"tests.crash.storage_clients:{client}", Plan(kills, longest=0.1, per_folder=5), folders, check)

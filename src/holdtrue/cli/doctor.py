@@ -36,6 +36,22 @@ def examine(home: Path | None) -> list[dict[str, Any]]:
     return found
 
 
+def mend(home: Path | None) -> list[str]:
+    """Set damaged frames of the journal aside, so that the rest is read again, and say which; takes the lock."""
+    from holdtrue.core.clock import SystemClock
+    from holdtrue.storage import FolderLock, Journal
+
+    folder = load_settings(home).home
+    lock = FolderLock(folder)
+    try:
+        journal = Journal(folder / "journal", SystemClock())
+        found = [str(damage) for damage in journal.repair()]
+        journal.close()
+        return found
+    finally:
+        lock.release()
+
+
 def _python() -> dict[str, Any]:
     version = ".".join(str(part) for part in sys.version_info[:3])
     good = sys.version_info >= (3, 11)

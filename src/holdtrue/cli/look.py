@@ -139,10 +139,17 @@ def audit_verify(home: Home = None, as_json: AsJson = False) -> None:
         raise typer.Exit(int(found["exit_code"]))
 
 
-def doctor(home: Home = None, as_json: AsJson = False) -> None:
+def doctor(
+    home: Home = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Set damaged journal frames aside first.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check this machine and data folder, and print the effective settings and safety posture."""
-    from holdtrue.cli.doctor import examine
+    from holdtrue.cli.doctor import examine, mend
 
+    if repair:
+        for damage in mend(home):
+            typer.echo(f"Set aside: {damage}", err=True)
     findings = examine(home)
     columns = {
         "": lambda each: {"ok": "✓", "warn": "!", "bad": "✗"}[each["state"]],
