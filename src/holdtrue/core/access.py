@@ -44,6 +44,10 @@ class Permission(StrEnum):
     PREDICT = "predict"
     LABELS_WRITE = "labels.write"
     EVENTS_WRITE = "events.write"
+    TRACES_READ = "traces.read"
+    TRACES_WRITE = "traces.write"
+    GATEWAY_READ = "gateway.read"
+    GATEWAY_WRITE = "gateway.write"
     TOKENS_WRITE = "tokens.write"
     AUDIT_READ = "audit.read"
     OPERATIONS_RUN = "operations.run"
@@ -63,9 +67,11 @@ _READ = frozenset(
         Permission.ACTIVITY_READ,
         Permission.PREDICTIONS_READ,
         Permission.AUDIT_READ,
+        Permission.TRACES_READ,
+        Permission.GATEWAY_READ,
     }
 )
-_RECORD = frozenset({Permission.PREDICT, Permission.LABELS_WRITE, Permission.EVENTS_WRITE})
+_RECORD = frozenset({Permission.PREDICT, Permission.LABELS_WRITE, Permission.EVENTS_WRITE, Permission.TRACES_WRITE})
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
     {
@@ -92,7 +98,7 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
             Permission.OPERATIONS_RUN,
         },
         # An administrator decides who may act, and therefore neither approves nor deploys.
-        Role.ADMIN: _READ | {Permission.TOKENS_WRITE},
+        Role.ADMIN: _READ | {Permission.TOKENS_WRITE, Permission.GATEWAY_WRITE},
         Role.SERVICE: _RECORD
         | {
             Permission.STATUS_READ,

@@ -22,6 +22,8 @@ PREFIXES: Mapping[str, str] = MappingProxyType(
         "policy": "pol",
         "prompt": "prm",
         "release": "rel",
+        "route": "rte",
+        "test_set": "tst",
     }
 )
 

@@ -1,0 +1,1 @@
+"""LLM applications: prompts, retrieval, gateway, guardrails, and what answers with them together."""

@@ -1,0 +1,1 @@
+"""What answers at request time, without SQL."""

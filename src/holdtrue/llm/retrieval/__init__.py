@@ -1,0 +1,1 @@
+"""Retrieval: documents to chunks to an index that is a version."""

@@ -1,0 +1,1 @@
+"""Spans of requests from any framework: taken in, searched, shown as traces."""

@@ -1,0 +1,1 @@
+"""Take spans in at request time, without SQL."""
