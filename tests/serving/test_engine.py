@@ -20,7 +20,7 @@ from holdtrue.serving.engine import Answer, ContractBroken, NotServed
 from holdtrue.serving.plan import Loaded, NoAnswer
 from holdtrue.serving.records import record_columns
 from holdtrue.serving.runtime import ModelFailed
-from holdtrue.serving.table import Table, build_table
+from holdtrue.serving.table import Loaders, Table, build_table
 from holdtrue.storage import Journal, Writer
 from tests.serving.plane_home import FEATURES, INPUTS, PROJECT, SERVICE, START, Home, flight
 
@@ -79,13 +79,18 @@ def serve(home: Home) -> Iterator[Publish]:
         engine = Engine(home.clock, writer, lambda _: nothing_known, strict=strict)
         bundles = [home.bundle(release, model) for release, model in releases]
         snapshot = home.publish(*bundles, **changes)
-        engine.table = build_table(snapshot, Table(), load)
+        engine.table = build_table(snapshot, Table(), loaders(load))
         return Bench(engine, home, writer)
 
     yield publish
     for writer in writers:
         with suppress(Unavailable):
             writer.close()
+
+
+def loaders(load: Any) -> Loaders:
+    """Return what loads models; no snapshot here has an application."""
+    return Loaders(load, fail)
 
 
 def fail(matrix: Any) -> Any:
@@ -222,15 +227,15 @@ def test_a_loaded_release_is_kept_while_snapshots_come(home: Home) -> None:
         return Loaded(bundle, model, compile_assembly(bundle, model.features), None, frozenset())
 
     first, second = home.bundle("rel_a", "champion"), home.bundle("rel_b", "challenger")
-    table = build_table(home.publish(first), Table(), load)
+    table = build_table(home.publish(first), Table(), loaders(load))
     arms = (Arm("champion", "rel_a", 95.0), Arm("canary", "rel_b", 5.0))
-    table = build_table(home.publish(first, second, arms=arms), table, load)
+    table = build_table(home.publish(first, second, arms=arms), table, loaders(load))
     assert loads == ["rel_a", "rel_b"]
-    table = build_table(home.publish(second), table, load)
+    table = build_table(home.publish(second), table, loaders(load))
     assert loads == ["rel_a", "rel_b"]
     assert set(table.loaded) == {"rel_b"}
     changed = home.bundle("rel_b", "challenger", output="delay")
-    table = build_table(home.publish(changed), table, load)
+    table = build_table(home.publish(changed), table, loaders(load))
     assert loads == ["rel_a", "rel_b", "rel_b"]
 
 
@@ -238,7 +243,7 @@ def test_a_loader_that_trips_fails_one_release_only(home: Home) -> None:
     def load(bundle: Any) -> Loaded:
         raise ZeroDivisionError("inside a loader")
 
-    table = build_table(home.publish(home.bundle("rel_a", "champion")), Table(), load)
+    table = build_table(home.publish(home.bundle("rel_a", "champion")), Table(), loaders(load))
     assert "ZeroDivisionError" in table.failed["rel_a"]
     assert table.plans[PROJECT, SERVICE].loaded == {}
 
@@ -272,7 +277,7 @@ def test_every_row_is_answered_once_and_recorded_as_answered(
     }
     services = {f"{PROJECT}/{SERVICE}": _route(shares, shadows, paired)}
     snapshot = Snapshot(1, START, services, bundles)
-    plan = build_table(snapshot, Table(), load).plans[PROJECT, SERVICE]
+    plan = build_table(snapshot, Table(), loaders(load)).plans[PROJECT, SERVICE]
     flights = [flight(number) for number in range(rows)]
     columns = {each.name: [row[each.name] for row in flights] for each in INPUTS}
     ids = [f"p{row}" for row in range(rows)]

@@ -9,7 +9,29 @@ from holdtrue import catalog
 from holdtrue.catalog import Release, Version
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.delivery.model import NotDeployable, Rollout
-from holdtrue.serving import Arm, Bundle, Input, ModelFile, Route
+from holdtrue.serving import Application, Arm, Bundle, Input, ModelFile, Route
+
+APPLICATION_ROLES = ("prompt", "index", "guardrails", "route")
+"""What a release of an application pins; of these, prompt and route must be there."""
+
+
+def is_application(release: Release) -> bool:
+    """Tell whether a release is one of an application: it pins a prompt, and no model."""
+    return "prompt" in release.manifest.versions
+
+
+def application(connection: sa.Connection, project: str, release: Release) -> Application:
+    """Return everything that a release of an application needs to answer; raise NotDeployable for what it lacks."""
+    pinned = {role: name for role, name in release.manifest.versions.items() if role in APPLICATION_ROLES}
+    parts = {role: _part(connection, project, release, role) for role in (*pinned, "prompt", "route")}
+    return Application(
+        release=release.id,
+        project=project,
+        service=release.service,
+        versions=pinned,
+        parts={role: version.content for role, version in parts.items()},
+        config=dict(release.manifest.config),
+    )
 
 
 def bundle(connection: sa.Connection, project: str, release: Release) -> Bundle:
@@ -45,31 +67,37 @@ def route(project: str, champion: Release, rollout: Rollout | None = None, shado
     """
     config = champion.manifest.config
     arms = (Arm("champion", champion.id, 100.0),)
-    silent = list(shadows)
+    answers = is_application(champion)
+    silent = [] if answers else list(shadows)
     if rollout is not None:
         if rollout.percent > 0:
             arms = (
                 Arm("champion", champion.id, 100.0 - rollout.percent),
                 Arm("challenger", rollout.challenger, rollout.percent),
             )
-        if rollout.canary.shadow or rollout.percent == 0:
+        if not answers and (rollout.canary.shadow or rollout.percent == 0):
             silent.insert(0, rollout.challenger)
     return Route(
         project=project,
         service=champion.service,
         key=config.get("key"),
-        entity=config.get("entity"),
+        entity="user" if answers else config.get("entity"),
         arms=arms,
         seed="" if rollout is None else rollout.id,
         rollout=None if rollout is None else rollout.id,
         shadows=tuple(dict.fromkeys(each for each in silent if each != champion.id)),
-        paired=rollout is not None,
+        paired=rollout is not None and not answers,
         fallback=config.get("fallback"),
     )
 
 
 def check_servable(connection: sa.Connection, project: str, release: Release, champion: Release | None) -> None:
     """Raise NotDeployable unless a data plane can serve `release`, beside `champion` if there is one."""
+    if champion is not None and is_application(champion) != is_application(release):
+        raise _lacks(release, "it is not of the kind that answers now: one is a model, the other an application")
+    if is_application(release):
+        application(connection, project, release)
+        return
     made = bundle(connection, project, release)
     names = {each.name for each in made.inputs}
     for role in ("key", "entity", "prediction_time"):

@@ -6,8 +6,7 @@ from typing import Any, Final, Literal
 from holdtrue import catalog, governance, monitoring
 from holdtrue.catalog import Release
 from holdtrue.core.ids import new_id
-from holdtrue.delivery import store
-from holdtrue.delivery.judging import Judging
+from holdtrue.delivery import bundles, store
 from holdtrue.delivery.model import (
     DEPLOYMENT_MOVES,
     ROLLOUT_MOVES,
@@ -20,6 +19,7 @@ from holdtrue.delivery.model import (
     RolloutStep,
     move,
 )
+from holdtrue.delivery.strategies import strategy_of
 from holdtrue.storage.ledger import Transaction
 
 _SETTLED: Final = ("quality", "rollout", "deployment")
@@ -128,10 +128,13 @@ def mark(
 
 
 def _point_alias(tx: Transaction, release: str, environment: str) -> None:
-    pinned = catalog.release(tx.connection, tx.project, release).manifest.versions.get("model")
-    if pinned is not None:
-        model = catalog.get(tx.connection, tx.project, pinned)
-        catalog.set_alias(tx, "model", model.name, environment, pinned)
+    """Let the environment's alias follow what is deployed: the model, or all parts of an application."""
+    versions = catalog.release(tx.connection, tx.project, release).manifest.versions
+    for role in ("model", *bundles.APPLICATION_ROLES):
+        pinned = versions.get(role)
+        if pinned is not None:
+            asset = catalog.get(tx.connection, tx.project, pinned)
+            catalog.set_alias(tx, asset.kind, asset.name, environment, pinned)
 
 
 def start_rollout(
@@ -165,7 +168,7 @@ def start_rollout(
 def advance_rollout(tx: Transaction, rollout: Rollout, why: str, facts: Any) -> Rollout:
     """Give a challenger its next share."""
     move("rollout", ROLLOUT_MOVES, rollout.state, RolloutState.RUNNING)
-    judging = Judging.from_json(rollout.judging).next_step().to_json()
+    judging = strategy_of(rollout.canary).load(rollout.judging).next_step().to_json()
     row = replace(rollout, step=rollout.step + 1, step_started_at=tx.now, judging=judging)
     store.put_rollout(tx, row)
     record_step(tx, row, "advanced", why, facts)

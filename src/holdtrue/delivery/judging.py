@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from holdtrue.core.clock import microseconds
 from holdtrue.delivery.model import Canary, Rollout
+from holdtrue.delivery.rows import rows_of
 from holdtrue.delivery.rules import Facts
 from holdtrue.stats import sequences
 from holdtrue.stats.sequences import MeanSequence
@@ -111,7 +112,7 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
     scores: dict[str, dict[str, Any]] = {}
     fallbacks: list[float] = []
     champion_answers = champion_fallbacks = 0
-    for row in _rows(
+    for row in rows_of(
         predictions,
         (
             "prediction_id",
@@ -163,7 +164,7 @@ def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, f
         if row.key is not None:
             by_key.setdefault(row.key, []).append(name)
     found: dict[str, tuple[int, str, float]] = {}
-    for row in _rows(labels, ("prediction_id", "key", "value", "known_at", "time")):
+    for row in rows_of(labels, ("prediction_id", "key", "value", "known_at", "time")):
         if row["value"] is None:
             continue
         ids = [row["prediction_id"]] if row["prediction_id"] else by_key.get(_key(row["key"]), [])
@@ -179,14 +180,6 @@ def _key(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return None if value is None else str(value)
-
-
-def _rows(table: pa.Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the rows as objects with exactly `names`; a column the table lacks is null."""
-    columns = [
-        table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows for name in names
-    ]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def facts_of(judging: Judging, rollout: Rollout, now: datetime) -> Facts:

@@ -86,16 +86,25 @@ class Canary:
     `steps` are percents of rows; `margin` is how much worse (mean Brier score) a release may be at most;
     `alpha` the chance, over the whole rollout, that an equal release is rolled back. With `shadow`, the
     challenger also scores the rows it does not answer, so that proof comes at the speed of all traffic.
+
+    With the metric “answers”, for applications, arms are compared by their own answers: `margin` is how much
+    larger the share of failed checks may be, `fallback_margin` that of failed answers, `feedback_margin` that of
+    bad feedback (waited for if `feedback_needed`), and `cost_margin` the cost as a share of `cost_limit_micros`
+    (millionths of a currency unit an answer; 0: cost is not judged).
     """
 
     steps: tuple[float, ...] = (5.0, 25.0, 50.0)
     margin: float = 0.01
-    metric: Literal["brier"] = "brier"
+    metric: Literal["brier", "answers"] = "brier"
     alpha: float = 0.05
     min_rows_per_step: int = 200
     patience_days: float = 28.0
     fallback_margin: float = 0.02
     shadow: bool = True
+    feedback_margin: float = 0.1
+    feedback_needed: bool = False
+    cost_limit_micros: int = 0
+    cost_margin: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,8 @@ class ServiceSpec:
     """Declare a service: the model behind it, the inputs that name a row, and how releases are rolled out.
 
     `key` names the input that labels come back with, `entity` the one that keeps its arm; `fallback` is
-    the constant answer if a model fails; `shadows` are releases that score every row unanswered.
+    the constant answer if a model fails; `shadows` are releases that score every row unanswered. A service of
+    the kind “application” is answered by prompt, retrieval and provider; `model` is then its own name.
     """
 
     name: str
@@ -114,6 +124,7 @@ class ServiceSpec:
     rollout: Canary = Canary()
     fallback: float | None = None
     shadows: tuple[str, ...] = ()
+    kind: Literal["model", "application"] = "model"
 
 
 @dataclass(frozen=True, slots=True)

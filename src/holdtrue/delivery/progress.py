@@ -7,8 +7,8 @@ from typing import Any, Final
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.codec import dump
 from holdtrue.delivery import changing, rules, store
-from holdtrue.delivery.judging import Judging, absorb, facts_of
 from holdtrue.delivery.model import Rollout, RolloutState
+from holdtrue.delivery.strategies import strategy_of
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
@@ -28,19 +28,21 @@ def judge(stores: Stores, project: str) -> list[dict[str, Any]]:
 
 def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]:
     assert rollout.cursor is not None
-    before = Judging(rollout.cursor, rollout.cursor) if rollout.judging is None else Judging.from_json(rollout.judging)
+    strategy = strategy_of(rollout.canary)
+    before = strategy.start(rollout.cursor) if rollout.judging is None else strategy.load(rollout.judging)
     # Labels first: every label read here then has its prediction among those read next.
-    labels, labels_cursor = stores.journal.tail("label", project, rollout.service, before.labels_cursor)
+    where = None if strategy.everywhere else rollout.service
+    labels, labels_cursor = stores.journal.tail(strategy.truth, project, where, before.labels_cursor)
     predictions, cursor = stores.journal.tail("prediction", project, rollout.service, before.cursor)
     now = stores.clock.now()
-    judging = replace(absorb(before, rollout, predictions, labels, now), cursor=cursor, labels_cursor=labels_cursor)
-    facts = facts_of(judging, rollout, now)
-    found = rules.judge(rollout.canary, facts)
+    counted_rows = strategy.absorb(before, rollout, predictions, labels, now)
+    judging = replace(counted_rows, cursor=cursor, labels_cursor=labels_cursor)
+    found, facts = strategy.judge(rollout.canary, judging, rollout, now)
     verdict = {
         "rollout": rollout.id,
         "service": rollout.service,
         **dump(found),
-        "facts": dump(facts),
+        "facts": facts,
         "judged_at": now.isoformat(),
     }
     quiet = labels.num_rows + predictions.num_rows == 0 and found.verdict == "wait"

@@ -14,16 +14,54 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from holdtrue import catalog, monitoring
+from holdtrue import catalog, llm, monitoring
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import bundles, changing, store
 from holdtrue.delivery.model import ENVIRONMENTS, Deployment, DeploymentState, NotDeployable, RolloutState
-from holdtrue.serving import Bundle, Route, Snapshot, write_snapshot
+from holdtrue.serving import Application, Bundle, Route, Snapshot, write_snapshot
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """Hold what the ledger asks data planes to serve, of all projects."""
+
+    services: Mapping[str, Route]
+    releases: Mapping[str, Bundle]
+    applications: Mapping[str, Application]
+    gateway: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Return the hash of all of it."""
+        return content_hash(
+            {
+                "services": {name: dump(route) for name, route in self.services.items()},
+                "releases": {name: dump(each) for name, each in self.releases.items()},
+                "applications": {name: dump(each) for name, each in self.applications.items()},
+                "gateway": dict(self.gateway),
+            }
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether nothing is asked for."""
+        return not (self.services or self.gateway)
+
+    def snapshot(self, sequence: int, issued_at: datetime) -> Snapshot:
+        """Return the routing snapshot that says so."""
+        return Snapshot(
+            sequence,
+            issued_at,
+            dict(self.services),
+            dict(self.releases),
+            dict(self.applications),
+            dict(self.gateway),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +89,8 @@ def reconcile(stores: Stores, project: str) -> list[str]:
     return done
 
 
-def wished(connection: sa.Connection) -> tuple[dict[str, Route], dict[str, Bundle]]:
-    """Return the routes and bundles that the ledger asks for, of all projects.
+def wished(connection: sa.Connection) -> Wished:
+    """Return what the ledger asks for, of all projects.
 
     A service is served from the first of production, staging and dev (then other environments by name) in
     which it is deployed.
@@ -63,14 +101,18 @@ def wished(connection: sa.Connection) -> tuple[dict[str, Route], dict[str, Bundl
         if key not in chosen or _rank(deployment) < _rank(chosen[key]):
             chosen[key] = deployment
     routes: dict[str, Route] = {}
-    loaded: dict[str, Bundle] = {}
+    models: dict[str, Bundle] = {}
+    applications: dict[str, Application] = {}
     for (project, service), deployment in sorted(chosen.items()):
         route = _route(connection, project, deployment)
         routes[f"{project}/{service}"] = route
-        for release in route.releases:
-            found = catalog.release(connection, project, release)
-            loaded[release] = bundles.bundle(connection, project, found)
-    return routes, loaded
+        for name in route.releases:
+            found = catalog.release(connection, project, name)
+            if bundles.is_application(found):
+                applications[name] = bundles.application(connection, project, found)
+            else:
+                models[name] = bundles.bundle(connection, project, found)
+    return Wished(routes, models, applications, llm.gateway_config(connection))
 
 
 def _rank(deployment: Deployment) -> tuple[int, str]:
@@ -100,15 +142,6 @@ def _known(connection: sa.Connection, project: str, deployment: Deployment, shad
     return found
 
 
-def _digest(routes: Mapping[str, Route], loaded: Mapping[str, Bundle]) -> str:
-    return content_hash(
-        {
-            "services": {name: dump(route) for name, route in routes.items()},
-            "releases": {name: dump(each) for name, each in loaded.items()},
-        }
-    )
-
-
 def _mark_beginnings(stores: Stores, project: str) -> list[str]:
     """Note where in the journal a new rollout's records will begin, before any data plane hears of it."""
     running = stores.ledger.read(
@@ -130,42 +163,41 @@ def _mark_beginnings(stores: Stores, project: str) -> list[str]:
 def _issue(stores: Stores) -> list[str]:
     """Record the wished snapshot if it is new, and put it into the file if the file is not it."""
 
-    def look(connection: sa.Connection) -> tuple[dict[str, Route], dict[str, Bundle], Any]:
-        return (*wished(connection), store.latest_snapshot(connection))
+    def look(connection: sa.Connection) -> tuple[Wished, Any]:
+        return wished(connection), store.latest_snapshot(connection)
 
-    routes, loaded, latest = stores.ledger.read(look)
+    wanted, latest = stores.ledger.read(look)
     done: list[str] = []
-    if (latest is None and routes) or (latest is not None and latest[1] != _digest(routes, loaded)):
-        sequence, issued_at, routes, loaded = stores.ledger.write(WriteContext(SYSTEM, ""), _record)
+    if (latest is None and not wanted.empty) or (latest is not None and latest[1] != wanted.digest):
+        sequence, issued_at, wanted = stores.ledger.write(WriteContext(SYSTEM, ""), _record)
         done.append(f"snapshot {sequence}: issued")
     elif latest is None:
         return done
     else:
         sequence, _, issued_at = latest
-    snapshot = Snapshot(sequence, issued_at, routes, loaded)
     path = stores.home / "routing" / "current.json"
     if _sequence_of(path) != sequence:
-        write_snapshot(path, snapshot)
+        write_snapshot(path, wanted.snapshot(sequence, issued_at))
         done.append(f"snapshot {sequence}: written")
     return done
 
 
-def _record(tx: Transaction) -> tuple[int, datetime, dict[str, Route], dict[str, Bundle]]:
-    routes, loaded = wished(tx.connection)
-    digest = _digest(routes, loaded)
+def _record(tx: Transaction) -> tuple[int, datetime, Wished]:
+    wanted = wished(tx.connection)
+    digest = wanted.digest
     latest = store.latest_snapshot(tx.connection)
     if latest is not None and latest[1] == digest:
-        return latest[0], latest[2], routes, loaded
+        return latest[0], latest[2], wanted
     sequence = 1 if latest is None else latest[0] + 1
     store.insert_snapshot(tx, sequence, digest)
     tx.emit(
         "snapshot.issued",
         f"snapshot:{sequence}",
-        {"services": sorted(routes), "releases": sorted(loaded)},
+        {"services": sorted(wanted.services), "releases": sorted([*wanted.releases, *wanted.applications])},
         before="" if latest is None else latest[1],
         after=digest,
     )
-    return sequence, tx.now, routes, loaded
+    return sequence, tx.now, wanted
 
 
 def _sequence_of(path: Path) -> int | None:

@@ -161,7 +161,13 @@ def check_service(spec: ServiceSpec) -> None:
     in_order = all(first < second for first, second in pairwise(steps))
     if not steps or not in_order or steps[0] < 0 or steps[-1] >= 100:
         raise _bad(spec, f"steps are {list(steps)}", "Name growing percents below 100, such as 5, 25, 50.")
-    if spec.entity is None and spec.key is None:
+    if (canary.metric == "answers") != (spec.kind == "application"):
+        raise _bad(
+            spec,
+            f"metric is “{canary.metric}” and it is a service of the kind “{spec.kind}”",
+            "Judge applications by “answers” and models by “brier”.",
+        )
+    if spec.kind == "model" and spec.entity is None and spec.key is None:
         raise _bad(spec, "neither entity nor key is named", "Name the input that tells rows apart.")
     checks: tuple[tuple[str, Any, bool], ...] = (
         ("margin", canary.margin, 0 < canary.margin < 1),
@@ -169,6 +175,9 @@ def check_service(spec: ServiceSpec) -> None:
         ("min_rows_per_step", canary.min_rows_per_step, canary.min_rows_per_step >= 1),
         ("patience_days", canary.patience_days, canary.patience_days > 0),
         ("fallback_margin", canary.fallback_margin, 0 <= canary.fallback_margin < 1),
+        ("feedback_margin", canary.feedback_margin, 0 < canary.feedback_margin < 1),
+        ("cost_margin", canary.cost_margin, 0 < canary.cost_margin < 1),
+        ("cost_limit_micros", canary.cost_limit_micros, canary.cost_limit_micros >= 0),
     )
     for name, value, good in checks:
         if not good:

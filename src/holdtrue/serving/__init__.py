@@ -9,6 +9,7 @@ from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
     from holdtrue.serving.access import AccessTable, Grant, read_access
+    from holdtrue.serving.applications import Answered, Answering, Applications, BadQuestion, Question
     from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.runtime import Model, load_model
     from holdtrue.serving.snapshot import (
         DATATYPES,
+        Application,
         Arm,
         BadSnapshot,
         Bundle,
@@ -33,7 +35,12 @@ __all__ = [
     "DATATYPES",
     "AccessTable",
     "Answer",
+    "Answered",
+    "Answering",
+    "Application",
+    "Applications",
     "Arm",
+    "BadQuestion",
     "BadSnapshot",
     "Bundle",
     "CannotCompile",
@@ -47,6 +54,7 @@ __all__ = [
     "ModelFile",
     "Plan",
     "Plane",
+    "Question",
     "Reply",
     "Request",
     "Route",
@@ -66,7 +74,12 @@ __getattr__ = attach(
         "DATATYPES": "snapshot",
         "AccessTable": "access",
         "Answer": "engine",
+        "Answered": "applications",
+        "Answering": "applications",
+        "Application": "snapshot",
+        "Applications": "applications",
         "Arm": "snapshot",
+        "BadQuestion": "applications",
         "BadSnapshot": "snapshot",
         "Bundle": "snapshot",
         "CannotCompile": "compiling",
@@ -80,6 +93,7 @@ __getattr__ = attach(
         "ModelFile": "snapshot",
         "Plan": "plan",
         "Plane": "plane",
+        "Question": "applications",
         "Reply": "plane",
         "Request": "plane",
         "Route": "snapshot",

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
+from holdtrue.serving.applications import Applications
 from holdtrue.serving.assembly import Columns, Lookup
 from holdtrue.serving.plan import ANSWER, Plan, Scored
 from holdtrue.serving.records import PredictionIds, record_columns
@@ -79,6 +80,7 @@ class Engine:
         strict: bool,
     ) -> None:
         self.table = Table()
+        self.applications = Applications(lambda: self.table.applications, clock, records, strict=strict)
         self.dropped = 0
         self._clock = clock
         self._records = records

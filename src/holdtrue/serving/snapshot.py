@@ -75,6 +75,22 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class Application:
+    """Hold everything that one release of an application needs to answer.
+
+    `versions` maps a role (prompt, index, guardrails, route) to the id of the version the release pins, and
+    `parts` to its content.
+    """
+
+    release: str
+    project: str
+    service: str
+    versions: dict[str, str]
+    parts: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
 class Arm:
     """Give a release a share of a service's rows, in percent."""
 
@@ -115,12 +131,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State what all data planes of a home shall serve; a higher sequence replaces a lower one."""
+    """State what all data planes of a home shall serve; a higher sequence replaces a lower one.
+
+    `services` are routes of models and of applications; `releases` hold the models' bundles, `applications` the
+    applications'. `gateway` is the JSON by which the gateway is configured: providers, budgets, prompts.
+    """
 
     sequence: int
     issued_at: datetime
     services: dict[str, Route] = field(default_factory=dict[str, Route])
     releases: dict[str, Bundle] = field(default_factory=dict[str, Bundle])
+    applications: dict[str, Application] = field(default_factory=dict[str, Application])
+    gateway: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -153,17 +175,25 @@ def check_snapshot(snapshot: Snapshot) -> None:
     for identity, bundle in snapshot.releases.items():
         if identity != bundle.release:
             raise _bad(f"release {bundle.release} is listed as {identity}")
+        _check_names(bundle)
         _check_bundle(bundle)
+    for identity, application in snapshot.applications.items():
+        if identity != application.release or identity in snapshot.releases:
+            raise _bad(f"application {application.release} is listed as {identity}, or as a model too")
+        _check_names(application)
     for identity, route in snapshot.services.items():
-        _check_route(identity, route, snapshot.releases)
+        _check_route(identity, route, snapshot)
+
+
+def _check_names(part: Bundle | Application) -> None:
+    try:
+        check_name(part.project, "project name")
+        check_name(part.service, "service name")
+    except InvalidInput as error:
+        raise _bad(f"release {part.release} is of another form: {error.what}") from None
 
 
 def _check_bundle(bundle: Bundle) -> None:
-    try:
-        check_name(bundle.project, "project name")
-        check_name(bundle.service, "service name")
-    except InvalidInput as error:
-        raise _bad(f"release {bundle.release} is of another form: {error.what}") from None
     names = [each.name for each in bundle.inputs]
     if len(set(names)) != len(names):
         raise _bad(f"release {bundle.release} has an input twice")
@@ -174,7 +204,7 @@ def _check_bundle(bundle: Bundle) -> None:
         raise _bad(f"release {bundle.release} has no input {bundle.prediction_time} for the prediction time")
 
 
-def _check_route(identity: str, route: Route, releases: Mapping[str, Bundle]) -> None:
+def _check_route(identity: str, route: Route, snapshot: Snapshot) -> None:
     if identity != f"{route.project}/{route.service}":
         raise _bad(f"the route of {route.project}/{route.service} is listed as {identity}")
     if not route.arms:
@@ -185,14 +215,22 @@ def _check_route(identity: str, route: Route, releases: Mapping[str, Bundle]) ->
         raise _bad(f"the shares of {identity} do not add up to 100 percent")
     if sum(arm.percent > 0 for arm in route.arms) > 1 and route.unit is None:
         raise _bad(f"{identity} has several arms, and no entity or key that could tell rows apart")
+    known: dict[str, Bundle | Application] = {**snapshot.releases, **snapshot.applications}
     for release in route.releases:
-        bundle = releases.get(release)
-        if bundle is None:
+        part = known.get(release)
+        if part is None:
             raise _bad(f"{identity} names release {release}, which is not in the snapshot")
         # The same manifest in two projects is the same release, so one bundle may serve both.
-        if bundle.service != route.service:
+        if part.service != route.service:
             raise _bad(f"{identity} names release {release}, which belongs to another service")
-    inputs = {each.name for each in releases[route.arms[0].release].inputs}
+    kinds = {release in snapshot.applications for release in route.releases}
+    if len(kinds) > 1:
+        raise _bad(f"{identity} names a model and an application")
+    if kinds == {True}:
+        if route.shadows or route.paired:
+            raise _bad(f"{identity} is an application, which is not answered twice")
+        return
+    inputs = {each.name for each in snapshot.releases[route.arms[0].release].inputs}
     for name in (route.key, route.entity):
         if name is not None and name not in inputs:
             raise _bad(f"{identity} takes {name} as key or entity, which is not an input")

@@ -2,14 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.serving.applications import LoadedApplication, Plans, plan_applications
 from holdtrue.serving.plan import Loaded, Plan, compile_plan
-from holdtrue.serving.snapshot import Arm, Bundle, Route, Snapshot
+from holdtrue.serving.snapshot import Application, Arm, Bundle, Route, Snapshot
 
-Load = Callable[[Bundle], Loaded]
 PINNED = "pinned"
+P = TypeVar("P")
+L = TypeVar("L")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """Hold what makes a release ready to answer: a model's bundle, an application's parts."""
+
+    model: Callable[[Bundle], Loaded]
+    application: Callable[[Application], LoadedApplication]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +37,18 @@ class Table:
     failed: Mapping[str, str] = field(default_factory=dict[str, str])
     unserved: frozenset[tuple[str, str]] = frozenset()
     views: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+    applications: Plans = field(default_factory=Plans)
+    gateway: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def services(self) -> frozenset[tuple[str, str]]:
         """Return the (project, service) of the snapshot's services, served or not."""
-        return self.unserved.union(self.plans)
+        return self.unserved.union(self.plans, self.applications.plans)
+
+    @property
+    def releases(self) -> frozenset[str]:
+        """Return the releases that are loaded, of models and of applications."""
+        return frozenset(self.loaded).union(self.applications.loaded)
 
     @property
     def projects(self) -> frozenset[str]:
@@ -39,31 +56,26 @@ class Table:
         return frozenset(project for project, _ in self.services)
 
 
-def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
+def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
     """Return the table for `snapshot`, loading what `previous` has not loaded yet.
 
     A service with an arm that cannot be loaded keeps its plan of `previous`; if it has none, rows of that
     arm get the fallback; without a fallback the service is not served. A shadow that cannot be loaded is
     left out.
     """
-    loaded: dict[str, Loaded] = {}
     failed: dict[str, str] = {}
-    for release, bundle in snapshot.releases.items():
-        before = previous.loaded.get(release)
-        if before is not None and before.bundle == bundle:
-            loaded[release] = before
-            continue
-        try:
-            loaded[release] = load(bundle)
-        except HoldtrueError as error:
-            failed[release] = f"{error.what} {error.why}".strip()
-        except Exception as error:  # noqa: BLE001  # whatever a loader trips over, the release is not served
-            failed[release] = f"{type(error).__name__}: {error}"[:300]
+    loaded = _load_all(snapshot.releases, previous.loaded, lambda each: each.bundle, loaders.model, failed)
+    ready = _load_all(
+        snapshot.applications, previous.applications.loaded, lambda each: each.application, loaders.application, failed
+    )
+    applications = plan_applications(snapshot, ready, previous.applications)
     plans: dict[tuple[str, str], Plan] = {}
     pinned: dict[tuple[str, str, str], Plan] = {}
-    unserved: set[tuple[str, str]] = set()
+    unserved = set(applications.unserved)
     for route in snapshot.services.values():
         name = (route.project, route.service)
+        if route.arms[0].release in snapshot.applications:
+            continue
         plan = _plan(route, snapshot, loaded, previous.plans.get(name))
         if plan is None:
             unserved.add(name)
@@ -74,8 +86,39 @@ def build_table(snapshot: Snapshot, previous: Table, load: Load) -> Table:
     kept = {each: one for plan in plans.values() for each, one in plan.loaded.items()}
     everything = {**kept, **loaded}
     return Table(
-        snapshot.sequence, plans, pinned, everything, failed, frozenset(unserved), _views(snapshot, plans, everything)
+        sequence=snapshot.sequence,
+        plans=plans,
+        pinned=pinned,
+        loaded=everything,
+        failed=failed,
+        unserved=frozenset(unserved),
+        views=_views(snapshot, plans, everything),
+        applications=applications,
+        gateway=snapshot.gateway,
     )
+
+
+def _load_all(
+    wanted: Mapping[str, P],
+    before: Mapping[str, L],
+    part: Callable[[L], P],
+    load: Callable[[P], L],
+    failed: dict[str, str],
+) -> dict[str, L]:
+    """Load what is wanted and not loaded yet; note in `failed` why something could not be."""
+    loaded: dict[str, L] = {}
+    for release, each in wanted.items():
+        known = before.get(release)
+        if known is not None and part(known) == each:
+            loaded[release] = known
+            continue
+        try:
+            loaded[release] = load(each)
+        except HoldtrueError as error:
+            failed[release] = f"{error.what} {error.why}".strip()
+        except Exception as error:  # noqa: BLE001  # whatever a loader trips over, the release is not served
+            failed[release] = f"{type(error).__name__}: {error}"[:300]
+    return loaded
 
 
 def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before: Plan | None) -> Plan | None:
@@ -101,6 +144,8 @@ def _views(
     """Collect, by project, each feature view of its services once."""
     views: dict[str, list[Any]] = {}
     for route in snapshot.services.values():
+        if route.arms[0].release in snapshot.applications:
+            continue
         plan = plans.get((route.project, route.service))
         mine = views.setdefault(route.project, [])
         for release in dict.fromkeys([*route.releases, *(plan.loaded if plan else ())]):

@@ -16,9 +16,8 @@ import orjson
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.serving.access import AccessTable, BadAccessFile, read_access
 from holdtrue.serving.engine import Engine
-from holdtrue.serving.plan import Loaded
-from holdtrue.serving.snapshot import BadSnapshot, Bundle, Snapshot, read_snapshot, write_snapshot
-from holdtrue.serving.table import build_table
+from holdtrue.serving.snapshot import BadSnapshot, Snapshot, read_snapshot, write_snapshot
+from holdtrue.serving.table import Loaders, build_table
 from holdtrue.storage import write_atomic
 
 POLL_SECONDS: Final = 0.1
@@ -56,13 +55,13 @@ class Watcher:
         self,
         files: RoutingFiles,
         engine: Engine,
-        load: Callable[[Bundle], Loaded],
+        loaders: Loaders,
         set_access: Callable[[AccessTable], None],
         expire: Callable[[], None],
     ) -> None:
         self._files = files
         self._engine = engine
-        self._load = load
+        self._loaders = loaders
         self._set_access = set_access
         self._expire = expire
         self._log = logging.getLogger("holdtrue.dataplane")
@@ -153,7 +152,7 @@ class Watcher:
 
     def _apply(self, snapshot: Snapshot) -> None:
         # One assignment: a request sees the old table or the new one.
-        self._engine.table = build_table(snapshot, self._engine.table, self._load)
+        self._engine.table = build_table(snapshot, self._engine.table, self._loaders)
         self._snapshot = snapshot
 
     def _acknowledge(self) -> None:
@@ -164,10 +163,10 @@ class Watcher:
             failed["snapshot"] = self._refused
         ack: dict[str, Any] = {
             "sequence": table.sequence,
-            "releases": sorted(table.loaded),
+            "releases": sorted(table.releases),
             "failed": failed,
             "pid": os.getpid(),
-            "dropped": self._engine.dropped,
+            "dropped": self._engine.dropped + self._engine.applications.dropped,
         }
         data = orjson.dumps(ack)
         if data == self._acked:

@@ -11,20 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import Locked, Unavailable
+from holdtrue.core.errors import ConfigurationError, Locked, Unavailable
 from holdtrue.features.model import View
 from holdtrue.features.online import OnlineStore
+from holdtrue.serving.applications import Answering, LoadedApplication
 from holdtrue.serving.assembly import Lookup, compile_assembly, compile_check
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
 from holdtrue.serving.runtime import load_model
-from holdtrue.serving.snapshot import Bundle
+from holdtrue.serving.snapshot import Application, Bundle
+from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
 from holdtrue.storage import BlobStore, Journal, Writer, make_folder
 
 Protocol = Callable[[Engine], Sequence[Endpoint]]
+LoadApplication = Callable[[BlobStore, Application], Answering]
 _MOST_WORKERS = 256
 
 
@@ -45,8 +48,10 @@ class Worker:
         limits: Limits,
         protocols: Sequence[Protocol],
         errors: Mapping[str, ErrorForm],
+        load_application: LoadApplication | None = None,
     ) -> None:
         self._home = home
+        self._load_application = load_application
         self._blobs = BlobStore(home / "blobs")
         self._online: dict[str, OnlineStore] = {}
         self._opening = threading.Lock()
@@ -65,7 +70,8 @@ class Worker:
             for folder in ("acks", "good"):
                 make_folder(self._home / "routing" / folder)
             files = RoutingFiles.of(self._home, self.name)
-            watcher = Watcher(files, self._engine, self._load, plane.set_access, plane.expire)
+            loaders = Loaders(self._load, self._load_app)
+            watcher = Watcher(files, self._engine, loaders, plane.set_access, plane.expire)
             async with watcher.running():
                 yield
             self._records.close()
@@ -79,6 +85,15 @@ class Worker:
         assembly = compile_assembly(bundle, model.features)
         check, moments = compile_check(bundle)
         return Loaded(bundle, model, assembly, check, assembly.moments | moments)
+
+    def _load_app(self, application: Application) -> LoadedApplication:
+        if self._load_application is None:
+            raise ConfigurationError(
+                f"The application {application.service} cannot be served here.",
+                why="This data plane was started without what answers for applications.",
+                mend="Start it with `holdtrue up`.",
+            )
+        return LoadedApplication(application, self._load_application(self._blobs, application))
 
     def _store(self, project: str) -> OnlineStore:
         # Events of two sources come on two threads, and LMDB opens a folder once in a process.
