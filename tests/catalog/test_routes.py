@@ -13,7 +13,7 @@ from holdtrue.catalog.api import routes
 from holdtrue.core.access import Permission
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.codec import load
-from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
+from holdtrue.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from holdtrue.door import Call
 from holdtrue.storage import open_stores
 from tests.catalog.conftest import ANN, ROBOT
@@ -100,10 +100,25 @@ def test_an_alias_is_put_and_listed(call: Call) -> None:
         {"version": version["id"]},
         kind="model",
         name="delay",
-        alias="production",
+        alias="best",
     )
     (alias,) = ask(call, "GET", "/aliases/{kind}/{name}", kind="model", name="delay")["items"]
-    assert (alias["alias"], alias["version"]) == ("production", version["id"])
+    assert (alias["alias"], alias["version"]) == ("best", version["id"])
+
+
+@pytest.mark.parametrize("alias", ["production", "staging", "dev"])
+def test_what_is_deployed_is_not_named_by_hand(call: Call, alias: str) -> None:
+    version = ask(call, "POST", "/versions", {"kind": "prompt", "name": "answer", "content": {}})
+    with pytest.raises(Conflict, match="by hand"):
+        ask(
+            call,
+            "PUT",
+            "/aliases/{kind}/{name}/{alias}",
+            {"version": version["id"]},
+            kind="prompt",
+            name="answer",
+            alias=alias,
+        )
 
 
 def test_blobs_must_be_stored_first(call: Call) -> None:

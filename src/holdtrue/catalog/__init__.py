@@ -17,6 +17,7 @@ from holdtrue.catalog.model import (
 )
 from holdtrue.catalog.rules import differences
 from holdtrue.catalog.service import (
+    aliased,
     aliases,
     create_release,
     diff,
@@ -45,6 +46,7 @@ __all__ = [
     "Relation",
     "Release",
     "Version",
+    "aliased",
     "aliases",
     "create_release",
     "diff",

@@ -6,6 +6,7 @@ from typing import Any
 
 from holdtrue.catalog import service
 from holdtrue.catalog.model import Manifest
+from holdtrue.catalog.rules import check_free_alias
 from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput, NotFound
@@ -114,8 +115,9 @@ def list_aliases(call: Call) -> Any:
     summary="Point an alias to a version",
 )
 def put_alias(call: Call, body: AliasTarget) -> Any:
-    """Move an alias."""
+    """Move an alias; those named like an environment follow what is deployed there, and nothing else."""
     path = call.path
+    check_free_alias(path["alias"])
     return call.write(lambda tx: dump(service.set_alias(tx, path["kind"], path["name"], path["alias"], body.version)))
 
 

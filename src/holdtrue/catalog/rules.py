@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from holdtrue.catalog.model import Difference
-from holdtrue.core.errors import InvalidInput
+from holdtrue.core.errors import Conflict, InvalidInput
 from holdtrue.core.ids import PREFIXES, check_name
 
 MOST_DIFFERENCES = 500
+ENVIRONMENTS = frozenset({"production", "staging", "dev"})
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _IDENTITIES = ("name", "id", "key", "path", "rule")
@@ -38,6 +39,17 @@ def check_alias(alias: str) -> str:
             mend="Use a word, for example “production”.",
         )
     return check_name(alias, "alias")
+
+
+def check_free_alias(alias: str) -> str:
+    """Return `alias` if anybody may move it: one named like an environment moves with its deployments only."""
+    if alias not in ENVIRONMENTS:
+        return alias
+    raise Conflict(
+        f"The alias {alias!r} cannot be moved by hand.",
+        why="It names what is deployed in that environment, and nothing gets there but by a decision.",
+        mend="Make a release, let its gate decide, and promote it: `holdtrue promote`.",
+    )
 
 
 def check_blobs(blobs: Sequence[str]) -> tuple[str, ...]:

@@ -154,6 +154,11 @@ def aliases(connection: sa.Connection, project: str, kind: str, name: str) -> li
     return store.select_aliases(connection, project, kind, name)
 
 
+def aliased(connection: sa.Connection, kind: str) -> list[tuple[str, str, Version]]:
+    """Return (project, alias, version) of every alias of a kind, in all projects: what data planes are told."""
+    return store.select_aliased(connection, kind)
+
+
 def link(tx: Transaction, source: str, target: str, relation: str) -> Edge:
     """Record that `target` came from `source`; recording it again changes nothing."""
     if source == target:

@@ -111,6 +111,22 @@ def next_number(connection: sa.Connection, project: str, kind: str, name: str) -
     return (connection.execute(query).scalar() or 0) + 1
 
 
+def select_aliased(connection: sa.Connection, kind: str) -> list[tuple[str, str, Version]]:
+    """Return (project, alias, version) of every alias of a kind, in all projects."""
+    joined = sa.and_(
+        aliases.c.project == versions.c.project,
+        aliases.c.version == versions.c.id,
+        aliases.c.name == versions.c.name,
+    )
+    query = (
+        sa.select(versions, aliases.c.alias)
+        .join(aliases, joined)
+        .where(aliases.c.kind == kind)
+        .order_by(versions.c.project, versions.c.name, aliases.c.alias)
+    )
+    return [(row.project, row.alias, _version(row)) for row in connection.execute(query)]
+
+
 def select_versions(connection: sa.Connection, project: str, chosen: VersionFilter) -> list[Version]:
     """Return versions by kind and name, the newest of each name first."""
     query = scoped(versions, project)

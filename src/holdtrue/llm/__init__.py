@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.llm.declaring import declare
+    from holdtrue.llm.fetching import FetchedPrompt, prompt
     from holdtrue.llm.publishing import gateway_config
 
-__all__ = ["gateway_config"]
+__all__ = ["FetchedPrompt", "declare", "gateway_config", "prompt"]
 
-__getattr__ = attach(__name__, {"gateway_config": "publishing"})
+__getattr__ = attach(
+    __name__,
+    {"FetchedPrompt": "fetching", "declare": "declaring", "gateway_config": "publishing", "prompt": "fetching"},
+)

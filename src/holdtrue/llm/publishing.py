@@ -4,7 +4,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from holdtrue import catalog
+
+
+def published_prompts(connection: sa.Connection) -> dict[str, Any]:
+    """Return the prompts that have an alias: project → name → alias → {version, content}."""
+    found: dict[str, Any] = {}
+    for project, alias, version in catalog.aliased(connection, "prompt"):
+        entry = {"version": version.id, "content": version.content}
+        found.setdefault(project, {}).setdefault(version.name, {})[alias] = entry
+    return found
+
 
 def gateway_config(connection: sa.Connection) -> dict[str, Any]:
-    """Return the gateway's configuration of all projects."""
-    return {}
+    """Return the gateway's configuration of all projects; empty if nothing is declared."""
+    prompts = published_prompts(connection)
+    return {"prompts": prompts} if prompts else {}
