@@ -1,0 +1,208 @@
+"""Applications at request time: who is answered by which release, what is recorded, what happens in a failure."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
+from holdtrue.serving import Answered, Application, Arm, Engine, Question, Route, Snapshot
+from holdtrue.serving.applications import LoadedApplication
+from holdtrue.serving.snapshot import BadSnapshot, check_snapshot
+from holdtrue.serving.table import Loaders, Table, build_table
+from holdtrue.storage import Journal, Writer
+from tests.serving.plane_home import Home
+
+PROJECT, NAME = "help", "assistant"
+
+
+@dataclass
+class Fixed:
+    """Answer with a release's name, or fail."""
+
+    release: str
+    failure: Exception | None = None
+    asked: list[Question] = field(default_factory=list[Question])
+
+    async def answer(self, question: Question) -> Answered:
+        self.asked.append(question)
+        if self.failure is not None:
+            raise self.failure
+        return Answered(
+            {"said": self.release},
+            {"cited": 1.0, "answered": 0.0},
+            [{"id": "docs#1"}],
+            {"cost_micros": 5, "trace_id": "ab" * 16},
+        )
+
+
+def part(release: str, **changes: Any) -> Application:
+    given = {"release": release, "project": PROJECT, "service": NAME, "versions": {}, "parts": {}, **changes}
+    return Application(**given)
+
+
+def route(*arms: Arm, **changes: Any) -> Route:
+    given: dict[str, Any] = {"key": None, "entity": "user", "seed": "rol_1", "rollout": "rol_1"}
+    return Route(project=PROJECT, service=NAME, arms=arms, **{**given, **changes})
+
+
+def snapshot(home: Home, *releases: str, sequence: int = 1, arms: tuple[Arm, ...] = (), **changes: Any) -> Snapshot:
+    share = 100.0 / len(releases)
+    chosen = arms or tuple(Arm(f"arm-{place}", release, share) for place, release in enumerate(releases))
+    return Snapshot(
+        sequence,
+        home.clock.now(),
+        services={f"{PROJECT}/{NAME}": route(*chosen, **changes)},
+        applications={release: part(release) for release in releases},
+    )
+
+
+@dataclass
+class Desk:
+    home: Home
+    engine: Engine
+    ready: dict[str, Fixed]
+    writer: Writer
+
+    def serve(self, shown: Snapshot) -> None:
+        self.engine.table = build_table(shown, self.engine.table, Loaders(_no_model, self.load))
+
+    def load(self, application: Application) -> LoadedApplication:
+        if application.release not in self.ready:
+            raise Unavailable("Its index is gone.")
+        return LoadedApplication(application, self.ready[application.release])
+
+    def ask(self, user: str = "ann", project: str = PROJECT, name: str = NAME) -> Any:
+        question = Question({"messages": []}, project, user, "tok_1", "request-1")
+        return asyncio.run(self.engine.applications.answer(name, question))
+
+    def records(self) -> list[Mapping[str, Any]]:
+        journal = Journal(self.home.path / "journal", self.home.clock)
+        try:
+            return journal.table("prediction", PROJECT, service=NAME).to_pylist()
+        finally:
+            journal.close()
+
+
+def _no_model(bundle: Any) -> Any:
+    raise AssertionError(bundle)
+
+
+@pytest.fixture(params=["strict", "fast"])
+def desk(home: Home, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    journal = Journal(home.path / "journal", home.clock)
+    writer = journal.writer("test", request.param)
+    engine = Engine(home.clock, writer, lambda _: _no_model, strict=request.param == "strict")
+    yield Desk(home, engine, {name: Fixed(name) for name in ("rel_a", "rel_b")}, writer)
+    writer.close()
+
+
+def test_an_answer_is_given_and_recorded_with_all_that_made_it(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a"))
+
+    answered, prediction = desk.ask()
+
+    desk.writer.flush()
+    (record,) = desk.records()
+    assert answered.body == {"said": "rel_a"}
+    assert record["id"] == record["prediction_id"] == prediction
+    assert (record["release"], record["arm"], record["role"], record["entity"]) == ("rel_a", "arm-0", "answer", "ann")
+    assert (record["score"], record["fallback"], record["cost_micros"]) == (0.5, False, 5)
+    assert (record["checks"], record["documents"]) == ('{"cited":1.0,"answered":0.0}', '[{"id":"docs#1"}]')
+    assert record["trace_id"] == "ab" * 16
+    (asked,) = desk.ready["rel_a"].asked
+    assert (asked.prediction, asked.release, asked.arm) == (prediction, "rel_a", "arm-0")
+
+
+def test_users_stay_on_their_arm_while_its_share_grows(desk: Desk) -> None:
+    users = [f"user-{number}" for number in range(200)]
+    challenged: list[set[str]] = []
+    for sequence, share in ((1, 20.0), (2, 50.0)):
+        arms = (Arm("champion", "rel_a", 100.0 - share), Arm("challenger", "rel_b", share))
+        desk.serve(snapshot(desk.home, "rel_a", "rel_b", sequence=sequence, arms=arms))
+        challenged.append({user for user in users if desk.ask(user)[0].body["said"] == "rel_b"})
+
+    assert 20 < len(challenged[0]) < 65
+    assert 75 < len(challenged[1]) < 125
+    assert challenged[0] < challenged[1]
+
+
+def test_where_a_challenger_fails_the_champion_answers_and_the_failure_counts(desk: Desk) -> None:
+    desk.ready["rel_b"].failure = Unavailable("The provider is away.")
+    arms = (Arm("champion", "rel_a", 1.0), Arm("challenger", "rel_b", 99.0))
+    desk.serve(snapshot(desk.home, "rel_a", "rel_b", arms=arms))
+
+    said = {desk.ask(f"user-{number}")[0].body["said"] for number in range(20)}
+
+    desk.writer.flush()
+    assert said == {"rel_a"}
+    failed = [each for each in desk.records() if each["release"] == "rel_b"]
+    assert len(failed) >= 15
+    assert {(each["fallback"], each["error"], each["score"]) for each in failed} == {(True, "unavailable", 0.0)}
+
+
+def test_a_failure_of_the_only_release_is_recorded_and_told(desk: Desk) -> None:
+    desk.ready["rel_a"].failure = Unavailable("The provider is away.")
+    desk.serve(snapshot(desk.home, "rel_a"))
+
+    with pytest.raises(Unavailable, match="provider"):
+        desk.ask()
+
+    desk.writer.flush()
+    (record,) = desk.records()
+    assert (record["fallback"], record["error"]) == (True, "unavailable")
+
+
+def test_a_request_that_is_wrong_is_the_users_matter_and_leaves_no_record(desk: Desk) -> None:
+    desk.ready["rel_a"].failure = InvalidInput("No question.")
+    desk.serve(snapshot(desk.home, "rel_a"))
+    with pytest.raises(InvalidInput):
+        desk.ask()
+    desk.writer.flush()
+    assert desk.records() == []
+
+
+def test_a_release_that_cannot_be_loaded_leaves_the_one_before_in_place(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a"))
+    desk.serve(snapshot(desk.home, "rel_gone", sequence=2))
+
+    assert desk.ask()[0].body == {"said": "rel_a"}
+    table = desk.engine.table
+    assert table.sequence == 2
+    assert "index is gone" in table.failed["rel_gone"]
+    assert table.releases == {"rel_a"}
+
+
+def test_what_was_never_loaded_is_not_served_and_what_is_unknown_not_found(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_gone"))
+    assert not desk.engine.ready
+    with pytest.raises(Unavailable, match="cannot answer now"):
+        desk.ask()
+    for project, name in ((PROJECT, "other"), ("elsewhere", NAME)):
+        with pytest.raises(NotFound):
+            desk.ask(project=project, name=name)
+
+
+def test_what_is_loaded_is_kept_as_it_is(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a"))
+    before = desk.engine.table.applications.loaded["rel_a"]
+    desk.serve(snapshot(desk.home, "rel_a", "rel_b", sequence=2))
+    assert desk.engine.table.applications.loaded["rel_a"] is before
+    assert desk.engine.table.services == {(PROJECT, NAME)}
+    assert Table().services == frozenset()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shadows": ("rel_b",)},
+        {"paired": True},
+        {"arms": (Arm("a", "rel_gone", 100.0),)},
+        {"arms": (Arm("a", "rel_a", 60.0), Arm("b", "rel_b", 30.0))},
+    ],
+)
+def test_a_snapshot_that_contradicts_itself_is_refused(home: Home, changes: dict[str, Any]) -> None:
+    with pytest.raises(BadSnapshot):
+        check_snapshot(snapshot(home, "rel_a", "rel_b", **changes))
