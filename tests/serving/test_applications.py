@@ -38,9 +38,8 @@ class Fixed:
         )
 
 
-def part(release: str, **changes: Any) -> Application:
-    given = {"release": release, "project": PROJECT, "service": NAME, "versions": {}, "parts": {}, **changes}
-    return Application(**given)
+def part(release: str) -> Application:
+    return Application(release=release, project=PROJECT, service=NAME, versions={}, parts={})
 
 
 def route(*arms: Arm, **changes: Any) -> Route:
@@ -86,6 +85,10 @@ class Desk:
             journal.close()
 
 
+def _no_features(*asked: Any) -> Any:
+    raise AssertionError(asked)
+
+
 def _no_model(bundle: Any) -> Any:
     raise AssertionError(bundle)
 
@@ -94,7 +97,7 @@ def _no_model(bundle: Any) -> Any:
 def desk(home: Home, request: pytest.FixtureRequest) -> Iterator[Desk]:
     journal = Journal(home.path / "journal", home.clock)
     writer = journal.writer("test", request.param)
-    engine = Engine(home.clock, writer, lambda _: _no_model, strict=request.param == "strict")
+    engine = Engine(home.clock, writer, lambda _: _no_features, strict=request.param == "strict")
     yield Desk(home, engine, {name: Fixed(name) for name in ("rel_a", "rel_b")}, writer)
     writer.close()
 
