@@ -5,11 +5,12 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from holdtrue.stats import BadNumbers, agreement
+from holdtrue.stats.agreement import Weighing
 
 
 @pytest.mark.parametrize("weighing", ["none", "linear", "quadratic"])
 @pytest.mark.parametrize("categories", [2, 5])
-def test_kappa_is_that_of_scikit_learn(categories: int, weighing: str) -> None:
+def test_kappa_is_that_of_scikit_learn(categories: int, weighing: Weighing) -> None:
     rng = np.random.default_rng(categories)
     one = rng.integers(0, categories, 150)
     two = np.where(rng.random(150) < 0.6, one, rng.integers(0, categories, 150))
@@ -23,7 +24,7 @@ def test_kappa_is_that_of_scikit_learn(categories: int, weighing: str) -> None:
 
 @pytest.mark.parametrize(("n", "truth"), [(40, 0.5), (40, 0.9), (150, 0.8)])
 @pytest.mark.parametrize("weighing", ["none", "quadratic"])
-def test_the_interval_covers_kappa(n: int, truth: float, weighing: str) -> None:
+def test_the_interval_covers_kappa(n: int, truth: float, weighing: Weighing) -> None:
     # Who copies the other rater with chance k, and else rates at random, has a kappa of k.
     rng = np.random.default_rng(n)
     runs, covered = 400, 0
