@@ -71,11 +71,11 @@ def checks_from_json(data: Any, helpers: Helpers | None = None) -> tuple[Check, 
     """Return checks from a list of {"kind", "options", "name"}; BadCheck names the check and the wrong option."""
     if not isinstance(data, Sequence) or isinstance(data, str):
         raise BadCheck("Checks are a list.", why=f"This is {type(data).__name__}.", mend='Write [{"kind": "exact"}].')
-    checks = tuple(
-        _placed(f"Check {at}", lambda at=at, each=each: load(Check, each, f"Check {at}"))
-        for at, each in enumerate(data, 1)
-    )
-    return check_checks(checks, helpers)
+    return check_checks([_read(f"Check {at}", each) for at, each in enumerate(data, 1)], helpers)
+
+
+def _read(place: str, data: Any) -> Check:
+    return _placed(place, lambda: load(Check, data, place))
 
 
 def check_checks(checks: Iterable[Check], helpers: Helpers | None = None) -> tuple[Check, ...]:

@@ -19,6 +19,7 @@ from holdtrue.core.ids import check_name, version_id
 MAX_BYTES: Final = 32 << 20
 MAX_CASES: Final = 10_000
 MAX_TEXT: Final = 100_000
+MAX_TAG: Final = 100
 _PLAINLY: Final = {
     "a valid tuple": "a list",
     "a valid dictionary": "an object",
@@ -365,5 +366,5 @@ def _wrong(case: Case) -> Iterator[tuple[str, str, str]]:
     for name, texts in (("answers", expected.answers), ("sources", expected.sources), ("contains", expected.contains)):
         if any(not text.strip() for text in texts):
             yield f"expected.{name}", "an entry is blank.", "Remove it."
-    if any(not name or not value for name, value in case.tags.items()):
-        yield "tags", "a slice needs a name and a value.", 'Write {"topic": "installing"}.'
+    if any(not (0 < len(name) <= MAX_TAG and 0 < len(value) <= MAX_TAG) for name, value in case.tags.items()):
+        yield "tags", f"a slice has a name and a value of 1 to {MAX_TAG} characters.", 'Write {"topic": "installing"}.'

@@ -21,7 +21,7 @@ _NUMBERS: Final = (
 
 
 def folded(text: str, *, case: bool = True) -> str:
-    """Return `text` in one Unicode form (NFKC), with one kind of apostrophe and of space, and with `case` in one case."""
+    """Return `text` in one Unicode form (NFKC), one kind of apostrophe and space, and with `case` one case."""
     whole = " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").split())
     return whole.casefold() if case else whole
 
