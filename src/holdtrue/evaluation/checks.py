@@ -287,7 +287,8 @@ def _citation(options: Citation, case: Case, answer: AnswerView) -> Found:
         parts.append(float(good))
         if not good:
             named = ", ".join(sorted({short(retrieved[each].document, 40) for each in looked})[:3]) or "nothing"
-            faults.append(f"the source {short(', '.join(missing), 80)} is not {options.source}, but {named}")
+            verb = "cites" if options.source == "cited" else "retrieved"
+            faults.append(f"it {verb} {named}, not the source {short(', '.join(missing), 80)}")
     if options.support > 0.0:
         bad, count = unsupported(answer.text, [retrieved[each].text for each in known], options.support)
         share = 1.0 - len(bad) / count if count else 1.0

@@ -60,12 +60,10 @@ def compare_answers(champion: Graded, challenger: Graded, *, seed: int = 0) -> d
         "test_set": challenger.test_set,
         "cost_ratio": _cost_ratio(pairs),
         "latency_ratio": _latency_ratio(pairs),
-        "won": [{"what": two.what, "why": _gained(one, two, champion.repeats)} for one, two in won[:MOST_LISTED]],
+        "won": [{"what": two.what, "why": _told("the champion, ", one, two)} for one, two in won[:MOST_LISTED]],
         "failed": len(lost),
         "failures_title": f"{len(lost)} of {len(pairs)} questions were lost to the champion",
-        "failures": [
-            {"what": two.what, "why": _gained(two, one, challenger.repeats)} for one, two in lost[:MOST_LISTED]
-        ],
+        "failures": [{"what": two.what, "why": _told("", two, one)} for one, two in lost[:MOST_LISTED]],
     }
 
 
@@ -95,12 +93,12 @@ def _gain(pair: Pair) -> tuple[float, float, str]:
     return two.share - one.share, two.case.weight, two.case.id
 
 
-def _gained(worse: Question, better: Question, repeats: int) -> str:
-    """Return why one release failed, and how often each passed where questions were repeated."""
-    why = why_failed(worse.rows, repeats)
-    if len(worse.rows) == len(better.rows) == 1:
-        return why
-    return f"passed {worse.share:.0%} against {better.share:.0%} of the times; {why}"
+def _told(who: str, worse: Question, better: Question) -> str:
+    """Return why one release failed, and where questions were repeated how often the other one did not."""
+    why = why_failed(worse.rows)
+    rival = f" (the other passed {sum(row.passed for row in better.rows)} of {len(better.rows)})"
+    repeated = len(worse.rows) > 1 or len(better.rows) > 1
+    return who + why + (rival if repeated else "")
 
 
 def _by_check(champion: Graded, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -100,16 +100,16 @@ def summarise(
         **_abstention(graded, questions),
         "cost": _cost(questions),
         "latency": _latency(questions),
-        **failures(questions, graded.repeats),
+        **failures(questions),
     }
     return _bounded(content)
 
 
-def failures(questions: Sequence[Question], repeats: int) -> dict[str, Any]:
+def failures(questions: Sequence[Question]) -> dict[str, Any]:
     """Return how many questions failed at least once, and which ones and why, the worst first."""
     bad = [each for each in questions if each.share < 1.0]
     bad.sort(key=lambda each: (each.share, -each.case.weight, _mean_score(each), each.case.id))
-    listed = [{"what": each.what, "why": why_failed(each.rows, repeats)} for each in bad[:MOST_FAILURES]]
+    listed = [{"what": each.what, "why": why_failed(each.rows)} for each in bad[:MOST_FAILURES]]
     return {
         "failed": len(bad),
         "failures_title": f"{len(bad)} of {len(questions)} questions failed",
@@ -117,21 +117,22 @@ def failures(questions: Sequence[Question], repeats: int) -> dict[str, Any]:
     }
 
 
-def why_failed(rows: Sequence[GradedAnswer], repeats: int, only: str = "") -> str:
-    """Return each failed check of a question with its first reason, and how often it failed where it was repeated."""
-    found: dict[str, tuple[int, str]] = {}
+def why_failed(rows: Sequence[GradedAnswer], only: str = "") -> str:
+    """Return how often a question failed, where it was repeated, and each failed check with its first reason."""
+    first: dict[str, str] = {}
+    failed = 0
     for row in rows:
-        for grade in row.grades:
-            if not grade.passed and only in ("", grade.check):
-                count, why = found.get(grade.check, (0, grade.why))
-                found[grade.check] = (count + 1, why)
+        bad = [each for each in row.grades if not each.passed and only in ("", each.check)]
+        failed += bool(bad)
+        for each in bad:
+            first.setdefault(each.check, each.why)
     errors = [row.answer.error for row in rows if row.answer.error]
-    if errors and len(errors) == len(rows):
-        return short(f"no answer: {errors[0]}", 300)
-    often = f" (%d of {repeats} times)" if repeats > 1 else ""
-    told = [(f"{check}: " if not only else "") + short(why, 200) + (often % count if often else "")
-            for check, (count, why) in found.items()]  # fmt: skip
-    return short("; ".join(told), 400)
+    if errors and len(errors) == failed:
+        told = f"no answer: {errors[0]}"
+    else:
+        told = "; ".join((f"{check}: " if not only else "") + short(why, 200) for check, why in first.items())
+    often = f"failed {failed} of {len(rows)} times: " if len(rows) > 1 and failed else ""
+    return short(often + told, 400)
 
 
 def _mean_score(question: Question) -> float:
@@ -157,9 +158,7 @@ def _checks(graded: Graded, questions: Sequence[Question], calibrations: Sequenc
         entry["score"] = share_of(rows, [each.score for _, each in pairs])
         entry["failed"] = len(bad)
         entry["failures_title"] = f"{len(bad)} of {entry['n']} questions failed the check {name}"
-        entry["failures"] = [
-            {"what": each.what, "why": why_failed(each.rows, graded.repeats, only=name)} for each in bad[:_FIRST]
-        ]
+        entry["failures"] = [{"what": each.what, "why": why_failed(each.rows, only=name)} for each in bad[:_FIRST]]
         if check.kind == "judge":
             entry["abstained"] = sum(each.abstained for _, each in pairs)
             entry["calibration"] = by_judge.get(name)
@@ -229,13 +228,18 @@ def _abstention(graded: Graded, questions: Sequence[Question]) -> dict[str, Any]
         "failed": len(bad),
         "failures_title": f"{len(bad)} of {recall['n']} unanswerable questions were not declined",
         "failures": [
-            {"what": each.what, "why": f"it answered: {short(each.rows[0].answer.text, 120) or 'nothing'}"}
+            {"what": each.what, "why": _answered(row for row in each.rows if not said[row.case.id, row.repeat])}
             for each in bad[:_FIRST]
         ],
     }
     precision = share_of(declining_rows, [not row.case.expected.answerable for row in declining_rows])
     found["abstention"] = {"precision": precision, "recall": recall}
     return found
+
+
+def _answered(rows: Iterable[GradedAnswer]) -> str:
+    answer = next(iter(rows)).answer
+    return f"no answer: {short(answer.error, 120)}" if answer.error else f"it answered: “{short(answer.text, 120)}”"
 
 
 def _cost(questions: Sequence[Question]) -> dict[str, Any]:
