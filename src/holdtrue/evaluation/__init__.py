@@ -1,19 +1,166 @@
-"""How good a model is: metrics with intervals, slices, a baseline, and paired comparisons."""
+"""How good a model or an application is: metrics with intervals, slices, checks of answers, judges, comparisons.
 
-from holdtrue.evaluation.model import Comparison, Evaluation, MissingLabels, OneClass, Scores, SliceScore
-from holdtrue.evaluation.service import compare, days, evaluate, label_column, mean_interval, score_of
+Names are imported on first use: reading a test set needs no statistics.
+"""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.evaluation.answers import (
+        AnswerCache,
+        Graded,
+        GradedAnswer,
+        Progress,
+        keep_graded,
+        run_answers,
+        stored_graded,
+    )
+    from holdtrue.evaluation.checks import Check, Helpers, checks_digest, checks_from_json, declined, grade
+    from holdtrue.evaluation.judges import (
+        Calibration,
+        Preference,
+        Rubric,
+        Verdict,
+        calibrate,
+        judge,
+        judge_messages,
+        judge_pair,
+        read_verdict,
+        summarise_pairs,
+        verdict_schema,
+    )
+    from holdtrue.evaluation.matching import BadCheck
+    from holdtrue.evaluation.model import Comparison, Evaluation, MissingLabels, OneClass, Scores, SliceScore
+    from holdtrue.evaluation.rivals import compare_answers
+    from holdtrue.evaluation.service import compare, days, evaluate, label_column, mean_interval, score_of
+    from holdtrue.evaluation.stored import keep_test_set, stored_test_set
+    from holdtrue.evaluation.summary import summarise
+    from holdtrue.evaluation.testsets import (
+        BadTestSet,
+        Case,
+        Expected,
+        Message,
+        TestSet,
+        TestSetDiff,
+        ToolCall,
+        diff_test_sets,
+        load_test_set,
+    )
+    from holdtrue.evaluation.views import AnswerView, Grade, Passage
 
 __all__ = [
+    "AnswerCache",
+    "AnswerView",
+    "BadCheck",
+    "BadTestSet",
+    "Calibration",
+    "Case",
+    "Check",
     "Comparison",
     "Evaluation",
+    "Expected",
+    "Grade",
+    "Graded",
+    "GradedAnswer",
+    "Helpers",
+    "Message",
     "MissingLabels",
     "OneClass",
+    "Passage",
+    "Preference",
+    "Progress",
+    "Rubric",
     "Scores",
     "SliceScore",
+    "TestSet",
+    "TestSetDiff",
+    "ToolCall",
+    "Verdict",
+    "calibrate",
+    "checks_digest",
+    "checks_from_json",
     "compare",
+    "compare_answers",
     "days",
+    "declined",
+    "diff_test_sets",
     "evaluate",
+    "grade",
+    "judge",
+    "judge_messages",
+    "judge_pair",
+    "keep_graded",
+    "keep_test_set",
     "label_column",
+    "load_test_set",
     "mean_interval",
+    "read_verdict",
+    "run_answers",
     "score_of",
+    "stored_graded",
+    "stored_test_set",
+    "summarise",
+    "summarise_pairs",
+    "verdict_schema",
 ]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "AnswerCache": "answers",
+        "AnswerView": "views",
+        "BadCheck": "matching",
+        "BadTestSet": "testsets",
+        "Calibration": "judges",
+        "Case": "testsets",
+        "Check": "checks",
+        "Comparison": "model",
+        "Evaluation": "model",
+        "Expected": "testsets",
+        "Grade": "views",
+        "Graded": "answers",
+        "GradedAnswer": "answers",
+        "Helpers": "checks",
+        "Message": "testsets",
+        "MissingLabels": "model",
+        "OneClass": "model",
+        "Passage": "views",
+        "Preference": "judges",
+        "Progress": "answers",
+        "Rubric": "judges",
+        "Scores": "model",
+        "SliceScore": "model",
+        "TestSet": "testsets",
+        "TestSetDiff": "testsets",
+        "ToolCall": "testsets",
+        "Verdict": "judges",
+        "calibrate": "judges",
+        "checks_digest": "checks",
+        "checks_from_json": "checks",
+        "compare": "service",
+        "compare_answers": "rivals",
+        "days": "service",
+        "declined": "checks",
+        "diff_test_sets": "testsets",
+        "evaluate": "service",
+        "grade": "checks",
+        "judge": "judges",
+        "judge_messages": "judges",
+        "judge_pair": "judges",
+        "keep_graded": "answers",
+        "keep_test_set": "stored",
+        "label_column": "service",
+        "load_test_set": "testsets",
+        "mean_interval": "service",
+        "read_verdict": "judges",
+        "run_answers": "answers",
+        "score_of": "service",
+        "stored_graded": "answers",
+        "stored_test_set": "stored",
+        "summarise": "summary",
+        "summarise_pairs": "judges",
+        "verdict_schema": "judges",
+    },
+)

@@ -21,6 +21,10 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "comparison": ("comparison",),
         "parity": ("parity",),
         "contract": ("contract",),
+        "answers": ("answers",),
+        "retrieval": ("retrieval",),
+        "guardrails": ("guardrails",),
+        "cost": ("cost",),
     }
 )
 """The kinds of evidence, and the names by which a policy's rules know their content.

@@ -147,7 +147,8 @@ def _apply(rule: Rule, context: Mapping[str, Any], subject: str) -> Finding:
         return finding(False, f"The rule gives {_text(result)}, not true or false.", _AFTER_CHANGE)
     if not result:
         values.update(_culprits(text, context))
-    return finding(result, _story(text, values, context, passed=result), _MEND_FALSE)
+    told = "" if result else _failures(used, context)
+    return finding(result, _story(text, values, context, passed=result) + told, _MEND_FALSE)
 
 
 def _explain(
@@ -241,6 +242,41 @@ def _culprits(text: str, context: Mapping[str, Any]) -> dict[str, Any]:
                 "first": failing[:_SHOWN],
             }
     return found
+
+
+def _failures(used: Sequence[expressions.Path], context: Mapping[str, Any]) -> str:
+    """Tell what failed in each piece of evidence that a rule read, from the nearest `failures` around what it read.
+
+    Evidence may carry `failures`, a list of {"what", "why"}; `failed`, how many there are if only some are listed; and
+    `failures_title`, the words that say of what.
+    """
+    told: dict[int, str] = {}
+    for path in used:
+        holder: Any = None
+        value: Any = context.get(path.root)
+        for part in (*path.parts, None):
+            if isinstance(value, Mapping) and isinstance(value.get("failures"), list | tuple):
+                holder = value
+            value = None if part is None else _step(value, part)
+        if holder is not None:
+            told[id(holder)] = _listed(holder)
+    return "".join(f". {each}" for each in told.values() if each)
+
+
+def _listed(holder: Mapping[str, Any]) -> str:
+    """Name the first failures and how many more there are."""
+    entries = [each for each in holder["failures"] if isinstance(each, Mapping) and "what" in each]
+    if not entries:
+        return ""
+    counted = holder.get("failed")
+    count = max(len(entries), counted) if isinstance(counted, int) else len(entries)
+    title = str(holder.get("failures_title") or f"{count} failed")[:200]
+    shown = [f"{_text(each['what'])} ({_text(each['why'])})" if "why" in each else _text(each["what"])
+             for each in entries[:_SHOWN]]  # fmt: skip
+    more = count - len(shown)
+    among = ", among them" if more else ""
+    rest = f"; and {more} more" if more else ""
+    return f"{title[:1].upper()}{title[1:]}{among}: {'; '.join(shown)}{rest}"
 
 
 def _compiler() -> "Callable[[str], cel.Program]":

@@ -1,7 +1,9 @@
 """Statistics on arrays: areas, intervals, sequences, resampling, distances, thresholds. No I/O."""
 
 from holdtrue.stats import sequences
+from holdtrue.stats.agreement import Agreement, agreement
 from holdtrue.stats.auc import AucDifference, PairCounts, auc_difference, auc_interval, pair_counts, roc_auc
+from holdtrue.stats.clustered import PairedDifference, clustered_share, paired_difference
 from holdtrue.stats.distances import (
     jensen_shannon,
     kolmogorov_smirnov,
@@ -14,11 +16,14 @@ from holdtrue.stats.errors import BadNumbers, OneClassOnly
 from holdtrue.stats.intervals import Interval, finite
 from holdtrue.stats.multiple import adjusted, discoveries
 from holdtrue.stats.proportions import clopper_pearson, wilson
+from holdtrue.stats.ratios import ratio_of_means, typical_ratio
 from holdtrue.stats.resampling import Bootstrap, bootstrap, mean_bootstrap
 from holdtrue.stats.scoring import brier_differences, brier_losses, log_losses, reliability
 from holdtrue.stats.sequences import MeanSequence
+from holdtrue.stats.subsets import lower_than_chance
 
 __all__ = [
+    "Agreement",
     "AucDifference",
     "BadNumbers",
     "Bootstrap",
@@ -26,25 +31,32 @@ __all__ = [
     "MeanSequence",
     "OneClassOnly",
     "PairCounts",
+    "PairedDifference",
     "adjusted",
+    "agreement",
     "auc_difference",
     "auc_interval",
     "bootstrap",
     "brier_differences",
     "brier_losses",
     "clopper_pearson",
+    "clustered_share",
     "discoveries",
     "finite",
     "jensen_shannon",
     "kolmogorov_smirnov",
     "kolmogorov_smirnov_counts",
     "log_losses",
+    "lower_than_chance",
     "mean_bootstrap",
     "pair_counts",
+    "paired_difference",
     "psi",
+    "ratio_of_means",
     "reliability",
     "roc_auc",
     "sequences",
+    "typical_ratio",
     "wasserstein",
     "wasserstein_counts",
     "wilson",
