@@ -8,8 +8,12 @@ from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import Interval, normal_quantile
 
 
-def wilson(successes: int, n: int, alpha: float = 0.05) -> Interval:
-    """Return the share of `successes` in `n` trials with Wilson's interval (1927); n = 0 gives [0, 1]."""
+def wilson(successes: float, n: int, alpha: float = 0.05) -> Interval:
+    """Return the share of `successes` in `n` trials with Wilson's interval (1927); n = 0 gives [0, 1].
+
+    `successes` may be the sum of `n` values from 0 to 1: their variance is at most that of zeros and ones with the
+    same mean, so the interval is then wide enough or too wide.
+    """
     _check(successes, n)
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0)
@@ -31,6 +35,6 @@ def clopper_pearson(successes: int, n: int, alpha: float = 0.05) -> Interval:
     return Interval(successes / n, lower, upper, n)
 
 
-def _check(successes: int, n: int) -> None:
+def _check(successes: float, n: int) -> None:
     if not 0 <= successes <= n:
         raise BadNumbers(f"{successes} of {n} is not a share.", mend="Give whole numbers with 0 ≤ successes ≤ trials.")

@@ -1,0 +1,151 @@
+"""Search by words: BM25 over postings that can be merged.
+
+Own postings, since the scores which bm25s computes ahead depend on all documents: one changed document changes
+every one of them, so an index there is made anew each time. Here a posting is a count; scores are computed for the
+terms of a query, when it comes.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdtrue.core.errors import TooLarge
+from holdtrue.llm.retrieval.arrays import Array
+from holdtrue.llm.retrieval.ranking import Ranked, best
+from holdtrue.llm.retrieval.text import term_key, terms
+
+# The constants that Robertson and Zaragoza (2009, section 3.5) name as good in many cases.
+K1, B = 1.2, 0.75
+_MOST_TERMS = 64
+_MOST_COUNT = 255
+_MOST_KNOWN = 1 << 20
+# One number holds a posting: 24 bits of term, 32 of row, 8 of count; so postings are merged by sorting numbers.
+_TERM_BITS, _ROW_BITS, _COUNT_BITS = 24, 32, 8
+
+
+def counted(texts: Iterable[str], known: dict[str, int] | None = None) -> dict[str, Array]:
+    """Return the terms of each text: `keys` uint64, `owners` int32 and `counts` uint8 [m], `lengths` int32 [n].
+
+    `known` remembers the keys of terms from call to call.
+    """
+    memory = {} if known is None else known
+    keys: list[int] = []
+    counts: list[int] = []
+    owners: list[int] = []
+    lengths: list[int] = []
+    for owner, text in enumerate(texts):
+        found = Counter(terms(text))
+        for term, count in found.items():
+            key = memory.get(term)
+            if key is None:
+                key = term_key(term)
+                if len(memory) < _MOST_KNOWN:
+                    memory[term] = key
+            keys.append(key)
+            counts.append(min(count, _MOST_COUNT))
+        owners += [owner] * len(found)
+        lengths.append(found.total())
+    return {
+        "keys": np.array(keys, np.uint64),
+        "owners": np.array(owners, np.int32),
+        "counts": np.array(counts, np.uint8),
+        "lengths": np.array(lengths, np.int32),
+    }
+
+
+def postings(keys: NDArray[np.uint64], rows: NDArray[np.int64], counts: Array) -> dict[str, Array]:
+    """Return what an index keeps of postings, in any order: terms, where each one's rows start, rows, counts.
+
+    Raises TooLarge beyond 16 million different terms.
+    """
+    found, ranks = np.unique(keys, return_inverse=True)
+    if len(found) >= 1 << _TERM_BITS:
+        raise TooLarge(
+            f"The documents have {len(found)} different words.",
+            why=f"An index holds fewer than {1 << _TERM_BITS}.",
+            mend="Split the documents into several indexes, or leave out those that are not prose.",
+        )
+    return _sorted(found, ranks.astype(np.uint64), rows, counts)
+
+
+def merged(
+    before: Mapping[str, Array], moved: NDArray[np.int64], keys: NDArray[np.uint64], rows: Array, counts: Array
+) -> dict[str, Array]:
+    """Return the postings of an index in which row i became `moved[i]` (−1: gone), with new postings added.
+
+    The same as `postings` of all of them together.
+    """
+    new_rows = moved[before["rows"]]
+    old_ranks = np.repeat(np.arange(len(before["terms"]), dtype=np.int64), np.diff(before["starts"]))
+    stays = new_rows >= 0
+    new_rows, old_ranks, old_counts = new_rows[stays], old_ranks[stays], before["counts"][stays]
+    used = np.zeros(len(before["terms"]), np.bool_)
+    used[old_ranks] = True
+    fresh = np.unique(keys)
+    found = np.union1d(before["terms"][used], fresh)
+    if len(found) >= 1 << _TERM_BITS:
+        return postings(found, np.zeros(len(found), np.int64), np.ones(len(found), np.uint8))
+    renamed = np.searchsorted(found, before["terms"])
+    ranks = np.concatenate([renamed[old_ranks], np.searchsorted(found, keys)]).astype(np.uint64)
+    return _sorted(found, ranks, np.concatenate([new_rows, rows]), np.concatenate([old_counts, counts]))
+
+
+def _sorted(found: NDArray[np.uint64], ranks: NDArray[np.uint64], rows: Array, counts: Array) -> dict[str, Array]:
+    numbers = ranks << np.uint64(_ROW_BITS + _COUNT_BITS)
+    numbers |= rows.astype(np.uint64) << np.uint64(_COUNT_BITS)
+    numbers |= counts.astype(np.uint64)
+    numbers.sort()
+    each = np.bincount((numbers >> np.uint64(_ROW_BITS + _COUNT_BITS)).astype(np.int64), minlength=len(found))
+    starts = np.zeros(len(found) + 1, np.int64)
+    np.cumsum(each, out=starts[1:])
+    return {
+        "terms": found,
+        "starts": starts,
+        "rows": (numbers >> np.uint64(_COUNT_BITS)).astype(np.uint32).view(np.int32),
+        "counts": numbers.astype(np.uint8),
+    }
+
+
+class KeywordIndex:
+    """Search chunks by the words of a query."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._terms, self._starts = arrays["terms"], arrays["starts"]
+        self._rows, self._counts = arrays["rows"], arrays["counts"]
+        lengths = arrays["lengths"]
+        self._n = len(lengths)
+        mean = float(lengths.mean()) if self._n else 1.0
+        self._norms = (K1 * (1.0 - B + B * lengths / max(mean, 1.0))).astype(np.float32)
+
+    def search(self, query: str, count: int) -> Ranked:
+        """Return the rows with the best BM25 scores for the terms of `query`, best first; ties by row.
+
+        The score of a term is ln(1 + (N − n + ½) / (n + ½)) · f (k₁ + 1) / (f + k₁ (1 − b + b · l / mean l)), as
+        in Lucene, n of N chunks having it. A term of more than half of all chunks tells nothing apart and counts
+        only if there is no other; of many terms the 64 rarest count.
+        """
+        scores = np.zeros(self._n, np.float32)
+        for start, end, weight in self._chosen(query):
+            rows = self._rows[start:end]
+            counts = self._counts[start:end].astype(np.float32)
+            scores[rows] += weight * counts / (counts + self._norms[rows])
+        return best(scores, count, above=0.0)
+
+    def _chosen(self, query: str) -> list[tuple[int, int, np.float32]]:
+        """Return where the postings of each term that counts are, and its weight; the rarest first."""
+        found: list[tuple[int, int, int, int]] = []
+        for term, repeated in Counter(terms(query)).items():
+            key = np.uint64(term_key(term))
+            place = int(np.searchsorted(self._terms, key))
+            if place < len(self._terms) and self._terms[place] == key:
+                start, end = int(self._starts[place]), int(self._starts[place + 1])
+                found.append((end - start, start, end, repeated))
+        found.sort()
+        rare = [each for each in found if each[0] * 2 <= self._n]
+        return [
+            (start, end, np.float32(repeated * (K1 + 1.0) * math.log1p((self._n - n + 0.5) / (n + 0.5))))
+            for n, start, end, repeated in (rare or found)[:_MOST_TERMS]
+        ]
