@@ -24,13 +24,11 @@ from holdtrue.llm.guardrails.model import Hit, Steps, Subject
 
 _TOKEN: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[.!?;](?=\s|$)")
 _TRIPLE: Final = re.compile(r"([a-z])\1\1")
-_MIXED: Final = re.compile(r"[a-z][0-9]|[0-9][a-z]")
 _DOT: Final = re.compile(r"\.[a-z]")
 _DOTTED: Final = re.compile(r"\w(?<![\w-].)[\w-]*(?:\.[\w-]+)+")
 _SENTENCE_GAP: Final = 3
 _TOGETHER: Final = 600  # signs within which what was seen is one attack
 _MOST_SIGNS: Final = 200
-_ENDS: Final = frozenset(".!?;")
 _THEIRS, _YOURS, _NOT, _META = int(Concept.THEIRS), int(Concept.YOURS), int(Concept.NOT), int(Concept.META)
 _NOT_IN_NAMES: Final = int(Concept.META | Concept.UNBOUND | Concept.PERSONA)
 _DENIED, _THIRD_PERSON, _QUOTED, _ABOUT = 0.2, 0.4, 0.25, 0.6
@@ -64,7 +62,8 @@ class _Lexicon:
 
     @classmethod
     def build(cls) -> "_Lexicon":
-        words = build_lexicon()
+        # A sentence's end is a word without a meaning, which is how the reader sees it.
+        words = {**build_lexicon(), ".": 0, "!": 0, "?": 0, ";": 0}
         wanted = Concept.OVERRIDE | Concept.RULES | Concept.REVEAL | Concept.PRIOR | Concept.PROMPT
         long = [word for word, concepts in words.items() if len(word) >= 6 and concepts & wanted and word.isascii()]
         turned = {word[::-1] for word in long} | {rot13(word) for word in long}
@@ -148,30 +147,36 @@ def _tempered(sign: _Sign, quoted: Sequence[tuple[int, int]]) -> _Sign:
 
 def _marks(text: str, lexicon: _Lexicon) -> tuple[list[_Mark], int]:
     """Return the words with a meaning here, and how many words would have one backwards or rotated."""
-    known, turned = lexicon.words, lexicon.turned
-    tripled, mixed = _TRIPLE.search(text) is not None, _MIXED.search(text) is not None
+    found = _TOKEN.findall(text)
+    unknown = set(found).difference(lexicon.words)
+    changed = _disguised(unknown, text, lexicon)
     named = _in_names(text)
     marks: list[_Mark] = []
-    gaps = turns = 0
-    for at, word in enumerate(_TOKEN.findall(text)):
-        concepts = known.get(word, 0)
-        if not concepts:
-            if word in _ENDS:
-                gaps += _SENTENCE_GAP
-                continue
-            if word in turned:
-                turns += 1
-            if mixed and not word.isalpha():
-                concepts = known.get(unleet(word), 0)
-            elif tripled:
-                concepts = lexicon.squeezed.get(squeezed(word), 0)
-            if not concepts and "'" in word:
-                concepts = known.get(word.rpartition("'")[2], 0)
-        if word in named:
-            concepts &= ~_NOT_IN_NAMES
-        if concepts:
+    gaps = 0
+    for at, concepts in enumerate(map(lexicon.words.get, found)):
+        if concepts is None:
+            if changed and found[at] in changed:
+                marks.append(_Mark(at, at + gaps, changed[found[at]]))
+        elif not concepts:
+            gaps += _SENTENCE_GAP
+        elif found[at] in named:
+            marks.append(_Mark(at, at + gaps, concepts & ~_NOT_IN_NAMES))
+        else:
             marks.append(_Mark(at, at + gaps, concepts))
-    return marks, turns
+    return marks, len(unknown & lexicon.turned)
+
+
+def _disguised(unknown: set[str], text: str, lexicon: _Lexicon) -> dict[str, int]:
+    """Return what words mean in which digits stand for letters, letters are repeated, or an article is elided."""
+    changed: dict[str, int] = {}
+    tripled = _TRIPLE.search(text) is not None
+    for word in unknown:
+        if not word.isalpha():
+            plain = word.rpartition("'")[2] if "'" in word else unleet(word)
+            changed[word] = lexicon.words.get(plain, 0)
+        elif tripled:
+            changed[word] = lexicon.squeezed.get(squeezed(word), 0)
+    return {word: concepts for word, concepts in changed.items() if concepts}
 
 
 def _in_names(text: str) -> frozenset[str]:

@@ -30,7 +30,8 @@ class Rule:
     """Describe one thing to find: any of `needles` must be there, `pattern` must match, `check` says how sure it is.
 
     What is found is the group `v` of the pattern, or all of it. Needles are sought in the text as it is, or, where
-    `fold` is set, in its lower-case form.
+    `fold` is set, in its lower-case form. `hint` is a cheaper pattern that must occur, `digits` how many digits must stand
+    close together, `lead` how many signs before the match belong to what is found.
     """
 
     label: str
@@ -38,6 +39,9 @@ class Rule:
     pattern: re.Pattern[str]
     check: Check
     fold: bool = False
+    hint: re.Pattern[str] | None = None
+    digits: int = 0
+    lead: int = 0
 
 
 def page_of(text: str) -> Page:
@@ -53,6 +57,8 @@ def scan(rule: Rule, page: Page) -> list[Hit]:
     text = page.lower if rule.fold else page.text
     if rule.needles and not any(needle in text for needle in rule.needles):
         return []
+    if rule.hint is not None and rule.hint.search(text) is None:
+        return []
     return list(_matches(rule, page))
 
 
@@ -62,7 +68,7 @@ def _matches(rule: Rule, page: Page) -> Iterator[Hit]:
         score = rule.check(match, page)
         if score > 0.0:
             start, end = match.span(group)
-            yield Hit(start, end, score, rule.label)
+            yield Hit(start - rule.lead, end, score, rule.label)
 
 
 def near(page: Page, start: int, end: int, words: Sequence[str], before: int = 48, after: int = 0) -> bool:

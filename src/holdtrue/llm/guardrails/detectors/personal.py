@@ -81,7 +81,12 @@ def _phone_national(match: re.Match[str], page: Page) -> float:
 
 
 def _iban(match: re.Match[str], page: Page) -> float:
-    return _SURE if checks.iban(match.group().replace(" ", "")) else 0.0
+    text = page.text[match.start() - 2 : match.end()].replace(" ", "")
+    return _SURE if checks.iban(text) else 0.0
+
+
+def _fiscal_code(match: re.Match[str], page: Page) -> float:
+    return _SURE if checks.it_fiscal_code(page.text[match.start() - 6 : match.end()]) else 0.0
 
 
 def _card(match: re.Match[str], page: Page) -> float:
@@ -141,8 +146,12 @@ def _ssn(match: re.Match[str], page: Page) -> float:
     return _SURE if named else (_LIKELY if text[3:4] == "-" else 0.0)
 
 
-def _rule(label: str, needles: tuple[str, ...], pattern: str, check: Check, fold: bool = False) -> Rule:
-    return Rule(label, needles, re.compile(pattern, re.IGNORECASE if fold else 0), check, fold)
+def _rule(
+    label: str, needles: tuple[str, ...], pattern: str, check: Check, digits: int = 0, lead: int = 0, hint: str = ""
+) -> Rule:
+    return Rule(
+        label, needles, re.compile(pattern), check, True, re.compile(hint) if hint else None, digits, lead
+    )
 
 
 # A pattern that begins with a class of signs is found several times faster than one that begins with a look back, so
@@ -156,40 +165,44 @@ RULES: Final = (
     _rule("email", ("@",),
           r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w!#$%&'*+/=?^`{|}~-](?:[\w.!#$%&'*+/=?^`{|}~-]{0,62}[\w+_-])?"
           r"@[^\W_](?:[\w.-]{0,250}[^\W_])?\.[^\W\d_][\w-]{0,60}[^\W_]", _email),
-    _rule("iban", (), r"[A-Za-z]" + _L + r"[A-Za-z][0-9]{2}(?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?" + _R, _iban),
+    _rule("iban", (), r"[0-9](?<=[A-Za-z]{2}.)(?<![A-Za-z0-9][A-Za-z]{2}.)[0-9](?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?"
+          + _R, _iban, lead=2),
     _rule("credit_card", (), r"[0-9](?<![0-9.-].)(?:[0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}"
-          r"|(?<=3)[0-9]{3}([ -]?)[0-9]{6}\2[0-9]{4,5})" + _E, _card),
-    _rule("ip_address", (".",), r"[0-9](?<![0-9.].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![0-9]|\.[0-9])", _ip4),
-    _rule("ip_address", (":",), r"[0-9A-Fa-f:](?<![0-9A-Za-z:.].)[0-9A-Fa-f:]{2,38}(?![0-9A-Za-z:])", _ip6),
-    _rule("us_ssn", (), _D + r"[0-9]{2}([ -]?)[0-9]{2}\1[0-9]{4}" + _E, _ssn),
+          r"|(?<=3)[0-9]{3}([ -]?)[0-9]{6}\2[0-9]{4,5})" + _E, _card, 13),
+    _rule("ip_address", (".",), r"[0-9](?<![0-9.].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![0-9]|\.[0-9])", _ip4,
+          hint=r"\.[0-9]{1,3}\.[0-9]"),
+    _rule("ip_address", (":",), r"[0-9A-Fa-f:](?<![0-9A-Za-z:.].)[0-9A-Fa-f:]{2,38}(?![0-9A-Za-z:])", _ip6,
+          hint=r":[0-9A-Fa-f]{0,4}:"),
+    _rule("us_ssn", (), _D + r"[0-9]{2}([ -]?)[0-9]{2}\1[0-9]{4}" + _E, _ssn, 9),
     _rule("uk_nino", ("ni", "insurance"), r"[A-Za-z]" + _L + r"[A-Za-z]( ?)[0-9]{2}\1[0-9]{2}\1[0-9]{2}\1[A-Da-d]" + _R,
-          _named(checks.uk_nino, "nino", "national insurance", "ni number", "ni no", "insurance n"), fold=True),
-    _rule("uk_nhs", ("nhs",), _D + r"[0-9]{2}([ -]?)[0-9]{3}\1[0-9]{4}" + _E, _named(checks.uk_nhs, "nhs"), fold=True),
+          _named(checks.uk_nino, "nino", "national insurance", "ni number", "ni no", "insurance n")),
+    _rule("uk_nhs", ("nhs",), _D + r"[0-9]{2}([ -]?)[0-9]{3}\1[0-9]{4}" + _E, _named(checks.uk_nhs, "nhs"), 10),
     _rule("de_tax_id", ("idnr", "steuer", "tax id", "tin"), _D + r"[0-9]( ?)[0-9]{3}\1[0-9]{3}\1[0-9]{3}" + _E,
-          _named(checks.de_tax_id, "steuer", "idnr", "tax id", "tin"), fold=True),
+          _named(checks.de_tax_id, "steuer", "idnr", "tax id", "tin"), 11),
     _rule("fr_nir", (), r"[12](?<![0-9.+-].)(?<![0-9][ /].)"
-          r" ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}" + _E, _bare(checks.fr_nir)),
-    _rule("es_dni", (), r"[0-9XYZxyz]" + _L + r"(?:[0-9]{7}|-?[0-9]{7})-?[A-Za-z]" + _R, _dni),
-    _rule("it_fiscal_code", (), r"[A-Za-z]" + _L + r"[A-Za-z]{5}[0-9LMNPQRSTUVlmnpqrstuv]{2}[ABCDEHLMPRSTabcdehlmprst]"
-          r"[0-9LMNPQRSTUVlmnpqrstuv]{2}[A-Za-z][0-9LMNPQRSTUVlmnpqrstuv]{3}[A-Za-z]" + _R, _bare(checks.it_fiscal_code)),
+          r" ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}" + _E, _bare(checks.fr_nir), 13),
+    _rule("es_dni", (), r"[0-9XYZxyz]" + _L + r"(?:[0-9]{7}|-?[0-9]{7})-?[A-Za-z]" + _R, _dni, 7),
+    _rule("it_fiscal_code", (), r"[0-9](?<=[A-Za-z]{6}.)(?<![A-Za-z0-9][A-Za-z]{6}.)[0-9LMNPQRSTUVlmnpqrstuv]"
+          r"[ABCDEHLMPRSTabcdehlmprst][0-9LMNPQRSTUVlmnpqrstuv]{2}[A-Za-z][0-9LMNPQRSTUVlmnpqrstuv]{3}[A-Za-z]" + _R,
+          _fiscal_code, lead=6),
     _rule("nl_bsn", ("bsn", "burgerservice", "sofinummer"), _D + r"[0-9]{8}" + _E,
-          _named(checks.nl_bsn, "bsn", "burgerservice", "sofinummer"), fold=True),
-    _rule("pl_pesel", ("pesel",), _D + r"[0-9]{10}" + _E, _named(checks.pl_pesel, "pesel"), fold=True),
+          _named(checks.nl_bsn, "bsn", "burgerservice", "sofinummer"), 9),
+    _rule("pl_pesel", ("pesel",), _D + r"[0-9]{10}" + _E, _named(checks.pl_pesel, "pesel"), 11),
     _rule("se_personnummer", ("personnummer", "personal number"), _D + r"[0-9]{5}(?:[0-9]{2})?[-+]?[0-9]{4}" + _E,
-          _named(checks.se_personnummer, "personnummer", "personal number"), fold=True),
+          _named(checks.se_personnummer, "personnummer", "personal number"), 10),
     _rule("fi_hetu", (), r"[0-3]" + _L + r"[0-9]{5}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]" + _R,
-          lambda match, page: _SURE if checks.fi_hetu(match.group()) else 0.0),
-    _rule("br_cpf", ("-",), _D + r"[0-9]{2}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}" + _E, _bare(checks.br_cpf)),
-    _rule("br_cpf", ("cpf",), _D + r"[0-9]{10}" + _E, _named(checks.br_cpf, "cpf"), fold=True),
-    _rule("be_national", ("-",), _D + r"[0-9]\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}" + _E, _bare(checks.be_national)),
+          lambda match, page: _SURE if checks.fi_hetu(match.group()) else 0.0, 6),
+    _rule("br_cpf", ("-",), _D + r"[0-9]{2}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}" + _E, _bare(checks.br_cpf), 11),
+    _rule("br_cpf", ("cpf",), _D + r"[0-9]{10}" + _E, _named(checks.br_cpf, "cpf"), 11),
+    _rule("be_national", ("-",), _D + r"[0-9]\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}" + _E, _bare(checks.be_national), 11),
     _rule("be_national", ("rijksregister", "national", "nationaal", "insz", "niss"), _D + r"[0-9]{10}" + _E,
-          _named(checks.be_national, "rijksregister", "national", "nationaal", "insz", "niss"), fold=True),
+          _named(checks.be_national, "rijksregister", "national", "nationaal", "insz", "niss"), 11),
     _rule("phone", ("+", "00"), r"[+0](?<![0-9A-Za-z.+-].)(?:(?<=\+)|0)[1-9](?:[ ./-]?\(?[0-9]{1,4}\)?){2,8}(?![0-9])",
-          _phone_international),
+          _phone_international, 8),
     _rule("phone", (), r"[(2-9](?<![0-9A-Za-z.+/-].)(?:(?<=\()[2-9][0-9]{2}\) ?|[0-9]{2}([-.]))[2-9][0-9]{2}[-. ][0-9]{4}"
-          r"(?![0-9A-Za-z]|[.-][0-9])", _phone_north_american),
+          r"(?![0-9A-Za-z]|[.-][0-9])", _phone_north_american, 10),
     _rule("phone", (), r"[0-9(](?<![0-9A-Za-z.+/-].)(?<![0-9] .)[0-9]{1,4}\)?(?: ?[/-] ?| |\.)?[0-9]{2,8}"
-          r"(?:[ .-]?[0-9]{2,5}){0,4}(?![0-9A-Za-z]|[.-][0-9])", _phone_national),
+          r"(?:[ .-]?[0-9]{2,5}){0,4}(?![0-9A-Za-z]|[.-][0-9])", _phone_national, 8),
 )  # fmt: skip
 LABELS: Final = tuple(sorted({rule.label for rule in RULES}))
 
@@ -208,11 +221,19 @@ def personal_detector(kinds: Collection[str], allow: Collection[str]) -> Callabl
 
     def detect(subject: Subject) -> Steps:
         page = page_of(subject.text)
-        digits = any(sign in page.text for sign in "0123456789")
+        most = _most_digits(page.text)
         for rule in rules:
-            if rule.label == "email" or digits:
+            if rule.digits <= most and (most or rule.label == "email" or rule.hint is not None):
                 hits = scan(rule, page)
                 yield [hit for hit in hits if kept(hit, page)] if exact else hits
         return 0.0
 
     return detect
+
+
+_CLUSTER: Final = re.compile(r"[0-9](?:[ ./()+-]{0,3}[0-9]){0,40}")
+
+
+def _most_digits(text: str) -> int:
+    """Return how many digits stand close together where most of them do."""
+    return max((sum(map(str.isdigit, cluster)) for cluster in _CLUSTER.findall(text)), default=0)
