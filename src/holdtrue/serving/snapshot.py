@@ -115,12 +115,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State what all data planes of a home shall serve; a higher sequence replaces a lower one."""
+    """State what all data planes of a home shall serve; a higher sequence replaces a lower one.
+
+    `gateway` is the JSON of the LLM gateway's configuration, which that room reads itself.
+    """
 
     sequence: int
     issued_at: datetime
     services: dict[str, Route] = field(default_factory=dict[str, Route])
     releases: dict[str, Bundle] = field(default_factory=dict[str, Bundle])
+    gateway: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
