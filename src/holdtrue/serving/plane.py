@@ -107,12 +107,14 @@ class Reply:
 class Stream:
     """Hold an answer of server-sent events that comes in pieces.
 
-    The pieces are closed when the client goes away. If they end in an error, `broken` gives the last piece,
-    and the connection is cut after it: no client can take what it got for the whole.
+    `close` is called in the end whatever happens, also if the client goes away before the first piece. If
+    they end in an error, `broken` gives the last piece, and the connection is cut after it: no client can
+    take what it got for the whole.
     """
 
     parts: AsyncGenerator[bytes]
     broken: ErrorForm
+    close: Callable[[], Awaitable[None]]
     headers: Headers = ()
 
 
@@ -342,9 +344,9 @@ class Plane:
     async def _send_stream(self, stream: Stream, send: Send) -> None:
         """Send the pieces as they come; what breaks after the first byte is told in the protocol's form."""
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
-        await send({"type": "http.response.start", "status": 200, "headers": [*headers, *stream.headers]})
         broken: HoldtrueError | None = None
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": [*headers, *stream.headers]})
             async for part in stream.parts:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         except HoldtrueError as error:
@@ -358,6 +360,7 @@ class Plane:
             broken = HoldtrueError("The request failed.")
         finally:
             await stream.parts.aclose()
+            await stream.close()
         if broken is None:
             await send({"type": "http.response.body", "body": b""})
         else:

@@ -77,6 +77,12 @@ def stated_limit(body: Body) -> int | None:
     return found
 
 
+def wants_usage(body: Body) -> bool:
+    """Tell whether a streamed request asks to be told its usage."""
+    options = body.get("stream_options")
+    return type(options) is dict and options.get("include_usage") is True
+
+
 def input_bound(operation: Operation, body: Body) -> int:
     """Return how many input tokens a request can have at most.
 

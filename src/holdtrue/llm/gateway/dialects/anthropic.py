@@ -11,7 +11,7 @@ import orjson
 from holdtrue.core.errors import InvalidInput
 from holdtrue.llm.gateway.dialects.base import Answer, Outgoing, Sent, complaint_of, other_form
 from holdtrue.llm.gateway.model import Body, Chunk, Operation
-from holdtrue.llm.gateway.rules import choices, stated_limit, wrong
+from holdtrue.llm.gateway.rules import choices, stated_limit, wants_usage, wrong
 
 VERSION: Final = "2023-06-01"
 FINISH_REASONS: Final[Mapping[str, str]] = {
@@ -74,9 +74,7 @@ class AnthropicDialect:
 
     def translator(self, sent: Sent) -> "AnthropicTranslator":
         """Return what reads the stream that answers `sent`."""
-        options = sent.body.get("stream_options")
-        wants = type(options) is dict and options.get("include_usage") is True
-        return AnthropicTranslator(sent, wants_usage=wants)
+        return AnthropicTranslator(sent, wants_usage=wants_usage(sent.body))
 
     def complaint(self, data: Any) -> str:
         """Return the provider's own words."""

@@ -6,6 +6,7 @@ import orjson
 
 from holdtrue.llm.gateway.dialects.base import Answer, Outgoing, Sent, complaint_of, other_form
 from holdtrue.llm.gateway.model import Body, Chunk, Operation
+from holdtrue.llm.gateway.rules import wants_usage
 
 _PATHS = {
     Operation.CHAT: "/chat/completions",
@@ -52,8 +53,7 @@ class OpenAIDialect:
 
     def translator(self, sent: Sent) -> "OpenAITranslator":
         """Return what reads the stream that answers `sent`."""
-        options = sent.body.get("stream_options")
-        return OpenAITranslator(wants_usage=type(options) is dict and options.get("include_usage") is True)
+        return OpenAITranslator(wants_usage=wants_usage(sent.body))
 
     def complaint(self, data: Any) -> str:
         """Return the provider's own words."""
