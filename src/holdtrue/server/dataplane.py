@@ -112,18 +112,22 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
     """Build the ASGI application of one worker process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
-    from holdtrue.protocols import oip
+    from holdtrue.protocols import oip, openai
+    from holdtrue.server.gateway import gateway_part
     from holdtrue.serving import Limits, Worker
     from holdtrue.storage import FileClock
 
+    clock = FileClock(settings.clock) if settings.clock is not None else SystemClock()
     worker = Worker(
         settings.home,
-        FileClock(settings.clock) if settings.clock is not None else SystemClock(),
+        clock,
         records=settings.records,
         hosts=settings.hosts,
         limits=Limits(deadline=settings.deadline),
         protocols=[oip.endpoints],
-        errors={"/v2": oip.error_body},
+        # The first prefix that fits decides, so the longer ones stand first.
+        errors={"/v2": oip.error_body, "/v1": openai.error_body},
+        parts=[gateway_part(settings.home, clock)],
     )
     return worker.app
 

@@ -4,7 +4,6 @@ The address is resolved once, every result is checked, and the connection goes t
 that resolves to something else a moment later changes nothing.
 """
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -14,17 +13,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from holdtrue.core.addresses import is_public
 from holdtrue.core.errors import Forbidden, InvalidInput, Unavailable
 
 Resolve: TypeAlias = Callable[[str, int], list[str]]
 
 _SECONDS = 10.0
 _LIMIT = 1_048_576
-# IPv6 addresses in which a translator on the way finds an IPv4 one: NAT64 (RFC 6052, RFC 8215), 6to4
-# (RFC 3056), Teredo (RFC 4380), and the old IPv4-compatible form (RFC 4291).
-_TRANSLATED = tuple(
-    ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,7 @@ def check_target(url: str, policy: OutboundPolicy, resolver: Resolve = resolve) 
     addresses = resolver(parts.hostname, port)
     for address in addresses:
         # One private address among public ones is how a name is made to point inside.
-        if not _is_public(address) and parts.hostname not in policy.private_hosts:
+        if not is_public(address) and parts.hostname not in policy.private_hosts:
             raise Forbidden(
                 f"The host {parts.hostname} is not called from here.",
                 why="It has an address that is not public.",
@@ -136,13 +131,3 @@ def send(
         raise Unavailable(
             f"The host {target.host} did not answer.", why=type(error).__name__, mend="Try again later."
         ) from error
-
-
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.split("%", 1)[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        elif any(ip in network for network in _TRANSLATED):
-            return False
-    return ip.is_global and not ip.is_multicast

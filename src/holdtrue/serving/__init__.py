@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
     from holdtrue.serving.plan import Plan
-    from holdtrue.serving.plane import Endpoint, Limits, Plane, Reply, Request
+    from holdtrue.serving.plane import Endpoint, Limits, Plane, Reply, Request, Stream
     from holdtrue.serving.runtime import Model, load_model
     from holdtrue.serving.snapshot import (
         DATATYPES,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         read_snapshot,
         write_snapshot,
     )
-    from holdtrue.serving.worker import Worker
+    from holdtrue.serving.worker import Part, Worker
 
 __all__ = [
     "DATATYPES",
@@ -52,6 +52,7 @@ __all__ = [
     "Limits",
     "Model",
     "ModelFile",
+    "Part",
     "Plan",
     "Plane",
     "Question",
@@ -59,6 +60,7 @@ __all__ = [
     "Request",
     "Route",
     "Snapshot",
+    "Stream",
     "Worker",
     "compile_model",
     "intake_endpoints",
@@ -91,6 +93,7 @@ __getattr__ = attach(
         "Limits": "plane",
         "Model": "runtime",
         "ModelFile": "snapshot",
+        "Part": "worker",
         "Plan": "plan",
         "Plane": "plane",
         "Question": "applications",
@@ -98,6 +101,7 @@ __getattr__ = attach(
         "Request": "plane",
         "Route": "snapshot",
         "Snapshot": "snapshot",
+        "Stream": "plane",
         "Worker": "worker",
         "compile_model": "compiling",
         "intake_endpoints": "intake",

@@ -7,7 +7,8 @@ Paths are compared as they arrive, undecoded, so no spelling of a path reaches a
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,9 +39,19 @@ _LIVE: Final = "/health/live"
 _PUBLIC: Final = frozenset({_LIVE, "/health/ready"})
 _MATCHES: Final = 4096
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_REST: Final = 300
 _COLLECTED: Final = frozenset(
-    {b"host", b"authorization", b"content-length", b"x-holdtrue-project", b"inference-header-content-length"}
+    {
+        b"authorization",
+        b"content-length",
+        b"host",
+        b"inference-header-content-length",
+        b"traceparent",
+        b"x-api-key",
+        b"x-holdtrue-project",
+    }
 )
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class WrongHost(InvalidInput):
@@ -66,13 +77,21 @@ class TooSlow(HoldtrueError):
 
 @dataclass(slots=True)
 class Request:
-    """Hold what an endpoint gets: the body, the project, the path's parameters, and when it began."""
+    """Hold what an endpoint gets: the body, the project, the path's parameters, who asks, and when it began.
+
+    `id` names the request of a patient endpoint (others have none). `seconds` bounds it; an endpoint that
+    streams raises it to `longest`.
+    """
 
     body: bytes
     project: str
     path: tuple[str, ...]
     headers: Mapping[bytes, bytes]
     started: float
+    grant: Grant
+    id: str = ""
+    seconds: float = 0.0
+    longest: float = 0.0
 
 
 @dataclass(slots=True)
@@ -81,35 +100,71 @@ class Reply:
 
     status: int
     body: bytes
+    headers: Headers = ()
+
+
+@dataclass(slots=True)
+class Stream:
+    """Hold an answer of server-sent events that comes in pieces.
+
+    `close` is called in the end whatever happens, also if the client goes away before the first piece. If
+    they end in an error, `broken` gives the last piece, and the connection is cut after it: no client can
+    take what it got for the whole.
+    """
+
+    parts: AsyncGenerator[bytes]
+    broken: ErrorForm
+    close: Callable[[], Awaitable[None]]
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Describe one route: nothing is served that is not described so.
 
-    `path` has parameters in braces.
+    `path` has parameters in braces; one that ends in an ellipsis takes the rest of the path as it came. A
+    `patient` endpoint waits for other servers: its requests are counted apart, end when the client goes away,
+    and may answer with a `Stream`.
     """
 
     method: str
     path: str
     permission: Permission
-    handle: Callable[[Request], Awaitable[Reply]]
+    handle: Callable[[Request], Awaitable[Reply | Stream]]
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bound what one worker takes on: requests at a time, and seconds until a request must be done."""
+    """Bound what one worker takes on: requests at a time, and seconds until a request must be done.
+
+    `patient` bounds the requests of patient endpoints, and `stream` the seconds of one that streams.
+    """
 
     requests: int = 256
     deadline: float = 30.0
+    patient: int = 2048
+    stream: float = 600.0
 
 
 @dataclass(slots=True)
 class _Open:
-    """Keep the requests under way, so that the slow ones can be ended."""
+    """Keep the requests under way, so that the slow ones can be ended.
+
+    `ended` says why one was: the error to answer with, or None if nobody is left to answer to.
+    """
 
     tasks: dict[asyncio.Task[Any], float] = field(default_factory=dict[asyncio.Task[Any], float])
-    late: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    patient: dict[asyncio.Task[Any], Request] = field(default_factory=dict[asyncio.Task[Any], Request])
+    ended: dict[asyncio.Task[Any], HoldtrueError | None] = field(
+        default_factory=dict[asyncio.Task[Any], HoldtrueError | None]
+    )
+
+    def end(self, task: asyncio.Task[Any], error: HoldtrueError | None) -> None:
+        """Cancel a request, once."""
+        if task not in self.ended:
+            self.ended[task] = error
+            task.cancel()
 
 
 def house_error(error: HoldtrueError) -> bytes:
@@ -120,8 +175,9 @@ def house_error(error: HoldtrueError) -> bytes:
 class Plane:
     """Be the ASGI application of one worker.
 
-    `errors` gives, by prefix of the path, a protocol's own form of an error; `lifespan` is what runs
-    beside the requests, from start to shutdown.
+    `errors` gives, by prefix of the path, a protocol's own form of an error (the first that fits);
+    `lifespan` is what runs beside the requests, from start to shutdown. `projects` are those that have no
+    service and are known all the same.
     """
 
     def __init__(
@@ -134,6 +190,7 @@ class Plane:
         lifespan: Callable[["Plane"], AbstractAsyncContextManager[None]],
         limits: Limits,
     ) -> None:
+        self.projects: frozenset[str] = frozenset()
         self._access = AccessTable()
         self._engine = engine
         self._routes = _Router(endpoints)
@@ -154,25 +211,36 @@ class Plane:
         raw = scope.get("raw_path")
         path: str = scope["path"] if raw is None else raw.decode("latin-1").partition("?")[0]
         try:
-            reply = await self._answer(scope, path, receive, started)
+            reply = await self._answer(scope, path, receive, send, started)
         except HoldtrueError as error:
-            reply = Reply(error.status, self._error_form(path)(error))
+            reply = self._refusal(path, error)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task not in self._open.late:
-                raise
-            self._open.late.discard(task)
-            task.uncancel()
-            late = TooSlow("The request was not done in time.", mend="Try again.")
-            reply = Reply(late.status, self._error_form(path)(late))
+            reply = self._refusal(path, self._why_ended())
         except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
             self._log.exception("A request failed.")
-            reply = Reply(500, self._error_form(path)(HoldtrueError("The request failed.")))
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
-        if reply.status >= 400:
-            headers += _extra_headers(reply.status)
+            reply = self._refusal(path, HoldtrueError("The request failed."))
+        if reply is None:
+            return
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(reply.body)),
+            *reply.headers,
+        ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def _why_ended(self) -> HoldtrueError | None:
+        """Return why this task was cancelled, None if its client is gone; a cancellation not ours goes on."""
+        task = asyncio.current_task()
+        if task is None or task not in self._open.ended:
+            raise asyncio.CancelledError
+        task.uncancel()
+        return self._open.ended.pop(task)
+
+    def _refusal(self, path: str, error: HoldtrueError | None) -> Reply | None:
+        if error is None:
+            return None
+        return Reply(error.status, self._error_form(path)(error), _extra_headers(error))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -185,16 +253,20 @@ class Plane:
         await send({"type": "lifespan.shutdown.complete"})
 
     def set_access(self, access: AccessTable) -> None:
-        """Take over a new access table; requests that come from now on are held to it."""
+        """Take over a new access table; requests that come from now on, and streams, are held to it."""
         self._access = access
+        for task, request in list(self._open.patient.items()):
+            if request.grant.digest not in access.grants:
+                self._open.end(task, Unauthenticated("The token ended while it was being answered."))
 
     def expire(self) -> None:
-        """End the requests that have been under way for longer than the deadline."""
-        limit = self._engine.stopwatch() - self._limits.deadline
-        for task, started in list(self._open.tasks.items()):
-            if started < limit and task not in self._open.late:
-                self._open.late.add(task)
-                task.cancel()
+        """End the requests that have been under way for longer than they may."""
+        now = self._engine.stopwatch()
+        limit = now - self._limits.deadline
+        late = [task for task, started in self._open.tasks.items() if started < limit]
+        late += [task for task, each in self._open.patient.items() if each.started < now - each.seconds]
+        for task in late:
+            self._open.end(task, TooSlow("The request was not done in time.", mend="Try again."))
 
     def _error_form(self, path: str) -> ErrorForm:
         for prefix, form in self._errors:
@@ -202,7 +274,8 @@ class Plane:
                 return form
         return house_error
 
-    async def _answer(self, scope: Scope, path: str, receive: Receive, started: float) -> Reply:
+    async def _answer(self, scope: Scope, path: str, receive: Receive, send: Send, started: float) -> Reply | None:
+        """Return the answer, or None if it has been sent already."""
         method: str = scope["method"]
         headers = _collect(scope["headers"])
         self._check_host(headers)
@@ -217,18 +290,82 @@ class Plane:
                 why=f"It lacks the permission {endpoint.permission.value}.",
                 mend="Ask an administrator for a token with a role that has it.",
             )
-        project = self._project(grant, headers)
-        under_way = self._open.tasks
-        if len(under_way) >= self._limits.requests:
-            raise Unavailable("Too many requests at once.", mend="Try again in a second.")
+        request = Request(b"", self._project(grant, headers), parameters, headers, started, grant)
         task = asyncio.current_task()
         assert task is not None
+        if endpoint.patient:
+            return await self._answer_patiently(endpoint, request, path, receive, send, task)
+        under_way = self._open.tasks
+        if len(under_way) >= self._limits.requests:
+            raise _too_many()
         under_way[task] = started
         try:
-            body = await _read_body(headers, receive)
-            return await endpoint.handle(Request(body, project, parameters, headers, started))
+            request.body = await _read_body(headers, receive)
+            reply = await endpoint.handle(request)
         finally:
             del under_way[task]
+        assert isinstance(reply, Reply), "only patient endpoints stream"
+        return reply
+
+    async def _answer_patiently(
+        self, endpoint: Endpoint, request: Request, path: str, receive: Receive, send: Send, task: asyncio.Task[Any]
+    ) -> Reply | None:
+        """Answer while the client is there to be answered: when it goes away, the work for it ends."""
+        under_way = self._open.patient
+        if len(under_way) >= self._limits.patient:
+            raise _too_many()
+        request.id = f"req_{secrets.token_hex(8)}"
+        request.seconds, request.longest = self._limits.deadline, self._limits.stream
+        under_way[task] = request
+
+        def gone(_: object) -> None:
+            self._open.end(task, None)
+
+        watch: asyncio.Future[Any] | None = None
+        try:
+            request.body = await _read_body(request.headers, receive)
+            watch = asyncio.ensure_future(receive())
+            watch.add_done_callback(gone)
+            reply = await endpoint.handle(request)
+            if isinstance(reply, Reply):
+                return reply
+            await self._send_stream(reply, send)
+        except HoldtrueError as error:
+            refusal = Reply(error.status, self._error_form(path)(error), _extra_headers(error))
+            refusal.headers += ((b"x-request-id", request.id.encode()),)
+            return refusal
+        finally:
+            del under_way[task]
+            if watch is not None:
+                watch.remove_done_callback(gone)
+                watch.cancel()
+        return None
+
+    async def _send_stream(self, stream: Stream, send: Send) -> None:
+        """Send the pieces as they come; what breaks after the first byte is told in the protocol's form."""
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+        broken: HoldtrueError | None = None
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": [*headers, *stream.headers]})
+            async for part in stream.parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except HoldtrueError as error:
+            broken = error
+        except asyncio.CancelledError:
+            broken = self._why_ended()
+            if broken is None:
+                return
+        except Exception:  # noqa: BLE001  # as above: the log learns what, the client only that
+            self._log.exception("A stream failed.")
+            broken = HoldtrueError("The request failed.")
+        finally:
+            await stream.parts.aclose()
+            await stream.close()
+        if broken is None:
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            # Without a last piece the server cuts the connection, which every client takes for a failure.
+            await send({"type": "http.response.body", "body": stream.broken(broken), "more_body": True})
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         host = headers.get(b"host", b"")
@@ -241,6 +378,10 @@ class Plane:
 
     def _authenticate(self, headers: Mapping[bytes, bytes]) -> Grant:
         header = headers.get(b"authorization", b"")
+        key = headers.get(b"x-api-key")
+        if key is not None:
+            # Clients of Anthropic's API send their key so. Two credentials at once would leave open whose it is.
+            header = b"bearer " + key if not header else b""
         if header[:7].lower() == b"bearer ":
             grant = self._access.check(header[7:].strip())
             if grant is not None:
@@ -248,7 +389,8 @@ class Plane:
         raise Unauthenticated(
             "A valid token is needed.",
             why="The request has no token, or one that is unknown, revoked or expired.",
-            mend="Send the header “Authorization: Bearer TOKEN”; `holdtrue token create` makes a token.",
+            mend="Send the header “Authorization: Bearer TOKEN”, or “x-api-key: TOKEN” (one of them); "
+            "`holdtrue token create` makes a token.",
         )
 
     def _project(self, grant: Grant, headers: Mapping[bytes, bytes]) -> str:
@@ -257,7 +399,7 @@ class Plane:
         if header is None:
             if grant.project is not None:
                 return grant.project
-            projects = self._engine.table.projects
+            projects = self._engine.table.projects | self.projects
             if len(projects) == 1:
                 return next(iter(projects))
             raise InvalidInput(
@@ -266,7 +408,7 @@ class Plane:
                 mend="Send the header “X-Holdtrue-Project: NAME”, or use a token of the project.",
             )
         name = header.decode("latin-1")
-        if name == grant.project or (grant.project is None and name in self._engine.table.projects):
+        if name == grant.project or (grant.project is None and name in self._engine.table.projects | self.projects):
             return name
         raise NotFound.of("project", name[:80])
 
@@ -302,6 +444,12 @@ class _Router:
 
 
 def _match(pattern: list[str], parts: list[str]) -> tuple[str, ...] | None:
+    if pattern[-1].endswith("...}"):
+        start = len(pattern) - 1
+        rest = "/".join(parts[start:])
+        if parts[:start] != pattern[:-1] or not 0 < len(rest) <= _REST:
+            return None
+        return (rest,)
     if len(pattern) != len(parts):
         return None
     parameters: list[str] = []
@@ -363,11 +511,17 @@ def _host_name(host: str) -> str:
     return name if port.isdigit() and (":" not in name or name.startswith("[")) else ""
 
 
-def _extra_headers(status: int) -> list[tuple[bytes, bytes]]:
+def _too_many() -> Unavailable:
+    return Unavailable("Too many requests at once.", mend="Try again in a second.")
+
+
+def _extra_headers(error: HoldtrueError) -> Headers:
+    status = error.status
     if status == 401:
-        return [(b"www-authenticate", b"Bearer")]
-    if status == 503:
-        return [(b"retry-after", b"1")]
+        return ((b"www-authenticate", b"Bearer"),)
+    if status in (429, 503):
+        seconds = error.facts.get("retry_after", 1 if status == 503 else None)
+        return () if seconds is None else ((b"retry-after", b"%d" % seconds),)
     if status in (408, 413):
-        return [(b"connection", b"close")]
-    return []
+        return ((b"connection", b"close"),)
+    return ()

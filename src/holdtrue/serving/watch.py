@@ -56,12 +56,14 @@ class Watcher:
         files: RoutingFiles,
         engine: Engine,
         loaders: Loaders,
+        configure: Callable[[Snapshot], None],
         set_access: Callable[[AccessTable], None],
         expire: Callable[[], None],
     ) -> None:
         self._files = files
         self._engine = engine
         self._loaders = loaders
+        self._configure = configure
         self._set_access = set_access
         self._expire = expire
         self._log = logging.getLogger("holdtrue.dataplane")
@@ -70,6 +72,7 @@ class Watcher:
         self._access = AccessTable()
         self._snapshot: Snapshot | None = None
         self._refused = ""
+        self._unconfigured = ""
         self._acked: bytes = b""
 
     @asynccontextmanager
@@ -144,7 +147,7 @@ class Watcher:
         self._refused = ""
         self._apply(snapshot)
         table = self._engine.table
-        if not table.failed and not table.unserved:
+        if not table.failed and not table.unserved and not self._unconfigured:
             try:
                 write_snapshot(self._files.good, snapshot)
             except (HoldtrueError, OSError) as error:
@@ -154,6 +157,12 @@ class Watcher:
         # One assignment: a request sees the old table or the new one.
         self._engine.table = build_table(snapshot, self._engine.table, self._loaders)
         self._snapshot = snapshot
+        try:
+            self._configure(snapshot)
+            self._unconfigured = ""
+        except HoldtrueError as error:
+            self._unconfigured = f"{error.what} {error.why}".strip()
+            self._log.error("%s The last good configuration stays in force.", self._unconfigured)
 
     def _acknowledge(self) -> None:
         """Write the ack file if what it says has changed."""
@@ -161,6 +170,8 @@ class Watcher:
         failed: dict[str, str] = dict(table.failed)
         if self._refused:
             failed["snapshot"] = self._refused
+        if self._unconfigured:
+            failed["gateway"] = self._unconfigured
         ack: dict[str, Any] = {
             "sequence": table.sequence,
             "releases": sorted(table.releases),

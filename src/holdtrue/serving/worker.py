@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import lmdb
 import numpy as np
@@ -21,14 +21,43 @@ from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
 from holdtrue.serving.runtime import load_model
-from holdtrue.serving.snapshot import Application, Bundle
+from holdtrue.serving.snapshot import Application, Bundle, Snapshot
 from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
 from holdtrue.storage import BlobStore, Journal, Writer, make_folder
 
-Protocol = Callable[[Engine], Sequence[Endpoint]]
-LoadApplication = Callable[[BlobStore, Application], Answering]
+Endpoints = Callable[[Engine], Sequence[Endpoint]]
 _MOST_WORKERS = 256
+
+
+class Part(Protocol):
+    """Something else that lives in a worker, such as the LLM gateway: with endpoints and a life of its own."""
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Return its routes."""
+        ...
+
+    @property
+    def projects(self) -> frozenset[str]:
+        """Return the projects that it answers for at present."""
+        ...
+
+    def load(self, blobs: BlobStore, application: Application) -> Answering | None:
+        """Make a release of an application ready to answer, or return None if that is another part's work."""
+        ...
+
+    def configure(self, snapshot: Snapshot) -> None:
+        """Take over what a new snapshot says; called on any thread. A HoldtrueError keeps what was before."""
+        ...
+
+    async def start(self) -> None:
+        """Begin, in the worker's event loop, after the first snapshot has been read."""
+        ...
+
+    async def close(self) -> None:
+        """End: no request comes any more."""
+        ...
 
 
 class Worker:
@@ -46,12 +75,12 @@ class Worker:
         records: Literal["strict", "fast"],
         hosts: Sequence[str],
         limits: Limits,
-        protocols: Sequence[Protocol],
+        protocols: Sequence[Endpoints],
         errors: Mapping[str, ErrorForm],
-        load_application: LoadApplication | None = None,
+        parts: Sequence[Callable[[str, Engine], Part]] = (),
     ) -> None:
+        """Open what lies in `home`; each of `parts` is made with the worker's name, which no other has."""
         self._home = home
-        self._load_application = load_application
         self._blobs = BlobStore(home / "blobs")
         self._online: dict[str, OnlineStore] = {}
         self._opening = threading.Lock()
@@ -62,6 +91,9 @@ class Worker:
         endpoints = [*intake_endpoints(self._engine, self._intake, self._ingest)]
         for protocol in protocols:
             endpoints += protocol(self._engine)
+        self._parts = [make(self.name, self._engine) for make in parts]
+        for part in self._parts:
+            endpoints += part.endpoints
         self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
 
     def _lifespan(self, plane: Plane) -> AbstractAsyncContextManager[None]:
@@ -70,9 +102,20 @@ class Worker:
             for folder in ("acks", "good"):
                 make_folder(self._home / "routing" / folder)
             files = RoutingFiles.of(self._home, self.name)
+
+            def configure(snapshot: Snapshot) -> None:
+                try:
+                    for part in self._parts:
+                        part.configure(snapshot)
+                finally:
+                    plane.projects = frozenset[str]().union(*(part.projects for part in self._parts))
+
             loaders = Loaders(self._load, self._load_app)
-            watcher = Watcher(files, self._engine, loaders, plane.set_access, plane.expire)
-            async with watcher.running():
+            watcher = Watcher(files, self._engine, loaders, configure, plane.set_access, plane.expire)
+            async with watcher.running(), AsyncExitStack() as stack:
+                for part in self._parts:
+                    await part.start()
+                    stack.push_async_callback(part.close)
                 yield
             self._records.close()
             self._intake.close()
@@ -87,13 +130,15 @@ class Worker:
         return Loaded(bundle, model, assembly, check, assembly.moments | moments)
 
     def _load_app(self, application: Application) -> LoadedApplication:
-        if self._load_application is None:
-            raise ConfigurationError(
-                f"The application {application.service} cannot be served here.",
-                why="This data plane was started without what answers for applications.",
-                mend="Start it with `holdtrue up`.",
-            )
-        return LoadedApplication(application, self._load_application(self._blobs, application))
+        for part in self._parts:
+            answering = part.load(self._blobs, application)
+            if answering is not None:
+                return LoadedApplication(application, answering)
+        raise ConfigurationError(
+            f"The application {application.service} cannot be served here.",
+            why="This data plane was started without what answers for applications.",
+            mend="Start it with `holdtrue up`.",
+        )
 
     def _store(self, project: str) -> OnlineStore:
         # Events of two sources come on two threads, and LMDB opens a folder once in a process.

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.llm.gateway.gateway import Gateway
     from holdtrue.llm.gateway.model import (
         HOUSE,
         Attempt,
         BadGatewayConfig,
+        Body,
         Budget,
         Caller,
         CallFacts,
@@ -41,11 +43,13 @@ if TYPE_CHECKING:
         UnpricedModel,
         Usage,
     )
+    from holdtrue.llm.gateway.names import GatewayFront, PlainModels
 
 __all__ = [
     "HOUSE",
     "Attempt",
     "BadGatewayConfig",
+    "Body",
     "Budget",
     "CallFacts",
     "Caller",
@@ -53,11 +57,14 @@ __all__ = [
     "ChunkStream",
     "Completion",
     "Front",
+    "Gateway",
     "GatewayConfig",
+    "GatewayFront",
     "ModelNotFound",
     "Operation",
     "Outcome",
     "Period",
+    "PlainModels",
     "Price",
     "ProjectConfig",
     "Provider",
@@ -82,6 +89,7 @@ __getattr__ = attach(
         "HOUSE": "model",
         "Attempt": "model",
         "BadGatewayConfig": "model",
+        "Body": "model",
         "Budget": "model",
         "CallFacts": "model",
         "Caller": "model",
@@ -89,11 +97,14 @@ __getattr__ = attach(
         "ChunkStream": "model",
         "Completion": "model",
         "Front": "model",
+        "Gateway": "gateway",
         "GatewayConfig": "model",
+        "GatewayFront": "names",
         "ModelNotFound": "model",
         "Operation": "model",
         "Outcome": "model",
         "Period": "model",
+        "PlainModels": "names",
         "Price": "model",
         "ProjectConfig": "model",
         "Provider": "model",

@@ -286,12 +286,12 @@ class Completion:
 class Chunk:
     """Hold one piece of a streamed answer: a `chat.completion.chunk` (or `text_completion`) of OpenAI.
 
-    `native` holds the provider's own events (name and data) that this piece was made from, if the client
-    asked in that dialect.
+    `native` is the provider's own event (its name and data) where the client speaks the same other dialect;
+    the body is then empty where OpenAI's has no such piece.
     """
 
     body: Body
-    native: tuple[tuple[str, Body], ...] = ()
+    native: tuple[str, Body] | None = None
 
 
 class ChunkStream(Protocol):
@@ -398,11 +398,13 @@ class Front(Protocol):
     their names and hands on all others.
     """
 
-    async def complete(self, caller: Caller, operation: Operation, body: Body) -> Completion:
-        """Answer a request whole."""
+    async def complete(
+        self, caller: Caller, operation: Operation, body: Body, native: Body | None = None
+    ) -> Completion:
+        """Answer a request whole; `native` is what the client sent, if it speaks Anthropic's dialect."""
         ...
 
-    async def stream(self, caller: Caller, operation: Operation, body: Body) -> ChunkStream:
+    async def stream(self, caller: Caller, operation: Operation, body: Body, native: Body | None = None) -> ChunkStream:
         """Begin to answer a request in pieces."""
         ...
 

@@ -67,7 +67,9 @@ class _Lexicon:
         wanted = Concept.OVERRIDE | Concept.RULES | Concept.REVEAL | Concept.PRIOR | Concept.PROMPT
         long = [word for word, concepts in words.items() if len(word) >= 6 and concepts & wanted and word.isascii()]
         turned = {word[::-1] for word in long} | {rot13(word) for word in long}
-        return cls(words, {squeezed(word): concepts for word, concepts in words.items()}, frozenset(turned - set(words)))
+        return cls(
+            words, {squeezed(word): concepts for word, concepts in words.items()}, frozenset(turned - set(words))
+        )
 
 
 def injection_detector(threshold: float, decode: bool = True) -> Callable[[Subject], Steps]:
@@ -88,7 +90,11 @@ def injection_detector(threshold: float, decode: bool = True) -> Callable[[Subje
             yield []
             signs += _rewritten(folded, subject.text, lexicon)
             score, chosen = _combined(signs)
-        yield [Hit(sign.start, sign.end, round(sign.weight, 3), sign.label) for sign in chosen] if score >= threshold else []
+        yield (
+            [Hit(sign.start, sign.end, round(sign.weight, 3), sign.label) for sign in chosen]
+            if score >= threshold
+            else []
+        )
         return round(score, 3)
 
     return detect

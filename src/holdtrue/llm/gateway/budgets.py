@@ -1,0 +1,413 @@
+"""What keys and projects have used: counters that all workers of a home share, exact under any number of calls.
+
+A call reserves the most it can cost before a provider is asked, and settles what it did cost afterwards. A
+worker that dies leaves its reservations, which are billed in full by whoever takes over its name, or once
+they have expired.
+
+The counters lie in LMDB, whose commits are not waited for: they survive the death of every process. What a
+failure of the machine leaves of such a file cannot be relied on, so after one the counters begin with the
+last copy, which is written and synced within a second of each change.
+"""
+
+import fcntl
+import itertools
+import math
+import os
+import struct
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import orjson
+
+from holdtrue.core.clock import Clock, from_microseconds, microseconds
+from holdtrue.core.errors import StorageFull, Unavailable
+from holdtrue.llm.gateway.model import Budget, Period, QuotaExhausted, RateLimited
+from holdtrue.llm.gateway.rules import period_end, period_start
+from holdtrue.storage import make_folder, write_atomic
+
+COPY: Final = "counters.json"
+_MAP_SIZE: Final = 1 << 30
+_COUNTER: Final = struct.Struct("<6q")
+"""Money, tokens and requests used; money, tokens and requests reserved."""
+_RATE: Final = struct.Struct("<2d")
+"""When the bucket of requests, and that of tokens, would be full again (seconds since the epoch)."""
+_MINUTE: Final = 60.0
+_KEPT: Final = timedelta(days=400)
+_SEPARATOR: Final = "\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Hold what a call costs: micro-units of money, tokens of input and output, requests."""
+
+    money: int = 0
+    tokens: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Hold one budget that a call counts against, with the project whose calls it adds up."""
+
+    project: str
+    budget: Budget
+
+    @property
+    def label(self) -> str:
+        """Return whose budget it is, as an error names it."""
+        whose = f"key {self.budget.key}" if self.budget.key else "project" if self.project else "whole server"
+        return f"the budget of the {whose} per {self.budget.period.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Hold what a call has reserved, until it is settled."""
+
+    id: bytes
+    amount: Amount
+    counters: tuple[bytes, ...]
+    rates: tuple[tuple[bytes, float], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Hold how far one budget has been used in one period, which began at `since` (µs; 0 for no period)."""
+
+    project: str
+    key: str
+    period: Period
+    since: int
+    used: Amount
+    reserved: Amount
+
+
+class Budgets:
+    """Count against budgets, in the folder `path`, under the name of one worker."""
+
+    def __init__(self, path: Path, name: str, clock: Clock) -> None:
+        """Open the counters, and bill what a worker of this name left when it died."""
+        self._path = make_folder(path)
+        self._clock = clock
+        self._prefix = name.encode() + b"\0"
+        self._numbers = itertools.count()
+        self._dirty = False
+        with self._alone():
+            self._env = self._open()
+            self._counters = self._env.open_db(b"counters")
+            self._rates = self._env.open_db(b"rates")
+            self._reserved = self._env.open_db(b"reserved")
+            self._restore()
+        self._env.reader_check()
+        self._bill_left(lambda key, _: key.startswith(self._prefix))
+        self._forget()
+
+    def close(self) -> None:
+        """Write the copy and close."""
+        self.save()
+        self._env.close()
+
+    def reserve(self, limits: Sequence[Limit], amount: Amount, seconds: float) -> Reservation:
+        """Reserve `amount` in all of `limits` or in none; it expires after `seconds` if nobody settles it.
+
+        Raises QuotaExhausted or RateLimited.
+        """
+        now = self._clock.now()
+        moment = now.timestamp()
+        until = microseconds(now) + int(seconds * 1_000_000)
+        counters: list[bytes] = []
+        rates: list[tuple[bytes, float]] = []
+        with self._writing() as transaction:
+            for limit in limits:
+                budget = limit.budget
+                key = _counter_key(limit, period_start(budget.period, now))
+                row = _counter(transaction.get(key, db=self._counters))
+                _check_quota(limit, row, amount, now)
+                _put(transaction, self._counters, key, _moved(row, reserved=amount))
+                counters.append(key)
+                if budget.requests_per_minute or budget.tokens_per_minute:
+                    rate_key = _rate_key(limit)
+                    fresh = _rate(transaction.get(rate_key, db=self._rates), limit, amount, moment)
+                    _put(transaction, self._rates, rate_key, _RATE.pack(*fresh))
+                    if budget.tokens_per_minute:
+                        rates.append((rate_key, _MINUTE / budget.tokens_per_minute))
+            identity = self._prefix + next(self._numbers).to_bytes(8, "big")
+            note = [until, amount.money, amount.tokens, amount.requests, [key.decode() for key in counters]]
+            _put(transaction, self._reserved, identity, orjson.dumps(note))
+        self._dirty = True
+        return Reservation(identity, amount, tuple(counters), tuple(rates))
+
+    def settle(self, reservation: Reservation, used: Amount) -> None:
+        """Replace a reservation by what was used; one that has been billed already stays so."""
+        with self._writing() as transaction:
+            if not transaction.delete(reservation.id, db=self._reserved):
+                return
+            for key in reservation.counters:
+                row = _counter(transaction.get(key, db=self._counters))
+                _put(transaction, self._counters, key, _moved(row, used=used, released=reservation.amount))
+            unused = reservation.amount.tokens - used.tokens
+            for key, interval in reservation.rates:
+                requests, tokens = _RATE.unpack(transaction.get(key, db=self._rates) or _RATE.pack(0.0, 0.0))
+                _put(transaction, self._rates, key, _RATE.pack(requests, tokens - unused * interval))
+        self._dirty = True
+
+    def expire(self) -> int:
+        """Bill in full the reservations that nobody has settled in time; return how many there were."""
+        now = microseconds(self._clock.now())
+        return self._bill_left(lambda _, until: until < now)
+
+    def standings(self) -> list[Standing]:
+        """Return every counter."""
+        with self._env.begin(db=self._counters) as transaction:
+            return [_standing(bytes(key), bytes(value)) for key, value in transaction.cursor()]
+
+    def save(self) -> None:
+        """Write the synced copy of all counters, if this worker has changed any since the last one."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        with self._alone(), self._env.begin() as transaction:
+            tables = {
+                name: {bytes(key).hex(): bytes(value).hex() for key, value in transaction.cursor(db=table)}
+                for name, table in self._tables()
+            }
+            shown = [
+                _shown(_standing(bytes.fromhex(key), bytes.fromhex(value))) for key, value in tables["counters"].items()
+            ]
+            write_atomic(self._path / COPY, orjson.dumps({"tables": tables, "standings": shown}))
+
+    def _tables(self) -> tuple[tuple[str, Any], ...]:
+        return (("counters", self._counters), ("rates", self._rates), ("reserved", self._reserved))
+
+    def _open(self) -> lmdb.Environment:
+        """Open the file, or begin a new one if the machine has been started anew since it was last written."""
+        boot = _boot_id()
+        mark = self._path / "boot"
+        if not mark.exists() or mark.read_text(encoding="ascii") != boot:
+            for name in ("data.mdb", "lock.mdb"):
+                (self._path / name).unlink(missing_ok=True)
+            write_atomic(mark, boot.encode("ascii"))
+        return lmdb.open(
+            str(self._path), map_size=_MAP_SIZE, max_dbs=3, max_readers=512, sync=False, metasync=False, mode=0o600
+        )
+
+    def _restore(self) -> None:
+        """Fill a new file from the copy."""
+        copy = self._path / COPY
+        with self._env.begin() as transaction:
+            empty = transaction.stat(self._counters)["entries"] == 0
+        if not empty or not copy.exists():
+            return
+        tables = orjson.loads(copy.read_bytes())["tables"]
+        with self._writing() as transaction:
+            for name, table in self._tables():
+                for key, value in tables[name].items():
+                    _put(transaction, table, bytes.fromhex(key), bytes.fromhex(value))
+
+    def _bill_left(self, chosen: Any) -> int:
+        with self._env.begin(db=self._reserved) as transaction:
+            left = [
+                bytes(key) for key, note in transaction.cursor() if chosen(bytes(key), orjson.loads(bytes(note))[0])
+            ]
+        if not left:
+            return 0
+        billed = 0
+        with self._writing() as transaction:
+            for identity in left:
+                note = transaction.pop(identity, db=self._reserved)
+                if note is None:
+                    continue
+                _, money, tokens, requests, keys = orjson.loads(note)
+                amount = Amount(money, tokens, requests)
+                for key in keys:
+                    row = _counter(transaction.get(key.encode(), db=self._counters))
+                    _put(transaction, self._counters, key.encode(), _moved(row, used=amount, released=amount))
+                billed += 1
+        self._dirty = True
+        return billed
+
+    def _forget(self) -> None:
+        """Drop the counters of periods long past."""
+        oldest = microseconds(self._clock.now() - _KEPT)
+        old = [each for each in self.standings() if 0 < each.since < oldest]
+        if old:
+            with self._writing() as transaction:
+                for each in old:
+                    key = _key(each.project, each.key, each.period.value, str(each.since))
+                    transaction.delete(key, db=self._counters)
+
+    @contextmanager
+    def _writing(self) -> Generator[Any]:
+        try:
+            with self._env.begin(write=True) as transaction:
+                yield transaction
+        except lmdb.MapFullError:
+            raise StorageFull("There is no room for the counters of budgets.") from None
+        except lmdb.Error as error:
+            raise Unavailable("The counters of budgets cannot be written.", why=str(error)) from None
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Keep other workers from opening or copying the counters at the same time."""
+        descriptor = os.open(self._path / "copying", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def read_standings(path: Path) -> list[Standing]:
+    """Return the counters of the folder `path` as they were about a second ago, without opening them."""
+    try:
+        data = orjson.loads((path / COPY).read_bytes())
+    except FileNotFoundError:
+        return []
+    return [
+        Standing(
+            each["project"],
+            each["key"],
+            Period(each["period"]),
+            each["since"],
+            Amount(*each["used"]),
+            Amount(*each["reserved"]),
+        )
+        for each in data["standings"]
+    ]
+
+
+def _check_quota(limit: Limit, row: tuple[int, ...], amount: Amount, now: Any) -> None:
+    """Raise QuotaExhausted or RateLimited unless `amount` fits beside what is used and reserved."""
+    budget = limit.budget
+    if budget.concurrent is not None and row[5] + amount.requests > budget.concurrent:
+        raise RateLimited(
+            "Too many requests at once.",
+            why=f"{limit.label[0].upper()}{limit.label[1:]} allows {budget.concurrent} at a time.",
+            mend="Wait for one of them to end.",
+            facts={"retry_after": 1},
+        )
+    asked = (amount.money, amount.tokens, amount.requests)
+    for place, most in enumerate((budget.money, budget.tokens, budget.requests)):
+        if most is None or row[place] + row[place + 3] + asked[place] <= most:
+            continue
+        what, left = ("money", "tokens", "requests")[place], most - row[place] - row[place + 3]
+        end = period_end(budget.period, now)
+        until = "" if end is None else f" It begins anew at {end.isoformat()}."
+        raise QuotaExhausted(
+            f"The budget in {what} is exhausted.",
+            why=f"Of {limit.label}, {_amount(what, max(left, 0))} of {_amount(what, most)} is left and not "
+            f"reserved; this call may take {_amount(what, asked[place])}.{until}",
+            mend="Ask for less output (max_tokens), wait, or have the budget raised: holdtrue budget set",
+            facts={"kind": what},
+        )
+
+
+def _rate(value: bytes | None, limit: Limit, amount: Amount, now: float) -> tuple[float, float]:
+    """Return the buckets after a call; raise RateLimited if it comes too soon.
+
+    The generic cell rate algorithm (ITU-T I.371), in its virtual scheduling form: a bucket that holds one
+    minute's allowance and fills evenly.
+    """
+    stored = _RATE.unpack(value) if value is not None else (0.0, 0.0)
+    budget = limit.budget
+    fresh: list[float] = []
+    for full_at, most, asked, what in (
+        (stored[0], budget.requests_per_minute, amount.requests, "requests"),
+        (stored[1], budget.tokens_per_minute, amount.tokens, "tokens"),
+    ):
+        # A clock that went back must not shut the door for as long as it went.
+        begin = min(max(full_at, now), now + _MINUTE)
+        if not most or not asked:
+            fresh.append(begin)
+            continue
+        after = begin + asked * _MINUTE / most
+        if after - now > _MINUTE + 1e-9:
+            never = asked > most
+            why = f"{limit.label[0].upper()}{limit.label[1:]} allows {most} {what} a minute"
+            raise RateLimited(
+                "The request is larger than a minute's allowance." if never else f"Too many {what} a minute.",
+                why=f"{why}; this call may take {asked}." if never else f"{why}.",
+                mend="Ask for less output (max_tokens)." if never else "Try again later.",
+                facts={"kind": what} | ({} if never else {"retry_after": math.ceil(after - now - _MINUTE)}),
+            )
+        fresh.append(after)
+    return fresh[0], fresh[1]
+
+
+def _moved(
+    row: tuple[int, ...], *, used: Amount = Amount(), reserved: Amount = Amount(), released: Amount = Amount()
+) -> bytes:
+    return _COUNTER.pack(
+        row[0] + used.money,
+        row[1] + used.tokens,
+        row[2] + used.requests,
+        max(0, row[3] + reserved.money - released.money),
+        max(0, row[4] + reserved.tokens - released.tokens),
+        max(0, row[5] + reserved.requests - released.requests),
+    )
+
+
+def _amount(what: str, value: int) -> str:
+    return f"{value / 1_000_000:.6f}".rstrip("0").rstrip(".") if what == "money" else str(value)
+
+
+def _counter(value: bytes | None) -> tuple[int, ...]:
+    return (0, 0, 0, 0, 0, 0) if value is None else _COUNTER.unpack(value)
+
+
+def _counter_key(limit: Limit, since: int) -> bytes:
+    return _key(limit.project, limit.budget.key, limit.budget.period.value, str(since))
+
+
+def _rate_key(limit: Limit) -> bytes:
+    return _key(limit.project, limit.budget.key, limit.budget.period.value)
+
+
+def _key(*parts: str) -> bytes:
+    return _SEPARATOR.join(parts).encode()
+
+
+def _put(transaction: Any, table: Any, key: bytes, value: bytes) -> None:
+    transaction.put(key, value, db=table)
+
+
+def _standing(key: bytes, value: bytes) -> Standing:
+    project, name, period, since = key.decode().split(_SEPARATOR)
+    row = _COUNTER.unpack(value)
+    return Standing(project, name, Period(period), int(since), Amount(*row[:3]), Amount(*row[3:]))
+
+
+def _shown(each: Standing) -> Mapping[str, Any]:
+    return {
+        "project": each.project,
+        "key": each.key,
+        "period": each.period.value,
+        "since": each.since,
+        "since_text": from_microseconds(each.since).isoformat() if each.since else None,
+        "used": [each.used.money, each.used.tokens, each.used.requests],
+        "reserved": [each.reserved.money, each.reserved.tokens, each.reserved.requests],
+    }
+
+
+def _boot_id() -> str:
+    """Return what names this run of the machine, "" where nothing does (proc_sys_kernel(5))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def limits_of(budgets: Mapping[str, Sequence[Budget]], project: str, key: str) -> tuple[Limit, ...]:
+    """Return every budget that a call of `key` in `project` counts against: the house's, the project's, the key's."""
+
+    def chosen() -> Iterator[Limit]:
+        for owner in dict.fromkeys(("", project)):
+            for budget in budgets.get(owner, ()):
+                if budget.key in ("", key):
+                    yield Limit(owner, budget)
+
+    return tuple(chosen())

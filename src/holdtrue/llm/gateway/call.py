@@ -1,0 +1,162 @@
+"""One call as it goes on: what is known of it so far, and the facts that are left when it has ended."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.llm.gateway.budgets import Amount, Reservation
+from holdtrue.llm.gateway.model import (
+    Attempt,
+    Body,
+    Caller,
+    CallFacts,
+    Capture,
+    Operation,
+    Outcome,
+    Route,
+    Usage,
+)
+from holdtrue.llm.gateway.rules import choices, cost, count_input, input_bound, stated_limit
+from holdtrue.llm.gateway.table import Entry, ProjectTable
+
+_PARAMETERS: Final = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "seed",
+    "stop",
+    "frequency_penalty",
+    "presence_penalty",
+)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """Hold one call under way.
+
+    `limit` is the number of output tokens per choice that it is held to, None if nothing holds it; `ended`
+    is the reason for which the gateway itself has cancelled it; `settled` is the part of its use that budgets
+    have been told of before its end.
+    """
+
+    id: str
+    caller: Caller
+    operation: Operation
+    route: Route
+    body: Body
+    stream: bool
+    asked: str
+    native: Body | None
+    table: ProjectTable
+    started_us: int
+    until: float
+    limit: int | None = None
+    reservation: Reservation | None = None
+    settled: Amount = field(default_factory=Amount)
+    cache_key: bytes | None = None
+    task: asyncio.Task[Any] | None = None
+    ended: HoldtrueError | None = None
+    over: bool = False
+    entry: Entry | None = None
+    provider: str = ""
+    kind: str = ""
+    model: str = ""
+    answered_model: str = ""
+    response_id: str = ""
+    outcome: Outcome = Outcome.OK
+    error: HoldtrueError | None = None
+    reasons: tuple[str, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    cost_micros: int = 0
+    cached: bool = False
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    first_us: int | None = None
+    answer: Body | None = None
+
+    @property
+    def capture(self) -> Capture:
+        """Return what of its content may be kept."""
+        return self.route.capture or self.table.capture
+
+    def bound(self, limit: int | None) -> Usage:
+        """Return the most that the call can use under a limit of output tokens per choice."""
+        output = 0 if self.operation is Operation.EMBEDDING else choices(self.body) * (limit or 0)
+        return Usage(input_bound(self.operation, self.body), output)
+
+    def entries(self) -> list[Entry]:
+        """Return the providers of the route that there are, in its order."""
+        found = (self.table.entries.get(target.provider) for target in self.route.targets)
+        return [entry for entry in found if entry is not None]
+
+    def at(self, entry: Entry, model: str) -> None:
+        """Note who is asked now."""
+        self.entry = entry
+        self.provider, self.kind, self.model = entry.provider.name, entry.provider.kind, model
+
+    def charge(self, usage: Usage) -> None:
+        """Add what a provider did to what the call has used, and its price to what it costs."""
+        mine = self.usage
+        self.usage = Usage(
+            mine.input + usage.input,
+            mine.output + usage.output,
+            mine.cached_input + usage.cached_input,
+            mine.counted or usage.counted,
+        )
+        if self.entry is not None:
+            self.cost_micros += cost(self.entry.price(self.model), usage)
+
+    def charge_unknown(self) -> None:
+        """Charge for work whose result nobody will see: the input, and all the output it was allowed."""
+        allowed = stated_limit(self.body) if self.limit is None else self.limit
+        self.charge(
+            Usage(count_input(self.operation, self.body), self.bound(allowed).output, counted=True),
+        )
+
+    def used(self) -> Amount:
+        """Return what the call has used, as budgets count it."""
+        return Amount(self.cost_micros, self.usage.input + self.usage.output, 1)
+
+    def facts(self, ended_us: int) -> CallFacts:
+        """Return what is left of the call."""
+        keeps = self.capture != "off"
+        return CallFacts(
+            id=self.id,
+            request_id=self.caller.request_id,
+            traceparent=self.caller.traceparent,
+            project=self.caller.project,
+            key=self.caller.key,
+            actor=self.caller.actor,
+            operation=self.operation,
+            stream=self.stream,
+            asked=self.asked,
+            provider=self.provider,
+            kind=self.kind,
+            model=self.model,
+            answered_model=self.answered_model,
+            response_id=self.response_id,
+            outcome=self.outcome,
+            error="" if self.error is None else self.error.code,
+            status=200 if self.error is None else self.error.status,
+            finish_reasons=self.reasons,
+            usage=self.usage,
+            cost_micros=self.cost_micros,
+            cached=self.cached,
+            attempts=tuple(self.attempts),
+            started_us=self.started_us,
+            first_us=self.first_us,
+            ended_us=ended_us,
+            labels=self.route.labels,
+            parameters=parameters_of(self.body),
+            capture=self.capture,
+            request=self.body if keeps else None,
+            answer=self.answer if keeps else None,
+        )
+
+
+def parameters_of(body: Body) -> Mapping[str, Any]:
+    """Return the settings of a request that shape its answer, without its content."""
+    return {name: body[name] for name in _PARAMETERS if body.get(name) is not None}
