@@ -39,7 +39,15 @@ _PUBLIC: Final = frozenset({_LIVE, "/health/ready"})
 _MATCHES: Final = 4096
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _COLLECTED: Final = frozenset(
-    {b"host", b"authorization", b"content-length", b"x-holdtrue-project", b"inference-header-content-length"}
+    {
+        b"host",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"x-holdtrue-project",
+        b"inference-header-content-length",
+    }
 )
 
 
@@ -77,23 +85,25 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """Hold a JSON answer."""
+    """Hold an answer, JSON unless it says otherwise."""
 
     status: int
     body: bytes
+    media: bytes = b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Describe one route: nothing is served that is not described so.
 
-    `path` has parameters in braces.
+    `path` has parameters in braces; `body_limit` is the most bytes its body may have.
     """
 
     method: str
     path: str
     permission: Permission
     handle: Callable[[Request], Awaitable[Reply]]
+    body_limit: int = BODY_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +178,7 @@ class Plane:
         except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
             self._log.exception("A request failed.")
             reply = Reply(500, self._error_form(path)(HoldtrueError("The request failed.")))
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
+        headers = [(b"content-type", reply.media), (b"content-length", b"%d" % len(reply.body))]
         if reply.status >= 400:
             headers += _extra_headers(reply.status)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -225,7 +235,7 @@ class Plane:
         assert task is not None
         under_way[task] = started
         try:
-            body = await _read_body(headers, receive)
+            body = await _read_body(headers, receive, endpoint.body_limit)
             return await endpoint.handle(Request(body, project, parameters, headers, started))
         finally:
             del under_way[task]
@@ -327,10 +337,10 @@ def _collect(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return collected
 
 
-async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
     length = headers.get(b"content-length")
-    if length is not None and (not length.isdigit() or len(length) > 12 or int(length) > BODY_LIMIT):
-        raise _too_large()
+    if length is not None and (not length.isdigit() or len(length) > 12 or int(length) > limit):
+        raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -339,19 +349,19 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
             raise InvalidInput("The client went away before its request was complete.")
         body: bytes = message.get("body", b"")
         size += len(body)
-        if size > BODY_LIMIT:
-            raise _too_large()
+        if size > limit:
+            raise _too_large(limit)
         if not message.get("more_body"):
             break
         parts.append(body)
     return b"".join([*parts, body]) if parts else body
 
 
-def _too_large() -> TooLarge:
+def _too_large(limit: int) -> TooLarge:
     return TooLarge(
         "The body is too large.",
-        why=f"One request holds up to {BODY_LIMIT >> 20} MiB.",
-        mend="Send the rows in several requests.",
+        why=f"One request holds up to {limit >> 20} MiB.",
+        mend="Send it in several requests.",
     )
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import lmdb
@@ -16,6 +17,7 @@ from holdtrue.features.model import View
 from holdtrue.features.online import OnlineStore
 from holdtrue.serving.assembly import Lookup, compile_assembly, compile_check
 from holdtrue.serving.engine import Engine
+from holdtrue.serving.feedback import feedback_endpoints
 from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
@@ -23,9 +25,13 @@ from holdtrue.serving.runtime import load_model
 from holdtrue.serving.snapshot import Bundle
 from holdtrue.serving.watch import RoutingFiles, Watcher
 from holdtrue.storage import BlobStore, Journal, Writer, make_folder
+from holdtrue.traces import Capture, SpanSink, TraceSettings
 
 Protocol = Callable[[Engine], Sequence[Endpoint]]
+Telemetry = Callable[[SpanSink], Sequence[Endpoint]]
 _MOST_WORKERS = 256
+# Spans that are not sealed yet are read from their segment at each search: it stays small.
+_SPAN_SEGMENT = 16 << 20
 
 
 class Worker:
@@ -45,7 +51,11 @@ class Worker:
         limits: Limits,
         protocols: Sequence[Protocol],
         errors: Mapping[str, ErrorForm],
+        telemetry: Sequence[Telemetry] = (),
+        capture: Capture = Capture.FULL,
+        captures: Mapping[str, Capture] = MappingProxyType({}),
     ) -> None:
+        """Open everything; `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept."""
         self._home = home
         self._blobs = BlobStore(home / "blobs")
         self._online: dict[str, OnlineStore] = {}
@@ -54,9 +64,17 @@ class Worker:
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
         self._engine = Engine(clock, self._records, self._lookup, strict=records == "strict")
-        endpoints = [*intake_endpoints(self._engine, self._intake, self._ingest)]
+        self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
+        settings = {project: TraceSettings(each) for project, each in captures.items()}
+        self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture))
+        endpoints = [
+            *intake_endpoints(self._engine, self._intake, self._ingest),
+            *feedback_endpoints(self._engine, self._intake),
+        ]
         for protocol in protocols:
             endpoints += protocol(self._engine)
+        for each in telemetry:
+            endpoints += each(self.spans)
         self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
 
     def _lifespan(self, plane: Plane) -> AbstractAsyncContextManager[None]:
@@ -70,6 +88,7 @@ class Worker:
                 yield
             self._records.close()
             self._intake.close()
+            self._traces.close()
 
         return running()
 
