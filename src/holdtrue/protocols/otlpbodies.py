@@ -69,6 +69,8 @@ def parse_protobuf(body: bytes) -> Batch:
         request = ExportTraceServiceRequest.FromString(body)
     except DecodeError:
         return _salvaged(body)
+    if body and not request.resource_spans:
+        raise _not_spans()
     batch = Batch()
     for resource_spans in request.resource_spans:
         attributes, _ = _attributes(resource_spans.resource.attributes)
@@ -111,12 +113,16 @@ def _salvaged(body: bytes) -> Batch:
                     except (DecodeError, _Malformed) as error:
                         batch.reject(str(error) if isinstance(error, _Malformed) else "it cannot be parsed")
     except (DecodeError, ValueError, IndexError):
-        raise BadExport(
-            "The body is not an export request.",
-            why="It is not protobuf of that message.",
-            mend="Use an OTLP exporter.",
-        ) from None
+        raise _not_spans() from None
     return batch
+
+
+def _not_spans() -> BadExport:
+    return BadExport(
+        "The body is not an export request.",
+        why="It is not protobuf of that message.",
+        mend="Use an OTLP exporter.",
+    )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
