@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from holdtrue.core.errors import ConfigurationError, HoldtrueError
-from holdtrue.server.settings import is_loopback, load_settings
+from holdtrue.server.settings import capture_of, is_loopback, load_settings
 
 # Each worker is one thread of work; libraries that start a thread per core would fight over the cores.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -31,6 +31,8 @@ class PlaneSettings:
     deadline: float
     certificate: Path | None
     key: Path | None
+    trace_capture: str = "full"
+    trace_captures: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +71,8 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         deadline=common.request_seconds,
         certificate=Path(common.tls_certificate) if common.tls_certificate else None,
         key=Path(common.tls_key) if common.tls_key else None,
+        trace_capture=common.trace_capture,
+        trace_captures=common.trace_captures,
     )
 
 
@@ -112,10 +116,11 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
     """Build the ASGI application of one worker process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
-    from holdtrue.protocols import oip, openai
+    from holdtrue.protocols import oip, openai, otlp
     from holdtrue.server.gateway import gateway_part
     from holdtrue.serving import Limits, Worker
     from holdtrue.storage import FileClock
+    from holdtrue.traces import Capture
 
     clock = FileClock(settings.clock) if settings.clock is not None else SystemClock()
     worker = Worker(
@@ -126,8 +131,11 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         limits=Limits(deadline=settings.deadline),
         protocols=[oip.endpoints],
         # The first prefix that fits decides, so the longer ones stand first.
-        errors={"/v2": oip.error_body, "/v1": openai.error_body},
+        errors={"/v2": oip.error_body, otlp.PATH: otlp.error_body, "/v1": openai.error_body},
         parts=[gateway_part(settings.home, clock)],
+        telemetry=[otlp.endpoints],
+        capture=Capture(settings.trace_capture),
+        captures={project: Capture(mode) for project, mode in map(capture_of, settings.trace_captures)},
     )
     return worker.app
 

@@ -8,8 +8,7 @@ from holdtrue.llm.gateway import Front, Gateway, GatewayFront
 from holdtrue.llm.gateway.extractive import Extractive
 from holdtrue.llm.gateway.gateway import Observe
 from holdtrue.protocols import openai
-from holdtrue.serving import Answering, Application, Endpoint, Engine, Part, Snapshot
-from holdtrue.storage import BlobStore
+from holdtrue.serving import Answering, Application, Endpoint, Fitting, Part, Snapshot
 
 
 class GatewayPart:
@@ -24,7 +23,7 @@ class GatewayPart:
         """Return the projects that have declared something of their own."""
         return frozenset(self._gateway.table.projects)
 
-    def load(self, blobs: BlobStore, application: Application) -> Answering | None:
+    def load(self, application: Application) -> Answering | None:
         """Leave applications to whoever runs them."""
         return None
 
@@ -41,12 +40,12 @@ class GatewayPart:
         await self._gateway.close()
 
 
-def gateway_part(home: Path, clock: Clock, observe: Observe | None = None) -> Callable[[str, Engine], Part]:
+def gateway_part(home: Path, clock: Clock, observe: Observe | None = None) -> Callable[[Fitting], Part]:
     """Return what makes the gateway of a worker, given the worker's name."""
 
-    def make(name: str, _engine: Engine) -> GatewayPart:
+    def make(fitting: Fitting) -> GatewayPart:
         extractive = Extractive()
-        gateway = Gateway(home, name, clock, extractive=lambda _: extractive, observe=observe)
+        gateway = Gateway(home, fitting.name, clock, extractive=lambda _: extractive, observe=observe)
         return GatewayPart(gateway, GatewayFront(gateway))
 
     return make

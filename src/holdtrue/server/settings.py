@@ -65,6 +65,14 @@ class Settings:
     anchor_file: str = _help(
         "File outside the data folder to which every signed checkpoint of the event log is appended.", ""
     )
+    trace_capture: Literal["full", "masked", "off"] = _help(
+        "What is kept of prompts and answers in spans: all (full), all but personal data (masked), nothing (off). "
+        "Credentials are never kept.",
+        "full",
+    )
+    trace_captures: tuple[str, ...] = _help(
+        "The same for single projects, each written as project=full, project=masked or project=off.", ()
+    )
     outbound_hosts: tuple[str, ...] = _help(
         "Hosts with private addresses that this server may call; public ones need no entry.", ()
     )
@@ -152,6 +160,19 @@ def own_trust(settings: Settings) -> ssl.SSLContext | None:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def capture_of(text: str) -> tuple[str, str]:
+    """Read one entry of trace_captures, “project=mode”; raise ConfigurationError for another form."""
+    project, mark, mode = text.partition("=")
+    if not mark or not project or mode not in ("full", "masked", "off"):
+        raise ConfigurationError(
+            f"The setting “trace_captures” has an entry that cannot be used: {text[:80]!r}.",
+            why="An entry is written project=full, project=masked or project=off.",
+            mend="Correct the entry, or remove it to use trace_capture.",
+            facts={"key": "trace_captures"},
+        )
+    return project, mode
 
 
 def is_loopback(address: str) -> bool:
@@ -277,6 +298,8 @@ def _check(settings: Settings) -> None:
                 mend="Correct the value, or remove it to use the default.",
                 facts={"key": key},
             )
+    for entry in settings.trace_captures:
+        capture_of(entry)
     if settings.public_url and urlsplit(settings.public_url).scheme not in ("http", "https"):
         raise ConfigurationError(
             f"The setting “public_url” is not a web address: {settings.public_url!r}.",

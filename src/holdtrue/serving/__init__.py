@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         read_snapshot,
         write_snapshot,
     )
-    from holdtrue.serving.worker import Part, Worker
+    from holdtrue.serving.worker import Fitting, Part, Worker
 
 __all__ = [
     "DATATYPES",
@@ -47,6 +47,7 @@ __all__ = [
     "Compiled",
     "Endpoint",
     "Engine",
+    "Fitting",
     "Grant",
     "Input",
     "Limits",
@@ -89,6 +90,7 @@ __getattr__ = attach(
         "Endpoint": "plane",
         "Engine": "engine",
         "Grant": "access",
+        "Fitting": "worker",
         "Input": "snapshot",
         "Limits": "plane",
         "Model": "runtime",

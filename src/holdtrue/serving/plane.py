@@ -43,7 +43,9 @@ _REST: Final = 300
 _COLLECTED: Final = frozenset(
     {
         b"authorization",
+        b"content-encoding",
         b"content-length",
+        b"content-type",
         b"host",
         b"inference-header-content-length",
         b"traceparent",
@@ -96,11 +98,12 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """Hold a JSON answer."""
+    """Hold an answer, JSON unless it says otherwise."""
 
     status: int
     body: bytes
     headers: Headers = ()
+    media: bytes = b"application/json"
 
 
 @dataclass(slots=True)
@@ -124,7 +127,8 @@ class Endpoint:
 
     `path` has parameters in braces; one that ends in an ellipsis takes the rest of the path as it came. A
     `patient` endpoint waits for other servers: its requests are counted apart, end when the client goes away,
-    and may answer with a `Stream`.
+    and may answer with a `Stream`. `body_limit` is the
+    most bytes its body may have.
     """
 
     method: str
@@ -132,6 +136,7 @@ class Endpoint:
     permission: Permission
     handle: Callable[[Request], Awaitable[Reply | Stream]]
     patient: bool = False
+    body_limit: int = BODY_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +227,7 @@ class Plane:
         if reply is None:
             return
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", reply.media),
             (b"content-length", b"%d" % len(reply.body)),
             *reply.headers,
         ]
@@ -300,7 +305,7 @@ class Plane:
             raise _too_many()
         under_way[task] = started
         try:
-            request.body = await _read_body(headers, receive)
+            request.body = await _read_body(headers, receive, endpoint.body_limit)
             reply = await endpoint.handle(request)
         finally:
             del under_way[task]
@@ -323,7 +328,7 @@ class Plane:
 
         watch: asyncio.Future[Any] | None = None
         try:
-            request.body = await _read_body(request.headers, receive)
+            request.body = await _read_body(request.headers, receive, endpoint.body_limit)
             watch = asyncio.ensure_future(receive())
             watch.add_done_callback(gone)
             reply = await endpoint.handle(request)
@@ -475,10 +480,10 @@ def _collect(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return collected
 
 
-async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
     length = headers.get(b"content-length")
-    if length is not None and (not length.isdigit() or len(length) > 12 or int(length) > BODY_LIMIT):
-        raise _too_large()
+    if length is not None and (not length.isdigit() or len(length) > 12 or int(length) > limit):
+        raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -487,19 +492,19 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
             raise InvalidInput("The client went away before its request was complete.")
         body: bytes = message.get("body", b"")
         size += len(body)
-        if size > BODY_LIMIT:
-            raise _too_large()
+        if size > limit:
+            raise _too_large(limit)
         if not message.get("more_body"):
             break
         parts.append(body)
     return b"".join([*parts, body]) if parts else body
 
 
-def _too_large() -> TooLarge:
+def _too_large(limit: int) -> TooLarge:
     return TooLarge(
         "The body is too large.",
-        why=f"One request holds up to {BODY_LIMIT >> 20} MiB.",
-        mend="Send the rows in several requests.",
+        why=f"One request holds up to {limit >> 20} MiB.",
+        mend="Send it in several requests.",
     )
 
 

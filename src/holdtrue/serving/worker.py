@@ -3,7 +3,9 @@
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import lmdb
@@ -17,6 +19,7 @@ from holdtrue.features.online import OnlineStore
 from holdtrue.serving.applications import Answering, LoadedApplication
 from holdtrue.serving.assembly import Lookup, compile_assembly, compile_check
 from holdtrue.serving.engine import Engine
+from holdtrue.serving.feedback import feedback_endpoints
 from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
@@ -25,9 +28,13 @@ from holdtrue.serving.snapshot import Application, Bundle, Snapshot
 from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
 from holdtrue.storage import BlobStore, Journal, Writer, make_folder
+from holdtrue.traces import Capture, SpanSink, TraceSettings
 
 Endpoints = Callable[[Engine], Sequence[Endpoint]]
+Telemetry = Callable[[SpanSink], Sequence[Endpoint]]
 _MOST_WORKERS = 256
+# Spans that are not sealed yet are read from their segment at each search: it stays small.
+_SPAN_SEGMENT = 16 << 20
 
 
 class Part(Protocol):
@@ -43,7 +50,7 @@ class Part(Protocol):
         """Return the projects that it answers for at present."""
         ...
 
-    def load(self, blobs: BlobStore, application: Application) -> Answering | None:
+    def load(self, application: Application) -> Answering | None:
         """Make a release of an application ready to answer, or return None if that is another part's work."""
         ...
 
@@ -58,6 +65,16 @@ class Part(Protocol):
     async def close(self) -> None:
         """End: no request comes any more."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """Hold what a part may need of the worker it lives in; no other process has the worker's name."""
+
+    name: str
+    engine: Engine
+    blobs: BlobStore
+    spans: SpanSink
 
 
 class Worker:
@@ -77,9 +94,15 @@ class Worker:
         limits: Limits,
         protocols: Sequence[Endpoints],
         errors: Mapping[str, ErrorForm],
-        parts: Sequence[Callable[[str, Engine], Part]] = (),
+        parts: Sequence[Callable[[Fitting], Part]] = (),
+        telemetry: Sequence[Telemetry] = (),
+        capture: Capture = Capture.FULL,
+        captures: Mapping[str, Capture] = MappingProxyType({}),
     ) -> None:
-        """Open what lies in `home`; each of `parts` is made with the worker's name, which no other has."""
+        """Open what lies in `home`; each of `parts` is made with what it may need of the worker.
+
+        `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept of them.
+        """
         self._home = home
         self._blobs = BlobStore(home / "blobs")
         self._online: dict[str, OnlineStore] = {}
@@ -88,10 +111,19 @@ class Worker:
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
         self._engine = Engine(clock, self._records, self._lookup, strict=records == "strict")
-        endpoints = [*intake_endpoints(self._engine, self._intake, self._ingest)]
+        self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
+        settings = {project: TraceSettings(each) for project, each in captures.items()}
+        self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture))
+        endpoints = [
+            *intake_endpoints(self._engine, self._intake, self._ingest),
+            *feedback_endpoints(self._engine, self._intake),
+        ]
         for protocol in protocols:
             endpoints += protocol(self._engine)
-        self._parts = [make(self.name, self._engine) for make in parts]
+        for each in telemetry:
+            endpoints += each(self.spans)
+        fitting = Fitting(self.name, self._engine, self._blobs, self.spans)
+        self._parts = [make(fitting) for make in parts]
         for part in self._parts:
             endpoints += part.endpoints
         self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
@@ -119,6 +151,7 @@ class Worker:
                 yield
             self._records.close()
             self._intake.close()
+            self._traces.close()
 
         return running()
 
@@ -131,7 +164,7 @@ class Worker:
 
     def _load_app(self, application: Application) -> LoadedApplication:
         for part in self._parts:
-            answering = part.load(self._blobs, application)
+            answering = part.load(application)
             if answering is not None:
                 return LoadedApplication(application, answering)
         raise ConfigurationError(

@@ -1,1 +1,62 @@
-"""Spans of requests from any framework: taken in, searched, shown as traces."""
+"""Spans of requests from any framework: taken in, searched, shown as traces.
+
+Names are imported on first use: the data plane takes spans in and must not load what reads them.
+"""
+
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.traces.model import (
+        Capture,
+        Feedback,
+        FeedbackFilter,
+        Message,
+        Origin,
+        Page,
+        Span,
+        StoredSpan,
+        Summary,
+        Trace,
+        TraceFilter,
+        TraceSettings,
+    )
+    from holdtrue.traces.online import SpanSink, genai_span
+
+__all__ = [
+    "Capture",
+    "Feedback",
+    "FeedbackFilter",
+    "Message",
+    "Origin",
+    "Page",
+    "Span",
+    "SpanSink",
+    "StoredSpan",
+    "Summary",
+    "Trace",
+    "TraceFilter",
+    "TraceSettings",
+    "genai_span",
+]
+
+__getattr__ = attach(
+    __name__,
+    {
+        "Capture": "model",
+        "Feedback": "model",
+        "FeedbackFilter": "model",
+        "Message": "model",
+        "Origin": "model",
+        "Page": "model",
+        "Span": "model",
+        "SpanSink": "online",
+        "StoredSpan": "model",
+        "Summary": "model",
+        "Trace": "model",
+        "TraceFilter": "model",
+        "TraceSettings": "model",
+        "genai_span": "online",
+    },
+)

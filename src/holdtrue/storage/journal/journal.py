@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from holdtrue.storage.journal.holding import Holding, LiveRows, SealedPart
+
+# Records that are searched part by part; their live rows are kept decoded.
+_SEARCHED = ("span",)
+
 
 class Journal:
     """Keep production records of streams (kind, project, service): append-only, deduplicated by id when read.
@@ -33,6 +38,7 @@ class Journal:
         self._index = Index(root)
         self._writers: list[Writer] = []
         self._sealing = threading.Lock()
+        self._live: LiveRows | None = None
 
     def writer(
         self,
@@ -129,6 +135,41 @@ class Journal:
         from holdtrue.storage.journal.reading import Query, find_record
 
         return find_record(self._index, Query(kind, project, service, None, None, None), id)
+
+    def holding(
+        self,
+        kind: str,
+        project: str,
+        *,
+        service: str | None = None,
+        since: datetime | int | None = None,
+        until: datetime | int | None = None,
+    ) -> "Holding":
+        """Return the parts of a stream that may have records of that time: sealed files, and live rows decoded.
+
+        For kinds that are searched ("span"): repeats are not dropped, and whole parts are returned. Raises Corrupt.
+        """
+        from holdtrue.storage.journal.holding import LiveRows
+        from holdtrue.storage.journal.reading import Query
+
+        if self._live is None:
+            self._live = LiveRows(self._index, _SEARCHED)
+        return self._live.holding(Query(kind, project, service, _micros(since), _micros(until), None))
+
+    def sealed(self, kind: str) -> "list[SealedPart]":
+        """Return the sealed files of a kind, of all projects."""
+        from holdtrue.storage.journal.holding import SealedPart
+
+        sealed = self._index.contents().sealed
+        return [SealedPart(each.rank, file) for each in sealed for file in each.files if file.kind == kind]
+
+    def rows(
+        self, part: "SealedPart", columns: Sequence[str] | None = None, places: Sequence[int] | None = None
+    ) -> "pa.Table":
+        """Return rows of a sealed file by their places in it, ascending (None: all of them). Raises Corrupt."""
+        from holdtrue.storage.journal.holding import read_rows
+
+        return read_rows(self._index, part.file, columns, places)
 
     def counts(self) -> dict[str, int]:
         """Return the number of appended rows, repeats included, of each stream "kind/project/service"."""

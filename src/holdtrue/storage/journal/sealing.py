@@ -27,6 +27,9 @@ from holdtrue.storage.journal.segments import (
 )
 from holdtrue.storage.journal.tables import decode_frames
 
+_GROUP_BYTES = 4 << 20
+_GROUP_ROWS = 1024
+
 
 def seal_closed(index: Index, *, request_roll: bool) -> int:
     """Seal every segment without a writer, return how many; raise Corrupt at the end if one is damaged."""
@@ -85,6 +88,7 @@ def _write_file(index: Index, name: SegmentName, stream: tuple[str, str, str], d
         table,
         buffer,
         compression="zstd",
+        row_group_size=_group_rows(table),
         use_dictionary=texts,  # pyright: ignore[reportArgumentType]  # lists are documented
         write_page_checksum=True,
         store_schema=False,
@@ -109,6 +113,12 @@ def _write_file(index: Index, name: SegmentName, stream: tuple[str, str, str], d
         first_id=ids["min"],
         last_id=ids["max"],
     )
+
+
+def _group_rows(table: pa.Table) -> int:
+    """Return how many rows go into a row group: a reader of a few rows decodes a few mebibytes, not the file."""
+    width = max(1, table.nbytes // max(1, table.num_rows))
+    return min(max(_GROUP_BYTES // width, _GROUP_ROWS), 1 << 20)
 
 
 def _remove_leftovers(index: Index) -> None:

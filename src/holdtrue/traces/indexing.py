@@ -1,0 +1,370 @@
+"""The search index of one sealed file of spans: which rows hold a word, an attribute, a trace. It can be made again.
+
+The file, named by the digest of the Parquet file it was made of, holds a JSON header and arrays: of each row its time,
+duration and trace; of each term (a number of `words`) its rows, as a list or, where they are many, as bits. A search
+reads the few kilobytes that its terms need.
+"""
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from holdtrue.storage import write_atomic
+from holdtrue.traces.words import Numbering, Numbers, number_of, words
+
+VERSION: Final = 1
+VALUE: Final = 256
+WORD, PAIR = 1, 2
+FIELDS: Final[Mapping[str, int]] = {
+    name: salt
+    for salt, name in enumerate(
+        (
+            "trace_id",
+            "span_id",
+            "name",
+            "status",
+            "release",
+            "prompt",
+            "operation",
+            "provider",
+            "model",
+            "user",
+            "session",
+            "prediction_id",
+        ),
+        start=3,
+    )
+}
+"""The columns that are found by their whole value, and the salt of each."""
+NEEDED: Final = (*FIELDS, "time", "duration", "text", "attributes", "resource")
+_MAGIC: Final = b"HTSPANS1"
+_CHUNK: Final = 2048
+_SAMPLE: Final = 256
+_DENSE: Final = 16
+_ROW_BITS: Final = 24
+
+
+def term_of(column: str, value: str) -> int:
+    """Return the number by which rows with `value` in a column are found."""
+    return number_of(FIELDS[column], value.encode(errors="replace"))
+
+
+def word_term(word: str) -> int:
+    """Return the number by which rows with a word in their text are found."""
+    return number_of(WORD, word.encode(errors="replace"))
+
+
+def pair_term(name: str, value: str) -> int:
+    """Return the number by which rows with an attribute are found; longer values are found by their beginning."""
+    return number_of(PAIR, _pair(name, value).encode(errors="replace"))
+
+
+def _pair(name: str, value: str) -> str:
+    return f"{name}\0{value[:VALUE]}"
+
+
+def pair_texts(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of all attributes that can be asked for: of a list each of its values."""
+    for name, value in attributes.items():
+        if type(value) is str:
+            yield name, value
+        elif type(value) is list:
+            for each in value:
+                if type(each) is not list and type(each) is not dict:
+                    yield name, value_text(each)
+        elif type(value) is not dict:
+            yield name, value_text(value)
+
+
+def value_text(value: Any) -> str:
+    """Return an attribute's value as the text it is compared by."""
+    return value if type(value) is str else orjson.dumps(value).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Hold what every search needs of a file: of each row time, duration and trace; where each trace's rows are."""
+
+    times: NDArray[np.int64]
+    durations: NDArray[np.int64]
+    traces: Numbers
+    known: Numbers
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, times: NDArray[np.int64], durations: NDArray[np.int64], traces: Numbers) -> "Core":
+        """Build it from the columns of all rows."""
+        rows = np.argsort(traces, kind="stable")
+        known, starts = np.unique(traces[rows], return_index=True)
+        return cls(times, durations, traces, known, np.append(starts, len(rows)).astype(np.int64), rows)
+
+    @property
+    def first(self) -> int:
+        """Return the earliest time."""
+        return int(self.times.min())
+
+    @property
+    def last(self) -> int:
+        """Return the latest time."""
+        return int(self.times.max())
+
+    def rows_of(self, trace: int) -> list[int]:
+        """Return the rows of a trace, ascending."""
+        at = int(np.searchsorted(self.known, np.uint64(trace)))
+        if at == len(self.known) or int(self.known[at]) != trace:
+            return []
+        return sorted(self.rows[self.starts[at] : self.starts[at + 1]].tolist())
+
+    def which(self, traces: Numbers) -> NDArray[np.bool_]:
+        """Tell for each of `traces` whether it has rows here."""
+        if not len(self.known):
+            return np.zeros(len(traces), np.bool_)
+        at = np.searchsorted(self.known, traces)
+        at[at == len(self.known)] = 0
+        return self.known[at] == traces
+
+
+class FileIndex:
+    """Answer which rows of one sealed file hold a term."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header and the core; raise OSError or ValueError for a file that is none."""
+        self._path = path
+        with path.open("rb", buffering=0) as file:
+            head = file.read(16)
+            if head[:8] != _MAGIC:
+                raise ValueError("not an index of spans")
+            header: dict[str, Any] = orjson.loads(file.read(int.from_bytes(head[8:], "little")))
+            if header["version"] != VERSION:
+                raise ValueError("an index of another version")
+            self._base = file.tell()
+            self._places: dict[str, list[int]] = header["sections"]
+            self.size: int = header["rows"]
+            self.core = Core.of(
+                self._section(file.fileno(), "times", np.int64),
+                self._section(file.fileno(), "durations", np.int64),
+                self._section(file.fileno(), "traces", np.uint64),
+            )
+            # A term is looked for among every 256th first, then in that stretch of the file.
+            self._sample = self._section(file.fileno(), "sample", np.uint64)
+
+    @contextmanager
+    def opened(self) -> Generator[int]:
+        """Open the file for look-ups."""
+        descriptor = os.open(self._path, os.O_RDONLY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def rows_with(self, descriptor: int, term: int) -> NDArray[np.int64]:
+        """Return the rows that hold a term, ascending."""
+        stretch = int(np.searchsorted(self._sample, np.uint64(term), side="right")) - 1
+        if stretch < 0:
+            return _NO_ROWS
+        first = stretch * _SAMPLE
+        terms = self._part(descriptor, "terms", np.uint64, first, _SAMPLE)
+        at = int(np.searchsorted(terms, np.uint64(term)))
+        if at == len(terms) or int(terms[at]) != term:
+            return _NO_ROWS
+        start, end = self._part(descriptor, "starts", np.uint64, first + at, 2).tolist()
+        data = os.pread(descriptor, end - start, self._base + self._places["postings"][0] + start)
+        if (end - start) == _bit_bytes(self.size):
+            return np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8), count=self.size, bitorder="little"))
+        return np.frombuffer(data, _row_type(self.size)).astype(np.int64)
+
+    def _section(self, descriptor: int, name: str, kind: type[Any]) -> NDArray[Any]:
+        start, size = self._places[name]
+        data = os.pread(descriptor, size, self._base + start)
+        if len(data) != size:
+            raise ValueError("the index is cut")
+        return np.frombuffer(data, kind)
+
+    def _part(self, descriptor: int, name: str, kind: type[Any], first: int, count: int) -> NDArray[Any]:
+        start, size = self._places[name]
+        width = np.dtype(kind).itemsize
+        length = min(count * width, size - first * width)
+        return np.frombuffer(os.pread(descriptor, length, self._base + start + first * width), kind)
+
+
+_NO_ROWS: Final = np.empty(0, np.int64)
+
+
+def _row_type(rows: int) -> type[Any]:
+    return np.uint16 if rows <= 1 << 16 else np.uint32
+
+
+def _bit_bytes(rows: int) -> int:
+    # Padded to an odd length, so that no list of rows is ever as long.
+    size = (rows + 7) // 8
+    return size + 1 if size % 2 == 0 else size
+
+
+@lru_cache(maxsize=4096)
+def open_index(path: Path) -> FileIndex:
+    """Return the index at `path`, read once: the name is a digest, so what it stands for never changes."""
+    return FileIndex(path)
+
+
+def build_index(table: pa.Table, numbering: Numbering) -> bytes:
+    """Return the index of a file's rows, which `table` holds in their order with the columns NEEDED."""
+    size = table.num_rows
+    if size >= 1 << _ROW_BITS:
+        raise ValueError("a file has too many rows for an index")
+    traces = numbers_of(table, "trace_id", numbering)
+    keys = [_keys(traces, np.arange(size))]
+    for column, salt in FIELDS.items():
+        if column != "trace_id" and column in table.column_names:
+            keys.append(_column_keys(table, column, salt, numbering))
+    for start in range(0, size, _CHUNK):
+        piece = table.slice(start, _CHUNK)
+        if "text" in table.column_names:
+            keys.append(_word_keys(piece, start, numbering))
+        keys.append(_pair_keys(piece, start, numbering))
+    merged = np.unique(np.concatenate(keys))
+    terms = merged >> np.uint64(_ROW_BITS)
+    rows = (merged & np.uint64((1 << _ROW_BITS) - 1)).astype(np.int64)
+    distinct, firsts = np.unique(terms, return_index=True)
+    postings, starts = _postings(rows, np.append(firsts, len(rows)), size)
+    sections: dict[str, NDArray[Any]] = {
+        "times": table["time"].to_numpy().astype(np.int64),
+        "durations": table["duration"].to_numpy().astype(np.int64),
+        "traces": traces,
+        "sample": distinct[::_SAMPLE],
+        "terms": distinct,
+        "starts": starts,
+        "postings": np.frombuffer(postings, np.uint8),
+    }
+    return _file(sections, size)
+
+
+def _file(sections: Mapping[str, NDArray[Any]], rows: int) -> bytes:
+    places: dict[str, list[int]] = {}
+    at = 0
+    for name, values in sections.items():
+        places[name] = [at, values.nbytes]
+        at += values.nbytes
+    header = orjson.dumps({"version": VERSION, "rows": rows, "sections": places})
+    parts = [_MAGIC, len(header).to_bytes(8, "little"), header, *(values.tobytes() for values in sections.values())]
+    return b"".join(parts)
+
+
+def _postings(rows: NDArray[np.int64], bounds: NDArray[np.int64], size: int) -> tuple[bytes, Numbers]:
+    """Return the rows of all terms as bytes, and where those of each start."""
+    kind, bits = _row_type(size), _bit_bytes(size)
+    counts = np.diff(bounds)
+    dense = counts > size // _DENSE
+    narrow = rows.astype(kind)
+    parts: list[bytes] = []
+    lengths = counts * narrow.itemsize
+    lengths[dense] = bits
+    last = 0
+    for place in np.flatnonzero(dense).tolist():
+        start, end = int(bounds[place]), int(bounds[place + 1])
+        parts.append(narrow[last:start].tobytes())
+        mask = np.zeros(bits * 8, np.bool_)
+        mask[rows[start:end]] = True
+        parts.append(np.packbits(mask, bitorder="little").tobytes())
+        last = end
+    parts.append(narrow[last:].tobytes())
+    return b"".join(parts), np.concatenate(([0], np.cumsum(lengths))).astype(np.uint64)
+
+
+def _keys(numbers: Numbers, rows: NDArray[np.int64]) -> Numbers:
+    return (numbers << np.uint64(_ROW_BITS)) | rows.astype(np.uint64)
+
+
+def numbers_of(table: pa.Table, column: str, numbering: Numbering) -> Numbers:
+    """Return the number of a column's value for each row; a missing value counts as an empty one."""
+    values = [(value or "").encode() for value in table[column].to_pylist()]
+    return numbering.texts(FIELDS[column], values)
+
+
+def _column_keys(table: pa.Table, column: str, salt: int, numbering: Numbering) -> Numbers:
+    if pa.types.is_null(table[column].type):
+        return np.empty(0, np.uint64)
+    coded = table[column].combine_chunks().dictionary_encode()
+    values = [str(value).encode() for value in coded.dictionary.to_pylist()]
+    present = np.flatnonzero(coded.indices.is_valid().to_numpy(zero_copy_only=False))
+    codes = coded.indices.drop_null().to_numpy(zero_copy_only=False)
+    return _keys(numbering.texts(salt, values)[codes], present) if len(present) else np.empty(0, np.uint64)
+
+
+def _word_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
+    texts = [_spaced(text) for text in table["text"].to_pylist()]
+    offsets = np.concatenate(([0], np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))))
+    numbers, rows = numbering.words(WORD, np.frombuffer(b"".join(texts), np.uint8), offsets)
+    return np.unique(_keys(numbers, rows + start))
+
+
+def _spaced(text: str | None) -> bytes:
+    """Return a text whose words the byte-wise reader finds: of other than ASCII signs, the words alone."""
+    if not text:
+        return b""
+    return text.encode() if text.isascii() else " ".join(words(text)).encode()
+
+
+def _pair_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
+    values: list[bytes] = []
+    counts: list[int] = []
+    known: dict[str, list[bytes]] = {}
+    attributes = table["attributes"].to_pylist()
+    resources = table["resource"].to_pylist() if "resource" in table.column_names else [None] * len(attributes)
+    for mine, shared in zip(attributes, resources, strict=True):
+        before = len(values)
+        values += _pairs(mine)
+        if shared:
+            if shared not in known:
+                known[shared] = _pairs(shared)
+            values += known[shared]
+        counts.append(len(values) - before)
+    rows = np.repeat(np.arange(len(counts)) + start, counts)
+    return _keys(numbering.texts(PAIR, values), rows) if values else np.empty(0, np.uint64)
+
+
+def _pairs(text: str | None) -> list[bytes]:
+    if not text:
+        return []
+    loaded = orjson.loads(text)
+    return [_pair(name, value).encode() for name, value in pair_texts(loaded)]
+
+
+def write_index(folder: Path, digest: str, data: bytes) -> None:
+    """Put the index of the file with this digest into `folder`."""
+    write_atomic(index_path(folder, digest), data)
+
+
+def index_path(folder: Path, digest: str) -> Path:
+    """Return where the index of the file with this digest is."""
+    return folder / f"{digest}.idx"
+
+
+def remove_others(folder: Path, digests: Iterable[str]) -> int:
+    """Remove the indexes of files that are no more; return how many."""
+    kept = {index_path(folder, digest).name for digest in digests}
+    gone = [entry for entry in os.listdir(folder) if entry.endswith(".idx") and entry not in kept]
+    for entry in gone:
+        (folder / entry).unlink(missing_ok=True)
+    return len(gone)
+
+
+def intersection(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the rows that are in all lists, the shortest first."""
+    found, *others = sorted(lists, key=len)
+    for other in others:
+        if not len(found):
+            break
+        at = np.searchsorted(other, found)
+        at[at == len(other)] = 0
+        found = found[other[at] == found] if len(other) else _NO_ROWS
+    return found

@@ -1,0 +1,96 @@
+"""Use cases of traces: find one, search them, keep their indexes, join what people said about them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from holdtrue.core.errors import InvalidInput, NotFound
+from holdtrue.storage import Journal, Stores, make_folder
+from holdtrue.traces import feedback as said
+from holdtrue.traces.indexing import NEEDED, build_index, index_path, remove_others, term_of, write_index
+from holdtrue.traces.model import KIND, Page, Trace, TraceFilter
+from holdtrue.traces.reading import WHOLE, Spans
+from holdtrue.traces.rules import nested, summary_of
+from holdtrue.traces.searching import Search
+from holdtrue.traces.words import Numbering, Numbers
+
+MOST_SPANS: Final = 10_000
+MOST_PAGE: Final = 500
+_SECONDS: Final = 2.0
+
+
+def index_folder(home: Path) -> Path:
+    """Return the folder of the search indexes of a data folder."""
+    return home / "traces" / "index"
+
+
+def find_trace(stores: Stores, project: str, trace_id: str) -> Trace:
+    """Return a trace of `project` with all its spans (the first ten thousand); raise NotFound."""
+    traces = np.array([term_of("trace_id", trace_id)], np.uint64)
+    found = Spans(stores.journal, index_folder(stores.home), project).of_traces(traces, WHOLE)
+    spans = [span for span in found if span.trace_id == trace_id]
+    if not spans:
+        raise no_trace()
+    spans.sort(key=lambda span: (span.start, span.span_id))
+    about = said.of_traces(stores.journal, project, {trace_id: spans})[trace_id]
+    shown = [span for span, _ in nested(spans[:MOST_SPANS])]
+    return Trace(replace(summary_of(spans), feedback=about), tuple(shown), about)
+
+
+def no_trace() -> NotFound:
+    """Return the one answer for a trace that is not there and for one that is another project's."""
+    return NotFound("There is no trace of this id here.", mend="List what there is: holdtrue traces")
+
+
+def search(stores: Stores, wanted: TraceFilter) -> Page:
+    """Return a page of the traces that meet a filter, the newest first, with their feedback; InvalidInput."""
+    if not 1 <= wanted.limit <= MOST_PAGE:
+        raise InvalidInput(f"The limit {wanted.limit} cannot be used.", mend=f"Give a number from 1 to {MOST_PAGE}.")
+    spans = Spans(stores.journal, index_folder(stores.home), wanted.project)
+    among = None
+    if wanted.feedback is not None:
+        among = _rated(stores.journal, spans, wanted)
+    chosen = Search(spans, wanted, among)
+    page = chosen.page()
+    about = said.of_traces(
+        stores.journal, wanted.project, {each.trace_id: chosen.read[each.trace_id] for each in page.items}
+    )
+    return Page(tuple(replace(each, feedback=about[each.trace_id]) for each in page.items), page.next)
+
+
+def _rated(journal: Journal, spans: Spans, wanted: TraceFilter) -> Numbers:
+    """Return the numbers of the traces that have the feedback that is asked for."""
+    assert wanted.feedback is not None
+    found = said.matching(journal, wanted.project, wanted.feedback)
+    traces = {term_of("trace_id", each.trace_id) for each in found if each.trace_id}
+    for column, values in (
+        ("span_id", {each.span_id for each in found if each.span_id and not each.trace_id}),
+        ("prediction_id", {each.prediction_id for each in found if each.prediction_id and not each.trace_id}),
+    ):
+        traces |= spans.traces_with(column, sorted(values))
+    return np.array(sorted(traces), np.uint64)
+
+
+def refresh(stores: Stores, monotonic: Callable[[], float], seconds: float = _SECONDS) -> int:
+    """Make the indexes that are missing, for at most so many seconds, and remove those of no file; return how many.
+
+    Killed anywhere it leaves whole indexes only; searches read a file that has none.
+    """
+    folder = make_folder(index_folder(stores.home))
+    sealed = stores.journal.sealed(KIND)
+    started = monotonic()
+    made = 0
+    numbering: Numbering | None = None
+    # The newest first: that is where searches look first, too.
+    for part in sorted(sealed, key=lambda each: (each.file.day, each.rank), reverse=True):
+        if index_path(folder, part.file.digest).exists():
+            continue
+        if monotonic() - started > seconds:
+            break
+        numbering = numbering or Numbering()
+        write_index(folder, part.file.digest, build_index(stores.journal.rows(part, NEEDED), numbering))
+        made += 1
+    return made + remove_others(folder, (part.file.digest for part in sealed))
