@@ -112,7 +112,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
     """Build the ASGI application of one worker process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
-    from holdtrue.protocols import oip, openai
+    from holdtrue.protocols import anthropic, oip, openai
     from holdtrue.server.gateway import gateway_part
     from holdtrue.serving import Limits, Worker
     from holdtrue.storage import FileClock
@@ -126,7 +126,11 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         limits=Limits(deadline=settings.deadline),
         protocols=[oip.endpoints],
         # The first prefix that fits decides, so the longer ones stand first.
-        errors={"/v2": oip.error_body, "/v1": openai.error_body},
+        errors={
+            "/v2": oip.error_body,
+            "/v1/messages": anthropic.error_body,
+            "/v1": openai.error_body,
+        },
         parts=[gateway_part(settings.home, clock)],
     )
     return worker.app
