@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from holdtrue import catalog, monitoring
+from holdtrue import catalog, llm, monitoring
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
@@ -100,13 +100,37 @@ def _known(connection: sa.Connection, project: str, deployment: Deployment, shad
     return found
 
 
-def _digest(routes: Mapping[str, Route], loaded: Mapping[str, Bundle]) -> str:
-    return content_hash(
-        {
-            "services": {name: dump(route) for name, route in routes.items()},
-            "releases": {name: dump(each) for name, each in loaded.items()},
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Hold what the ledger asks all data planes to serve."""
+
+    routes: Mapping[str, Route]
+    loaded: Mapping[str, Bundle]
+    gateway: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, connection: sa.Connection) -> "Wish":
+        """Return the wish of the ledger as it is now."""
+        return cls(*wished(connection), llm.gateway_config(connection))
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether nothing is asked for."""
+        return not self.routes and not self.gateway
+
+    @property
+    def digest(self) -> str:
+        """Return the hash by which a wish is known again."""
+        content: dict[str, Any] = {
+            "services": {name: dump(route) for name, route in self.routes.items()},
+            "releases": {name: dump(each) for name, each in self.loaded.items()},
         }
-    )
+        # A wish without a gateway has the hash that it had before there were gateways.
+        return content_hash(content | ({"gateway": self.gateway} if self.gateway else {}))
+
+    def snapshot(self, sequence: int, issued_at: datetime) -> Snapshot:
+        """Return the wish as a snapshot."""
+        return Snapshot(sequence, issued_at, dict(self.routes), dict(self.loaded), dict(self.gateway))
 
 
 def _mark_beginnings(stores: Stores, project: str) -> list[str]:
@@ -130,19 +154,19 @@ def _mark_beginnings(stores: Stores, project: str) -> list[str]:
 def _issue(stores: Stores) -> list[str]:
     """Record the wished snapshot if it is new, and put it into the file if the file is not it."""
 
-    def look(connection: sa.Connection) -> tuple[dict[str, Route], dict[str, Bundle], Any]:
-        return (*wished(connection), store.latest_snapshot(connection))
+    def look(connection: sa.Connection) -> tuple[Wish, Any]:
+        return Wish.read(connection), store.latest_snapshot(connection)
 
-    routes, loaded, latest = stores.ledger.read(look)
+    wish, latest = stores.ledger.read(look)
     done: list[str] = []
-    if (latest is None and routes) or (latest is not None and latest[1] != _digest(routes, loaded)):
-        sequence, issued_at, routes, loaded = stores.ledger.write(WriteContext(SYSTEM, ""), _record)
+    if (latest is None and not wish.empty) or (latest is not None and latest[1] != wish.digest):
+        sequence, issued_at, wish = stores.ledger.write(WriteContext(SYSTEM, ""), _record)
         done.append(f"snapshot {sequence}: issued")
     elif latest is None:
         return done
     else:
         sequence, _, issued_at = latest
-    snapshot = Snapshot(sequence, issued_at, routes, loaded)
+    snapshot = wish.snapshot(sequence, issued_at)
     path = stores.home / "routing" / "current.json"
     if _sequence_of(path) != sequence:
         write_snapshot(path, snapshot)
@@ -150,22 +174,22 @@ def _issue(stores: Stores) -> list[str]:
     return done
 
 
-def _record(tx: Transaction) -> tuple[int, datetime, dict[str, Route], dict[str, Bundle]]:
-    routes, loaded = wished(tx.connection)
-    digest = _digest(routes, loaded)
+def _record(tx: Transaction) -> tuple[int, datetime, Wish]:
+    wish = Wish.read(tx.connection)
+    digest = wish.digest
     latest = store.latest_snapshot(tx.connection)
     if latest is not None and latest[1] == digest:
-        return latest[0], latest[2], routes, loaded
+        return latest[0], latest[2], wish
     sequence = 1 if latest is None else latest[0] + 1
     store.insert_snapshot(tx, sequence, digest)
     tx.emit(
         "snapshot.issued",
         f"snapshot:{sequence}",
-        {"services": sorted(routes), "releases": sorted(loaded)},
+        {"services": sorted(wish.routes), "releases": sorted(wish.loaded), "gateway": sorted(wish.gateway)},
         before="" if latest is None else latest[1],
         after=digest,
     )
-    return sequence, tx.now, routes, loaded
+    return sequence, tx.now, wish
 
 
 def _sequence_of(path: Path) -> int | None:
