@@ -193,7 +193,11 @@ def _record(tx: Transaction) -> tuple[int, datetime, Wished]:
     tx.emit(
         "snapshot.issued",
         f"snapshot:{sequence}",
-        {"services": sorted(wanted.services), "releases": sorted([*wanted.releases, *wanted.applications])},
+        {
+            "services": sorted(wanted.services),
+            "releases": sorted([*wanted.releases, *wanted.applications]),
+            "gateway": sorted(wanted.gateway),
+        },
         before="" if latest is None else latest[1],
         after=digest,
     )

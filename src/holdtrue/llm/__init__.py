@@ -1,4 +1,7 @@
-"""LLM applications: prompts, retrieval, gateway, guardrails, and what answers with them together."""
+"""LLM applications: prompts, retrieval, gateway, guardrails, and what answers with them together.
+
+Names are imported on first use: the data plane needs the gateway, and no SQL.
+"""
 
 from typing import TYPE_CHECKING
 

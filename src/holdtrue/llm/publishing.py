@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from holdtrue import catalog
+from holdtrue.llm import service
 
 
 def published_prompts(connection: sa.Connection) -> dict[str, Any]:
@@ -17,6 +18,7 @@ def published_prompts(connection: sa.Connection) -> dict[str, Any]:
 
 
 def gateway_config(connection: sa.Connection) -> dict[str, Any]:
-    """Return the gateway's configuration of all projects; empty if nothing is declared."""
+    """Return providers, budgets, switches and prompts of all projects; empty if nothing is declared."""
+    config = service.gateway_config(connection)
     prompts = published_prompts(connection)
-    return {"prompts": prompts} if prompts else {}
+    return {**config, "prompts": prompts} if prompts else config

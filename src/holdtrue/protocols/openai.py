@@ -114,8 +114,15 @@ class _Routes:
         return Reply(200, orjson.dumps(answer), answer_headers(request, completion))
 
     async def models(self, request: Request) -> Reply:
-        found = [_model(name) for name in self._front.models(request.project)]
-        return Reply(200, orjson.dumps({"object": "list", "data": found}))
+        names = self._front.models(request.project)
+        listing = {
+            "object": "list",
+            "data": [_model(name) for name in names],
+            "has_more": False,
+            "first_id": names[0] if names else None,
+            "last_id": names[-1] if names else None,
+        }
+        return Reply(200, orjson.dumps(listing))
 
     async def model(self, request: Request) -> Reply:
         # The name is compared with those that are known, and used for nothing else.
@@ -137,7 +144,16 @@ def _broken(error: HoldtrueError) -> bytes:
 
 
 def _model(name: str) -> Body:
-    return {"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]}
+    """Return a model as OpenAI's clients know it, and Anthropic's, which ask at the same address."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": name.partition("/")[0],
+        "type": "model",
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+    }
 
 
 def as_asked(body: Body, encoding: Any) -> Body:

@@ -116,7 +116,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
     """Build the ASGI application of one worker process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
-    from holdtrue.protocols import oip, openai, otlp
+    from holdtrue.protocols import anthropic, oip, openai, otlp
     from holdtrue.server.gateway import gateway_part
     from holdtrue.serving import Limits, Worker
     from holdtrue.storage import FileClock
@@ -131,7 +131,12 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         limits=Limits(deadline=settings.deadline),
         protocols=[oip.endpoints],
         # The first prefix that fits decides, so the longer ones stand first.
-        errors={"/v2": oip.error_body, otlp.PATH: otlp.error_body, "/v1": openai.error_body},
+        errors={
+            "/v2": oip.error_body,
+            otlp.PATH: otlp.error_body,
+            "/v1/messages": anthropic.error_body,
+            "/v1": openai.error_body,
+        },
         parts=[gateway_part(settings.home, clock)],
         telemetry=[otlp.endpoints],
         capture=Capture(settings.trace_capture),

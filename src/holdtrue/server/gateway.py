@@ -7,7 +7,7 @@ from holdtrue.core.clock import Clock
 from holdtrue.llm.gateway import Front, Gateway, GatewayFront
 from holdtrue.llm.gateway.extractive import Extractive
 from holdtrue.llm.gateway.gateway import Observe
-from holdtrue.protocols import openai
+from holdtrue.protocols import anthropic, openai
 from holdtrue.serving import Answering, Application, Endpoint, Fitting, Part, Snapshot
 
 
@@ -16,7 +16,7 @@ class GatewayPart:
 
     def __init__(self, gateway: Gateway, front: Front) -> None:
         self._gateway = gateway
-        self.endpoints: Sequence[Endpoint] = openai.endpoints(front)
+        self.endpoints: Sequence[Endpoint] = (*openai.endpoints(front), *anthropic.endpoints(front))
 
     @property
     def projects(self) -> frozenset[str]:

@@ -60,6 +60,8 @@ class DueWork:
             started = self._timer.monotonic()
             names = self._projects(project)
             report = {name: [self._do(duty, name) for duty in self._duties()] for name in names}
+            if not names:
+                report[""] = [self._do(duty, "") for duty in self._duties() if duty.name == RECONCILE]
             sealed = self._do(Duty("sealing", lambda stores, _: stores.journal.seal(roll=False)), "")
             return {
                 "now": self._stores.clock.now(),
@@ -73,7 +75,8 @@ class DueWork:
         with self._lock:
             for duty in self._duties():
                 if duty.name == RECONCILE:
-                    for name in self._projects(None):
+                    # What holds for the whole house is published before there is any project, too.
+                    for name in self._projects(None) or [""]:
                         self._do(duty, name)
 
     def _projects(self, project: str | None) -> list[str]:

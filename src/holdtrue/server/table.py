@@ -20,6 +20,7 @@ ROOMS = (
     "pipelines.api",
     "monitoring.api",
     "governance.api",
+    "llm.api",
     "delivery.api",
     "project.api",
     "web.pages",

@@ -10,7 +10,8 @@ from typing import Final
 
 import orjson
 
-from holdtrue.llm.gateway.model import Body, Caller, Operation, Route, Usage
+from holdtrue.llm.gateway.call import Call
+from holdtrue.llm.gateway.model import Usage
 
 ENTRIES: Final = 1_000
 BYTES: Final = 64 << 20
@@ -39,14 +40,22 @@ class ExactCache:
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
         self._size = 0
 
-    def key(self, caller: Caller, operation: Operation, route: Route, body: Body, fingerprints: Sequence[str]) -> bytes:
+    def key(self, call: Call, fingerprints: Sequence[str]) -> bytes:
         """Return the key of a request: HMAC-SHA-256 over project, principal, operation, providers as they are
         configured, policy, labels, and the whole body (model, system prompt, tools, parameters, messages).
         """
-        asked = {name: value for name, value in body.items() if name not in _DELIVERY}
-        targets = [target.label for target in route.targets]
-        scope = [caller.project, caller.actor, operation.value, targets, list(fingerprints), route.policy, route.labels]
-        data = orjson.dumps([scope, asked], option=orjson.OPT_SORT_KEYS)
+        asked = {name: value for name, value in call.body.items() if name not in _DELIVERY}
+        route = call.route
+        scope = [
+            call.caller.project,
+            call.caller.actor,
+            call.operation.value,
+            [target.label for target in route.targets],
+            list(fingerprints),
+            route.policy,
+            route.labels,
+        ]
+        data = orjson.dumps([scope, asked, call.native], option=orjson.OPT_SORT_KEYS)
         return hmac.digest(self._secret, data, sha256)
 
     def find(self, key: bytes, now: float) -> Kept | None:

@@ -213,7 +213,7 @@ class Gateway:
             route.cache_forced or call.operation is Operation.EMBEDDING or deterministic(call.body)
         ):
             prints = [entry.fingerprint for entry in call.entries()]
-            call.cache_key = self._cache.key(call.caller, call.operation, route, call.body, prints)
+            call.cache_key = self._cache.key(call, prints)
             kept = self._cache.find(call.cache_key, self._monotonic())
             if kept is not None:
                 return kept
