@@ -20,9 +20,9 @@ app = typer.Typer(
 
 def command_line() -> typer.Typer:
     """Return the application with every command."""
-    from holdtrue.cli import decide, look, run, serve  # each brings the libraries of its commands
+    from holdtrue.cli import decide, look, run, serve, traces  # each brings the libraries of its commands
 
-    for module in (run, decide, look, serve):
+    for module in (run, decide, look, serve, traces):
         module.register(app)
     return app
 

@@ -61,10 +61,12 @@ class DueWork:
             names = self._projects(project)
             report = {name: [self._do(duty, name) for duty in self._duties()] for name in names}
             sealed = self._do(Duty("sealing", lambda stores, _: stores.journal.seal(roll=False)), "")
+            indexed = self._do(Duty("trace index", self._index), "")
             return {
                 "now": self._stores.clock.now(),
                 "projects": report,
                 "sealing": sealed,
+                "trace_index": indexed,
                 "seconds": round(self._timer.monotonic() - started, 4),
             }
 
@@ -75,6 +77,12 @@ class DueWork:
                 if duty.name == RECONCILE:
                     for name in self._projects(None):
                         self._do(duty, name)
+
+    def _index(self, stores: Stores, project: str) -> int:
+        # Imported late, as the duties are.
+        from holdtrue.traces import service as traces
+
+        return traces.refresh(stores, self._timer.monotonic)
 
     def _projects(self, project: str | None) -> list[str]:
         return [project] if project else self._stores.ledger.read(store.projects)

@@ -18,6 +18,7 @@ ROOMS = (
     "data.api",
     "pipelines.api",
     "monitoring.api",
+    "traces.api",
     "governance.api",
     "delivery.api",
     "project.api",

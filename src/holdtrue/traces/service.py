@@ -40,6 +40,21 @@ def find_trace(stores: Stores, project: str, trace_id: str) -> Trace:
     return Trace(replace(summary_of(spans), feedback=about), tuple(shown), about)
 
 
+def find_anywhere(stores: Stores, trace_id: str) -> Trace:
+    """Return the trace of whichever project has it; NotFound, or InvalidInput if several do."""
+    found: list[Trace] = []
+    for project in stores.journal.projects(KIND):
+        try:
+            found.append(find_trace(stores, project, trace_id))
+        except NotFound:
+            continue
+    if not found:
+        raise no_trace()
+    if len(found) > 1:
+        raise InvalidInput("Several projects have a trace of this id.", mend="Name one: ?project=NAME")
+    return found[0]
+
+
 def no_trace() -> NotFound:
     """Return the one answer for a trace that is not there and for one that is another project's."""
     return NotFound("There is no trace of this id here.", mend="List what there is: holdtrue traces")
