@@ -47,6 +47,7 @@ FIELDS: Final[Mapping[str, int]] = {
 """The columns that are found by their whole value, and the salt of each."""
 NEEDED: Final = (*FIELDS, "time", "duration", "text", "attributes", "resource")
 _MAGIC: Final = b"HTSPANS1"
+_HEADER: Final = 1 << 16
 _CHUNK: Final = 2048
 _SAMPLE: Final = 256
 _DENSE: Final = 16
@@ -145,10 +146,13 @@ class FileIndex:
             head = file.read(16)
             if head[:8] != _MAGIC:
                 raise ValueError("not an index of spans")
-            header: dict[str, Any] = orjson.loads(file.read(int.from_bytes(head[8:], "little")))
+            size = int.from_bytes(head[8:], "little")
+            header: dict[str, Any] = orjson.loads(file.read(min(size, _HEADER)))
             if header["version"] != VERSION:
                 raise ValueError("an index of another version")
             self._base = file.tell()
+            if self._base + sum(header["sections"]["postings"]) != os.fstat(file.fileno()).st_size:
+                raise ValueError("the index is cut")
             self._places: dict[str, list[int]] = header["sections"]
             self.size: int = header["rows"]
             self.core = Core.of(
@@ -360,6 +364,14 @@ def write_index(folder: Path, digest: str, data: bytes) -> None:
 def index_path(folder: Path, digest: str) -> Path:
     """Return where the index of the file with this digest is."""
     return folder / f"{digest}.idx"
+
+
+def usable_index(folder: Path, digest: str) -> FileIndex | None:
+    """Return the index of the file with this digest, or None if it is not made yet, or damaged."""
+    try:
+        return open_index(index_path(folder, digest))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def remove_others(folder: Path, digests: Iterable[str]) -> int:
