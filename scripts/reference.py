@@ -51,6 +51,8 @@ def _commands() -> Iterator[tuple[str, ...]]:
         if inner is None:
             yield f"`holdtrue {name}`", (command.help or "").splitlines()[0]
         else:
+            if getattr(command, "invoke_without_command", False):
+                yield f"`holdtrue {name}`", (command.help or "").splitlines()[0]
             for part, each in sorted(inner.items()):
                 yield f"`holdtrue {name} {part}`", (each.help or "").splitlines()[0]
 

@@ -20,9 +20,10 @@ app = typer.Typer(
 
 def command_line() -> typer.Typer:
     """Return the application with every command."""
-    from holdtrue.cli import decide, gateway, look, run, serve  # each brings the libraries of its commands
+    # Each brings the libraries of its commands.
+    from holdtrue.cli import decide, gateway, look, run, serve, traces
 
-    for module in (run, decide, look, serve, gateway):
+    for module in (run, decide, look, serve, gateway, traces):
         module.register(app)
     return app
 

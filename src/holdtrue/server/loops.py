@@ -63,10 +63,12 @@ class DueWork:
             if not names:
                 report[""] = [self._do(duty, "") for duty in self._duties() if duty.name == RECONCILE]
             sealed = self._do(Duty("sealing", lambda stores, _: stores.journal.seal(roll=False)), "")
+            indexed = self._do(Duty("trace index", self._index), "")
             return {
                 "now": self._stores.clock.now(),
                 "projects": report,
                 "sealing": sealed,
+                "trace_index": indexed,
                 "seconds": round(self._timer.monotonic() - started, 4),
             }
 
@@ -78,6 +80,12 @@ class DueWork:
                     # What holds for the whole house is published before there is any project, too.
                     for name in self._projects(None) or [""]:
                         self._do(duty, name)
+
+    def _index(self, stores: Stores, project: str) -> int:
+        # Imported late, as the duties are.
+        from holdtrue.traces import service as traces
+
+        return traces.refresh(stores, self._timer.monotonic)
 
     def _projects(self, project: str | None) -> list[str]:
         return [project] if project else self._stores.ledger.read(store.projects)

@@ -19,6 +19,7 @@ ROOMS = (
     "data.api",
     "pipelines.api",
     "monitoring.api",
+    "traces.api",
     "governance.api",
     "llm.api",
     "delivery.api",

@@ -47,6 +47,7 @@ FIELDS: Final[Mapping[str, int]] = {
 """The columns that are found by their whole value, and the salt of each."""
 NEEDED: Final = (*FIELDS, "time", "duration", "text", "attributes", "resource")
 _MAGIC: Final = b"HTSPANS1"
+_HEADER: Final = 1 << 16
 _CHUNK: Final = 2048
 _SAMPLE: Final = 256
 _DENSE: Final = 16
@@ -105,8 +106,9 @@ class Core:
     def of(cls, times: NDArray[np.int64], durations: NDArray[np.int64], traces: Numbers) -> "Core":
         """Build it from the columns of all rows."""
         rows = np.argsort(traces, kind="stable")
-        known, starts = np.unique(traces[rows], return_index=True)
-        return cls(times, durations, traces, known, np.append(starts, len(rows)).astype(np.int64), rows)
+        ordered = traces[rows]
+        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        return cls(times, durations, traces, ordered[starts], np.append(starts, len(rows)), rows)
 
     @property
     def first(self) -> int:
@@ -144,10 +146,13 @@ class FileIndex:
             head = file.read(16)
             if head[:8] != _MAGIC:
                 raise ValueError("not an index of spans")
-            header: dict[str, Any] = orjson.loads(file.read(int.from_bytes(head[8:], "little")))
+            size = int.from_bytes(head[8:], "little")
+            header: dict[str, Any] = orjson.loads(file.read(min(size, _HEADER)))
             if header["version"] != VERSION:
                 raise ValueError("an index of another version")
             self._base = file.tell()
+            if self._base + sum(header["sections"]["postings"]) != os.fstat(file.fileno()).st_size:
+                raise ValueError("the index is cut")
             self._places: dict[str, list[int]] = header["sections"]
             self.size: int = header["rows"]
             self.core = Core.of(
@@ -231,10 +236,11 @@ def build_index(table: pa.Table, numbering: Numbering) -> bytes:
         if "text" in table.column_names:
             keys.append(_word_keys(piece, start, numbering))
         keys.append(_pair_keys(piece, start, numbering))
-    merged = np.unique(np.concatenate(keys))
+    merged = _distinct(np.concatenate(keys))
     terms = merged >> np.uint64(_ROW_BITS)
     rows = (merged & np.uint64((1 << _ROW_BITS) - 1)).astype(np.int64)
-    distinct, firsts = np.unique(terms, return_index=True)
+    firsts = np.flatnonzero(np.append(True, terms[1:] != terms[:-1]))
+    distinct = terms[firsts]
     postings, starts = _postings(rows, np.append(firsts, len(rows)), size)
     sections: dict[str, NDArray[Any]] = {
         "times": table["time"].to_numpy().astype(np.int64),
@@ -246,6 +252,12 @@ def build_index(table: pa.Table, numbering: Numbering) -> bytes:
         "postings": np.frombuffer(postings, np.uint8),
     }
     return _file(sections, size)
+
+
+def _distinct(values: Numbers) -> Numbers:
+    """Return the different values, ascending (sorting them is three times as fast as `np.unique`)."""
+    ordered = np.sort(values)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
 
 
 def _file(sections: Mapping[str, NDArray[Any]], rows: int) -> bytes:
@@ -286,7 +298,7 @@ def _keys(numbers: Numbers, rows: NDArray[np.int64]) -> Numbers:
 
 def numbers_of(table: pa.Table, column: str, numbering: Numbering) -> Numbers:
     """Return the number of a column's value for each row; a missing value counts as an empty one."""
-    values = [(value or "").encode() for value in table[column].to_pylist()]
+    values = [value or "" for value in table[column].to_pylist()]
     return numbering.texts(FIELDS[column], values)
 
 
@@ -294,7 +306,7 @@ def _column_keys(table: pa.Table, column: str, salt: int, numbering: Numbering) 
     if pa.types.is_null(table[column].type):
         return np.empty(0, np.uint64)
     coded = table[column].combine_chunks().dictionary_encode()
-    values = [str(value).encode() for value in coded.dictionary.to_pylist()]
+    values = [str(value) for value in coded.dictionary.to_pylist()]
     present = np.flatnonzero(coded.indices.is_valid().to_numpy(zero_copy_only=False))
     codes = coded.indices.drop_null().to_numpy(zero_copy_only=False)
     return _keys(numbering.texts(salt, values)[codes], present) if len(present) else np.empty(0, np.uint64)
@@ -304,7 +316,7 @@ def _word_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
     texts = [_spaced(text) for text in table["text"].to_pylist()]
     offsets = np.concatenate(([0], np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))))
     numbers, rows = numbering.words(WORD, np.frombuffer(b"".join(texts), np.uint8), offsets)
-    return np.unique(_keys(numbers, rows + start))
+    return _distinct(_keys(numbers, rows + start))
 
 
 def _spaced(text: str | None) -> bytes:
@@ -315,9 +327,9 @@ def _spaced(text: str | None) -> bytes:
 
 
 def _pair_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
-    values: list[bytes] = []
+    values: list[str] = []
     counts: list[int] = []
-    known: dict[str, list[bytes]] = {}
+    known: dict[str, list[str]] = {}
     attributes = table["attributes"].to_pylist()
     resources = table["resource"].to_pylist() if "resource" in table.column_names else [None] * len(attributes)
     for mine, shared in zip(attributes, resources, strict=True):
@@ -332,11 +344,16 @@ def _pair_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
     return _keys(numbering.texts(PAIR, values), rows) if values else np.empty(0, np.uint64)
 
 
-def _pairs(text: str | None) -> list[bytes]:
+def _pairs(text: str | None) -> list[str]:
     if not text:
         return []
-    loaded = orjson.loads(text)
-    return [_pair(name, value).encode() for name, value in pair_texts(loaded)]
+    loaded: dict[str, Any] = orjson.loads(text)
+    # The usual case, a short text, without a call: this runs for every attribute of every span.
+    found = [f"{name}\0{value}" for name, value in loaded.items() if type(value) is str and len(value) <= VALUE]
+    if len(found) < len(loaded):
+        others = {name: value for name, value in loaded.items() if type(value) is not str or len(value) > VALUE}
+        found += [_pair(name, value) for name, value in pair_texts(others)]
+    return found
 
 
 def write_index(folder: Path, digest: str, data: bytes) -> None:
@@ -347,6 +364,14 @@ def write_index(folder: Path, digest: str, data: bytes) -> None:
 def index_path(folder: Path, digest: str) -> Path:
     """Return where the index of the file with this digest is."""
     return folder / f"{digest}.idx"
+
+
+def usable_index(folder: Path, digest: str) -> FileIndex | None:
+    """Return the index of the file with this digest, or None if it is not made yet, or damaged."""
+    try:
+        return open_index(index_path(folder, digest))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def remove_others(folder: Path, digests: Iterable[str]) -> int:

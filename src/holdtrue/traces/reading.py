@@ -13,7 +13,7 @@ import pyarrow as pa
 from holdtrue.storage import Journal
 from holdtrue.storage.journal.holding import LivePart, SealedPart
 from holdtrue.traces.columns import among
-from holdtrue.traces.indexing import Core, FileIndex, index_path, numbers_of, open_index, term_of
+from holdtrue.traces.indexing import Core, FileIndex, numbers_of, term_of, usable_index
 from holdtrue.traces.model import KIND, StoredSpan
 from holdtrue.traces.words import Numbering, Numbers
 
@@ -79,11 +79,10 @@ class Spans:
 
     def _part(self, folder: Path, held: SealedPart | LivePart, numbering: Numbering | None) -> Part:
         if isinstance(held, SealedPart):
-            try:
-                index = open_index(index_path(folder, held.file.digest))
+            index = usable_index(folder, held.file.digest)
+            if index is not None:
                 return Part(held, index, index.core)
-            except (OSError, ValueError, KeyError):  # not made yet, or damaged: the file itself has everything
-                table = self._journal.rows(held, _CORE)
+            table = self._journal.rows(held, _CORE)  # without an index, the file itself has everything
         else:
             table = held.table
         return Part(held, None, core_of(table, numbering or Numbering()))

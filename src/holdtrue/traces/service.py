@@ -10,7 +10,7 @@ import numpy as np
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.storage import Journal, Stores, make_folder
 from holdtrue.traces import feedback as said
-from holdtrue.traces.indexing import NEEDED, build_index, index_path, remove_others, term_of, write_index
+from holdtrue.traces.indexing import NEEDED, build_index, remove_others, term_of, usable_index, write_index
 from holdtrue.traces.model import KIND, Page, Trace, TraceFilter
 from holdtrue.traces.reading import WHOLE, Spans
 from holdtrue.traces.rules import nested, summary_of
@@ -38,6 +38,21 @@ def find_trace(stores: Stores, project: str, trace_id: str) -> Trace:
     about = said.of_traces(stores.journal, project, {trace_id: spans})[trace_id]
     shown = [span for span, _ in nested(spans[:MOST_SPANS])]
     return Trace(replace(summary_of(spans), feedback=about), tuple(shown), about)
+
+
+def find_anywhere(stores: Stores, trace_id: str) -> Trace:
+    """Return the trace of whichever project has it; NotFound, or InvalidInput if several do."""
+    found: list[Trace] = []
+    for project in stores.journal.projects(KIND):
+        try:
+            found.append(find_trace(stores, project, trace_id))
+        except NotFound:
+            continue
+    if not found:
+        raise no_trace()
+    if len(found) > 1:
+        raise InvalidInput("Several projects have a trace of this id.", mend="Name one: ?project=NAME")
+    return found[0]
 
 
 def no_trace() -> NotFound:
@@ -86,7 +101,7 @@ def refresh(stores: Stores, monotonic: Callable[[], float], seconds: float = _SE
     numbering: Numbering | None = None
     # The newest first: that is where searches look first, too.
     for part in sorted(sealed, key=lambda each: (each.file.day, each.rank), reverse=True):
-        if index_path(folder, part.file.digest).exists():
+        if usable_index(folder, part.file.digest) is not None:
             continue
         if monotonic() - started > seconds:
             break

@@ -70,12 +70,14 @@ class Numbering:
             done = stop
         return found
 
-    def texts(self, salt: int, values: Sequence[bytes]) -> Numbers:
+    def texts(self, salt: int, values: Sequence[str]) -> Numbers:
         """Return the number of each of `values`."""
-        lengths = np.fromiter(map(len, values), np.int64, len(values))
+        joined = "".join(values)
+        data = joined.encode()
+        sizes = map(len, values) if len(data) == len(joined) else (len(value.encode()) for value in values)
+        lengths = np.fromiter(sizes, np.int64, len(values))
         ends = np.cumsum(lengths)
-        data = np.frombuffer(b"".join(values), np.uint8)
-        return self.pieces(salt, data, ends - lengths, ends)
+        return self.pieces(salt, np.frombuffer(data, np.uint8), ends - lengths, ends)
 
     def words(self, salt: int, data: NDArray[np.uint8], offsets: Places) -> tuple[Numbers, Places]:
         """Return the numbers of all words of texts laid end to end, and the place of the text each is of.

@@ -10,6 +10,7 @@ from holdtrue.delivery import Deployment, Rollout, RolloutStep, Service, Trigger
 from holdtrue.governance import Approval, Decision
 from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
 from holdtrue.storage.ledger import Event
+from holdtrue.traces import Feedback, Message, StoredSpan, Summary
 from holdtrue.web.charts import Chart, Point
 from holdtrue.web.why import Why
 
@@ -70,6 +71,76 @@ class OverviewPage:
     waiting: tuple[Decision, ...]
     quarantines: tuple[Quarantine, ...]
     events: tuple[EventRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    """Hold one line of the list of traces."""
+
+    summary: Summary
+    started: datetime
+    url: str
+    opinions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TracesPage:
+    """Hold a page of traces and the filters it was asked with, as they were written."""
+
+    rows: tuple[TraceRow, ...]
+    asked: Mapping[str, str]
+    filtered: bool
+    older: str | None
+    first: bool
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpanBar:
+    """Hold one line of a waterfall: how deep it lies, and where its bar starts and how long it is (of 1,000)."""
+
+    span: StoredSpan
+    depth: int
+    x: float
+    width: float
+    url: str
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSpan:
+    """Hold all of one span: what was said, and its attributes, events and links as (name, text)."""
+
+    span: StoredSpan
+    given: tuple[Message, ...]
+    came: tuple[Message, ...]
+    facts: tuple[tuple[str, str], ...]
+    attributes: tuple[tuple[str, str], ...]
+    resource: tuple[tuple[str, str], ...]
+    events: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRow:
+    """Hold one piece of feedback, and the span it is about, if it is about one."""
+
+    feedback: Feedback
+    value: str
+    given: datetime
+    about: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TracePage:
+    """Hold one trace: what it came to, its waterfall, one span opened, what people said."""
+
+    summary: Summary
+    cards: tuple[tuple[str, str, str], ...]
+    bars: tuple[SpanBar, ...]
+    left_out: int
+    opened: OpenSpan
+    feedback: tuple[FeedbackRow, ...]
+    data_url: str
 
 
 @dataclass(frozen=True, slots=True)

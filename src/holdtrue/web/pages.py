@@ -7,7 +7,7 @@ from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.door import Call, Routes
 from holdtrue.server.model import Reply
-from holdtrue.web import activity, incidents, reasons, releases, services, store, texts, urls
+from holdtrue.web import activity, incidents, reasons, releases, services, store, texts, traces, urls
 from holdtrue.web.model import ErrorPage, Frame, HomePage, PredictionPage
 from holdtrue.web.render import asset, render
 
@@ -93,6 +93,26 @@ def activity_list(call: Call) -> str:
     frame = _frame(call, "Activity", "activity")
     first = urls.activity(call.project, action=page.action, object=page.object)
     return render("activity.html", frame=frame, page=page, first_url=first)
+
+
+@routes.page("/projects/{project}/traces", Permission.TRACES_READ, summary="List and search traces.")
+def trace_list(call: Call) -> str:
+    """List traces, newest first."""
+    page = traces.listing(call.stores, call.project, call.query)
+    return render(
+        "traces.html",
+        frame=_frame(call, "Traces", "traces"),
+        page=page,
+        first_url=urls.traces(call.project, **page.asked),
+    )
+
+
+@routes.page("/projects/{project}/traces/{trace}", Permission.TRACES_READ, summary="Show one trace.")
+def trace(call: Call) -> str:
+    """Show one trace: its waterfall, one span opened with its conversation, feedback."""
+    page = traces.one(call.stores, call.project, call.path["trace"], call.query.get("span"))
+    crumbs = (("Traces", urls.traces(call.project)),)
+    return render("trace.html", frame=_frame(call, page.summary.name or "Trace", "traces", crumbs), page=page)
 
 
 @routes.page(

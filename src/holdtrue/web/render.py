@@ -37,6 +37,8 @@ def environment() -> jinja2.Environment:
         month=texts.month,
         short=texts.short,
         plain=texts.plain,
+        elapsed=texts.elapsed,
+        money=texts.money,
         metric=texts.metric,
         month_name=texts.month_name,
         moment=moment,

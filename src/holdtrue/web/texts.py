@@ -103,6 +103,25 @@ def duration(elapsed: timedelta) -> str:
     return f"{minutes} min"
 
 
+def elapsed(microseconds: float | None) -> str:
+    """Write a short length of time with three digits: “240 µs”, “12.3 ms”, “1.24 s”, “3 min 20 s”."""
+    if microseconds is None:
+        return MISSING
+    for unit, size in (("µs", 1), ("ms", 1_000), ("s", 1_000_000)):
+        value = microseconds / size
+        if round(value) < 1_000 and not (unit == "s" and value >= 60):
+            return f"{value:.3g} {unit}" if value < 100 else f"{round(value)} {unit}"
+    minutes, seconds = divmod(round(microseconds / 1_000_000), 60)
+    return f"{minutes:,} min {seconds} s" if seconds else f"{minutes:,} min"
+
+
+def money(value: float | None) -> str:
+    """Write what a call cost, small sums with enough digits to tell them apart."""
+    if value is None:
+        return MISSING
+    return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
+
+
 def short(identifier: str) -> str:
     """Write an id with eight signs after its prefix, enough to tell it from others on a page."""
     prefix, mark, rest = identifier.partition("_")

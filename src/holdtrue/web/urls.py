@@ -66,6 +66,21 @@ def activity(project: str, *, action: str | None = None, object: str | None = No
     return with_query(_join("projects", project, "activity"), action=action, object=object, before=before)
 
 
+def traces(project: str, **fields: str | int | None) -> str:
+    """Return a page of the list of traces; the fields are those of its filters, and `cursor`."""
+    return with_query(_join("projects", project, "traces"), **fields)
+
+
+def trace(project: str, trace_id: str, span: str | None = None) -> str:
+    """Return the page of one trace, with one of its spans opened."""
+    return with_query(_join("projects", project, "traces", trace_id), span=span)
+
+
+def trace_data(project: str, trace_id: str) -> str:
+    """Return the address of one trace as JSON."""
+    return with_query(_join("api", "traces", trace_id), project=project)
+
+
 def prediction(project: str, prediction_id: str) -> str:
     """Return the page that explains one prediction."""
     return _join("projects", project, "predictions", prediction_id)

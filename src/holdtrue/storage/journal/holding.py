@@ -84,6 +84,18 @@ class LiveRows:
         parts = [SealedPart(manifest.rank, file) for manifest in sealed for file in query.files(manifest)]
         return Holding(tuple(parts), tuple(live))
 
+    def projects(self, kind: str) -> set[str]:
+        """Return the projects that have live rows of a kind."""
+        with self._lock:
+            found: set[str] = set()
+            for name in self._index.contents().live:
+                kept = self._read(name)
+                for stream in kept.tables if isinstance(kept, _Kept) else ():
+                    of, project, _ = stream.decode().split("\0")
+                    if of == kind:
+                        found.add(project)
+            return found
+
     def _read(self, name: SegmentName) -> "_Kept | Manifest":
         """Return what a live segment holds, or its manifest if it was sealed since it was listed."""
         kept = self._kept.get(name)

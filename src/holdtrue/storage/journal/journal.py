@@ -163,6 +163,14 @@ class Journal:
         sealed = self._index.contents().sealed
         return [SealedPart(each.rank, file) for each in sealed for file in each.files if file.kind == kind]
 
+    def projects(self, kind: str) -> list[str]:
+        """Return the projects that have records of a kind that is searched."""
+        from holdtrue.storage.journal.holding import LiveRows
+
+        if self._live is None:
+            self._live = LiveRows(self._index, _SEARCHED)
+        return sorted({each.file.project for each in self.sealed(kind)} | self._live.projects(kind))
+
     def rows(
         self, part: "SealedPart", columns: Sequence[str] | None = None, places: Sequence[int] | None = None
     ) -> "pa.Table":
