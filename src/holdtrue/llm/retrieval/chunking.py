@@ -99,6 +99,9 @@ def _cuts(text: str, words: list[Span], group: _Group, chunking: Chunking) -> It
         last = _best_cut(text, words, first, min(most, first + chunking.words), chunking)
         yield first, last
         first = max(last - chunking.overlap, first + 1)
+        # Words that are so long that the next chunk would end where this one does: they overlap less.
+        while _reach(words, first, group.last, chunking) <= last:
+            first += 1
 
 
 def _reach(words: list[Span], first: int, end: int, chunking: Chunking) -> int:

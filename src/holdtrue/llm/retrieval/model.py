@@ -200,9 +200,9 @@ class Chunking:
     without a space, or one Chinese, Japanese or Korean character.
     """
 
-    words: int = 160
-    overlap: int = 24
-    least: int = 40
+    words: int = 120
+    overlap: int = 20
+    least: int = 30
     at_headings: bool = True
 
     def __post_init__(self) -> None:

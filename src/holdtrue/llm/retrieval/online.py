@@ -132,10 +132,10 @@ def open_index(blobs: BlobStore, content: Mapping[str, Any], embed: Embed | Embe
 def render_passages(hits: Iterable[Hit]) -> str:
     """Return passages as blocks for a prompt; what a document says can neither close its block nor open another.
 
-    Every “&”, “<”, “>” and quote of the text and names is escaped, so the only tags are those written here.
+    Every “&”, “<” and “>” is escaped (and quotes in attributes), so the only tags are those written here.
     """
     blocks = [
-        f'<passage id="{_attribute(hit.id)}" title="{_attribute(hit.title)}">\n{escape(clean(hit.text))}\n</passage>'
+        f'<passage id="{_attribute(hit.id)}" title="{_attribute(hit.title)}">\n{escape(clean(hit.text), quote=False)}\n</passage>'
         for hit in hits
     ]
     return "\n".join(blocks)

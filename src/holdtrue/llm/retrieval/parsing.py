@@ -106,7 +106,8 @@ def kind_of(name: str, data: bytes) -> Kind:
 def parse(kind: Kind, data: bytes, limits: Parsing) -> Parsed:
     """Return the text of a document; raise DocumentRefused with the reason if it gives none.
 
-    HTML and PDF are not to be parsed in a process that matters: use `isolation.Parsers` for them.
+    HTML and PDF are not to be parsed in a process that matters: use `isolation.Parsers` for them. They may also raise
+    MemoryError and whatever a parser of broken files stumbles over.
     """
     parsed = _PARSERS[kind](data, limits)
     if not parsed.text.strip():
@@ -138,10 +139,15 @@ def _rst(data: bytes, limits: Parsing) -> Parsed:
 
 def _html(data: bytes, limits: Parsing) -> Parsed:
     try:
-        from selectolax.lexbor import LexborHTMLParser
+        from selectolax.lexbor import LexborHTMLParser, SelectolaxError
     except ImportError:
         raise MissingExtra.of("llm", "selectolax") from None
-    tree: Any = LexborHTMLParser(_html_text(data))
+    text = _html_text(data)
+    try:
+        tree: Any = LexborHTMLParser(text)
+    except SelectolaxError:
+        # Everything is HTML in some way, so this parser fails only where it gets no memory.
+        raise MemoryError from None
     head = tree.css_first("title")
     title = _SPACES.sub(" ", head.text()).strip() if head is not None else ""
     pieces: list[str] = []
