@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         month,
         numeric,
     )
-    from holdtrue.project import Project, Training
+    from holdtrue.llm import prompt
+    from holdtrue.project import Project, Training, check, guard, index, route
 
 __all__ = [
     "Canary",
@@ -32,11 +33,16 @@ __all__ = [
     "Training",
     "__version__",
     "category",
+    "check",
     "column",
     "day_of_week",
+    "guard",
     "hour_of_day",
+    "index",
     "month",
     "numeric",
+    "prompt",
+    "route",
 ]
 
 __getattr__ = attach(
@@ -50,10 +56,15 @@ __getattr__ = attach(
         "Trailing": "features",
         "Training": "project",
         "category": "features",
+        "check": "project",
         "column": "data",
         "day_of_week": "features",
+        "guard": "project",
         "hour_of_day": "features",
+        "index": "project",
         "month": "features",
         "numeric": "features",
+        "prompt": "llm",
+        "route": "project",
     },
 )

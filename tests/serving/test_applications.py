@@ -74,8 +74,8 @@ class Desk:
         return LoadedApplication(application, self.ready[application.release])
 
     def ask(self, user: str = "ann", project: str = PROJECT, name: str = NAME) -> Any:
-        question = Question({"messages": []}, project, user, "tok_1", "request-1")
-        return asyncio.run(self.engine.applications.answer(name, question))
+        question = Question({"messages": []}, project, name, user, "tok_1", "request-1")
+        return asyncio.run(self.engine.applications.answer(question))
 
     def records(self) -> list[Mapping[str, Any]]:
         journal = Journal(self.home.path / "journal", self.home.clock)

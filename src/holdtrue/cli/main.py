@@ -21,9 +21,9 @@ app = typer.Typer(
 def command_line() -> typer.Typer:
     """Return the application with every command."""
     # Each brings the libraries of its commands.
-    from holdtrue.cli import decide, gateway, look, run, serve, traces
+    from holdtrue.cli import decide, gateway, look, prompts, run, serve, traces
 
-    for module in (run, decide, look, serve, gateway, traces):
+    for module in (run, decide, look, prompts, serve, gateway, traces):
         module.register(app)
     return app
 

@@ -48,21 +48,23 @@ def apply(file: File = None, home: Home = None, as_json: AsJson = False) -> None
 
 
 def run(
-    model: Annotated[str | None, typer.Argument(help="Model (default: the only one).")] = None,
+    name: Annotated[str | None, typer.Argument(help="Model or application (default: the only one).")] = None,
     windows: Annotated[
         list[str] | None, typer.Option("--window", "-w", help="Window, such as 2013-01; again for more.")
     ] = None,
     last: Annotated[int | None, typer.Option("--last", help="Train on the last N accepted windows only.")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often a test set is asked.")] = 1,
     ingest_only: Annotated[bool, typer.Option("--ingest", help="Only take the named windows in.")] = False,
     file: File = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take deliveries in, train a challenger, judge it, and make a release; cached steps are not run again."""
+    """Take deliveries in, make a release of a model or an application, and judge it; cached steps are not run again."""
     from holdtrue.project import Workshop, load_project
     from holdtrue.server.settings import load_settings
 
     project = load_project(project_file(file))
+    chosen = "" if ingest_only else name or _only(project)
     with open_client(home) as client:
         client.post(f"{base(project.name)}/apply", _spec(project))
         who = client.get("/api/whoami")
@@ -74,13 +76,16 @@ def run(
                     _print_ingest(taken)
         if ingest_only:
             return
-        name = model or _only(project)
-        wanted = {
-            "model": name,
-            "windows": f"last:{last}" if last else "all",
-            "reason": "asked for by command",
-        }
-        result = workshop.train(wanted, str(who.get("id", "")))
+        author = str(who.get("id", ""))
+        if chosen in project.applications:
+            from holdtrue.server.asking import completer
+
+            with completer(home, client) as complete:
+                result = workshop.assemble(chosen, author, complete, repeats=repeats)
+        else:
+            windows_wanted = f"last:{last}" if last else "all"
+            wanted = {"model": chosen, "windows": windows_wanted, "reason": "asked for by command"}
+            result = workshop.train(wanted, author)
     show(result, as_json, _print_result)
 
 
@@ -100,13 +105,15 @@ def _spec(project: Any) -> Any:
 
 
 def _only(project: Any) -> str:
-    if len(project.models) != 1:
+    names = [*project.models, *project.applications]
+    if len(names) != 1:
         raise Conflict(
-            f"The project has {len(project.models)} models, and none was named.",
-            why=f"Models: {', '.join(project.models) or 'none'}.",
-            mend="Name one: holdtrue run MODEL",
+            f"The project has {len(project.models)} models and {len(project.applications)} applications, "
+            "and none was named.",
+            why=f"They are: {', '.join(names) or 'none'}.",
+            mend="Name one: holdtrue run NAME",
         )
-    return str(next(iter(project.models)))
+    return str(names[0])
 
 
 def _report(as_json: bool) -> Any:

@@ -20,8 +20,28 @@ def _prediction(found: Mapping[str, Any]) -> Iterator[str]:
         yield "truth       not known yet"
     else:
         yield f"truth       {_number(label['value'])}, known {label['known_at'][:16]}"
+    if found.get("answer"):
+        yield from _answer(found["answer"])
+        return
     yield "row         " + ", ".join(f"{name} {value}" for name, value in found["inputs"].items())
     yield "features    " + ", ".join(f"{name} {_number(value)}" for name, value in found["features"].items())
+
+
+def _answer(answer: Mapping[str, Any]) -> Iterator[str]:
+    if answer.get("question"):
+        yield f"question    {answer['question']}"
+        yield f"answer      {answer['text']}"
+    for document in answer["documents"]:
+        mark = "cited" if document.get("cited") else "read"
+        score = _number(document["score"])
+        yield f"document    {document['document']} ({mark}, passage {document['id']}, score {score})"
+    checks = ", ".join(f"{name} {_number(value)}" for name, value in answer["checks"].items())
+    yield f"checks      {checks or 'none'}"
+    for each in answer["feedback"]:
+        comment = f" – {each['comment']}" if each["comment"] else ""
+        yield f"feedback    {each['name']}: {_number(each['value'])}{comment}"
+    if answer.get("trace"):
+        yield f"trace       {answer['trace']} (holdtrue traces show {answer['trace']})"
 
 
 def _release(found: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from holdtrue import catalog, governance
@@ -14,27 +15,30 @@ from holdtrue.delivery import store
 from holdtrue.storage import Stores
 
 _LABEL_AGE = timedelta(days=400)
+_ANSWER = ("documents", "checks")
 
 
 def why(stores: Stores, project: str, prediction_id: str) -> dict[str, Any]:
     """Return everything that made a prediction what it was; raise NotFound for an unknown id.
 
-    Keys: prediction, inputs, features, label, release, versions, dataset, rollout, deployment, decision,
-    evidence, approvals.
+    Keys: prediction, inputs, features, label, answer (of an application), release, versions, dataset, rollout,
+    deployment, decision, evidence, approvals.
     """
     record = stores.journal.find("prediction", project, prediction_id)
     if record is None:
         raise NotFound.of("prediction", prediction_id)
     label = _label(stores, project, record)
+    answer = _answer(stores, project, record)
 
     def explain(connection: sa.Connection) -> dict[str, Any]:
-        return {**_of_record(record), "label": label, **_of_release(connection, project, record)}
+        told = {**_of_record(record), "label": label, "answer": answer}
+        return {**told, **_of_release(connection, project, record)}
 
     return stores.ledger.read(explain)
 
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any]:
-    plain = {name: value for name, value in record.items() if name[:2] not in ("x_", "f_")}
+    plain = {name: value for name, value in record.items() if name[:2] not in ("x_", "f_") and name not in _ANSWER}
     plain["time"] = from_microseconds(record["time"]).isoformat()
     if record.get("recorded_at") is not None:
         plain["recorded_at"] = from_microseconds(record["recorded_at"]).isoformat()
@@ -42,6 +46,24 @@ def _of_record(record: dict[str, Any]) -> dict[str, Any]:
         "prediction": plain,
         "inputs": {name[2:]: value for name, value in record.items() if name.startswith("x_")},
         "features": {name[2:]: value for name, value in record.items() if name.startswith("f_")},
+    }
+
+
+def _answer(stores: Stores, project: str, record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what an application's answer rests on, what was checked of it, and what people said of it."""
+    if record.get("documents") is None:
+        return None
+    since = from_microseconds(record["time"]) - timedelta(days=1)
+    feedback = stores.journal.table("feedback", project, since=since, until=since + _LABEL_AGE)
+    return {
+        "documents": orjson.loads(record["documents"]),
+        "checks": orjson.loads(record["checks"]),
+        "trace": record.get("trace_id"),
+        "feedback": [
+            {name: row.get(name) for name in ("name", "value", "comment")}
+            for row in feedback.to_pylist()
+            if row.get("prediction_id") == record["id"]
+        ],
     }
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.project.applications import check, guard, index, route
     from holdtrue.project.definitions import Project, Training
     from holdtrue.project.loading import DEFAULT_FILE, load_project
     from holdtrue.project.model import PlannedChange, ProjectSpec
@@ -20,9 +21,13 @@ __all__ = [
     "Workshop",
     "applied",
     "apply",
+    "check",
     "execute",
+    "guard",
+    "index",
     "load_project",
     "plan",
+    "route",
 ]
 
 # The server applies definitions and must not load what training needs.
@@ -37,8 +42,12 @@ __getattr__ = attach(
         "Workshop": "work",
         "applied": "service",
         "apply": "service",
+        "check": "applications",
         "execute": "work",
+        "guard": "applications",
+        "index": "applications",
         "load_project": "loading",
         "plan": "service",
+        "route": "applications",
     },
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,21 @@ from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
 from holdtrue.data import Contract, DatasetSpec
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
+from holdtrue.evaluation import Check
 from holdtrue.features import Latest, OnDemand, Trailing
 from holdtrue.governance import Policy, Rule
+from holdtrue.llm.application import read_settings
+from holdtrue.llm.gateway import Route
+from holdtrue.llm.guardrails import Guard
 from holdtrue.monitoring import MonitorSpec
+from holdtrue.project.applications import (
+    Application,
+    GuardrailsFile,
+    IndexSources,
+    PromptFile,
+    TestSetFile,
+    assets_of,
+)
 from holdtrue.project.model import ModelSpec, ProjectSpec
 
 View = Latest | Trailing
@@ -97,7 +110,10 @@ class Serving:
 
 @dataclass(slots=True)
 class Project:
-    """Collect the definitions of one project; the file that holds it reads like its specification."""
+    """Collect the definitions of one project; the file that holds it reads like its specification.
+
+    `root` is the folder of that file, from which paths in it are meant.
+    """
 
     name: str
     owner: str
@@ -110,6 +126,8 @@ class Project:
     policies: dict[str, Policy] = field(default_factory=dict[str, Policy])
     monitors: list[MonitorSpec] = field(default_factory=list[MonitorSpec])
     retrains: list[RetrainSpec] = field(default_factory=list[RetrainSpec])
+    applications: dict[str, Application] = field(default_factory=dict[str, Application])
+    root: Path = field(default_factory=Path.cwd)
 
     def __post_init__(self) -> None:
         check_name(self.name, "project name")
@@ -223,6 +241,37 @@ class Project:
         )
         self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract)
 
+    def application(
+        self,
+        name: str,
+        *,
+        prompt: str,
+        route: Route,
+        index: IndexSources | None = None,
+        guardrails: Sequence[Guard] = (),
+        test_set: str | None = None,
+        checks: Sequence[Check] = (),
+        rollout: Canary,
+        **answering: Any,
+    ) -> Application:
+        """Declare an application: prompt and test set are files beside this one; `answering` are its settings.
+
+        A release of it pins prompt, index, guardrails, route and policy, and is rolled out as a whole.
+        """
+        made = Application(
+            name=self._fresh({**self.applications, **self.services}, name, "application"),
+            prompt=PromptFile(prompt),
+            route=route,
+            index=index,
+            guardrails=GuardrailsFile(name, tuple(guardrails)) if guardrails else None,
+            test_set=None if test_set is None else TestSetFile(test_set),
+            checks=tuple(checks),
+            rollout=rollout,
+            answering=read_settings({"answering": answering}),
+        )
+        self.applications[name] = made
+        return made
+
     def monitor(self, service: str | Model, **settings: Any) -> None:
         """Declare a monitor on a service; `alarms_per_quarter` is how often it may cry wolf."""
         name = service if isinstance(service, str) else service.name
@@ -255,7 +304,11 @@ class Project:
                 for each in self.models.values()
             ),
             policies=tuple(self.policies.values()),
-            services=tuple(each.spec for each in self.services.values()),
+            services=(
+                *(each.spec for each in self.services.values()),
+                *(each.spec for each in self.applications.values()),
+            ),
+            assets=assets_of(self.applications.values(), self.root),
             monitors=tuple(self.monitors),
             retrains=tuple(self.retrains),
         )

@@ -48,6 +48,7 @@ def load_project(path: Path) -> Project:
             why="A project file defines exactly one `holdtrue.Project`.",
             mend="Add `project = ht.Project(…)`." if not found else "Move the others to files of their own.",
         )
+    found[0].root = path.resolve().parent
     return found[0]
 
 

@@ -1,7 +1,7 @@
 """A project's definitions as plain data."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from holdtrue.data import DatasetSpec
 from holdtrue.delivery import RetrainSpec, ServiceSpec
@@ -22,6 +22,15 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AssetSpec:
+    """Hold an asset that is written in files: applying the project makes a version of it."""
+
+    kind: Literal["prompt", "guardrail", "route"]
+    name: str
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectSpec:
     """Hold everything a project declares; applying it twice changes nothing the second time."""
 
@@ -34,6 +43,7 @@ class ProjectSpec:
     services: tuple[ServiceSpec, ...] = ()
     monitors: tuple[MonitorSpec, ...] = ()
     retrains: tuple[RetrainSpec, ...] = ()
+    assets: tuple[AssetSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue import catalog, data, delivery, governance, monitoring
+from holdtrue import catalog, data, delivery, governance, llm, monitoring
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import NotFound
 from holdtrue.project.model import PlannedChange, ProjectSpec
@@ -33,6 +33,11 @@ def plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> tuple[
     ]
     for part in _PARTS:
         changes += _differences(part, _named(old.get(part, ())), _named(new[part]))
+    for kind in ("prompt", "guardrail", "route"):
+        before_kind, after_kind = (
+            [each for each in side.get("assets", ()) if each["kind"] == kind] for side in (old, new)
+        )
+        changes += _differences(kind, _named(before_kind), _named(after_kind))
     return tuple(changes)
 
 
@@ -42,6 +47,7 @@ def apply(tx: Transaction, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:
     if not changes:
         return ()
     data.declare(tx, wanted.datasets)
+    llm.declare(tx, [(each.kind, each.name, each.content) for each in wanted.assets])
     governance.declare(tx, wanted.policies)
     delivery.declare(tx, wanted.services, wanted.retrains)
     monitoring.declare(tx, wanted.monitors)

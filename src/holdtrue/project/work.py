@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from holdtrue import data
 from holdtrue.core.clock import SystemClock
@@ -14,6 +14,11 @@ from holdtrue.project.definitions import Project
 from holdtrue.project.loading import load_project
 from holdtrue.project.training import Champion, Request, train
 from holdtrue.storage import ActionCache, BlobStore
+
+if TYPE_CHECKING:
+    # What makes applications brings libraries of an extra; models need none of them.
+    from holdtrue.llm.model import Complete
+    from holdtrue.project.assembling import Standing
 
 
 class Api(Protocol):
@@ -118,17 +123,48 @@ class Workshop:
         return {
             "release": made["release"],
             "decision": made["decision"],
-            "steps": [
-                {"name": each.name, "cached": each.cached, "seconds": round(each.seconds, 3)} for each in pipeline.done
-            ],
+            "steps": _steps(pipeline),
         }
+
+    def assemble(self, name: str, author: str, complete: "Complete", *, repeats: int = 1) -> dict[str, Any]:
+        """Make a release of an application with its evidence, submit it, and return the decision."""
+        from holdtrue.project.assembling import Making, assemble
+
+        application = self.project.applications.get(name)
+        if application is None:
+            raise NotFound.of("application", name)
+        pipeline = Pipeline(self._blobs, self._actions, SystemClock(), on_step=self._on_step)
+        making = Making(application, complete, self._standing(name), author, repeats)
+        submission = assemble(self.project, pipeline, making)
+        made = self._api.post(f"{self._base}/submissions", submission)
+        return {
+            "release": made["release"],
+            "decision": made["decision"],
+            "evidence": {each["kind"]: each["content"] for each in submission["evidence"]},
+            "steps": _steps(pipeline),
+        }
+
+    def _standing(self, service: str) -> "Standing | None":
+        """Return the release of an application that answers in production now, with all that it pins."""
+        from holdtrue.project.assembling import Standing
+
+        release = self._deployed(service)
+        if release is None:
+            return None
+        manifest = self._api.get(f"{self._base}/releases/{release}")["manifest"]
+        roles = {role: name for role, name in manifest["versions"].items() if role != "policy"}
+        contents = {role: self._api.get(f"{self._base}/versions/{name}")["content"] for role, name in roles.items()}
+        return Standing(release, contents, roles, manifest["config"])
+
+    def _deployed(self, service: str) -> str | None:
+        deployed = self._api.get(f"{self._base}/services/{service}")["deployments"]
+        return next((each["release"] for each in deployed if each["environment"] == "production"), None)
 
     def _champion(self, model: str) -> Champion | None:
         service = next((name for name, each in self.project.services.items() if each.model.name == model), None)
         if service is None:
             return None
-        deployed = self._api.get(f"{self._base}/services/{service}")["deployments"]
-        release = next((each["release"] for each in deployed if each["environment"] == "production"), None)
+        release = self._deployed(service)
         if release is None:
             return None
         manifest = self._api.get(f"{self._base}/releases/{release}")["manifest"]
@@ -136,6 +172,10 @@ class Workshop:
         content = self._api.get(f"{self._base}/versions/{versions['model']}")["content"]
         features = self._api.get(f"{self._base}/versions/{versions['features']}")["content"]
         return Champion(release, content["digest"], FeatureSet.from_json(features))
+
+
+def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
+    return [{"name": each.name, "cached": each.cached, "seconds": round(each.seconds, 3)} for each in pipeline.done]
 
 
 def _windows(wanted: Any, accepted: list[str]) -> tuple[str, ...]:

@@ -28,9 +28,19 @@ _STARTING_SECONDS = 5.0
 class Client:
     """Call the API. Errors come back as the same HoldtrueErrors that a handler raised."""
 
-    def __init__(self, http: "httpx.Client", closing: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        http: "httpx.Client",
+        closing: Callable[[], None] = lambda: None,
+        *,
+        inner: bool = False,
+        trust: ssl.SSLContext | bool = True,
+    ) -> None:
+        """Take over `http`; with `inner` it reaches an application in this process."""
         self._http = http
         self._closing = closing
+        self._inner = inner
+        self._trust = trust
 
     @classmethod
     def open(
@@ -78,7 +88,7 @@ class Client:
 
         auth = Bearer(token if callable(token) else lambda: token)
         http = httpx.Client(base_url=url, auth=auth, timeout=_SECONDS, trust_env=False, verify=trust or True)
-        return cls(http)
+        return cls(http, trust=trust or True)
 
     @classmethod
     def _inside(cls, home: Path, token: str | None, clock_file: Path | None) -> Self:
@@ -100,7 +110,18 @@ class Client:
         transport = stack.enter_context(in_process(built.gate))
         auth = Bearer(lambda: token or read_token(settings.home) or "")
         http = httpx.Client(base_url=settings.url, auth=auth, transport=transport, trust_env=False)
-        return cls(http, stack.close)
+        return cls(http, stack.close, inner=True)
+
+    def data_plane(self) -> "httpx.Client | None":
+        """Return a client of the data plane beside this server, with the same token; None without a server."""
+        import httpx
+
+        if self._inner:
+            return None
+        address = self._http.base_url.copy_with(port=(self._http.base_url.port or 7700) + 1)
+        return httpx.Client(
+            base_url=address, auth=self._http.auth, timeout=_SECONDS, trust_env=False, verify=self._trust
+        )
 
     @property
     def url(self) -> str:

@@ -1,51 +1,80 @@
-"""The LLM gateway as a part of a data plane worker: its endpoints, its configuration, its beginning and end."""
+"""The LLM side of a data plane worker: gateway, prompts and applications, from start to stop."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdtrue.core.clock import Clock
-from holdtrue.llm.gateway import Front, Gateway, GatewayFront
+from holdtrue.llm.gateway import Front, Gateway, GatewayFront, PlainModels
 from holdtrue.llm.gateway.extractive import Extractive
-from holdtrue.llm.gateway.gateway import Observe
+from holdtrue.llm.names import Names, PromptBook
+from holdtrue.llm.telling import Telling
 from holdtrue.protocols import anthropic, openai
+from holdtrue.protocols.applications import ApplicationAnswering, ApplicationFront, provider_of
 from holdtrue.serving import Answering, Application, Endpoint, Fitting, Part, Snapshot
+
+PROMPTS = "prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Hold what the part is made of."""
+
+    gateway: Gateway
+    names: Names
+    front: Front
+    telling: Telling
+    fitting: Fitting
+    clock: Clock
 
 
 class GatewayPart:
-    """Let one worker answer for language models."""
+    """Let one worker answer for language models, prompts and applications."""
 
-    def __init__(self, gateway: Gateway, front: Front) -> None:
-        self._gateway = gateway
-        self.endpoints: Sequence[Endpoint] = (*openai.endpoints(front), *anthropic.endpoints(front))
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self.endpoints: Sequence[Endpoint] = (*openai.endpoints(inside.front), *anthropic.endpoints(inside.front))
 
     @property
     def projects(self) -> frozenset[str]:
         """Return the projects that have declared something of their own."""
-        return frozenset(self._gateway.table.projects)
+        return frozenset(self._inside.gateway.table.projects)
 
     def load(self, application: Application) -> Answering | None:
-        """Leave applications to whoever runs them."""
-        return None
+        """Compile what a release pins."""
+        # What an application needs is loaded with the first one: embeddings, detectors, JSON Schema.
+        from holdtrue.llm.online import build_application, compile_parts
+
+        inside = self._inside
+        parts = compile_parts(inside.fitting.blobs, application.parts, application.versions, application.config)
+        complete = provider_of(inside.gateway)
+        return ApplicationAnswering(build_application(parts, complete, inside.telling.keep, inside.clock))
 
     def configure(self, snapshot: Snapshot) -> None:
         """Take over what a new snapshot says; a HoldtrueError keeps what was before."""
-        self._gateway.configure(snapshot.gateway)
+        book = PromptBook.read(snapshot.gateway.get(PROMPTS, {}))
+        self._inside.gateway.configure({name: each for name, each in snapshot.gateway.items() if name != PROMPTS})
+        self._inside.names.book = book
 
     async def start(self) -> None:
         """Begin, in the worker's event loop."""
-        await self._gateway.start()
+        await self._inside.gateway.start()
 
     async def close(self) -> None:
         """End: no request comes any more."""
-        await self._gateway.close()
+        await self._inside.gateway.close()
+        await self._inside.telling.close()
 
 
-def gateway_part(home: Path, clock: Clock, observe: Observe | None = None) -> Callable[[Fitting], Part]:
-    """Return what makes the gateway of a worker, given the worker's name."""
+def gateway_part(home: Path, clock: Clock) -> Callable[[Fitting], Part]:
+    """Return what makes the LLM side of a worker."""
 
     def make(fitting: Fitting) -> GatewayPart:
         extractive = Extractive()
-        gateway = Gateway(home, fitting.name, clock, extractive=lambda _: extractive, observe=observe)
-        return GatewayPart(gateway, GatewayFront(gateway))
+        telling = Telling(fitting.spans)
+        gateway = Gateway(home, fitting.name, clock, extractive=lambda _: extractive, observe=telling.call)
+        names = Names(PlainModels(gateway))
+        front = ApplicationFront(fitting.engine.applications, GatewayFront(gateway, names))
+        return GatewayPart(Inside(gateway, names, front, telling, fitting, clock))
 
     return make

@@ -23,14 +23,17 @@ from holdtrue.storage import Writer
 class Question:
     """Hold what an application is asked: the body of the request, for whom, and with which key.
 
-    `user` keeps its arm in a rollout; `prediction` is the id under which the answer is recorded.
+    `user` keeps its arm in a rollout; `traceparent` is the W3C header of the client's own trace; `prediction` is the
+    id under which the answer is recorded.
     """
 
     body: Mapping[str, Any]
     project: str
+    service: str
     user: str
     key: str
     request_id: str
+    traceparent: str = ""
     prediction: str = ""
     release: str = ""
     arm: str = ""
@@ -139,16 +142,16 @@ class Applications:
         """Return the names of a project's applications."""
         return sorted(service for owner, service in self._plans().plans if owner == project)
 
-    async def answer(self, service: str, question: Question) -> tuple[Answered, str]:
-        """Return the answer of an application and the id of its record.
+    async def answer(self, question: Question) -> tuple[Answered, str]:
+        """Return the answer of the application that is asked, and the id of its record.
 
         If the challenger of a rollout fails, the champion answers, and the failure counts against the
         challenger. Raises NotFound, Unavailable, and what the application raises for a request that is wrong.
         """
         plans = self._plans()
-        plan = plans.plans.get((question.project, service))
+        plan = plans.plans.get((question.project, question.service))
         if plan is None:
-            raise _missing(plans, question.project, service)
+            raise _missing(plans, question.project, question.service)
         started = self._stopwatch()
         moment = microseconds(self._clock.now())
         (prediction,) = self._ids.take(1, moment)

@@ -79,12 +79,38 @@ def of_prediction(found: Mapping[str, Any], address: Callable[[str], str | None]
         )
     else:
         facts.append(("came true", "not known yet"))
+    answer = _mapping(found.get("answer"))
+    if answer:
+        below = [*_of_answer(answer), _of_release(found, address)]
+        return Why("Answer", str(record.get("id", "")), tuple(facts), tuple(below))
     below = [
         Why("Inputs", "", _facts(_mapping(found.get("inputs")))),
         Why("Features", "", _facts(_mapping(found.get("features")))),
         _of_release(found, address),
     ]
     return Why("Prediction", str(record.get("id", "")), tuple(facts), tuple(below))
+
+
+def _of_answer(answer: Mapping[str, Any]) -> list[Why]:
+    """Return what an application's answer rests on: question, documents, checks, feedback."""
+    said = tuple(
+        (name, str(answer[key])) for name, key in (("question", "question"), ("answer", "text")) if answer.get(key)
+    )
+    documents = tuple(
+        Why(
+            "Cited passage" if each.get("cited") else "Passage",
+            str(each.get("document")),
+            (("passage", str(each.get("id"))), ("score", texts.plain(each.get("score")))),
+        )
+        for each in _mappings(answer.get("documents"))
+    )
+    feedback = tuple(Why("Feedback", str(each.get("name")), _facts(each)) for each in _mappings(answer.get("feedback")))
+    trace = (("trace", str(answer["trace"])),) if answer.get("trace") else ()
+    return [
+        Why("Said", "", (*said, *trace)),
+        Why("Checks", "", _facts(_mapping(answer.get("checks"))), feedback),
+        Why("Retrieved", texts.plural(len(documents), "passage"), (), documents),
+    ]
 
 
 def _of_release(found: Mapping[str, Any], address: Callable[[str], str | None]) -> Why:

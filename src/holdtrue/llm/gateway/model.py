@@ -214,7 +214,7 @@ class ProjectConfig:
     providers: tuple[Provider, ...] = ()
     budgets: tuple[Budget, ...] = ()
     stopped: str = ""
-    capture: Capture = "off"
+    capture: Capture = "full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class ProjectTable:
     name: str
     entries: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
     stopped: str = ""
-    capture: Capture = "off"
+    capture: Capture = "full"
     bare: Mapping[str, tuple[Target, ...]] = field(default_factory=dict[str, tuple[Target, ...]])
 
     def find(self, name: str) -> tuple[Target, ...]:

@@ -1,0 +1,50 @@
+"""An assistant that answers from this project's own documentation, and says so when the documents do not.
+
+Everything runs offline: the index is built from the Markdown files of the repository with a small embedding model
+that comes as a package, and the provider is the gateway's own: it answers with the sentences of the retrieved
+passages that support the question best, and names them.
+"""
+
+import holdtrue as ht
+
+project = ht.Project("docs-assistant", owner="docs", risk="limited")
+
+# What is known: the documentation, cut at its headings.
+
+documents = ht.index("documentation", "README.md", "ARCHITECTURE.md", "docs/**/*.md", root="../..", chunk_words=160)
+
+# What answers: prompt, guards on both sides, the model behind it. A release pins all of these together.
+
+assistant = project.application(
+    "assistant",
+    prompt="prompts/answer.toml",
+    index=documents,
+    guardrails=[
+        ht.guard("secrets", on="both", action="mask"),
+        ht.guard("personal_data", on="input", action="mask"),
+        ht.guard("injection", on="input", action="block"),
+        ht.guard("injection", on="context", action="block"),
+        ht.guard("grounding", on="output", action="log"),
+    ],
+    route=ht.route("extractive/sentences"),
+    test_set="questions.jsonl",
+    checks=[ht.check("contains"), ht.check("citation"), ht.check("abstention")],
+    rollout=ht.Canary(steps=(20, 50), margin=0.1, metric="answers", min_rows_per_step=40, patience_days=14),
+    passages=6,
+    abstentions=("The documents do not answer this.",),
+    refusal="I only answer questions about the documentation.",
+)
+
+# What a release has to show before it answers anybody.
+
+project.gate(
+    "production",
+    require={
+        "answers well": "answers.pass_rate.lower >= 0.5",
+        "declines what it cannot know": "answers.unanswerable.declined.lower >= 0.5",
+        "finds the sources": "retrieval.recall.lower >= 0.75",
+        "keeps secrets out": "guardrails.secrets.recall.lower >= 0.85",
+        "no worse than what is live": "release.first || comparison.champion.lower >= -0.1",
+    },
+    approvals=1,
+)

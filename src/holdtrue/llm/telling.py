@@ -1,0 +1,130 @@
+"""Tell of what was answered: the gateway's calls as spans, kept behind the answer's back."""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.llm.gateway import CallFacts, Outcome
+from holdtrue.traces import Span, SpanSink
+from holdtrue.traces.online import genai_span
+
+_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_MOST_WAITING: Final = 2000
+_DRAIN_SECONDS: Final = 5.0
+
+
+class Telling:
+    """Store spans without letting an answer wait for them; `dropped` counts those that could not be kept."""
+
+    def __init__(self, sink: SpanSink) -> None:
+        self.dropped = 0
+        self._sink = sink
+        self._waiting: dict[str, list[Span]] = {}
+        self._count = 0
+        self._task: asyncio.Task[None] | None = None
+        self._log = logging.getLogger("holdtrue.dataplane")
+
+    def keep(self, project: str, spans: Sequence[Span]) -> None:
+        """Take spans in; they are written together with those of the same moment."""
+        if self._count >= _MOST_WAITING:
+            self.dropped += len(spans)
+            return
+        self._waiting.setdefault(project, []).extend(spans)
+        self._count += len(spans)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._write())
+
+    def call(self, facts: CallFacts) -> None:
+        """Take in one call of the gateway."""
+        self.keep(facts.project, [call_span(facts)])
+
+    async def close(self) -> None:
+        """Write what waits."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            waiting, self._waiting, self._count = self._waiting, {}, 0
+            for project, spans in waiting.items():
+                try:
+                    await self._sink.write(project, spans)
+                except (HoldtrueError, OSError) as error:
+                    self.dropped += len(spans)
+                    self._log.warning("%d spans could not be kept: %s", len(spans), error)
+
+
+def call_span(facts: CallFacts) -> Span:
+    """Return the span of a call: a child of the caller's own span if it named one."""
+    found = _TRACEPARENT.fullmatch(facts.traceparent)
+    trace_id, parent_id = (found[1], found[2]) if found else (secrets.token_hex(16), None)
+    labels = dict(facts.labels)
+    request: Mapping[str, Any] = facts.request or {}
+    attributes: dict[str, Any] = {
+        "holdtrue.call": facts.id,
+        "holdtrue.request_id": facts.request_id,
+        "holdtrue.key": facts.key,
+        "holdtrue.asked": facts.asked,
+        "holdtrue.outcome": facts.outcome.value,
+        "holdtrue.stream": facts.stream,
+    }
+    if facts.first_us is not None:
+        attributes["holdtrue.first_piece_us"] = facts.first_us - facts.started_us
+    if facts.outcome is not Outcome.OK and facts.status:
+        attributes["http.response.status_code"] = facts.status
+    tried = [f"{each.provider}/{each.model}: {each.error or each.status}" for each in facts.attempts]
+    if len(tried) > 1:
+        attributes["holdtrue.tried"] = "; ".join(tried[:10])
+    return genai_span(
+        trace_id=trace_id,
+        span_id=secrets.token_hex(8),
+        parent_id=parent_id,
+        start=facts.started_us,
+        end=facts.ended_us,
+        operation=facts.operation.value,
+        provider=facts.provider,
+        model=facts.model or facts.asked,
+        service=labels.get("service", "gateway"),
+        response_model=facts.answered_model or None,
+        response_id=facts.response_id or None,
+        finish_reasons=facts.finish_reasons,
+        parameters=facts.parameters,
+        input_messages=_messages(request),
+        output_messages=_answers(facts.answer),
+        tools=request.get("tools") or (),
+        input_tokens=facts.usage.input,
+        output_tokens=facts.usage.output,
+        cached_tokens=facts.usage.cached_input or None,
+        cost=facts.cost_micros / 1_000_000,
+        error=None if facts.outcome is Outcome.OK else f"The call ended as {facts.outcome.value}.",
+        error_type=facts.error or None,
+        release=labels.get("release"),
+        arm=labels.get("arm"),
+        prompt=labels.get("prompt"),
+        prediction_id=labels.get("prediction"),
+        user=request.get("user") if isinstance(request.get("user"), str) else None,
+        cached=facts.cached,
+        attempts=len(facts.attempts),
+        attributes=attributes,
+    )
+
+
+def _messages(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what was said to the model; the texts of a completion or embedding are words of the user."""
+    messages = request.get("messages")
+    if isinstance(messages, list):
+        return [each for each in messages if isinstance(each, Mapping)]
+    said = request.get("prompt", request.get("input"))
+    return [{"role": "user", "content": said}] if isinstance(said, str) else []
+
+
+def _answers(answer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    for choice in (answer or {}).get("choices", ()):
+        message = choice.get("message") or {"role": "assistant", "content": choice.get("text")}
+        found.append({**message, "finish_reason": choice.get("finish_reason")})
+    return found
