@@ -243,7 +243,7 @@ def _plane(home: Path, records: str) -> list[str]:
 
 
 @contextmanager
-def _served(command: Sequence[str]) -> Generator[int]:
+def _served(command: Sequence[str], seconds: float = 30, path: str = "/health/live") -> Generator[int]:
     """Start a server, wait until its port answers, and stop it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -251,8 +251,8 @@ def _served(command: Sequence[str]) -> Generator[int]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDTRUE_")}
     process = subprocess.Popen([part.replace("{port}", str(port)) for part in command], env=environment)
     try:
-        deadline = time.monotonic() + 30
-        while not _answers(port):
+        deadline = time.monotonic() + seconds
+        while not _answers(port, path):
             assert process.poll() is None, "the server ended"
             assert time.monotonic() < deadline, "the server does not answer"
             time.sleep(0.05)
@@ -262,8 +262,8 @@ def _served(command: Sequence[str]) -> Generator[int]:
         process.wait(20)
 
 
-def _answers(port: int) -> bool:
-    request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+def _answers(port: int, path: str) -> bool:
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             connection.sendall(request)

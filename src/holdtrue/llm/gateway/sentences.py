@@ -3,8 +3,8 @@
 The support of a sentence is the share of the question that it covers: the sum of the weights of the question's
 words that stand in it, over the sum of all. A word weighs as much as it is rare among the context's sentences
 (the inverse document frequency of BM25: Robertson and Zaragoza, “The Probabilistic Relevance Framework: BM25 and
-Beyond”, 2009, equation 3.3); a word that stands nowhere in the context weighs most, so that a question about
-something else finds no support.
+Beyond”, 2009, equation 3.3); one that stands nowhere in the context weighs as much as one that stands once, so
+that a question about something else finds no support.
 """
 
 import math
@@ -112,7 +112,7 @@ def find_answer(question: str, passages: Sequence[Passage], rules: Rules, simila
 
 def _weights(asked: Counter[str], bags: Sequence[frozenset[str]]) -> dict[str, float]:
     count = len(bags)
-    found = {word: sum(word in bag for bag in bags) for word in asked}
+    found = {word: max(1, sum(word in bag for bag in bags)) for word in asked}
     return {word: math.log(1 + (count - n + 0.5) / (n + 0.5)) for word, n in found.items()}
 
 
