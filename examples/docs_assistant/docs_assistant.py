@@ -11,7 +11,7 @@ project = ht.Project("docs-assistant", owner="docs", risk="limited")
 
 # What is known: the documentation, cut at its headings.
 
-documents = ht.index("documentation", "README.md", "ARCHITECTURE.md", "docs/**/*.md", root="../..", chunk_words=160)
+documents = ht.index("documentation", "README.md", "ARCHITECTURE.md", "docs/guide/*.md", "docs/decisions/*.md", root="../..")
 
 # What answers: prompt, guards on both sides, the model behind it. A release pins all of these together.
 
@@ -26,7 +26,7 @@ assistant = project.application(
         ht.guard("injection", on="context", action="block"),
         ht.guard("grounding", on="output", action="log"),
     ],
-    route=ht.route("extractive/sentences"),
+    route=ht.route("extractive/extractive"),
     test_set="questions.jsonl",
     checks=[ht.check("contains"), ht.check("citation"), ht.check("abstention")],
     rollout=ht.Canary(steps=(20, 50), margin=0.1, metric="answers", min_rows_per_step=40, patience_days=14),

@@ -118,7 +118,8 @@ def _only(project: Any) -> str:
 
 def _report(as_json: bool) -> Any:
     def report(step: Any) -> None:
-        if not as_json:
+        # An index has a step for each document: too many lines to read.
+        if not as_json and step.name != "retrieval entry":
             typer.echo(f"  {step.name}: {'cached' if step.cached else f'{step.seconds:.1f} s'}")
 
     return report

@@ -46,7 +46,7 @@ def _over(http: httpx.Client) -> Complete:
         failures: list[Unavailable] = []
         for target in route.targets:
             try:
-                return await asyncio.to_thread(_asked, http, target.label, body, traceparent)
+                return await asyncio.to_thread(_asked, http, ask.project, target.label, body, traceparent)
             except Unavailable as error:
                 failures.append(error)
         raise failures[-1]
@@ -54,17 +54,20 @@ def _over(http: httpx.Client) -> Complete:
     return complete
 
 
-def _asked(http: httpx.Client, model: str, body: Mapping[str, Any], traceparent: str) -> Completion:
+def _asked(http: httpx.Client, project: str, model: str, body: Mapping[str, Any], traceparent: str) -> Completion:
     content = orjson.dumps({**body, "model": model})
-    headers = {"content-type": "application/json", **({"traceparent": traceparent} if traceparent else {})}
+    headers = {"content-type": "application/json", "x-holdtrue-project": project}
+    if traceparent:
+        headers["traceparent"] = traceparent
     for attempt in range(_TRIES):
         try:
             answer = http.post("/v1/chat/completions", content=content, headers=headers)
         except httpx.TransportError as error:
             raise Unavailable("The data plane does not answer.", why=type(error).__name__) from None
-        if answer.status_code not in (429, 503) or attempt == _TRIES - 1:
+        # A project that was applied a moment ago is known to the data plane within a second (404 until then).
+        if answer.status_code not in (404, 429, 503) or attempt == _TRIES - 1:
             return _completion(model, answer)
-        time.sleep(min(float(answer.headers.get("retry-after", 1)), _LONGEST_WAIT))
+        time.sleep(min(float(answer.headers.get("retry-after", 0.5)), _LONGEST_WAIT))
     raise AssertionError("the last try returns")
 
 

@@ -38,7 +38,7 @@ class GatewayPart:
     @property
     def projects(self) -> frozenset[str]:
         """Return the projects that have declared something of their own."""
-        return frozenset(self._inside.gateway.table.projects)
+        return frozenset(self._inside.gateway.table.projects).union(self._inside.names.book.prompts)
 
     def load(self, application: Application) -> Answering | None:
         """Compile what a release pins."""

@@ -15,7 +15,6 @@ from holdtrue.door import Route, Routes
 # Rooms that declare routes, each in its module `api`; pages cut across rooms and have a module of their own.
 ROOMS = (
     "catalog.api",
-    "llm.api",
     "data.api",
     "pipelines.api",
     "monitoring.api",
