@@ -26,23 +26,68 @@ MOST_ALLOWED: Final = 1_000
 MASKABLE: Final[tuple[Kind, ...]] = ("secrets", "personal_data")
 
 SECRETS: Final = (
-    "anthropic_key", "aws_access_key", "aws_secret_key", "azure_storage_key", "connection_password", "generic_secret",
-    "github_token", "gitlab_token", "google_api_key", "google_oauth_secret", "holdtrue_token", "huggingface_token", "jwt",
-    "npm_token", "openai_key", "private_key", "pypi_token", "sendgrid_key", "slack_token", "slack_webhook", "stripe_key",
+    "anthropic_key",
+    "aws_access_key",
+    "aws_secret_key",
+    "azure_storage_key",
+    "connection_password",
+    "generic_secret",
+    "github_token",
+    "gitlab_token",
+    "google_api_key",
+    "google_oauth_secret",
+    "holdtrue_token",
+    "huggingface_token",
+    "jwt",
+    "npm_token",
+    "openai_key",
+    "private_key",
+    "pypi_token",
+    "sendgrid_key",
+    "slack_token",
+    "slack_webhook",
+    "stripe_key",
     "telegram_token",
-)  # fmt: skip
+)
 PERSONAL: Final = (
-    "be_national", "br_cpf", "credit_card", "de_tax_id", "email", "es_dni", "fi_hetu", "fr_nir", "iban", "ip_address",
-    "it_fiscal_code", "nl_bsn", "phone", "pl_pesel", "se_personnummer", "uk_nhs", "uk_nino", "us_ssn",
-)  # fmt: skip
+    "be_national",
+    "br_cpf",
+    "credit_card",
+    "de_tax_id",
+    "email",
+    "es_dni",
+    "fi_hetu",
+    "fr_nir",
+    "iban",
+    "ip_address",
+    "it_fiscal_code",
+    "nl_bsn",
+    "phone",
+    "pl_pesel",
+    "se_personnummer",
+    "uk_nhs",
+    "uk_nino",
+    "us_ssn",
+)
 
 # What presidio calls the things that it finds, and what they are called here.
 PRESIDIO: Final[Mapping[str, str]] = {
-    "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "IBAN_CODE": "iban", "CREDIT_CARD": "credit_card",
-    "IP_ADDRESS": "ip_address", "US_SSN": "us_ssn", "UK_NHS": "uk_nhs", "UK_NINO": "uk_nino", "ES_NIF": "es_dni",
-    "ES_NIE": "es_dni", "IT_FISCAL_CODE": "it_fiscal_code", "PL_PESEL": "pl_pesel", "FI_PERSONAL_IDENTITY_CODE": "fi_hetu",
-    "SE_PERSONNUMMER": "se_personnummer", "DE_TAX_ID": "de_tax_id",
-}  # fmt: skip
+    "EMAIL_ADDRESS": "email",
+    "PHONE_NUMBER": "phone",
+    "IBAN_CODE": "iban",
+    "CREDIT_CARD": "credit_card",
+    "IP_ADDRESS": "ip_address",
+    "US_SSN": "us_ssn",
+    "UK_NHS": "uk_nhs",
+    "UK_NINO": "uk_nino",
+    "ES_NIF": "es_dni",
+    "ES_NIE": "es_dni",
+    "IT_FISCAL_CODE": "it_fiscal_code",
+    "PL_PESEL": "pl_pesel",
+    "FI_PERSONAL_IDENTITY_CODE": "fi_hetu",
+    "SE_PERSONNUMMER": "se_personnummer",
+    "DE_TAX_ID": "de_tax_id",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +108,9 @@ def _names(*known: str) -> Callable[[Any], bool]:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) <= MOST_ALLOWED and all(isinstance(each, str) for each in value)
+    return (
+        isinstance(value, list | tuple) and len(value) <= MOST_ALLOWED and all(isinstance(each, str) for each in value)
+    )
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:
@@ -145,8 +192,11 @@ def read_spec(content: Any) -> GuardrailSpec:
 def _check_words(content: Mapping[str, Any]) -> None:
     """Name the close word where a guard's kind, place, action or policy is misspelt."""
     fields: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("kind", KINDS), ("on", get_args(On)), ("action", get_args(Action)), ("on_failure", get_args(OnFailure)),
-    )  # fmt: skip
+        ("kind", KINDS),
+        ("on", get_args(On)),
+        ("action", get_args(Action)),
+        ("on_failure", get_args(OnFailure)),
+    )
     guards = content.get("guards")
     for guard in guards if isinstance(guards, list | tuple) else ():
         for name, known in fields if isinstance(guard, Mapping) else ():

@@ -304,15 +304,17 @@ _SECRETS: Final[Mapping[str, Form]] = {
     "github_refresh": _checked("gh" + "r_"),
     "github_fine": joined("github" + "_pat_", text_of(_BASE62, 22), "_", text_of(_BASE62, 59)),
     "gitlab_token": joined("gl" + "pat-", text_of(_URLSAFE, 20)),
-    "slack_token": joined(
-        "xo" + "xb-", text_of(_DIGITS, 12), "-", text_of(_DIGITS, 13), "-", text_of(_BASE62, 24)
-    ),
+    "slack_token": joined("xo" + "xb-", text_of(_DIGITS, 12), "-", text_of(_DIGITS, 13), "-", text_of(_BASE62, 24)),
     "slack_user": joined(
         "xo" + "xp-", text_of(_DIGITS, 12), "-", text_of(_DIGITS, 12), "-", text_of(_DIGITS, 13), "-", text_of(_HEX, 32)
     ),
     "slack_webhook": joined(
-        "https://hooks.sl" + "ack.com/services/T", text_of(_UPPER + _DIGITS, 9), "/B", text_of(_UPPER + _DIGITS, 10),
-        "/", text_of(_BASE62, 24),
+        "https://hooks.sl" + "ack.com/services/T",
+        text_of(_UPPER + _DIGITS, 9),
+        "/B",
+        text_of(_UPPER + _DIGITS, 10),
+        "/",
+        text_of(_BASE62, 24),
     ),
     "stripe_key": joined("sk" + "_live_", text_of(_BASE62, 24)),
     "stripe_restricted": joined("rk" + "_live_", text_of(_BASE62, 99)),
@@ -321,9 +323,7 @@ _SECRETS: Final[Mapping[str, Form]] = {
     "google_oauth_secret": joined("GOC" + "SPX-", text_of(_URLSAFE, 28)),
     "openai_key": joined("s" + "k-", text_of(_BASE62, 48)),
     "openai_legacy": joined("s" + "k-", text_of(_BASE62, 20), "T3Blbk" + "FJ", text_of(_BASE62, 20)),
-    "openai_project": joined(
-        "s" + "k-proj-", text_of(_URLSAFE, 74), "T3Blbk" + "FJ", text_of(_URLSAFE, 74)
-    ),
+    "openai_project": joined("s" + "k-proj-", text_of(_URLSAFE, 74), "T3Blbk" + "FJ", text_of(_URLSAFE, 74)),
     "anthropic_key": joined("s" + "k-ant-api03-", text_of(_URLSAFE, 93), "AA"),
     "holdtrue_token": _holdtrue,
     "npm_token": _checked("np" + "m_"),

@@ -154,9 +154,7 @@ class Guardrails:
         seconds = {outcome.armed.name: outcome.seconds for outcome in outcomes}
         text = subject.text
         masks: tuple[Action, ...] = ("block", "mask", "log") if decision == "block" else ("mask",)
-        maskers = [
-            each for each in self._at[place] if each.guard.kind in MASKABLE and each.guard.action in masks
-        ]
+        maskers = [each for each in self._at[place] if each.guard.kind in MASKABLE and each.guard.action in masks]
         hidden = [finding for finding in findings if finding.guard in {each.name for each in maskers}]
         if hidden:
             covered, more, late = self.settle(text, maskers, hidden, seconds)

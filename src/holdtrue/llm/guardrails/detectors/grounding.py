@@ -1,11 +1,12 @@
 """Judge whether an answer says what the retrieved passages say: by shared words, numbers, names and denials.
 
-It compares words, not meaning: a false sentence made of the right words passes, a true one in quite other words does not.
+It compares words, not meaning: a false sentence of the right words passes, a true one in quite other words does not.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from holdtrue.core.errors import MissingExtra
@@ -24,7 +25,8 @@ _ABSTAINS: Final = re.compile(
 )
 _COURTESY: Final = re.compile(
     r"\b(?:let me know|happy to help|hope (?:this|that) helps|you're welcome|you are welcome|feel free|anything else"
-    r"|gern geschehen|gerne|n'hésitez pas|de nada|thank you|thanks|sure|of course|certainly|hello|hi there|bitte sehr)\b",
+    r"|gern geschehen|gerne|n'hésitez pas|de nada|thank you|thanks|sure|of course|certainly|hello|hi"
+    r" there|bitte sehr)\b",
     re.IGNORECASE,
 )
 _CLAUSE: Final = re.compile(r"[,;]\s+(?:and|but|und|aber|et|mais|y|pero|e|mas)\s+|;\s+|[:]\s+")
@@ -58,7 +60,7 @@ class _Evidence:
             cut = list(sentences(passage))
             self.single += cut
             self.units += [(sentence.words, (sentence,)) for sentence in cut]
-            self.units += [(one.words | two.words, (one, two)) for one, two in zip(cut, cut[1:], strict=False)]
+            self.units += [(one.words | two.words, (one, two)) for one, two in pairwise(cut)]
         n = len(self.single)
         self.unknown = math.log(1.0 + max(n, 1)) + 1.0
         counts: dict[str, int] = {}
@@ -162,7 +164,7 @@ def _contradicts(
 
 
 def _similar(embedder: Embedder, sentence: Sentence, evidence: _Evidence, options: Mapping[str, Any]) -> float:
-    """Return the greatest cosine with a sentence of the evidence that does not contradict this one; 0 if none is near."""
+    """Return the greatest cosine with a sentence that does not contradict this one; 0 if none is near enough."""
     if not evidence.single:
         return 0.0
     vectors = embedder.passage([sentence.text, *(each.text for each in evidence.single)])

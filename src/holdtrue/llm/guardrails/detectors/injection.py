@@ -36,7 +36,7 @@ _DENIED, _THIRD_PERSON, _QUOTED, _ABOUT = 0.2, 0.4, 0.25, 0.6
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """Hold a word with a meaning: which one of the text's it is, and its place, in which a sentence's end counts too."""
+    """Hold a word with a meaning: which one it is, and its place, in which the ends of sentences count too."""
 
     word: int
     place: int
@@ -67,7 +67,9 @@ class _Lexicon:
         wanted = Concept.OVERRIDE | Concept.RULES | Concept.REVEAL | Concept.PRIOR | Concept.PROMPT
         long = [word for word, concepts in words.items() if len(word) >= 6 and concepts & wanted and word.isascii()]
         turned = {word[::-1] for word in long} | {rot13(word) for word in long}
-        return cls(words, {squeezed(word): concepts for word, concepts in words.items()}, frozenset(turned - set(words)))
+        return cls(
+            words, {squeezed(word): concepts for word, concepts in words.items()}, frozenset(turned - set(words))
+        )
 
 
 def injection_detector(threshold: float, decode: bool = True) -> Callable[[Subject], Steps]:
@@ -88,7 +90,11 @@ def injection_detector(threshold: float, decode: bool = True) -> Callable[[Subje
             yield []
             signs += _rewritten(folded, subject.text, lexicon)
             score, chosen = _combined(signs)
-        yield [Hit(sign.start, sign.end, round(sign.weight, 3), sign.label) for sign in chosen] if score >= threshold else []
+        yield (
+            [Hit(sign.start, sign.end, round(sign.weight, 3), sign.label) for sign in chosen]
+            if score >= threshold
+            else []
+        )
         return round(score, 3)
 
     return detect
@@ -205,7 +211,7 @@ def _by_words(text: str, marks: Sequence[_Mark]) -> list[_Sign]:
 
 def _matches(pattern: Pattern, marks: Sequence[_Mark]) -> list[tuple[Pattern, float, int, int]]:
     """Return each place where a pattern fits: how much it weighs there, its first and its last word."""
-    anchor, needs, unless = int(pattern.anchor), [int(need) for need in pattern.needs], int(pattern.unless)
+    anchor, needs, unless = int(pattern.anchor), [int(need) for need in pattern.needs], int(pattern.unless or 0)
     found: list[tuple[Pattern, float, int, int]] = []
     for at, mark in enumerate(marks):
         if not mark.concepts & anchor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from holdtrue.llm.guardrails.detectors import checks
-from holdtrue.llm.guardrails.detectors.matching import Check, Page, Rule, near, page_of, scan
+from holdtrue.llm.guardrails.detectors.matching import Check, Page, Rule, near, page_of, scan, words
 from holdtrue.llm.guardrails.model import Hit, Steps, Subject
 
 _SURE: Final = 1.0
@@ -17,7 +17,7 @@ _FORM: Final = 0.9
 _LIKELY: Final = 0.7
 
 # Country calling codes in use (ITU-T E.164, list of 2023), as the first one, two or three digits.
-_CODES: Final = frozenset(
+_CODES: Final = words(
     "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86"
     " 90 91 92 93 94 95 98 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 235 236 237"
     " 238 239 240 241 242 243 244 245 246 248 249 250 251 252 253 254 255 256 257 258 260 261 262 263 264 265 266 267"
@@ -25,18 +25,58 @@ _CODES: Final = frozenset(
     " 382 383 385 386 387 389 420 421 423 500 501 502 503 504 505 506 507 508 509 590 591 592 593 594 595 596 597 598"
     " 599 670 672 673 674 675 676 677 678 679 680 681 682 683 685 686 687 688 689 690 691 692 800 808 850 852 853 855"
     " 856 870 878 880 881 882 883 886 888 960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 977 979 992"
-    " 993 994 995 996 998".split()
+    " 993 994 995 996 998"
 )
 _TELEPHONES: Final = (
-    "phone", "mobile", "cell", "tel", "fax", "whatsapp", "handy", "mobil", "móvil", "movil", "celular", "télé",
-)  # fmt: skip
+    "phone",
+    "mobile",
+    "cell",
+    "tel",
+    "fax",
+    "whatsapp",
+    "handy",
+    "mobil",
+    "móvil",
+    "movil",
+    "celular",
+    "télé",
+)
 _CALL_WORDS: Final = (
-    *_TELEPHONES, "call", "ring ", "number", "ruf", "nummer", "portable", "llam", "ligue", "sms", "signal", "contact",
-)  # fmt: skip
+    *_TELEPHONES,
+    "call",
+    "ring ",
+    "number",
+    "ruf",
+    "nummer",
+    "portable",
+    "llam",
+    "ligue",
+    "sms",
+    "signal",
+    "contact",
+)
 _NOT_CALLS: Final = (
-    "order", "invoice", "tracking", "account", "serial", "isbn", "version", "part", "case", "ticket", "model", "article",
-    "reference", "customer", "bestell", "konto", "kunden", "rechnung", "zip", "postal",
-)  # fmt: skip
+    "order",
+    "invoice",
+    "tracking",
+    "account",
+    "serial",
+    "isbn",
+    "version",
+    "part",
+    "case",
+    "ticket",
+    "model",
+    "article",
+    "reference",
+    "customer",
+    "bestell",
+    "konto",
+    "kunden",
+    "rechnung",
+    "zip",
+    "postal",
+)
 _FILES: Final = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "js", "css", "ts", "py", "md"})
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
@@ -95,7 +135,7 @@ def _card(match: re.Match[str], page: Page) -> float:
 
 def _ip4(match: re.Match[str], page: Page) -> float:
     text = match.group()
-    if any(len(part) > 1 and part[0] == "0" or int(part) > 255 for part in text.split(".")):
+    if any((len(part) > 1 and part[0] == "0") or int(part) > 255 for part in text.split(".")):
         return 0.0
     if near(page, *match.span(), ("version", "section", "release", "upgrade", "==", "rfc", "chapter", " v"), 16):
         return 0.0
@@ -129,12 +169,10 @@ def _bare(check: Callable[[str], bool], score: float = _SURE) -> Check:
     return lambda match, page: score if check(re.sub(r"[^0-9A-Za-z]", "", match.group())) else 0.0
 
 
-def _named(check: Callable[[str], bool], *words: str) -> Check:
-    """Return a check that also asks for a word before the number that names it: one in eleven numbers fits by chance."""
+def _named(check: Callable[[str], bool], *names: str) -> Check:
+    """Return a check that also asks for a word before a number that names it: one in eleven fits by chance."""
     return lambda match, page: (
-        _SURE
-        if near(page, *match.span(), words) and check(re.sub(r"[^0-9A-Za-z]", "", match.group()))
-        else 0.0
+        _SURE if near(page, *match.span(), names) and check(re.sub(r"[^0-9A-Za-z]", "", match.group())) else 0.0
     )
 
 
@@ -149,9 +187,7 @@ def _ssn(match: re.Match[str], page: Page) -> float:
 def _rule(
     label: str, needles: tuple[str, ...], pattern: str, check: Check, digits: int = 0, lead: int = 0, hint: str = ""
 ) -> Rule:
-    return Rule(
-        label, needles, re.compile(pattern), check, True, re.compile(hint) if hint else None, digits, lead
-    )
+    return Rule(label, needles, re.compile(pattern), check, True, re.compile(hint) if hint else None, digits, lead)
 
 
 # A pattern that begins with a class of signs is found several times faster than one that begins with a look back, so
@@ -162,48 +198,132 @@ _D: Final = r"[0-9](?<![0-9.+-].)(?<![0-9][ /].)"
 _E: Final = r"(?![0-9]|[.-][0-9])"
 
 RULES: Final = (
-    _rule("email", ("@",),
-          r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w!#$%&'*+/=?^`{|}~-](?:[\w.!#$%&'*+/=?^`{|}~-]{0,62}[\w+_-])?"
-          r"@[^\W_](?:[\w.-]{0,250}[^\W_])?\.[^\W\d_][\w-]{0,60}[^\W_]", _email),
-    _rule("iban", (), r"[0-9](?<=[A-Za-z]{2}.)(?<![A-Za-z0-9][A-Za-z]{2}.)[0-9](?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?"
-          + _R, _iban, lead=2),
-    _rule("credit_card", (), r"[0-9](?<![0-9.-].)(?:[0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}"
-          r"|(?<=3)[0-9]{3}([ -]?)[0-9]{6}\2[0-9]{4,5})" + _E, _card, 13),
-    _rule("ip_address", (".",), r"[0-9](?<![0-9.].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![0-9]|\.[0-9])", _ip4,
-          hint=r"\.[0-9]{1,3}\.[0-9]"),
-    _rule("ip_address", (":",), r"[0-9A-Fa-f:](?<![0-9A-Za-z:.].)[0-9A-Fa-f:]{2,38}(?![0-9A-Za-z:])", _ip6,
-          hint=r":[0-9A-Fa-f]{0,4}:"),
+    _rule(
+        "email",
+        ("@",),
+        r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w!#$%&'*+/=?^`{|}~-](?:[\w.!#$%&'*+/=?^`{|}~-]{0,62}[\w+_-])?"
+        r"@[^\W_](?:[\w.-]{0,250}[^\W_])?\.[^\W\d_][\w-]{0,60}[^\W_]",
+        _email,
+    ),
+    _rule(
+        "iban",
+        (),
+        r"[0-9](?<=[A-Za-z]{2}.)(?<![A-Za-z0-9][A-Za-z]{2}.)[0-9](?: ?[A-Za-z0-9]{4}){2,7}(?: ?[A-Za-z0-9]{1,3})?" + _R,
+        _iban,
+        lead=2,
+    ),
+    _rule(
+        "credit_card",
+        (),
+        r"[0-9](?<![0-9.-].)(?:[0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}"
+        r"|(?<=3)[0-9]{3}([ -]?)[0-9]{6}\2[0-9]{4,5})" + _E,
+        _card,
+        13,
+    ),
+    _rule(
+        "ip_address",
+        (".",),
+        r"[0-9](?<![0-9.].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![0-9]|\.[0-9])",
+        _ip4,
+        hint=r"\.[0-9]{1,3}\.[0-9]",
+    ),
+    _rule(
+        "ip_address",
+        (":",),
+        r"[0-9A-Fa-f:](?<![0-9A-Za-z:.].)[0-9A-Fa-f:]{2,38}(?![0-9A-Za-z:])",
+        _ip6,
+        hint=r":[0-9A-Fa-f]{0,4}:",
+    ),
     _rule("us_ssn", (), _D + r"[0-9]{2}([ -]?)[0-9]{2}\1[0-9]{4}" + _E, _ssn, 9),
-    _rule("uk_nino", ("ni", "insurance"), r"[A-Za-z]" + _L + r"[A-Za-z]( ?)[0-9]{2}\1[0-9]{2}\1[0-9]{2}\1[A-Da-d]" + _R,
-          _named(checks.uk_nino, "nino", "national insurance", "ni number", "ni no", "insurance n")),
+    _rule(
+        "uk_nino",
+        ("ni", "insurance"),
+        r"[A-Za-z]" + _L + r"[A-Za-z]( ?)[0-9]{2}\1[0-9]{2}\1[0-9]{2}\1[A-Da-d]" + _R,
+        _named(checks.uk_nino, "nino", "national insurance", "ni number", "ni no", "insurance n"),
+    ),
     _rule("uk_nhs", ("nhs",), _D + r"[0-9]{2}([ -]?)[0-9]{3}\1[0-9]{4}" + _E, _named(checks.uk_nhs, "nhs"), 10),
-    _rule("de_tax_id", ("idnr", "steuer", "tax id", "tin"), _D + r"[0-9]( ?)[0-9]{3}\1[0-9]{3}\1[0-9]{3}" + _E,
-          _named(checks.de_tax_id, "steuer", "idnr", "tax id", "tin"), 11),
-    _rule("fr_nir", (), r"[12](?<![0-9.+-].)(?<![0-9][ /].)"
-          r" ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}" + _E, _bare(checks.fr_nir), 13),
+    _rule(
+        "de_tax_id",
+        ("idnr", "steuer", "tax id", "tin"),
+        _D + r"[0-9]( ?)[0-9]{3}\1[0-9]{3}\1[0-9]{3}" + _E,
+        _named(checks.de_tax_id, "steuer", "idnr", "tax id", "tin"),
+        11,
+    ),
+    _rule(
+        "fr_nir",
+        (),
+        r"[12](?<![0-9.+-].)(?<![0-9][ /].)"
+        r" ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}" + _E,
+        _bare(checks.fr_nir),
+        13,
+    ),
     _rule("es_dni", (), r"[0-9XYZxyz]" + _L + r"(?:[0-9]{7}|-?[0-9]{7})-?[A-Za-z]" + _R, _dni, 7),
-    _rule("it_fiscal_code", (), r"[0-9](?<=[A-Za-z]{6}.)(?<![A-Za-z0-9][A-Za-z]{6}.)[0-9LMNPQRSTUVlmnpqrstuv]"
-          r"[ABCDEHLMPRSTabcdehlmprst][0-9LMNPQRSTUVlmnpqrstuv]{2}[A-Za-z][0-9LMNPQRSTUVlmnpqrstuv]{3}[A-Za-z]" + _R,
-          _fiscal_code, lead=6),
-    _rule("nl_bsn", ("bsn", "burgerservice", "sofinummer"), _D + r"[0-9]{8}" + _E,
-          _named(checks.nl_bsn, "bsn", "burgerservice", "sofinummer"), 9),
+    _rule(
+        "it_fiscal_code",
+        (),
+        r"[0-9](?<=[A-Za-z]{6}.)(?<![A-Za-z0-9][A-Za-z]{6}.)[0-9LMNPQRSTUVlmnpqrstuv]"
+        r"[ABCDEHLMPRSTabcdehlmprst][0-9LMNPQRSTUVlmnpqrstuv]{2}[A-Za-z][0-9LMNPQRSTUVlmnpqrstuv]{3}[A-Za-z]" + _R,
+        _fiscal_code,
+        lead=6,
+    ),
+    _rule(
+        "nl_bsn",
+        ("bsn", "burgerservice", "sofinummer"),
+        _D + r"[0-9]{8}" + _E,
+        _named(checks.nl_bsn, "bsn", "burgerservice", "sofinummer"),
+        9,
+    ),
     _rule("pl_pesel", ("pesel",), _D + r"[0-9]{10}" + _E, _named(checks.pl_pesel, "pesel"), 11),
-    _rule("se_personnummer", ("personnummer", "personal number"), _D + r"[0-9]{5}(?:[0-9]{2})?[-+]?[0-9]{4}" + _E,
-          _named(checks.se_personnummer, "personnummer", "personal number"), 10),
-    _rule("fi_hetu", (), r"[0-3]" + _L + r"[0-9]{5}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]" + _R,
-          lambda match, page: _SURE if checks.fi_hetu(match.group()) else 0.0, 6),
+    _rule(
+        "se_personnummer",
+        ("personnummer", "personal number"),
+        _D + r"[0-9]{5}(?:[0-9]{2})?[-+]?[0-9]{4}" + _E,
+        _named(checks.se_personnummer, "personnummer", "personal number"),
+        10,
+    ),
+    _rule(
+        "fi_hetu",
+        (),
+        r"[0-3]" + _L + r"[0-9]{5}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]" + _R,
+        lambda match, page: _SURE if checks.fi_hetu(match.group()) else 0.0,
+        6,
+    ),
     _rule("br_cpf", ("-",), _D + r"[0-9]{2}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}" + _E, _bare(checks.br_cpf), 11),
     _rule("br_cpf", ("cpf",), _D + r"[0-9]{10}" + _E, _named(checks.br_cpf, "cpf"), 11),
-    _rule("be_national", ("-",), _D + r"[0-9]\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}" + _E, _bare(checks.be_national), 11),
-    _rule("be_national", ("rijksregister", "national", "nationaal", "insz", "niss"), _D + r"[0-9]{10}" + _E,
-          _named(checks.be_national, "rijksregister", "national", "nationaal", "insz", "niss"), 11),
-    _rule("phone", ("+", "00"), r"[+0](?<![0-9A-Za-z.+-].)(?:(?<=\+)|0)[1-9](?:[ ./-]?\(?[0-9]{1,4}\)?){2,8}(?![0-9])",
-          _phone_international, 8),
-    _rule("phone", (), r"[(2-9](?<![0-9A-Za-z.+/-].)(?:(?<=\()[2-9][0-9]{2}\) ?|[0-9]{2}([-.]))[2-9][0-9]{2}[-. ][0-9]{4}"
-          r"(?![0-9A-Za-z]|[.-][0-9])", _phone_north_american, 10),
-    _rule("phone", (), r"[0-9(](?<![0-9A-Za-z.+/-].)(?<![0-9] .)[0-9]{1,4}\)?(?: ?[/-] ?| |\.)?[0-9]{2,8}"
-          r"(?:[ .-]?[0-9]{2,5}){0,4}(?![0-9A-Za-z]|[.-][0-9])", _phone_national, 8),
-)  # fmt: skip
+    _rule(
+        "be_national", ("-",), _D + r"[0-9]\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}" + _E, _bare(checks.be_national), 11
+    ),
+    _rule(
+        "be_national",
+        ("rijksregister", "national", "nationaal", "insz", "niss"),
+        _D + r"[0-9]{10}" + _E,
+        _named(checks.be_national, "rijksregister", "national", "nationaal", "insz", "niss"),
+        11,
+    ),
+    _rule(
+        "phone",
+        ("+", "00"),
+        r"[+0](?<![0-9A-Za-z.+-].)(?:(?<=\+)|0)[1-9](?:[ ./-]?\(?[0-9]{1,4}\)?){2,8}(?![0-9])",
+        _phone_international,
+        8,
+    ),
+    _rule(
+        "phone",
+        (),
+        r"[(2-9](?<![0-9A-Za-z.+/-].)(?:(?<=\()[2-9][0-9]{2}\) ?|[0-9]{2}([-.]))[2-9][0-9]{2}[-. ][0-9]{4}"
+        r"(?![0-9A-Za-z]|[.-][0-9])",
+        _phone_north_american,
+        10,
+    ),
+    _rule(
+        "phone",
+        (),
+        r"[0-9(](?<![0-9A-Za-z.+/-].)(?<![0-9] .)[0-9]{1,4}\)?(?: ?[/-] ?| |\.)?[0-9]{2,8}"
+        r"(?:[ .-]?[0-9]{2,5}){0,4}(?![0-9A-Za-z]|[.-][0-9])",
+        _phone_national,
+        8,
+    ),
+)
 LABELS: Final = tuple(sorted({rule.label for rule in RULES}))
 
 

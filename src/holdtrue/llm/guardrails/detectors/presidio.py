@@ -88,7 +88,7 @@ def _email_recogniser() -> Any:
     class Offline(EmailRecognizer):
         """Recognise e-mail addresses without the network."""
 
-        def validate_result(self, pattern_text: str) -> bool | None:
+        def validate_result(self, pattern_text: str) -> bool:
             """Tell whether the domain is below a known one; those reserved for examples (RFC 2606) count too."""
             domain = pattern_text.rpartition("@")[2].lower()
             return domain.endswith((".example", ".test", ".invalid")) or extract(domain).fqdn != ""

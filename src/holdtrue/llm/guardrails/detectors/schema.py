@@ -18,11 +18,17 @@ MOST_SCHEMA: Final = 65_536
 MOST_DEPTH: Final = 64
 MOST_WORK: Final = 200_000
 _LOCAL: Final = re.compile(r"#(?:/.*)?|#[A-Za-z_][\w.-]*")
-_DIALECTS: Final = frozenset({"https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"})
+_DIALECTS: Final = frozenset(
+    {"https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"}
+)
 _HINTS: Final = {
-    "required": "required", "enum": "one of the declared values", "const": "the declared value",
-    "additionalProperties": "no other properties", "oneOf": "exactly one alternative", "anyOf": "one alternative",
-}  # fmt: skip
+    "required": "required",
+    "enum": "one of the declared values",
+    "const": "the declared value",
+    "additionalProperties": "no other properties",
+    "oneOf": "exactly one alternative",
+    "anyOf": "one alternative",
+}
 
 
 class TooMuchWork(HoldtrueError):
@@ -66,7 +72,7 @@ class Compiled:
 
 
 def schema_detector(options: Mapping[str, Any]) -> Callable[[Subject], Steps]:
-    """Return a detector of what in an answer breaks its schema: the declared one, and the one that comes with a call."""
+    """Return a detector of what in an answer breaks its schema: the declared one, and the one of a call."""
     declared = compile_schema(options["schema"]) if options["schema"] is not None else None
     most = options["most_errors"]
     _library()
@@ -126,11 +132,9 @@ def compile_schema(schema: Any) -> Compiled:
     def errors(value: Any, tick: Callable[[], None]) -> Iterator[Any]:
         return validator.evolve(format_checker=_Work(tick)).iter_errors(value)
 
-    compiled = Compiled(validator, errors)
-    # A reference to a part that is not there shows only when it is followed.
-    for target in _references(schema):
-        _resolve(validator, target)
-    return compiled
+    # A reference to a part that is not there would show only when it is followed.
+    _check_references(schema)
+    return Compiled(validator, errors)
 
 
 def _check_parts(part: Any, depth: int) -> None:
@@ -168,25 +172,32 @@ def _references(part: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def _resolve(validator: Any, target: str) -> None:
-    try:
-        validator._resolver.lookup(target)
-    except Exception as error:
-        # The referencing library raises several classes for a place that is not there.
-        raise _bad(f"it refers to “{target[:100]}”, and there is no such part ({type(error).__name__})") from None
+def _check_references(schema: Any) -> None:
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+    for target in _references(schema):
+        try:
+            resolver.lookup(target)
+        except (Unresolvable, LookupError, TypeError, ValueError) as error:
+            kind = type(error).__name__
+            raise _bad(f"it refers to “{target[:100]}”, and there is no such part ({kind})") from None
 
 
 def _matches(pattern: str, text: str) -> bool:
     """Tell whether an RE2 pattern is found in `text`; raises BadGuardrail for one that RE2 does not take."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+    from pyarrow import compute
 
     try:
-        return bool(pc.match_substring_regex(pa.array([text]), pattern)[0].as_py())
+        found: Any = compute.call_function(
+            "match_substring_regex", [pa.array([text])], compute.MatchSubstringOptions(pattern)
+        )
+        return bool(found[0].as_py())
     except pa.ArrowInvalid as error:
-        raise _bad(
-            f"the pattern “{pattern[:100]}” cannot run in linear time or is none ({str(error)[:100]})"
-        ) from None
+        raise _bad(f"the pattern “{pattern[:100]}” cannot run in linear time or is none ({str(error)[:100]})") from None
 
 
 def _validator_class(library: Any) -> Any:
@@ -236,7 +247,9 @@ def _validator_class(library: Any) -> Any:
         "additionalProperties": additional,
         "format": lambda *_: (),
     }
-    return library.validators.extend(base, {key: counted(own.get(key, check)) for key, check in base.VALIDATORS.items()})
+    return library.validators.extend(
+        base, {key: counted(own.get(key, check)) for key, check in base.VALIDATORS.items()}
+    )
 
 
 def _frozen(value: Any) -> Any:

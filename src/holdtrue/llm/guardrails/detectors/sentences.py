@@ -5,44 +5,65 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from holdtrue.llm.guardrails.detectors.matching import words as words_of
+
 _GAP: Final = re.compile(r"[.!?][\"'”»)\]]{0,3}\s+|\n\s*")
 _WORD: Final = re.compile(r"[^\W_]+(?:[-_'’.][^\W_]+)*")
 _NUMBER: Final = re.compile(r"[0-9]+(?:[.,:][0-9]+)*")
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
 _MARK: Final = re.compile(r"\[\^?([A-Za-z0-9][A-Za-z0-9_.:-]{0,39})\]")
-_ABBREVIATIONS: Final = frozenset(
-    "mr mrs ms dr prof st no nr art vs e.g i.e z.b d.h bzw ca approx inc ltd co fig sec min max vol p pp tel".split()
+_ABBREVIATIONS: Final = words_of(
+    "mr mrs ms dr prof st no nr art vs e.g i.e z.b d.h bzw ca approx inc ltd co fig sec min max vol p pp tel"
 )
-_STOP: Final = frozenset(
-    "a about after all also am an and any are as at be because been before but by can could did do does for from had has"
-    " have he her his how i if in into is it its just may me more most must my of on once one only or other our out over"
-    " own please same she should so some such than that the their them then there these they this those to too under up us"
-    " very was we were what when where which while who will with would you your yours itself themselves now there's it's"
-    " der die das den dem des ein eine einen einem einer und oder ist sind war waren wird werden wurde wurden im in am an"
-    " auf aus bei bis für mit nach von vom zu zum zur über unter es sie er wir ihr ich man auch noch nur dass wenn als wie"
+_STOP: Final = words_of(
+    "a about after all also am an and any are as at be because been before but by can could did do does for"
+    " from had has"
+    " have he her his how i if in into is it its just may me more most must my of on once one only or other"
+    " our out over"
+    " own please same she should so some such than that the their them then there these they this those to"
+    " too under up us"
+    " very was we were what when where which while who will with would you your yours itself themselves now"
+    " there's it's"
+    " der die das den dem des ein eine einen einem einer und oder ist sind war waren wird werden wurde wurden"
+    " im in am an"
+    " auf aus bei bis für mit nach von vom zu zum zur über unter es sie er wir ihr ich man auch noch nur dass"
+    " wenn als wie"
     " hat haben kann können muss müssen sich so bleibt"
-    " le la les l un une des du de et ou est sont était étaient dans sur sous pour par avec ce cette ces il elle ils elles on"
+    " le la les l un une des du de et ou est sont était étaient dans sur sous pour par avec ce cette ces il"
+    " elle ils elles on"
     " nous vous se sa son ses leur leurs qui que quoi dont où aux au en y d s c qu plus"
     " el los las lo una unos unas del al y o es son era eran fue en con por para se su sus que como más este esta estos"
     " estas ese esa hay ha han puede pueden a e"
-    " um uma os as do da dos das no na nos nas ao aos foi são com seu sua pelo pela".split()
+    " um uma os as do da dos das no na nos nas ao aos foi são com seu sua pelo pela"
 )
-_DENIALS: Final = frozenset(
+_DENIALS: Final = words_of(
     "not no never none cannot can't won't doesn't don't didn't isn't aren't wasn't neither nor unable nicht kein"
     " keine keinen keinem keiner nie niemals pas jamais aucun aucune ne nunca ningún ninguna não nenhum"
-    " nenhuma".split()
+    " nenhuma"
 )
 _NUMBER_WORDS: Final = {
     word: str(number)
     for number, words in {
-        2: "two zwei deux dos dois duas", 3: "three drei trois tres três", 4: "four vier quatre cuatro quatro",
-        5: "five fünf cinq cinco", 6: "six sechs seis", 7: "seven sieben sept siete sete", 8: "eight acht huit ocho oito",
-        9: "nine neun neuf nueve nove", 10: "ten zehn dix diez dez", 11: "eleven elf onze once", 12: "twelve zwölf douze doce",
-        15: "fifteen fünfzehn quinze quince", 20: "twenty zwanzig vingt veinte vinte", 30: "thirty dreißig trente treinta",
-        50: "fifty fünfzig cinquante", 100: "hundred hundert cent cien", 1000: "thousand tausend mille mil",
+        2: "two zwei deux dos dois duas",
+        3: "three drei trois tres três",
+        4: "four vier quatre cuatro quatro",
+        5: "five fünf cinq cinco",
+        6: "six sechs seis",
+        7: "seven sieben sept siete sete",
+        8: "eight acht huit ocho oito",
+        9: "nine neun neuf nueve nove",
+        10: "ten zehn dix diez dez",
+        11: "eleven elf onze once",
+        12: "twelve zwölf douze doce",
+        15: "fifteen fünfzehn quinze quince",
+        20: "twenty zwanzig vingt veinte vinte",
+        30: "thirty dreißig trente treinta",
+        50: "fifty fünfzig cinquante",
+        100: "hundred hundert cent cien",
+        1000: "thousand tausend mille mil",
     }.items()
     for word in words.split()
-}  # fmt: skip
+}
 _ENDINGS: Final = ("ingly", "ings", "ing", "edly", "ied", "ies", "ed", "es", "en", "er", "ly", "e", "s", "n", "t")
 
 
@@ -116,7 +137,9 @@ def _read(start: int, end: int, text: str, cited: tuple[str, ...]) -> Sentence:
                 names.add(stem(low))
             if before:
                 amounts.add((before, stem(low)))
-    return Sentence(start, end, text, frozenset(words), frozenset(numbers), frozenset(names), frozenset(amounts), denies, cited)
+    return Sentence(
+        start, end, text, frozenset(words), frozenset(numbers), frozenset(names), frozenset(amounts), denies, cited
+    )
 
 
 def _parts(word: str) -> list[str]:
