@@ -1,6 +1,6 @@
 """What a guardrail is, what it found, and what follows from that."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -149,14 +149,22 @@ class Hit:
     reason: str = ""
 
 
+def _unbounded() -> None:
+    """Let a detector run for as long as it takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Hold what a detector looks at: a text, and for an answer the passages and the schema it must follow."""
+    """Hold what a detector looks at: a text, and for an answer the passages and the schema it must follow.
+
+    A detector whose single step may be long calls `tick` in it, which raises when the time is over.
+    """
 
     text: str
     context: tuple[str, ...] = ()
     passage_ids: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
+    tick: Callable[[], None] = _unbounded
 
 
 # A detector gives what each of its steps saw, so that whoever runs it can stop between two; and in the end its score.

@@ -13,8 +13,12 @@ from urllib.parse import unquote
 
 # Signs without a width, and those that only change the direction of writing (Unicode 15.1, chapter 23).
 _INVISIBLE: Final = frozenset(
-    [0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x2060, 0x2061, 0x2062, 0x2063, 0x2064, 0xFEFF]
-    + [*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x2070), *range(0xFE00, 0xFE10)]
+    ord(sign)
+    for sign in (
+        "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+        "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206b\u206c\u206d\u206e\u206f\ufeff"
+        "\ufe00\ufe01\ufe02\ufe03\ufe04\ufe05\ufe06\ufe07\ufe08\ufe09\ufe0a\ufe0b\ufe0c\ufe0d\ufe0e\ufe0f"
+    )
 )
 _TAGS: Final = range(0xE0000, 0xE0080)
 _BLACK_FLAG: Final = 0x1F3F4
@@ -56,7 +60,7 @@ class Payload:
 
 
 def fold(text: str) -> Folded:
-    """Return `text` without invisible signs, its compatibility forms and look-alikes as plain letters, in lower case."""
+    """Return `text` in lower case without invisible signs, its compatibility forms and look-alikes as plain letters."""
     if text.isascii():
         return Folded(text.lower(), None)
     signs: list[str] = []

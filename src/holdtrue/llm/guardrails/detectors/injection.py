@@ -36,7 +36,7 @@ _DENIED, _THIRD_PERSON, _QUOTED, _ABOUT = 0.2, 0.4, 0.25, 0.6
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """Hold a word with a meaning: which one of the text's it is, and its place, in which a sentence's end counts too."""
+    """Hold a word with a meaning: which one it is, and its place, in which the ends of sentences count too."""
 
     word: int
     place: int
@@ -211,7 +211,7 @@ def _by_words(text: str, marks: Sequence[_Mark]) -> list[_Sign]:
 
 def _matches(pattern: Pattern, marks: Sequence[_Mark]) -> list[tuple[Pattern, float, int, int]]:
     """Return each place where a pattern fits: how much it weighs there, its first and its last word."""
-    anchor, needs, unless = int(pattern.anchor), [int(need) for need in pattern.needs], int(pattern.unless)
+    anchor, needs, unless = int(pattern.anchor), [int(need) for need in pattern.needs], int(pattern.unless or 0)
     found: list[tuple[Pattern, float, int, int]] = []
     for at, mark in enumerate(marks):
         if not mark.concepts & anchor:

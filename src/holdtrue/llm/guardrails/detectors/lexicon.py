@@ -63,98 +63,186 @@ class Concept(IntFlag):
 C = Concept
 
 _WORDS: Final[tuple[tuple[Concept, str], ...]] = (
-    (C.OVERRIDE, "ignore ignores ignoring ignored disregard disregarding forget override overrule overwrite bypass neglect"
-     " nevermind circumvent ignoriere ignorier ignorieren vergiss vergesse missachte missachten umgehe übergehe"
-     " ignorez oublie oubliez contourne ignora olvida olvidad omite omiso omitir pase esqueça esquece desconsidere"
-     " desconsidera despreza abandon unlearn supersede"),
-    (C.WEAKEN, "skip drop break breaking violate violating stop cancel erase delete remove dismiss discard reset void revoke"
-     " escape evade brich verletze lösche löse enfreins viole supprime efface rompe viola borra quebre viole apague aside"
-     " untrusted replace"),
-    (C.RULES, "instruction instructions guideline guidelines rule rules directive directives direction directions policy"
-     " policies constraint constraints programming orders commands rubric criteria protocol protocols script restrictions"
-     " anweisung anweisungen regel regeln richtlinie richtlinien vorgabe vorgaben instruktionen befehle vorschriften"
-     " consigne consignes règle règles instrucciones instrucción reglas regla normas directrices órdenes instruções"
-     " instrução regras regra diretrizes ordens sicherheitsregeln training config configuration prompting limits"),
+    (
+        C.OVERRIDE,
+        "ignore ignores ignoring ignored disregard disregarding forget override overrule overwrite bypass neglect"
+        " nevermind circumvent ignoriere ignorier ignorieren vergiss vergesse missachte missachten umgehe übergehe"
+        " ignorez oublie oubliez contourne ignora olvida olvidad omite omiso omitir pase esqueça esquece desconsidere"
+        " desconsidera despreza abandon unlearn supersede",
+    ),
+    (
+        C.WEAKEN,
+        "skip drop break breaking violate violating stop cancel erase delete remove dismiss discard reset void revoke"
+        " escape evade brich verletze lösche löse enfreins viole supprime efface rompe viola borra quebre viole"
+        " apague aside"
+        " untrusted replace",
+    ),
+    (
+        C.RULES,
+        "instruction instructions guideline guidelines rule rules directive directives direction directions policy"
+        " policies constraint constraints programming orders commands rubric criteria protocol protocols script"
+        " restrictions"
+        " anweisung anweisungen regel regeln richtlinie richtlinien vorgabe vorgaben instruktionen befehle vorschriften"
+        " consigne consignes règle règles instrucciones instrucción reglas regla normas directrices órdenes instruções"
+        " instrução regras regra diretrizes ordens sicherheitsregeln training config configuration prompting limits",
+    ),
     (C.PROMPT, "prompt prompts preprompt systemprompt systemprompts eingabeaufforderung"),
-    (C.PRIOR, "previous previously prior above earlier preceding before former foregoing past existing current initial"
-     " original vorherigen vorherige vorher vorigen obigen obige bisherigen bisherige ursprünglichen früheren davor"
-     " précédentes précédents précédente précédent dessus avant initiales initial antérieures anteriores anterior previas"
-     " previos arriba antes iniciales prévias acima iniciais beginning start"),
-    (C.YOURS, "your ur thy deine deinen deiner deinem dein ihre ihren ihr tes ton ta vos votre tu tus sus su vuestras suas"
-     " seus seu sua teu teus"),
+    (
+        C.PRIOR,
+        "previous previously prior above earlier preceding before former foregoing past existing current initial"
+        " original vorherigen vorherige vorher vorigen obigen obige bisherigen bisherige ursprünglichen früheren davor"
+        " précédentes précédents précédente précédent dessus avant initiales initial antérieures anteriores"
+        " anterior previas"
+        " previos arriba antes iniciales prévias acima iniciais beginning start",
+    ),
+    (
+        C.YOURS,
+        "your ur thy deine deinen deiner deinem dein ihre ihren ihr tes ton ta vos votre tu tus sus su vuestras suas"
+        " seus seu sua teu teus",
+    ),
     (C.THEIRS, "its their his her"),
-    (C.ALL, "all any every everything whatever alle alles sämtliche jede jegliche tout toutes toute tous todas todos todo"
-     " tudo toda cualquier qualquer entire full whole complete"),
-    (C.SAID, "told said instructed given operate programmed initialised initialized configured received gesagt gegeben bekommen erhalten dit dites reçu reçues"
-     " dijeron dicho recibiste recibido disseram dito recebeu recebidas"),
-    (C.NOT, "not no never don't dont doesn't cannot can't won't nicht nie niemals kein keine keinen pas ne n'es jamais"
-     " aucune aucun sans sin sem ohne nunca ninguna ningún não nenhuma nenhum stop without refuse refused ya"),
-    (C.FOLLOW, "follow following obey obeying adhere listen respect heed halte halten befolge befolgen beachte beachten folge"
-     " suivre suis suivez respecte tiens respecter seguir sigas sigue obedecer respetar seguir siga respeitar"),
-    (C.OBEY, "obey comply execute perform carry fulfil fulfill obeys gehorche führe ausführen obéis exécute obedece ejecuta"
-     " obedeça execute cumpla proceed"),
-    (C.VOID, "void revoked outdated suspended cancelled canceled lifted updated replaced invalid obsolete expired superseded"
-     " decoy test aufgehoben ungültig außer annulées caduques anuladas canceladas suspensas anuladas existed disabled"),
+    (
+        C.ALL,
+        "all any every everything whatever alle alles sämtliche jede jegliche tout toutes toute tous todas todos todo"
+        " tudo toda cualquier qualquer entire full whole complete",
+    ),
+    (
+        C.SAID,
+        "told said instructed given operate programmed initialised initialized configured received gesagt gegeben"
+        " bekommen erhalten dit dites reçu reçues"
+        " dijeron dicho recibiste recibido disseram dito recebeu recebidas",
+    ),
+    (
+        C.NOT,
+        "not no never don't dont doesn't cannot can't won't nicht nie niemals kein keine keinen pas ne n'es jamais"
+        " aucune aucun sans sin sem ohne nunca ninguna ningún não nenhuma nenhum stop without refuse refused ya",
+    ),
+    (
+        C.FOLLOW,
+        "follow following obey obeying adhere listen respect heed halte halten befolge befolgen beachte beachten folge"
+        " suivre suis suivez respecte tiens respecter seguir sigas sigue obedecer respetar seguir siga respeitar",
+    ),
+    (
+        C.OBEY,
+        "obey comply execute perform carry fulfil fulfill obeys gehorche führe ausführen obéis exécute obedece ejecuta"
+        " obedeça execute cumpla proceed",
+    ),
+    (
+        C.VOID,
+        "void revoked outdated suspended cancelled canceled lifted updated replaced invalid obsolete expired superseded"
+        " decoy test aufgehoben ungültig außer annulées caduques anuladas canceladas suspensas anuladas existed"
+        " disabled",
+    ),
     (C.NEW, "new real actual updated following neue neuen neuer nouvelles nouvelle nuevas nueva novas nova"),
     (C.TASK, "task objective goal mission job role aufgabe ziel tâche objectif tarea objetivo tarefa"),
-    (C.REVEAL, "reveal show print output repeat display tell give share leak dump disclose return copy paste list write"
-     " translate encode spell append summarise summarize recite expose state provide echo include remind complete spit"
-     " divulge say type describe verrate zeige zeig gib nenne wiederhole schreibe drucke ausgeben ausgib übersetze kopiere"
-     " révèle révélez montre montrez affiche affichez répète répétez donne donnez copie recopie écris dis traduis"
-     " revela muestra muéstrame imprime repite di dime copia cópialo escribe dame traduce revele mostre imprima repita"
-     " diga copie escreva dê traduza exiba"),
-    (C.HIDDEN, "hidden secret secrets initial original confidential internal exact complete developer underlying base"
-     " geheimen geheime versteckten ursprünglichen vertraulichen internen cachées secrètes confidentielles initiales"
-     " secretas ocultas confidenciales originales ocultas confidenciais"),
-    (C.EXACT, "verbatim wortwörtlich wörtlich vollständig intégralement textuellement literalmente textualmente exactly"
-     " exact word-for-word unmodified anything leaving omitting inteiro completo"),
+    (
+        C.REVEAL,
+        "reveal show print output repeat display tell give share leak dump disclose return copy paste list write"
+        " translate encode spell append summarise summarize recite expose state provide echo include remind"
+        " complete spit"
+        " divulge say type describe verrate zeige zeig gib nenne wiederhole schreibe drucke ausgeben ausgib"
+        " übersetze kopiere"
+        " révèle révélez montre montrez affiche affichez répète répétez donne donnez copie recopie écris dis traduis"
+        " revela muestra muéstrame imprime repite di dime copia cópialo escribe dame traduce revele mostre"
+        " imprima repita"
+        " diga copie escreva dê traduza exiba",
+    ),
+    (
+        C.HIDDEN,
+        "hidden secret secrets initial original confidential internal exact complete developer underlying base"
+        " geheimen geheime versteckten ursprünglichen vertraulichen internen cachées secrètes confidentielles initiales"
+        " secretas ocultas confidenciales originales ocultas confidenciais",
+    ),
+    (
+        C.EXACT,
+        "verbatim wortwörtlich wörtlich vollständig intégralement textuellement literalmente textualmente exactly"
+        " exact word-for-word unmodified anything leaving omitting inteiro completo",
+    ),
     (C.ASK, "what what's which whats how wie welche was quel quelle quelles quels cuál cuáles qual quais qué"),
     (C.SYSTEM, "system système sistema systems pre pre-prompt starting developer"),
-    (C.MESSAGE, "message messages mail email question request order invoice ticket errors changes version nachricht"
-     " mensaje mensagem"),
-    (C.DISABLE, "disable disables deactivate suspend unlock remove turn switch lift drop deaktiviere schalte setze hebe"
-     " désactive désactivez enlève supprime desactiva quita elimina desative remova retire bypass skip disarm"),
-    (C.SAFETY, "safety filter filters filtering moderation guardrails guardrail restriction restrictions limitation"
-     " limitations limits censorship safeguards ethics ethical checks norms sicherheitsregeln einschränkungen"
-     " einschränkung filter grenzen schranken règles filtre filtres restrictions restriction limites sécurité censure"
-     " reglas filtro filtros restricciones restricción límites seguridad censura regras restrições restrição limites"
-     " segurança regeln"),
+    (
+        C.MESSAGE,
+        "message messages mail email question request order invoice ticket errors changes version nachricht"
+        " mensaje mensagem",
+    ),
+    (
+        C.DISABLE,
+        "disable disables deactivate suspend unlock remove turn switch lift drop deaktiviere schalte setze hebe"
+        " désactive désactivez enlève supprime desactiva quita elimina desative remova retire bypass skip disarm",
+    ),
+    (
+        C.SAFETY,
+        "safety filter filters filtering moderation guardrails guardrail restriction restrictions limitation"
+        " limitations limits censorship safeguards ethics ethical checks norms sicherheitsregeln einschränkungen"
+        " einschränkung filter grenzen schranken règles filtre filtres restrictions restriction limites sécurité"
+        " censure"
+        " reglas filtro filtros restricciones restricción límites seguridad censura regras restrições restrição limites"
+        " segurança regeln",
+    ),
     (C.WITHOUT, "without no free never lacks sans ohne keine kein sin ninguna ningún sem nenhuma nenhum aucune aucun"),
-    (C.BECOME, "pretend pretending act roleplay role-play simulate imagine become behave impersonate tue verhalte spiele"
-     " fais comporte prétends finge actúa compórtate simula finja aja simule persona character wärst switch"),
-    (C.MODEL, "ai llm llms model models assistant assistants chatbot chatbots bot bots gpt chatgpt ki ia modell modèle"
-     " modelo assistent asistente assistente agent agents reviewers"),
+    (
+        C.BECOME,
+        "pretend pretending act roleplay role-play simulate imagine become behave impersonate tue verhalte spiele"
+        " fais comporte prétends finge actúa compórtate simula finja aja simule persona character wärst switch",
+    ),
+    (
+        C.MODEL,
+        "ai llm llms model models assistant assistants chatbot chatbots bot bots gpt chatgpt ki ia modell modèle"
+        " modelo assistent asistente assistente agent agents reviewers",
+    ),
     (C.PERSONA, "dan stan dude evilbot jailbreak jailbroken chadgpt aim betterdan devmode"),
-    (C.UNBOUND, "uncensored unrestricted unfiltered unlimited amoral unethical immoral lawless limitless machiavellian evil"
-     " unbound unconstrained"),
+    (
+        C.UNBOUND,
+        "uncensored unrestricted unfiltered unlimited amoral unethical immoral lawless limitless machiavellian evil"
+        " unbound unconstrained",
+    ),
     (C.MODE, "mode modus modo"),
     (C.POWER, "developer debug god maintenance admin root sudo jailbreak unrestricted wartungsmodus entwicklermodus"),
-    (C.MASTER, "administrator admin root superuser operator openai anthropic engineer creator creators makers maker"
-     " developer developers entwickler entwicklers desarrollador desenvolvedor authorization authorize authorized sudo"),
-    (C.SEND, "send forward post email e-mail transmit exfiltrate upload leak append embed insert put fetch visit submit"
-     " schicke sende leite envoie envoyez transmets envía manda reenvía envie mande transmita encode include"),
-    (C.DATA, "conversation history credentials cookie cookies token password passwords secret secrets key keys .env data"
-     " database contents emails documents customers customer's chat private records kundendaten daten données datos dados"
-     " clients list message name"),
+    (
+        C.MASTER,
+        "administrator admin root superuser operator openai anthropic engineer creator creators makers maker"
+        " developer developers entwickler entwicklers desarrollador desenvolvedor authorization authorize"
+        " authorized sudo",
+    ),
+    (
+        C.SEND,
+        "send forward post email e-mail transmit exfiltrate upload leak append embed insert put fetch visit submit"
+        " schicke sende leite envoie envoyez transmets envía manda reenvía envie mande transmita encode include",
+    ),
+    (
+        C.DATA,
+        "conversation history credentials cookie cookies token password passwords secret secrets key keys .env data"
+        " database contents emails documents customers customer's chat private records kundendaten daten données"
+        " datos dados"
+        " clients list message name",
+    ),
     (C.PLACE, "link url image webhook pastebin address query attacker tool tools http https beacon workspace"),
     (C.USER, "user users user's reader nutzer benutzer utilisateur usuario usuário utilizador"),
     (C.TELL, "telling informing mention mentioning tell inform notifying sagen prévenir avertir avisar informar decir"),
     (C.SILENT, "silently secretly covertly heimlich discrètement silencio silenciosamente unnoticed"),
     (C.CALL, "call invoke run execute use trigger launch download"),
-    (C.DECODE, "decode decoded decipher rot13 base64 hex backwards reversed concatenate decrypt unscramble dekodiere décode"
-     " decodifica decodifique"),
+    (
+        C.DECODE,
+        "decode decoded decipher rot13 base64 hex backwards reversed concatenate decrypt unscramble dekodiere décode"
+        " decodifica decodifique",
+    ),
     (C.HARM, "napalm bomb meth explosive explosives malware ransomware phishing lock weapon poison"),
     (C.INSTEAD, "instead stattdessen plutôt"),
     (C.TEXT, "words text everything line sentence above contents instructions lines"),
     (C.ME, "me my mine mir mich moi mí mim"),
     (C.OPPOSITE, "opposite contrary reverse gegenteil contraire contrario contrário"),
     (C.ABOVE, "above preceding dessus arriba acima obige obigen oben"),
-    (C.META, "injection injections attack attacks attacker attackers owasp paper authors phrase phrases example examples"
-     " detect detects detection evaluation defence defences defense defenses research vulnerability proofread explain"
-     " filter's guard tags tokens template templates trained conversation's policy researchers article report training"
-     " expected test-case case string evidence why how's works worked difference structure safe guide log beispiele"
-     " angriff attaque ataque"),
-)  # fmt: skip
+    (
+        C.META,
+        "injection injections attack attacks attacker attackers owasp paper authors phrase phrases example examples"
+        " detect detects detection evaluation defence defences defense defenses research vulnerability proofread"
+        " explain"
+        " filter's guard tags tokens template templates trained conversation's policy researchers article report"
+        " training"
+        " expected test-case case string evidence why how's works worked difference structure safe guide log beispiele"
+        " angriff attaque ataque",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +262,7 @@ class Pattern:
     after: int = 7
     before: int = 0
     negated: bool = True
-    unless: Concept = Concept(0)
+    unless: Concept | None = None
 
 
 _O, _E, _R, _T = "override", "prompt_exfiltration", "role_spoofing", "tool_exfiltration"

@@ -30,8 +30,8 @@ class Rule:
     """Describe one thing to find: any of `needles` must be there, `pattern` must match, `check` says how sure it is.
 
     What is found is the group `v` of the pattern, or all of it. Needles are sought in the text as it is, or, where
-    `fold` is set, in its lower-case form. `hint` is a cheaper pattern that must occur, `digits` how many digits must stand
-    close together, `lead` how many signs before the match belong to what is found.
+    `fold` is set, in its lower-case form. `hint` is a cheaper pattern that must occur, `digits` how many digits must
+    stand close together, `lead` how many signs before the match belong to what is found.
     """
 
     label: str
@@ -42,6 +42,11 @@ class Rule:
     hint: re.Pattern[str] | None = None
     digits: int = 0
     lead: int = 0
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a list that is written as one text."""
+    return frozenset(text.split())
 
 
 def page_of(text: str) -> Page:
@@ -71,12 +76,12 @@ def _matches(rule: Rule, page: Page) -> Iterator[Hit]:
             yield Hit(start - rule.lead, end, score, rule.label)
 
 
-def near(page: Page, start: int, end: int, words: Sequence[str], before: int = 48, after: int = 0) -> bool:
-    """Tell whether one of `words` stands within some signs of a place."""
+def near(page: Page, start: int, end: int, sought: Sequence[str], before: int = 48, after: int = 0) -> bool:
+    """Tell whether one of `sought` stands within some signs of a place."""
     around = page.lower[max(0, start - before) : start]
     if after:
         around += "\n" + page.lower[end : end + after]
-    return any(word in around for word in words)
+    return any(word in around for word in sought)
 
 
 def entropy(text: str) -> float:

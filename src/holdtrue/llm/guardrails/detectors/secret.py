@@ -17,13 +17,45 @@ _FORM: Final = 0.9
 _LIKELY: Final = 0.6
 _MOST_KEY: Final = 20_000
 _PLACEHOLDERS: Final = (
-    "example", "placeholder", "your", "changeme", "change-me", "change_me", "redacted", "dummy", "xxxx", "****",
-    "....", "insert", "replace", "sample", "todo", "1234567890abcdef", "removed", "hidden",
-)  # fmt: skip
-_NO_PASSWORDS: Final = frozenset({
-    "password", "passwd", "pass", "secret", "token", "pwd", "passwort", "none", "null", "true", "false", "undefined",
-    "test", "pw", "required", "optional",
-})  # fmt: skip
+    "example",
+    "placeholder",
+    "your",
+    "changeme",
+    "change-me",
+    "change_me",
+    "redacted",
+    "dummy",
+    "xxxx",
+    "****",
+    "....",
+    "insert",
+    "replace",
+    "sample",
+    "todo",
+    "1234567890abcdef",
+    "removed",
+    "hidden",
+)
+_NO_PASSWORDS: Final = frozenset(
+    {
+        "password",
+        "passwd",
+        "pass",
+        "secret",
+        "token",
+        "pwd",
+        "passwort",
+        "none",
+        "null",
+        "true",
+        "false",
+        "undefined",
+        "test",
+        "pw",
+        "required",
+        "optional",
+    }
+)
 
 
 def _dense(match: re.Match[str], page: Page) -> float:
@@ -85,7 +117,7 @@ def _basic(match: re.Match[str], page: Page) -> float:
         plain = base64.b64decode(match.group("v"), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return 0.0
-    user, colon, password = plain.partition(":")
+    _, colon, password = plain.partition(":")
     return _FORM if colon and len(password) >= 3 and plain.isprintable() else 0.0
 
 
@@ -133,23 +165,38 @@ _R: Final = "(?![A-Za-z0-9])"
 
 RULES: Final = (
     _rule("aws_access_key", ("AKIA", "ASIA", "ABIA", "ACCA"), _L + r"A(?:KI|SI|BI|CC)A[A-Z2-7]{16}" + _R, _dense),
-    _rule("aws_secret_key", ("ecret", "ECRET", "AKIA", "ASIA"),
-          r"(?<![A-Za-z0-9+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])", _aws_secret),
-    _rule("github_token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _L + r"gh[pousr]_(?P<b>[A-Za-z0-9]{36})" + _R,
-          _github),
+    _rule(
+        "aws_secret_key",
+        ("ecret", "ECRET", "AKIA", "ASIA"),
+        r"(?<![A-Za-z0-9+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])",
+        _aws_secret,
+    ),
+    _rule(
+        "github_token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _L + r"gh[pousr]_(?P<b>[A-Za-z0-9]{36})" + _R, _github
+    ),
     _rule("github_token", ("github_pat_",), _L + r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}" + _R, _dense),
     _rule("gitlab_token", ("gl",), _L + r"gl(?:pat|dt|rt|ptt|ft|soat|cbt)-[A-Za-z0-9_-]{20,64}", _dense),
     _rule("slack_token", ("xox",), _L + r"xox[abeoprs]-[A-Za-z0-9-]{10,250}", _dense),
-    _rule("slack_webhook", ("hooks.slack.com/",),
-          r"https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9+/]{20,100}", _dense),
+    _rule(
+        "slack_webhook",
+        ("hooks.slack.com/",),
+        r"https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9+/]{20,100}",
+        _dense,
+    ),
     _rule("stripe_key", ("_live_", "_test_"), _L + r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,250}", _dense),
     _rule("stripe_key", ("whsec_",), _L + r"whsec_[A-Za-z0-9+/=]{24,100}", _dense),
     _rule("google_api_key", ("AIza",), _L + r"AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])", _dense),
-    _rule("google_oauth_secret", ("GOCSPX-", "ya29."), _L + r"(?:GOCSPX-[A-Za-z0-9_-]{28}|ya29\.[A-Za-z0-9_-]{20,500})",
-          _dense),
+    _rule(
+        "google_oauth_secret",
+        ("GOCSPX-", "ya29."),
+        _L + r"(?:GOCSPX-[A-Za-z0-9_-]{28}|ya29\.[A-Za-z0-9_-]{20,500})",
+        _dense,
+    ),
     _rule("anthropic_key", ("sk-ant-",), _LS + r"sk-ant-[a-z0-9]{3,12}-[A-Za-z0-9_-]{24,200}", _dense),
     _rule("openai_key", ("sk-",), _LS + r"sk-(?!ant-)[A-Za-z0-9_-]{20,300}", _openai),
-    _rule("holdtrue_token", ("ht_",), _L + r"ht_[a-z]{3,12}_[0-9a-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}" + _R, _holdtrue),
+    _rule(
+        "holdtrue_token", ("ht_",), _L + r"ht_[a-z]{3,12}_[0-9a-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}" + _R, _holdtrue
+    ),
     _rule("npm_token", ("npm_",), _L + r"npm_(?P<b>[A-Za-z0-9]{36})" + _R, _github),
     _rule("pypi_token", ("pypi-AgE",), _L + r"pypi-AgE[A-Za-z0-9_-]{50,1000}", _dense),
     _rule("huggingface_token", ("hf_",), _L + r"hf_[A-Za-z0-9]{30,40}" + _R, _dense),
@@ -159,20 +206,67 @@ RULES: Final = (
     _rule("jwt", ("eyJ",), _LS + r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{16,2000}", _jwt),
     _rule("generic_secret", ("basic ",), r"\bBasic[ ](?P<v>[A-Za-z0-9+/]{8,500}={0,2})", _basic, fold=True),
     _rule("generic_secret", ("bearer ",), r"\bBearer[ ](?P<v>[A-Za-z0-9._~+/-]{16,4000}={0,2})", _bearer, fold=True),
-    _rule("connection_password", ("://",),
-          r"://[^\s/:@\"'<>?#]{0,64}:(?P<v>[^\s/@\"'<>]{3,128})@(?=[A-Za-z0-9\[])", _url_password),
-    _rule("connection_password", ("password=", "pwd="),
-          r"[;?&]\s?(?:password|pwd)=(?P<v>[^\s;&\"'<>]{4,128})", _ado_password, fold=True),
-)  # fmt: skip
+    _rule(
+        "connection_password",
+        ("://",),
+        r"://[^\s/:@\"'<>?#]{0,64}:(?P<v>[^\s/@\"'<>]{3,128})@(?=[A-Za-z0-9\[])",
+        _url_password,
+    ),
+    _rule(
+        "connection_password",
+        ("password=", "pwd="),
+        r"[;?&]\s?(?:password|pwd)=(?P<v>[^\s;&\"'<>]{4,128})",
+        _ado_password,
+        fold=True,
+    ),
+)
 
 # What a value is assigned to, and whether it may be one that a person thought up.
-_KEYWORDS: Final = tuple((word, human) for human, words in (
-    (True, ("password", "passwd", "passphrase", "passwort", "kennwort", "mot de passe", "contraseña", "senha", "_pass",
-            "pwd", "pw")),
-    (False, ("token", "secret", "api_key", "apikey", "api-key", "access_key", "accesskey", "access-key", "secret_key",
-             "private_key", "signing_key", "encryption_key", "encryption-key", "auth_key", "master_key", "secretkey",
-             "clientsecret", "credential")),
-) for word in words)  # fmt: skip
+_KEYWORDS: Final = tuple(
+    (word, human)
+    for human, words in (
+        (
+            True,
+            (
+                "password",
+                "passwd",
+                "passphrase",
+                "passwort",
+                "kennwort",
+                "mot de passe",
+                "contraseña",
+                "senha",
+                "_pass",
+                "pwd",
+                "pw",
+            ),
+        ),
+        (
+            False,
+            (
+                "token",
+                "secret",
+                "api_key",
+                "apikey",
+                "api-key",
+                "access_key",
+                "accesskey",
+                "access-key",
+                "secret_key",
+                "private_key",
+                "signing_key",
+                "encryption_key",
+                "encryption-key",
+                "auth_key",
+                "master_key",
+                "secretkey",
+                "clientsecret",
+                "credential",
+            ),
+        ),
+    )
+    for word in words
+)
 _LINK: Final = re.compile(
     r"(?:[_-][A-Za-z0-9]{1,12}){0,2}[\"'`\]]?[ \t]{0,3}"
     r"(?:(?:is|ist|lautet|est|es|é)\b[ ]{0,2}:?|=>|:=|==?|:)[ \t]{0,3}"
