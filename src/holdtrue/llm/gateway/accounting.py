@@ -18,9 +18,7 @@ from holdtrue.llm.gateway.rules import (
     checked_usage,
     choices,
     cost,
-    count_input,
     count_output,
-    input_bound,
     stated_limit,
 )
 from holdtrue.llm.gateway.table import Table
@@ -119,12 +117,13 @@ class Accounts:
 
 def measured(call: Call, reported: Any, texts: Iterable[str], *, whole: bool) -> Usage:
     """Return what an answer used: as the provider reports it where that can be, else as the gateway counts."""
-    counted = Usage(count_input(call.operation, call.body), count_output(texts), counted=True)
+    input_most, input_counted = call.input_sizes()
+    counted = Usage(input_counted, count_output(texts), counted=True)
     limit = stated_limit(call.body) if call.limit is None else call.limit
     usage = checked_usage(
         reported,
         counted,
-        input_most=input_bound(call.operation, call.body),
+        input_most=input_most,
         output_most=MOST_TOKENS if limit is None else limit * choices(call.body),
     )
     # Numbers that came before the end of a stream say only what was known by then.

@@ -18,7 +18,7 @@ from holdtrue.llm.gateway.model import (
     Route,
     Usage,
 )
-from holdtrue.llm.gateway.rules import choices, cost, count_input, input_bound, stated_limit
+from holdtrue.llm.gateway.rules import choices, cost, input_bound, stated_limit
 from holdtrue.llm.gateway.table import Entry, ProjectTable
 
 _PARAMETERS: Final = (
@@ -55,6 +55,7 @@ class Call:
     started_us: int
     until: float
     limit: int | None = None
+    sizes: tuple[int, int] | None = None
     reservation: Reservation | None = None
     settled: Amount = field(default_factory=Amount)
     cache_key: bytes | None = None
@@ -85,7 +86,13 @@ class Call:
     def bound(self, limit: int | None) -> Usage:
         """Return the most that the call can use under a limit of output tokens per choice."""
         output = 0 if self.operation is Operation.EMBEDDING else choices(self.body) * (limit or 0)
-        return Usage(input_bound(self.operation, self.body), output)
+        return Usage(self.input_sizes()[0], output)
+
+    def input_sizes(self) -> tuple[int, int]:
+        """Return how many input tokens the call can have at most, and how many the gateway counts."""
+        if self.sizes is None:
+            self.sizes = input_bound(self.operation, self.body)
+        return self.sizes
 
     def entries(self) -> list[Entry]:
         """Return the providers of the route that there are, in its order."""
@@ -113,7 +120,7 @@ class Call:
         """Charge for work whose result nobody will see: the input, and all the output it was allowed."""
         allowed = stated_limit(self.body) if self.limit is None else self.limit
         self.charge(
-            Usage(count_input(self.operation, self.body), self.bound(allowed).output, counted=True),
+            Usage(self.input_sizes()[1], self.bound(allowed).output, counted=True),
         )
 
     def used(self) -> Amount:

@@ -1,8 +1,10 @@
 """The gateway of one worker: from a request and its route to an answer, billed, cached and told of."""
 
 import asyncio
+import itertools
 import logging
 import random
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ import orjson
 
 from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput
-from holdtrue.core.ids import new_id
 from holdtrue.llm.gateway.accounting import Accounts, measured, usage_body
 from holdtrue.llm.gateway.adapters import Adapter, Failed, Flow
 from holdtrue.llm.gateway.asking import Ask, Asker, Backoff, stopped
@@ -69,6 +70,8 @@ class Gateway:
         self._cache = ExactCache()
         self._accounts = Accounts(home / "gateway" / "budgets", name, clock)
         self._active: set[Call] = set()
+        self._mark = secrets.token_hex(6)
+        self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._log = logging.getLogger("holdtrue.gateway")
 
@@ -185,7 +188,7 @@ class Gateway:
     ) -> Call:
         now = self._clock.now()
         call = Call(
-            id=new_id("call", now),
+            id=f"call_{int(now.timestamp() * 1000):011x}{self._mark}{next(self._numbers):06x}",
             caller=caller,
             operation=operation,
             route=route,

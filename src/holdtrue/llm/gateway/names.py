@@ -22,10 +22,19 @@ class PlainModels:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._table = gateway.table
+        self._known: dict[tuple[str, str], Route] = {}
 
     async def resolve(self, caller: Caller, name: str, body: Body) -> Resolved:
         """Return the model's own route: its provider, then the provider's fallbacks."""
-        return Resolved(route_to(self._gateway.table.of(caller.project), name), body)
+        table = self._gateway.table
+        if table is not self._table:
+            self._table, self._known = table, {}
+        route = self._known.get((caller.project, name))
+        if route is None:
+            # Only names that there are get this far, so the dictionary is as small as the configuration.
+            route = self._known[caller.project, name] = route_to(table.of(caller.project), name)
+        return Resolved(route, body)
 
     def models(self, project: str) -> list[str]:
         """Return `provider/model` of every model, in order."""

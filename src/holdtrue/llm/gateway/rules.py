@@ -18,6 +18,7 @@ RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 MOST_CHOICES: Final = 128
 MOST_TOKENS: Final = 2_000_000
 _MESSAGE_TOKENS: Final = 8
+_COUNTED_MESSAGE: Final = 4
 _CALL_TOKENS: Final = 16
 _IMAGE_TOKENS: Final = 5_000
 _IMAGE_COUNT: Final = 1_000
@@ -83,22 +84,20 @@ def wants_usage(body: Body) -> bool:
     return type(options) is dict and options.get("include_usage") is True
 
 
-def input_bound(operation: Operation, body: Body) -> int:
-    """Return how many input tokens a request can have at most.
+def input_bound(operation: Operation, body: Body) -> tuple[int, int]:
+    """Return how many input tokens a request can have at most, and how many the gateway counts itself.
 
-    A byte-level tokenizer makes no more tokens than there are bytes of UTF-8; eight are added per message and
-    sixteen per call for what a chat template puts around them. An image counts 5,000.
+    At most: a byte-level tokenizer makes no more tokens than there are bytes of UTF-8; eight are added per
+    message and sixteen per call for what a chat template puts around them, and 5,000 per image. Where the
+    provider has not counted, the gateway does: one per four bytes, rounded up, four per message, 1,000 per
+    image.
     """
     size, images = _sizes(operation, body)
-    return size + _IMAGE_TOKENS * images + _MESSAGE_TOKENS * len(body.get("messages") or ()) + _CALL_TOKENS
-
-
-def count_input(operation: Operation, body: Body) -> int:
-    """Count the input tokens of a request where the provider has not: one per four bytes, rounded up, four
-    more per message, 1,000 per image.
-    """
-    size, images = _sizes(operation, body)
-    return -(-size // _BYTES_PER_TOKEN) + 4 * len(body.get("messages") or ()) + _IMAGE_COUNT * images
+    messages = len(body.get("messages") or ())
+    return (
+        size + _IMAGE_TOKENS * images + _MESSAGE_TOKENS * messages + _CALL_TOKENS,
+        -(-size // _BYTES_PER_TOKEN) + _IMAGE_COUNT * images + _COUNTED_MESSAGE * messages,
+    )
 
 
 def count_output(texts: Iterable[str]) -> int:

@@ -53,7 +53,6 @@ class Entry:
 class ProjectTable:
     """Hold what one project may use: its own providers, and those of the house that it does not replace."""
 
-    name: str
     entries: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
     stopped: str = ""
     capture: Capture = "full"
@@ -78,7 +77,7 @@ class Table:
 
     def of(self, project: str) -> ProjectTable:
         """Return the table of a project; one that has declared nothing has what the house has."""
-        return self.projects.get(project) or replace(self.house, name=project)
+        return self.projects.get(project) or self.house
 
     def limits(self, project: str, key: str) -> tuple[Limit, ...]:
         """Return the budgets that a call counts against."""
@@ -111,9 +110,9 @@ class Builder:
         house = config.projects.get(HOUSE, ProjectConfig())
         shared = built.get(HOUSE, {})
         return Table(
-            house=_project(HOUSE, shared, house),
+            house=_project(shared, house),
             projects={
-                name: _project(name, {**shared, **built[name]}, _inherit(own, house))
+                name: _project({**shared, **built[name]}, _inherit(own, house))
                 for name, own in config.projects.items()
                 if name != HOUSE
             },
@@ -142,12 +141,12 @@ class Builder:
         return Entry(provider, ChatOnly(adapter) if chat_only else adapter, breaker, fingerprint)
 
 
-def _project(name: str, entries: Mapping[str, Entry], config: ProjectConfig) -> ProjectTable:
+def _project(entries: Mapping[str, Entry], config: ProjectConfig) -> ProjectTable:
     bare: dict[str, tuple[Target, ...]] = {}
     for entry in entries.values():
         for model in entry.provider.models:
             bare[model] = (*bare.get(model, ()), Target(entry.provider.name, model))
-    return ProjectTable(name, entries, config.stopped, config.capture, bare)
+    return ProjectTable(entries, config.stopped, config.capture, bare)
 
 
 def _inherit(own: ProjectConfig, house: ProjectConfig) -> ProjectConfig:
