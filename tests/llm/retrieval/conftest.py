@@ -85,6 +85,8 @@ def note(id: str, text: str, title: str = "") -> Document:
 def pages() -> list[Document]:
     """Return the Markdown pages of this repository."""
     return [
-        Document(str(path.relative_to(ROOT)), path.stem, path.read_text(), "", bytes_hash(path.read_bytes()), kind="markdown")
+        Document(
+            str(path.relative_to(ROOT)), path.stem, path.read_text(), "", bytes_hash(path.read_bytes()), kind="markdown"
+        )
         for path in sorted((ROOT / "docs").rglob("*.md"))
     ]

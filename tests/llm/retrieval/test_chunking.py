@@ -18,7 +18,9 @@ _SENTENCES = st.lists(
 ).map(" ".join)
 _TEXTS = st.one_of(st.text(max_size=2000), _SENTENCES)
 _CUTS = st.builds(
-    lambda words, overlap, least, at_headings: Chunking(words, min(overlap, words // 2), min(least, words), at_headings),
+    lambda words, overlap, least, at_headings: Chunking(
+        words, min(overlap, words // 2), min(least, words), at_headings
+    ),
     st.integers(8, 60),
     st.integers(0, 30),
     st.integers(0, 30),

@@ -18,7 +18,7 @@ GOOD = b"<html><title>t</title><p>fine</p></html>"
 
 @pytest.fixture
 def parsers() -> Iterator[Parsers]:
-    with Parsers(Parsing(most_seconds=1.0, most_memory=600 << 20, most_bytes=16 << 20)) as parsers:
+    with Parsers(Parsing(most_seconds=0.5, most_memory=600 << 20, most_bytes=16 << 20)) as parsers:
         yield parsers
 
 
@@ -45,22 +45,22 @@ def test_documents_are_parsed_by_one_process_after_the_other(parsers: Parsers) -
 
 
 def test_a_zip_bomb_is_refused_and_the_next_document_is_read(parsers: Parsers) -> None:
-    data = _bomb(300 << 20)
+    data = _bomb(120 << 20)
     assert len(data) < 1 << 20
     assert _refused(parsers, "pdf", data).reason in (Reason.MALFORMED, Reason.TOO_SLOW, Reason.TOO_MUCH_MEMORY)
     assert parsers.parse("html", GOOD).text == "fine"
 
 
 def test_what_takes_too_long_is_stopped_by_processor_time(parsers: Parsers) -> None:
-    assert _refused(parsers, "html", b"<b><i><p>" * 1_500_000).reason in (Reason.TOO_SLOW, Reason.TOO_MUCH_MEMORY)
-    assert _refused(parsers, "pdf", b"%PDF-1.7\n" + b"1 0 obj\n<<>>\nendobj\n" * 700_000).reason is Reason.TOO_SLOW
+    assert _refused(parsers, "html", b"<div>" * 200_000).reason is Reason.TOO_SLOW
+    assert _refused(parsers, "pdf", b"%PDF-1.7\n" + b"1 0 obj\n<<>>\nendobj\n" * 400_000).reason is Reason.TOO_SLOW
     assert parsers.parse("html", GOOD).text == "fine"
 
 
 def test_memory_is_bounded() -> None:
     with Parsers(Parsing(most_memory=200 << 20, most_seconds=20.0)) as parsers:
         found = _refused(parsers, "html", b"<p>x</p>" * 2_000_000)
-        assert found.reason in (Reason.TOO_MUCH_MEMORY, Reason.CRASHED, Reason.MALFORMED)
+        assert found.reason is Reason.TOO_MUCH_MEMORY
         assert parsers.parse("html", GOOD).text == "fine"
 
 
@@ -81,7 +81,9 @@ def test_a_process_that_is_killed_costs_one_document(parsers: Parsers, monkeypat
 def test_threads_get_processes_of_their_own(parsers: Parsers) -> None:
     found: list[str] = []
     pages = [f"<html><p>page {number}</p></html>".encode() for number in range(8)]
-    threads = [threading.Thread(target=lambda page=page: found.append(parsers.parse("html", page).text)) for page in pages]
+    threads = [
+        threading.Thread(target=lambda page=page: found.append(parsers.parse("html", page).text)) for page in pages
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
