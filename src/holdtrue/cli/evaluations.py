@@ -7,6 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from holdtrue.evaluation.views import short
+
 _LISTED: Final = 5
 _WHY: Final = 200
 _BAR: Final = 20
@@ -104,9 +106,10 @@ def _failures(title: str, holder: Mapping[str, Any]) -> Sequence[RenderableType]
         return []
     table = Table.grid(padding=(0, 1))
     for each in listed:
-        why = str(each["why"])
-        cut = why if len(why) <= _WHY else why[: _WHY - 1] + "…"
-        table.add_row(Text("✗", style="red"), Text.assemble(str(each["what"]), "\n", (cut, "dim")))
+        table.add_row(
+            Text("✗", style="red"),
+            Text.assemble(short(str(each["what"])), "\n", (short(str(each["why"]), _WHY), "dim")),
+        )
     left = holder["failed"] - len(listed)
     more = [Text(f"and {left} more; --json lists them")] if left > 0 else []
     return [_title(title), table, *more]

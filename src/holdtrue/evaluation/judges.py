@@ -1,8 +1,9 @@
 """Model judges: a rubric becomes a prompt in which all material is data, and only a strict reply becomes a score."""
 
+import asyncio
 import json
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -18,7 +19,7 @@ MAX_REPLY: Final = 20_000
 MAX_REASON: Final = 500
 _PASSAGES: Final = 20
 
-Complete: TypeAlias = Callable[[Sequence[Message], Mapping[str, Any]], str]
+Complete: TypeAlias = Callable[[Sequence[Message], Mapping[str, Any]], str | Awaitable[str]]
 """Ask a model, without tools: messages and the JSON schema of its reply → the reply's text."""
 
 _RULES: Final = """\
@@ -111,7 +112,7 @@ def read_verdict(rubric: Rubric, reply: object) -> Verdict:
 def judge(rubric: Rubric, case: Case, answer: AnswerView, complete: Complete) -> Verdict:
     """Ask the judge for its verdict; a judge that cannot be asked abstains."""
     try:
-        reply = complete(judge_messages(rubric, case, answer), verdict_schema(rubric))
+        reply = _now(complete(judge_messages(rubric, case, answer), verdict_schema(rubric)))
     except (HoldtrueError, OSError) as error:
         return _abstained(f"It could not be asked: {_told(error)}")
     return read_verdict(rubric, reply)
@@ -135,7 +136,7 @@ def judge_pair(rubric: Rubric, case: Case, first: AnswerView, second: AnswerView
     said: list[tuple[str, str]] = []
     for one, two, names in ((first, second, ("first", "second")), (second, first, ("second", "first"))):
         try:
-            reply: object = complete(pair_messages(rubric, case, one, two), pair_schema())
+            reply = _now(complete(pair_messages(rubric, case, one, two), pair_schema()))
         except (HoldtrueError, OSError) as error:
             return Preference("", False, f"The judge could not be asked: {_told(error)}")
         winner, why = read_preference(reply)
@@ -319,6 +320,15 @@ def _no_constant(name: str) -> Any:
 
 def _abstained(why: str) -> Verdict:
     return Verdict(None, 0.0, False, f"The judge gave no usable verdict. {why}", abstained=True)
+
+
+def _now(reply: object) -> object:
+    """Return a reply, of a coroutine function too; not inside a running loop."""
+
+    async def waited(it: Awaitable[object]) -> object:
+        return await it
+
+    return asyncio.run(waited(reply)) if isinstance(reply, Awaitable) else reply
 
 
 def _told(error: Exception) -> str:

@@ -299,7 +299,7 @@ def _most(
 def _bounded(content: dict[str, Any]) -> dict[str, Any]:
     """Return `content` with so few of its examples that all of it stays below the limit."""
     while len(content["failures"]) > _FIRST and len(canonical_bytes(content)) > MOST_BYTES:
-        content["failures"] = content["failures"][: len(content["failures"]) * 3 // 4]
+        content["failures"] = content["failures"][: max(_FIRST, len(content["failures"]) * 3 // 4)]
     if len(canonical_bytes(content)) > MOST_BYTES:
         content["skipped_slices"] += max(0, len(content["slices"]) - 4 * _FIRST)
         content["slices"] = content["slices"][: 4 * _FIRST]

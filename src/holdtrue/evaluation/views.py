@@ -64,7 +64,7 @@ class Grade:
 
 
 def short(text: str, most: int = 160) -> str:
-    """Return `text` on one line, cut to at most `most` characters."""
+    """Return `text` on one line, without signs that are not seen, cut to at most `most` characters."""
     # Only the beginning is looked at, so that a huge answer costs nothing here.
-    line = " ".join(text[: 4 * most].split())
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 4 * most]).split())
     return line if len(line) <= most and len(text) <= 4 * most else line[: most - 1].rstrip() + "…"
