@@ -11,7 +11,9 @@ project = ht.Project("docs-assistant", owner="docs", risk="limited")
 
 # What is known: the documentation, cut at its headings.
 
-documents = ht.index("documentation", "README.md", "ARCHITECTURE.md", "docs/guide/*.md", "docs/decisions/*.md", root="../..")
+documents = ht.index(
+    "documentation", "README.md", "ARCHITECTURE.md", "docs/guide/*.md", "docs/decisions/*.md", root="../.."
+)
 
 # What answers: prompt, guards on both sides, the model behind it. A release pins all of these together.
 

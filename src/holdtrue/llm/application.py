@@ -198,9 +198,7 @@ class Application:
         loop = asyncio.get_running_loop()
         verdicts = await loop.run_in_executor(None, rails.check_context, [hit.text for hit in hits])
         return [
-            replace(hit, text=verdict.text)
-            for hit, verdict in zip(hits, verdicts, strict=True)
-            if not verdict.blocked
+            replace(hit, text=verdict.text) for hit, verdict in zip(hits, verdicts, strict=True) if not verdict.blocked
         ]
 
     def _now(self) -> int:
