@@ -1,12 +1,15 @@
 """The command line's entry: commands, and errors printed without a traceback."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 
 from holdtrue._version import __version__
 from holdtrue.core.errors import HoldtrueError
+
+# Typer brings its own copy of click, whose errors are no others' errors: this is the base of them all.
+_Usage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
     name="holdtrue",
@@ -36,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog_name="holdtrue",
             standalone_mode=False,
         )
-    except click.exceptions.Abort:
+    except typer.Abort:
         return 130
-    except click.ClickException as error:
+    except _Usage as error:
         error.show()
         return error.exit_code
     except HoldtrueError as error:
