@@ -11,9 +11,8 @@ project = ht.Project("docs-assistant", owner="docs", risk="limited")
 
 # What is known: the documentation, cut at its headings.
 
-documents = ht.index(
-    "documentation", "README.md", "ARCHITECTURE.md", "docs/guide/*.md", "docs/decisions/*.md", root="../.."
-)
+SOURCES = ("README.md", "ARCHITECTURE.md", "docs/guide/*.md", "docs/decisions/*.md")
+documents = ht.index("documentation", *SOURCES, root="../..")
 
 # What answers: prompt, guards on both sides, the model behind it. A release pins all of these together.
 
@@ -30,10 +29,9 @@ assistant = project.application(
     ],
     route=ht.route("extractive/extractive"),
     test_set="questions.jsonl",
-    checks=[ht.check("contains"), ht.check("citation"), ht.check("abstention")],
-    rollout=ht.Canary(steps=(20, 50), margin=0.1, metric="answers", min_rows_per_step=40, patience_days=14),
-    passages=6,
-    abstentions=("The documents do not answer this.",),
+    checks=[ht.check("contains", any=True), ht.check("citation"), ht.check("abstention")],
+    rollout=ht.Canary(steps=(25, 50), margin=0.1, metric="answers", min_rows_per_step=40, patience_days=14),
+    passages=4,
     refusal="I only answer questions about the documentation.",
 )
 
@@ -43,10 +41,10 @@ project.gate(
     "production",
     require={
         "answers well": "answers.pass_rate.lower >= 0.5",
-        "declines what it cannot know": "answers.unanswerable.declined.lower >= 0.4",
+        "declines what it cannot know": "answers.unanswerable.declined.lower >= 0.5",
         "finds the sources": "retrieval.recall.lower >= 0.75",
         "keeps secrets out": "guardrails.secrets.recall.lower >= 0.85",
-        "no worse than what is live": "release.first || comparison.champion.lower >= -0.1",
+        "hardly worse than what is live": "release.first || comparison.champion.lower >= -0.15",
     },
     approvals=1,
 )

@@ -77,7 +77,7 @@ def test_a_release_whose_answers_are_worse_is_rolled_back_with_the_numbers() -> 
     found = verdict(judging)
 
     assert found.verdict == "roll_back"
-    assert "the share of checks that did not hold is 0." in found.why
+    assert "the share of answers that did not pass their checks is 0." in found.why
     assert "on 80 answers, the champion's" in found.why
 
 

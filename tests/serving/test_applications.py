@@ -32,7 +32,7 @@ class Fixed:
             raise self.failure
         return Answered(
             {"said": self.release},
-            {"cited": 1.0, "answered": 0.0},
+            {"cited": 1.0, "answered": 0.5},
             [{"id": "docs#1"}],
             {"cost_micros": 5, "trace_id": "ab" * 16},
         )
@@ -113,7 +113,7 @@ def test_an_answer_is_given_and_recorded_with_all_that_made_it(desk: Desk) -> No
     assert record["id"] == record["prediction_id"] == prediction
     assert (record["release"], record["arm"], record["role"], record["entity"]) == ("rel_a", "arm-0", "answer", "ann")
     assert (record["score"], record["fallback"], record["cost_micros"]) == (0.5, False, 5)
-    assert (record["checks"], record["documents"]) == ('{"cited":1.0,"answered":0.0}', '[{"id":"docs#1"}]')
+    assert (record["checks"], record["documents"]) == ('{"cited":1.0,"answered":0.5}', '[{"id":"docs#1"}]')
     assert record["trace_id"] == "ab" * 16
     (asked,) = desk.ready["rel_a"].asked
     assert (asked.prediction, asked.release, asked.arm) == (prediction, "rel_a", "arm-0")

@@ -26,7 +26,7 @@ FEEDBACK: Final = "feedback"
 COST: Final = "cost"
 WORDS: Final[Mapping[str, str]] = {
     FAILED: "the share of answers that failed",
-    CHECKS: "the share of checks that did not hold",
+    CHECKS: "the share of answers that did not pass their checks",
     FEEDBACK: "the share of bad feedback",
     COST: "the cost, as a share of its limit,",
 }

@@ -53,8 +53,8 @@ class Answered:
 
     @property
     def score(self) -> float:
-        """Return the mean of the checks, 1 without any."""
-        return sum(self.checks.values()) / len(self.checks) if self.checks else 1.0
+        """Return the worst of the checks, 1 without any: an answer is as good as the check that it fails."""
+        return min(self.checks.values(), default=1.0)
 
 
 class Answering(Protocol):
