@@ -11,7 +11,7 @@ project = ht.Project("docs-assistant", owner="docs", risk="limited")
 
 # What is known: the documentation, cut at its headings.
 
-SOURCES = ("README.md", "ARCHITECTURE.md", "docs/guide/*.md", "docs/decisions/*.md")
+SOURCES = ("README.md", "ARCHITECTURE.md", "docs/configuration.md", "docs/guide/*.md", "docs/decisions/*.md")
 documents = ht.index("documentation", *SOURCES, root="../..")
 
 # What answers: prompt, guards on both sides, the model behind it. A release pins all of these together.

@@ -103,10 +103,10 @@ def absorb_arms(
         for name, value in _measures(row, rollout.canary):
             found[arm].setdefault(name, []).append(value)
         waiting[row["id"]] = (arm, row["recorded_at"] or row["time"])
-    for row in rows_of(labels, ("prediction_id", "value")):
+    for row in rows_of(labels, ("prediction_id", "value", "low", "high")):
         if row["prediction_id"] in waiting and row["value"] is not None:
             arm, _ = waiting.pop(row["prediction_id"])
-            found[arm].setdefault(FEEDBACK, []).append(1.0 - _unit(row["value"]))
+            found[arm].setdefault(FEEDBACK, []).append(1.0 - _liking(row))
     oldest = microseconds(now) - _KEEP_DAYS * _DAY_US
     kept = [(name, row) for name, row in waiting.items() if row[1] >= oldest][-_MAX_WAITING:]
     return replace(judging, sequences=_grown(judging.sequences, found), waiting=dict(kept))
@@ -118,6 +118,12 @@ def _measures(row: Mapping[str, Any], canary: Canary) -> Iterable[tuple[str, flo
         yield CHECKS, 1.0 - _unit(row["score"])
     if canary.cost_limit_micros and row["cost_micros"] is not None:
         yield COST, _unit(row["cost_micros"] / canary.cost_limit_micros)
+
+
+def _liking(row: Mapping[str, Any]) -> float:
+    """Return a piece of feedback as a number in [0, 1], 1 best, from the range it was given in."""
+    low, high = row["low"] or 0.0, 1.0 if row["high"] is None else row["high"]
+    return _unit((row["value"] - low) / (high - low)) if high > low else _unit(row["value"])
 
 
 def _unit(value: Any) -> float:
