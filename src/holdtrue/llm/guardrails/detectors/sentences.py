@@ -7,11 +7,12 @@ from typing import Final
 
 from holdtrue.llm.guardrails.detectors.matching import words as words_of
 
-_GAP: Final = re.compile(r"[.!?][\"'”»)\]]{0,3}\s+|\n\s*")
+# A mark that cites ends a sentence too: a heading or an item of a list has no full stop before it.
+_GAP: Final = re.compile(r"[.!?][\"'”»)\]]{0,3}\s+|\n\s*|(?<=\])\s+(?=[A-ZÀ-Þ#*`|-])")
 _WORD: Final = re.compile(r"[^\W_]+(?:[-_'’.][^\W_]+)*")
 _NUMBER: Final = re.compile(r"[0-9]+(?:[.,:][0-9]+)*")
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
-_MARK: Final = re.compile(r"\[\^?([A-Za-z0-9][A-Za-z0-9_.:-]{0,39})\]")
+_MARK: Final = re.compile(r"\[\^?([A-Za-z0-9][A-Za-z0-9_.:/#-]{0,199})\]")
 _ABBREVIATIONS: Final = words_of(
     "mr mrs ms dr prof st no nr art vs e.g i.e z.b d.h bzw ca approx inc ltd co fig sec min max vol p pp tel"
 )
