@@ -1,22 +1,17 @@
 """One data plane worker: everything it holds open, put together, from start to stop."""
 
-import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
-
-import lmdb
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import Locked, Unavailable
+from holdtrue.core.errors import Locked
 from holdtrue.features.model import View
-from holdtrue.features.online import OnlineStore
-from holdtrue.serving.assembly import Lookup, compile_assembly, compile_check
+from holdtrue.serving.assembly import compile_assembly, compile_check
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.intake import intake_endpoints
+from holdtrue.serving.known import OnlineFeatures
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
 from holdtrue.serving.runtime import load_model
@@ -48,13 +43,12 @@ class Worker:
     ) -> None:
         self._home = home
         self._blobs = BlobStore(home / "blobs")
-        self._online: dict[str, OnlineStore] = {}
-        self._opening = threading.Lock()
+        self._online = OnlineFeatures(home / "online", self._views)
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
-        self._engine = Engine(clock, self._records, self._lookup, strict=records == "strict")
-        endpoints = [*intake_endpoints(self._engine, self._intake, self._ingest)]
+        self._engine = Engine(clock, self._records, self._online.lookup, strict=records == "strict")
+        endpoints = [*intake_endpoints(self._engine, self._intake, self._online)]
         for protocol in protocols:
             endpoints += protocol(self._engine)
         self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
@@ -70,6 +64,7 @@ class Worker:
                 yield
             self._records.close()
             self._intake.close()
+            self._online.close()
 
         return running()
 
@@ -80,32 +75,8 @@ class Worker:
         check, moments = compile_check(bundle)
         return Loaded(bundle, model, assembly, check, assembly.moments | moments)
 
-    def _store(self, project: str) -> OnlineStore:
-        # Events of two sources come on two threads, and LMDB opens a folder once in a process.
-        with self._opening:
-            store = self._online.get(project)
-            if store is None:
-                # Projects are those of the snapshot, whose names were checked when it was read.
-                store = self._online[project] = OnlineStore(make_folder(self._home / "online" / project))
-            return store
-
-    def _lookup(self, project: str) -> Lookup:
-        lookup = self._store(project).lookup
-
-        def known(
-            views: Sequence[View], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
-        ) -> Mapping[str, NDArray[np.float64]]:
-            try:
-                return lookup(views, entities, times)
-            except lmdb.Error as error:
-                raise Unavailable("The online features cannot be read.", why=str(error)) from None
-
-        return known
-
-    def _ingest(self, project: str, source: str, columns: Mapping[str, list[Any]]) -> None:
-        views = tuple(view for view in self._engine.table.views.get(project, ()) if view.source == source)
-        if views:
-            self._store(project).ingest(views, source, columns)
+    def _views(self, project: str) -> Sequence[View]:
+        return self._engine.table.views.get(project, ())
 
 
 def _writer(journal: Journal, mode: Literal["strict", "fast"]) -> tuple[str, Writer]:

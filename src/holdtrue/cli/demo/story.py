@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from holdtrue.cli.demo import ending
 from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company, company
 from holdtrue.cli.demo.deliveries import prepare
+from holdtrue.cli.demo.plane import Plane
 from holdtrue.cli.demo.replay import Hour, Year
 from holdtrue.cli.demo.screen import Screen
 from holdtrue.core.codec import dump
@@ -117,16 +118,17 @@ def _feed(cast: Cast, hour: Hour) -> None:
     """Send what became known, all at once, and then ask for predictions that may use it."""
     firm = cast.firm
     rows = {"readings": hour.readings, "departures": hour.departures, "arrivals": hour.arrivals}
-    sent = [
-        firm.senders.submit(firm.planes[source].events, source, columns)
-        for source, columns in rows.items()
-        if columns["id"]
-    ]
+    known = {source: columns for source, columns in rows.items() if columns["id"]}
+    begun: list[Plane] = []
+    if known:
+        begun.append(firm.planes["events"])
+        firm.planes["events"].begin_events(known)
     # Before the first release nobody asked, so there is no prediction whose truth could be known.
     if hour.moment > START and hour.labels["key"]:
-        sent.append(firm.senders.submit(firm.planes["labels"].labels, SERVICE, hour.labels))
-    for each in sent:
-        each.result()
+        begun.append(firm.planes["labels"])
+        firm.planes["labels"].begin_labels(SERVICE, hour.labels)
+    for plane in begun:
+        plane.end()
     if hour.moment > START and hour.requests["flight_id"]:
         answer = firm.planes["predictions"].predict(SERVICE, hour.requests)
         cast.predictions += len(hour.requests["flight_id"])

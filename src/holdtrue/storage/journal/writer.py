@@ -148,11 +148,18 @@ class Writer:
 
     async def append_async(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> None:
         """Do as `append` does without blocking the event loop during the disk wait."""
+        await self.appending(kind, project, service, columns, rows)
+
+    def appending(
+        self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int
+    ) -> "asyncio.Future[None]":
+        """Append as `append_async` does and return at once; the future is done when the records are durable."""
         count = self._append(kind, project, service, columns, rows)
-        if not self._strict:
-            return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
+        if not self._strict:
+            future.set_result(None)
+            return future
         with self._waiting_lock:
             self._waiting.append((count, loop, future))
             start = not self._committing
@@ -164,7 +171,7 @@ class Writer:
                 self._executor.submit(self._commit_waiting)
             except RuntimeError:  # closed meanwhile, which made everything durable
                 self._commit_waiting()
-        await future
+        return future
 
     def flush(self) -> None:
         """Make everything appended so far durable."""
