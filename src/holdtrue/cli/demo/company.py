@@ -117,7 +117,7 @@ def company(folder: Path, file: Path, inbox: Path, start: datetime) -> Generator
     home = fresh_home(folder)
     clock = FileClock(folder / "clock", start)
     clock.set(start)
-    environ = {**os.environ, "FLIGHTS_DELIVERIES": str(inbox), "OMP_WAIT_POLICY": "passive", "HOLDTRUE_RECORDS": "fast"}
+    environ = {**os.environ, "FLIGHTS_DELIVERIES": str(inbox), "HOLDTRUE_RECORDS": "fast"}
     command = [sys.executable, "-m", "holdtrue.server.up", "--home", str(home), "--port", "0"]
     command += ["--file", str(file), "--clock", str(folder / "clock")]
     with (folder / "up.log").open("wb") as log:
