@@ -1,5 +1,6 @@
 """The real processes: started, answering, falling over and coming back, stopping, and refusing to start."""
 
+import hashlib
 import http.client
 import os
 import signal
@@ -22,6 +23,7 @@ from holdtrue.core.errors import Conflict, NotFound, Unauthenticated
 from holdtrue.server.client import Client
 from holdtrue.server.home import read_address
 from holdtrue.server.ports import free_ports
+from holdtrue.serving.watch import POLL_SECONDS
 from holdtrue.storage import FileClock
 from tests.server.certificates import self_signed
 
@@ -311,7 +313,13 @@ def test_requests_no_library_sends_are_refused_on_the_wire(start: Start) -> None
     assert running.stop() == 0
 
 
-def test_a_change_of_tokens_reaches_the_data_plane_within_a_second(start: Start) -> None:
+def test_a_change_of_tokens_reaches_the_data_plane_at_its_next_look(start: Start) -> None:
+    """Within a second, that is; a machine with other work may be slower, so what is checked is what it rests on.
+
+    The change is published before it is answered, and a data plane looks several times a second (that it does so
+    whatever else it does: tests/serving/test_watch.py).
+    """
+    assert POLL_SECONDS <= 0.25
     running = start("--port", "0")
     plane = f"http://127.0.0.1:{running.port + 1}/v2"
     with Client.open(running.home) as client:
@@ -321,11 +329,15 @@ def test_a_change_of_tokens_reaches_the_data_plane_within_a_second(start: Start)
         def status() -> int:
             return httpx.get(plane, headers=headers).status_code
 
-        until(lambda: status() != 401, 1.0)
+        access = running.home / "routing" / "access.json"
+        digest = hashlib.sha256(made["token"].encode()).hexdigest()
+        assert digest in access.read_text()
+        until(lambda: status() != 401)
         client.delete(f"/api/tokens/{made['id']}")
+        assert digest not in access.read_text()
         with pytest.raises(Unauthenticated), Client.at(running.url, made["token"]) as revoked:
             revoked.get("/api/whoami")
-        until(lambda: status() == 401, 1.0)
+        until(lambda: status() == 401)
     assert running.stop() == 0
 
 

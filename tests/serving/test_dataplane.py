@@ -110,6 +110,41 @@ def test_the_first_events_of_two_sources_may_come_at_once(home: Home) -> None:
         assert [each.result().status_code for each in sent] == [200] * 8
 
 
+def test_events_of_several_sources_are_taken_in_together_or_not_at_all(home: Home) -> None:
+    home.publish(home.bundle("rel_a", "champion"))
+    plane = home.start()
+    moment = microseconds(START)
+    weather = {"id": ["w1"], "origin": ["EWR"], "observed_at": [moment], "temp": [1.5], "wind": [5]}
+    arrivals = {"id": ["a1", "a2"], "origin": ["EWR", "EWR"], "known_at": [moment, moment], "delay": [10.0, 20.0]}
+
+    sources = {"weather": weather, "arrivals": {**arrivals, "delay": ["soon", 1.0]}}
+    refused = plane.client.post("/events", json={"sources": sources})
+    assert refused.status_code == 400
+    assert "soon" in refused.text
+    assert home.records("event", "weather") == []
+    for _ in range(2):
+        answer = plane.client.post("/events", json={"sources": {"weather": weather, "arrivals": arrivals}})
+        assert answer.json() == {"accepted": {"weather": 1, "arrivals": 2}}
+
+    plane.infer([flight(0)])
+    (record,) = home.records("prediction")
+    assert (record["f_weather_temp"], record["f_route_mean"], record["f_route_count"]) == (1.5, 15.0, 2.0)
+    assert [each["id"] for each in home.records("event", "weather")] == ["w1"]
+    assert [each["id"] for each in home.records("event", "arrivals")] == ["a1", "a2"]
+    for wrong in ({}, {"sources": {}}, {"sources": []}, {"sources": {"../x": weather}}, {"sources": {"weather": {}}}):
+        assert plane.client.post("/events", json=wrong).status_code == 400
+
+
+def test_many_events_at_once_become_features(home: Home) -> None:
+    home.publish(home.bundle("rel_a", "champion"))
+    plane = home.start()
+    n, moment = 2_000, microseconds(START)
+    arrivals = {"origin": ["EWR"] * n, "known_at": [moment] * n, "delay": [float(each) for each in range(n)]}
+    assert plane.client.post("/events/arrivals", json={"columns": arrivals}).json() == {"accepted": n}
+    plane.infer([flight(0)])
+    assert home.records("prediction")[0]["f_route_count"] == n
+
+
 def test_rows_stick_to_their_arm_and_canary_rows_are_scored_by_the_champion_too(home: Home) -> None:
     arms = (Arm("champion", "rel_a", 70.0), Arm("canary", "rel_b", 30.0))
     bundles = (home.bundle("rel_a", "champion"), home.bundle("rel_b", "challenger"))

@@ -282,11 +282,11 @@ def test_a_sealer_makes_writers_of_other_processes_roll(journal: Journal, tmp_pa
         assert other.stdout is not None
         assert other.stdout.readline() == "appended\n"
         assert journal.seal(roll=False) == 0  # its writer lives
-        assert journal.seal() == 0  # asks it to roll
+        sealed = journal.seal()  # asks it to roll, and may find it done already
         other.stdin.write("\n")
         other.stdin.flush()
         assert other.stdout.readline() == "rolled\n"
-        assert journal.seal() == 1
+        assert sealed + journal.seal() == 1
         assert ids(journal) == ["other"]
         other.stdin.close()
 

@@ -74,17 +74,28 @@ class OnlineStore:
         row with no entity or moment is left out, and one with no value of the windows over it. Raises
         InvalidInput before anything is taken in, and StorageFull.
         """
+        return self.take([self.prepare(views, source, columns, ids)])[0]
+
+    def prepare(
+        self,
+        views: Sequence[View],
+        source: str,
+        columns: Mapping[str, Sequence[Any]],
+        ids: Sequence[str] | None = None,
+    ) -> "Prepared":
+        """Check rows as `ingest` does and return what `take` takes; nothing is written. Raises InvalidInput."""
         mine = [self._compile(view) for view in dict.fromkeys(views) if view.source == source]
         given = columns.get("id") if ids is None else ids
         marks = [0] * _length(columns) if given is None else [_mark(str(name)) for name in given]
-        parts = [(each, _parted(each, columns, marks)) for each in mine]
-        fresh: set[int] = set()
+        return Prepared(tuple((each, _parted(each, columns, marks)) for each in mine))
+
+    def take(self, batch: Sequence["Prepared"]) -> list[int]:
+        """Take all of `batch` in with one commit, or nothing; return how many rows of each were new.
+
+        Raises StorageFull.
+        """
         with _writing(self._env) as transaction:
-            for each, groups in parts:
-                take = _take_latest if isinstance(each.view, Latest) else _take_trailing
-                for prefix, group in groups.items():
-                    fresh.update(take(transaction, each, prefix, group))
-        return len(fresh)
+            return [_take(transaction, each) for each in batch]
 
     def lookup(
         self, views: Sequence[View], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
@@ -109,6 +120,13 @@ class OnlineStore:
         if view not in self._compiled:
             self._compiled[view] = _compile(view)
         return self._compiled[view]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows of one source, checked, by the view and the entity they belong to."""
+
+    groups: "tuple[tuple[_Compiled, Mapping[bytes, _Part]], ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +247,15 @@ class _Part:
 
     numbers: list[int]
     rows: Rows
+
+
+def _take(transaction: Any, prepared: Prepared) -> int:
+    fresh: set[int] = set()
+    for each, parts in prepared.groups:
+        take = _take_latest if isinstance(each.view, Latest) else _take_trailing
+        for prefix, part in parts.items():
+            fresh.update(take(transaction, each, prefix, part))
+    return len(fresh)
 
 
 def _take_latest(transaction: Any, each: _Compiled, prefix: bytes, part: _Part) -> Iterator[int]:

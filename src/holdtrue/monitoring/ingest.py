@@ -43,6 +43,8 @@ from holdtrue.storage.ledger import Transaction, WriteContext
 # A label is looked for among the predictions of so many days back; most belong to the last few.
 _LOOK_BACK = (3, 11, 61)
 _MOST_PENDING = 200_000
+_PREDICTION = ("id", "time", "prediction_id", "key", "score", "fallback", "release", "role")
+_LABEL = ("id", "time", "prediction_id", "key", "value", "known_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,10 @@ def ingest(stores: Stores, project: str, watch: Watch) -> bool:
     All of it is one transaction, so a crash repeats the work and doubles nothing. Returns whether anything
     was written: not when there is nothing new, nor when another process was faster.
     """
-    predictions, at_prediction = stores.journal.tail("prediction", project, watch.service, watch.prediction_cursor)
-    labels, at_label = stores.journal.tail("label", project, watch.service, watch.label_cursor)
+    predictions, at_prediction = stores.journal.tail(
+        "prediction", project, watch.service, watch.prediction_cursor, columns=_PREDICTION
+    )
+    labels, at_label = stores.journal.tail("label", project, watch.service, watch.label_cursor, columns=_LABEL)
     now = stores.clock.now()
     horizon = due_before(now, watch.delay_days)
     unsettled = stores.ledger.read(

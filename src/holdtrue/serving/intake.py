@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -12,6 +12,7 @@ from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput, NotFound, TooLarge
 from holdtrue.core.ids import check_name
 from holdtrue.serving.engine import Engine
+from holdtrue.serving.known import Events
 from holdtrue.serving.plane import Endpoint, Reply, Request
 from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
@@ -20,8 +21,6 @@ MAX_ROWS: Final = 100_000
 _LABEL_FIELDS: Final = frozenset({"id", "key", "prediction_id", "value", "time"})
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
-Ingest = Callable[[str, str, Mapping[str, list[Any]]], None]
-
 
 class BadRecords(InvalidInput):
     """Labels or events do not have the form that is asked for."""
@@ -29,11 +28,10 @@ class BadRecords(InvalidInput):
     code = "bad_records"
 
 
-def intake_endpoints(engine: Engine, records: Writer, ingest: Ingest) -> tuple[Endpoint, ...]:
+def intake_endpoints(engine: Engine, records: Writer, features: Events) -> tuple[Endpoint, ...]:
     """Return the endpoints that take labels and events.
 
-    `records` is a strict writer: what is acknowledged is on the disk. `ingest(project, source, columns)`
-    updates the online features; it waits for the disk, so it runs in a thread.
+    `records` is a strict writer: what is acknowledged is on the disk. `features` are brought up to date by events.
     """
 
     async def labels(request: Request) -> Reply:
@@ -50,18 +48,37 @@ def intake_endpoints(engine: Engine, records: Writer, ingest: Ingest) -> tuple[E
 
     async def events(request: Request) -> Reply:
         source = check_name(request.path[0], "source name")
-        columns, rows = _columns(_object(request.body, {"columns"}).get("columns"))
-        times = {view.time for view in engine.table.views.get(request.project, ()) if view.source == source}
-        record = event_columns(columns, rows, source, times, engine.now_us())
-        # The feature store refuses what it cannot use before anything is kept. Should the journal then fail,
-        # the client sends the events again, and rows that are known by their ids count once.
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, ingest, request.project, source, record)
-        await records.append_async("event", request.project, source, record, rows)
-        return Reply(200, orjson.dumps({"accepted": rows}))
+        found = _columns(_object(request.body, {"columns"}).get("columns"))
+        await keep(request.project, {source: found})
+        return Reply(200, orjson.dumps({"accepted": found[1]}))
+
+    async def events_of_sources(request: Request) -> Reply:
+        sources = _sources(_object(request.body, {"sources"}).get("sources"))
+        await keep(request.project, sources)
+        return Reply(200, orjson.dumps({"accepted": {source: rows for source, (_, rows) in sources.items()}}))
+
+    async def keep(project: str, sources: Mapping[str, tuple[dict[str, list[Any]], int]]) -> None:
+        views, now_us = engine.table.views.get(project, ()), engine.now_us()
+        kept: dict[str, tuple[dict[str, Any], int]] = {}
+        for source, (columns, rows) in sources.items():
+            times = {view.time for view in views if view.source == source}
+            kept[source] = event_columns(columns, rows, source, times, now_us), rows
+        # What the feature store cannot use is refused before anything is kept. Then both wait for the disk at the
+        # same time; should one fail, the client sends the events again, and rows known by their ids count once.
+        prepared = await features.prepare(project, kept)
+        waiting = [features.take(project, prepared)]
+        try:
+            for source, (record, rows) in kept.items():
+                waiting.append(records.appending("event", project, source, record, rows))
+        finally:
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+        for failure in ended:
+            if failure is not None:
+                raise failure
 
     return (
         Endpoint("POST", "/labels", Permission.LABELS_WRITE, labels),
+        Endpoint("POST", "/events", Permission.EVENTS_WRITE, events_of_sources),
         Endpoint("POST", "/events/{source}", Permission.EVENTS_WRITE, events),
     )
 
@@ -168,6 +185,14 @@ def _columns(columns: Any) -> tuple[dict[str, list[Any]], int]:
             raise _bad(f"The column {name[:60]!r} holds lists or objects.")
     _check_rows(rows)
     return columns, rows
+
+
+def _sources(sources: Any) -> dict[str, tuple[dict[str, list[Any]], int]]:
+    if type(sources) is not dict or not sources:
+        raise _bad("The field sources is not an object of columns by source.")
+    found = {check_name(source, "source name"): _columns(columns) for source, columns in sources.items()}
+    _check_rows(sum(rows for _, rows in found.values()))
+    return found
 
 
 def _check_rows(rows: int) -> None:

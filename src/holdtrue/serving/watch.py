@@ -74,6 +74,7 @@ class Watcher:
         self._refused = ""
         self._unconfigured = ""
         self._acked: bytes = b""
+        self._loading: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -89,6 +90,8 @@ class Watcher:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+            if self._loading is not None:
+                await asyncio.wait({self._loading})
             # A worker that has ended serves nothing; what it said of itself must not count on.
             self._files.ack.unlink(missing_ok=True)
 
@@ -113,10 +116,21 @@ class Watcher:
         if poll % _EXPIRE_POLLS == 0:
             self._expire()
         self._read_access()
+        if self._loading is not None:
+            if not self._loading.done():
+                return
+            loading, self._loading = self._loading, None
+            await loading  # raises what went wrong
         retry = bool(self._engine.table.failed) and poll % _RETRY_POLLS == 0
         if retry or _stamp(self._files.current) != self._snapshot_stamp:
-            # Loading takes milliseconds per model; requests go on meanwhile with the present table.
-            await asyncio.get_running_loop().run_in_executor(None, self._read_snapshot)
+            # Not waited for: a large model takes seconds, and a token that is revoked meanwhile must not live on.
+            # Requests go on with the present table.
+            self._loading = asyncio.create_task(self._load_snapshot())
+        else:
+            self._acknowledge()
+
+    async def _load_snapshot(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._read_snapshot)
         self._acknowledge()
 
     def _read_access(self) -> None:

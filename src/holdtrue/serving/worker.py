@@ -1,26 +1,21 @@
 """One data plane worker: everything it holds open, put together, from start to stop."""
 
-import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
-
-import lmdb
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, Protocol
 
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import ConfigurationError, Locked, Unavailable
+from holdtrue.core.errors import ConfigurationError, Locked
 from holdtrue.features.model import View
-from holdtrue.features.online import OnlineStore
 from holdtrue.serving.applications import Answering, LoadedApplication
-from holdtrue.serving.assembly import Lookup, compile_assembly, compile_check
+from holdtrue.serving.assembly import compile_assembly, compile_check
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.feedback import feedback_endpoints
 from holdtrue.serving.intake import intake_endpoints
+from holdtrue.serving.known import OnlineFeatures
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
 from holdtrue.serving.runtime import load_model
@@ -105,17 +100,16 @@ class Worker:
         """
         self._home = home
         self._blobs = BlobStore(home / "blobs")
-        self._online: dict[str, OnlineStore] = {}
-        self._opening = threading.Lock()
+        self._online = OnlineFeatures(home / "online", self._views)
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
-        self._engine = Engine(clock, self._records, self._lookup, strict=records == "strict")
+        self._engine = Engine(clock, self._records, self._online.lookup, strict=records == "strict")
         self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
         settings = {project: TraceSettings(each) for project, each in captures.items()}
         self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture))
         endpoints = [
-            *intake_endpoints(self._engine, self._intake, self._ingest),
+            *intake_endpoints(self._engine, self._intake, self._online),
             *feedback_endpoints(self._engine, self._intake),
         ]
         for protocol in protocols:
@@ -152,6 +146,7 @@ class Worker:
             self._records.close()
             self._intake.close()
             self._traces.close()
+            self._online.close()
 
         return running()
 
@@ -173,32 +168,8 @@ class Worker:
             mend="Start it with `holdtrue up`.",
         )
 
-    def _store(self, project: str) -> OnlineStore:
-        # Events of two sources come on two threads, and LMDB opens a folder once in a process.
-        with self._opening:
-            store = self._online.get(project)
-            if store is None:
-                # Projects are those of the snapshot, whose names were checked when it was read.
-                store = self._online[project] = OnlineStore(make_folder(self._home / "online" / project))
-            return store
-
-    def _lookup(self, project: str) -> Lookup:
-        lookup = self._store(project).lookup
-
-        def known(
-            views: Sequence[View], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
-        ) -> Mapping[str, NDArray[np.float64]]:
-            try:
-                return lookup(views, entities, times)
-            except lmdb.Error as error:
-                raise Unavailable("The online features cannot be read.", why=str(error)) from None
-
-        return known
-
-    def _ingest(self, project: str, source: str, columns: Mapping[str, list[Any]]) -> None:
-        views = tuple(view for view in self._engine.table.views.get(project, ()) if view.source == source)
-        if views:
-            self._store(project).ingest(views, source, columns)
+    def _views(self, project: str) -> Sequence[View]:
+        return self._engine.table.views.get(project, ())
 
 
 def _writer(journal: Journal, mode: Literal["strict", "fast"]) -> tuple[str, Writer]:

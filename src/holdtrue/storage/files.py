@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,18 +46,27 @@ def storing(what: str) -> Generator[None]:
 
 def make_folder(path: Path) -> Path:
     """Create `path` and its missing parents, each 0700 and durable in its parent; return it."""
-    missing: list[Path] = []
-    folder = path
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for folder in reversed(missing):
-        try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:
-            continue
-        sync_folder(folder.parent)
+    make_folders([path])
     return path
+
+
+def make_folders(paths: Iterable[Path]) -> None:
+    """Create folders as `make_folder` does; the parent of many is synced once."""
+    changed: dict[Path, None] = {}
+    for path in paths:
+        missing: list[Path] = []
+        folder = path
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for folder in reversed(missing):
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:
+                continue
+            changed[folder.parent] = None
+    for folder in changed:
+        sync_folder(folder)
 
 
 def sync_folder(path: Path) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ PROJECT = "flight-delays"
 SERVICE = "delay"
 BASE = f"/api/projects/{PROJECT}"
 _KEPT = ("blobs", "actions")
-_CONNECTIONS = ("readings", "departures", "arrivals", "labels", "predictions")
+_CONNECTIONS = ("events", "labels", "predictions")
 _WAIT_SECONDS = 120.0
 
 
@@ -40,7 +39,6 @@ class Company:
     grace: Client
     otto: Client
     planes: Mapping[str, Plane]
-    senders: ThreadPoolExecutor
 
     @property
     def requests(self) -> int:
@@ -119,7 +117,7 @@ def company(folder: Path, file: Path, inbox: Path, start: datetime) -> Generator
     home = fresh_home(folder)
     clock = FileClock(folder / "clock", start)
     clock.set(start)
-    environ = {**os.environ, "FLIGHTS_DELIVERIES": str(inbox), "OMP_WAIT_POLICY": "passive", "HOLDTRUE_RECORDS": "fast"}
+    environ = {**os.environ, "FLIGHTS_DELIVERIES": str(inbox), "HOLDTRUE_RECORDS": "fast"}
     command = [sys.executable, "-m", "holdtrue.server.up", "--home", str(home), "--port", "0"]
     command += ["--file", str(file), "--clock", str(folder / "clock")]
     with (folder / "up.log").open("wb") as log:
@@ -165,7 +163,6 @@ def _staff(home: Path, clock: FileClock, url: str) -> Iterator[Company]:
             otto=person("otto", "operator"),
             # One kept connection for each kind of message: what becomes known in an hour is sent at once.
             planes={name: stack.enter_context(Plane(port, airport["token"])) for name in _CONNECTIONS},
-            senders=stack.enter_context(ThreadPoolExecutor(len(_CONNECTIONS))),
         )
 
 

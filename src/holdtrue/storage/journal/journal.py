@@ -120,15 +120,25 @@ class Journal:
             self._index, connection, Query(kind, project, service, _micros(since), _micros(until), None)
         )
 
-    def tail(self, kind: str, project: str, service: str | None, cursor: str | None) -> "tuple[pa.Table, str]":
+    def tail(
+        self,
+        kind: str,
+        project: str,
+        service: str | None,
+        cursor: str | None,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> "tuple[pa.Table, str]":
         """Return the rows appended since `cursor` (None: all there are) and the cursor for the next call.
 
         Each appended row comes once, sealed meanwhile or not; ids repeated by a client's retry are dropped
-        within one call only. Costs what the new bytes cost. Raises Corrupt, InvalidInput (a foreign cursor).
+        within one call only. Costs what the new bytes cost, and less with only some `columns`. Raises Corrupt,
+        InvalidInput (a foreign cursor).
         """
         from holdtrue.storage.journal.reading import Query, read_tail
 
-        return read_tail(self._index, Query(kind, project, service, None, None, None), cursor)
+        wanted = tuple(columns) if columns is not None else None
+        return read_tail(self._index, Query(kind, project, service, None, None, wanted), cursor)
 
     def find(self, kind: str, project: str, id: str, *, service: str | None = None) -> dict[str, Any] | None:
         """Return the first record with that id, with its service, or None."""

@@ -1,9 +1,12 @@
 """Closed segments become Parquet; damage is found and set aside."""
 
 import fcntl
+import itertools
 import os
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import Corrupt, Locked
-from holdtrue.storage.files import fresh_file, make_folder, publish, storing, write_all, write_atomic
+from holdtrue.storage.files import fresh_file, make_folders, storing, sync_folder, write_all, write_atomic
 from holdtrue.storage.journal.frames import ROW, Frame
 from holdtrue.storage.journal.index import Index, Manifest, SealedFile
 from holdtrue.storage.journal.segments import (
@@ -29,6 +32,7 @@ from holdtrue.storage.journal.tables import decode_frames
 
 _GROUP_BYTES = 4 << 20
 _GROUP_ROWS = 1024
+_THREADS = 8
 
 
 def seal_closed(index: Index, *, request_roll: bool) -> int:
@@ -59,28 +63,55 @@ def _seal(index: Index, name: SegmentName, path: Path) -> None:
     streams: dict[bytes, list[Frame]] = {}
     for frame in reading.frames:
         streams.setdefault(frame.stream, []).append(frame)
-    files: list[SealedFile] = []
-    for stream, frames in streams.items():
-        kind, project, service = stream.decode().split("\0")
-        files.extend(_write_days(index, name, (kind, project, service), decode_frames(frames)))
-    manifest = Manifest(name, reading.created, reading.end, reading.row, tuple(files))
+    parts = [part for stream, frames in streams.items() for part in _parts(name, stream, frames)]
+    manifest = Manifest(name, reading.created, reading.end, reading.row, _write_files(index, parts))
     # From here on the Parquet files count and the segment does not.
     write_atomic(index.manifests / f"{name.text}.json", orjson.dumps(manifest.to_json()))
     _remove_segment(path)
 
 
-def _write_days(index: Index, name: SegmentName, stream: tuple[str, str, str], table: pa.Table) -> Iterator[SealedFile]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of one stream and day, and the file they go to, relative to the folder sealed."""
+
+    path: str
+    stream: tuple[str, str, str]
+    day: str
+    table: pa.Table
+
+
+def _parts(name: SegmentName, stream: bytes, frames: list[Frame]) -> Iterator[_Part]:
+    kind, project, service = stream.decode().split("\0")
+    table = decode_frames(frames)
     days = table["time"].to_numpy().astype("datetime64[us]").astype("datetime64[D]")
-    for day in np.unique(days):
-        rows = table if (days == day).all() else table.filter(pa.array(days == day))
-        yield _write_file(index, name, stream, str(day), rows)
+    # Sorted once: to look through all rows for each day costs the square of the days.
+    order = np.argsort(days, kind="stable")
+    if (order[1:] < order[:-1]).any():
+        table, days = table.take(pa.array(order)), days[order]
+    edges = [0, *(np.flatnonzero(days[1:] != days[:-1]) + 1).tolist(), len(days)]
+    for begin, end in itertools.pairwise(edges):
+        path = f"kind={kind}/project={project}/service={service}/day={days[begin]}/{name.text}.parquet"
+        yield _Part(path, (kind, project, service), str(days[begin]), table.slice(begin, end - begin))
 
 
-def _write_file(index: Index, name: SegmentName, stream: tuple[str, str, str], day: str, table: pa.Table) -> SealedFile:
-    kind, project, service = stream
-    relative = f"kind={kind}/project={project}/service={service}/day={day}/{name.text}.parquet"
-    target = index.sealed / relative
-    make_folder(target.parent)
+def _write_files(index: Index, parts: list[_Part]) -> tuple[SealedFile, ...]:
+    """Write all files of a segment and return when each is durable under its name.
+
+    A file waits for the disk three times, and threads wait together: 24 days of five streams take a fifth of the time
+    that one after the other takes.
+    """
+    folders = {(index.sealed / part.path).parent for part in parts}
+    make_folders(folders)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        files = tuple(threads.map(lambda part: _write_file(index, part), parts))
+        list(threads.map(sync_folder, folders))
+    return files
+
+
+def _write_file(index: Index, part: _Part) -> SealedFile:
+    """Write one file and rename it to its name; the folder is not synced yet."""
+    kind, project, service = part.stream
+    table = part.table
     buffer = pa.BufferOutputStream()
     # A dictionary of numbers that hardly repeat costs half the writing time and makes the file larger.
     texts = [field.name for field in table.schema if field.type == pa.string()]
@@ -96,15 +127,16 @@ def _write_file(index: Index, name: SegmentName, stream: tuple[str, str, str], d
     data = buffer.getvalue().to_pybytes()
     with fresh_file(index.sealed / "tmp") as (descriptor, temporary):
         write_all(descriptor, data)
-        publish(descriptor, temporary, target)
+        os.fsync(descriptor)
+        os.rename(temporary, index.sealed / part.path)
     places = table[ROW].to_numpy()
     ids = pc.call_function("min_max", [table["id"]]).as_py()
     return SealedFile(
-        path=relative,
+        path=part.path,
         kind=kind,
         project=project,
         service=service,
-        day=day,
+        day=part.day,
         rows=table.num_rows,
         bytes=len(data),
         digest=bytes_hash(data),

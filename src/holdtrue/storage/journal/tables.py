@@ -18,40 +18,34 @@ _KINDS = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
 def decode_frames(frames: Iterable[Frame], columns: Collection[str] | None = None) -> pa.Table:
     """Return the rows of frames of one stream with `_row`, their place in the segment (int64)."""
     parts: list[pa.Table] = []
-    names: tuple[str, ...] | None = None
-    lists: list[list[Any]] = []
+    present: tuple[str, ...] | None = None
+    lists: dict[str, list[Any]] = {}
     rows: list[tuple[int, int]] = []
     size = 0
     for frame in frames:
         data: dict[str, Any] = orjson.loads(frame.payload)
         size += len(frame.payload)
         # Values as Python objects take ten times the room they take in Arrow: they are converted in pieces.
-        if names != (present := tuple(data)) or size > _PIECE:
-            if names is not None:
-                parts.append(_build(names, lists, rows, columns))
-            names, lists, rows, size = present, [[] for _ in present], [], 0
-        for target, values in zip(lists, data.values(), strict=True):
+        if present != (names := tuple(data)) or size > _PIECE:
+            if present is not None:
+                parts.append(_build(lists, rows))
+            present, rows, size = names, [], 0
+            lists = {name: [] for name in names if columns is None or name in columns}
+        for name, target in lists.items():
+            values = data[name]
             target.extend(values if type(values) is list else [values] * frame.rows)
         rows.append((frame.row, frame.rows))
-    if names is not None:
-        parts.append(_build(names, lists, rows, columns))
+    if present is not None:
+        parts.append(_build(lists, rows))
     return concat(parts)
 
 
-def _build(
-    names: tuple[str, ...],
-    lists: list[list[Any]],
-    rows: list[tuple[int, int]],
-    columns: Collection[str] | None,
-) -> pa.Table:
-    wanted = [at for at, name in enumerate(names) if columns is None or name in columns]
+def _build(lists: dict[str, list[Any]], rows: list[tuple[int, int]]) -> pa.Table:
     starts = np.array([start for start, _ in rows], np.int64)
     counts = np.array([count for _, count in rows], np.int64)
     before = np.concatenate(([0], np.cumsum(counts)[:-1]))
     places = np.arange(counts.sum()) + np.repeat(starts - before, counts)
-    return pa.table(
-        [array(lists[at]) for at in wanted] + [pa.array(places)], names=[names[at] for at in wanted] + [ROW]
-    )
+    return pa.table({**{name: array(values) for name, values in lists.items()}, ROW: pa.array(places)})
 
 
 def array(values: list[Any]) -> pa.Array:

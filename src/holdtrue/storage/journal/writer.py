@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from holdtrue.core.clock import Clock, microseconds
+from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, Locked, StorageFull, Unavailable
 from holdtrue.core.ids import check_name
 from holdtrue.storage.files import FULL, storage_error, storing, sync_folder, write_all
@@ -105,6 +105,9 @@ class Writer:
         self._live = root / "live"
         self._strict = mode == "strict"
         self._clock = clock
+        # A segment ages by the machine's time: where a year passes in minutes, one for every few hours of it would make
+        # thousands of small files.
+        self._monotonic = SystemClock().monotonic
         self._segment_bytes = segment_bytes
         self._sync_seconds = sync_seconds
         self._lock_descriptor = self._lock()
@@ -145,11 +148,18 @@ class Writer:
 
     async def append_async(self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int) -> None:
         """Do as `append` does without blocking the event loop during the disk wait."""
+        await self.appending(kind, project, service, columns, rows)
+
+    def appending(
+        self, kind: str, project: str, service: str, columns: Mapping[str, Any], rows: int
+    ) -> "asyncio.Future[None]":
+        """Append as `append_async` does and return at once; the future is done when the records are durable."""
         count = self._append(kind, project, service, columns, rows)
-        if not self._strict:
-            return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
+        if not self._strict:
+            future.set_result(None)
+            return future
         with self._waiting_lock:
             self._waiting.append((count, loop, future))
             start = not self._committing
@@ -161,7 +171,7 @@ class Writer:
                 self._executor.submit(self._commit_waiting)
             except RuntimeError:  # closed meanwhile, which made everything durable
                 self._commit_waiting()
-        await future
+        return future
 
     def flush(self) -> None:
         """Make everything appended so far durable."""
@@ -223,7 +233,7 @@ class Writer:
             return self._segment
         name = SegmentName(self.name, self._number + 1)
         try:
-            segment = _Segment(self._live, name, microseconds(self._clock.now()), self._clock.monotonic())
+            segment = _Segment(self._live, name, microseconds(self._clock.now()), self._monotonic())
         except OSError as error:
             raise storage_error(error, "journal records") from error
         self._number += 1
@@ -321,7 +331,7 @@ class Writer:
                     self._requested = self._read_request()
                     continue
                 requested = self._read_request()
-                if requested != self._requested or self._clock.monotonic() - segment.opened > SEGMENT_SECONDS:
+                if requested != self._requested or self._monotonic() - segment.opened > SEGMENT_SECONDS:
                     self.roll()
                     self._requested = requested
 
