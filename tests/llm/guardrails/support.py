@@ -52,7 +52,7 @@ def texts(draw: st.DrawFn) -> str:
 def guardrail(*guards: dict[str, Any], timer: Any = None) -> Guardrails:
     """Compile a guardrail of some guards, with the default actions unless they say otherwise."""
     content = {"name": "tried", "guards": list(guards)}
-    return compile_guardrails(content) if timer is None else compile_guardrails(content, timer=timer)
+    return compile_guardrails(content) if timer is None else compile_guardrails(content, timer=timer, spent=timer)
 
 
 def masking() -> Guardrails:

@@ -88,6 +88,13 @@ def test_what_was_found_before_the_time_was_over_still_counts() -> None:
     assert verdict.text == "[secret:gitlab_token] password: Sommer2019!"
 
 
+def test_waiting_for_a_processor_is_no_failure() -> None:
+    content = {"name": "x", "guards": [{"kind": "secrets", "options": {"time_ms": 5}}]}
+    verdict = compile_guardrails(content, timer=Ticks(1.0), spent=Ticks(0.0)).check_input("hello there")
+    assert verdict.action == "pass"
+    assert verdict.seconds["secrets"] > 5
+
+
 @pytest.mark.parametrize(("policy", "action"), [("open", "pass"), ("closed", "block")])
 def test_a_text_that_is_too_long_is_a_failure_and_not_a_pass(policy: str, action: str) -> None:
     guard = {"kind": "injection", "on_failure": policy, "options": {"max_chars": 100}}
@@ -111,7 +118,7 @@ class Broken:
 def test_a_guard_that_raises_has_failed_and_its_error_does_not_quote_the_text(policy: Any, action: str) -> None:
     whole = guardrail({"kind": "secrets", "action": "log", "on_failure": policy})
     (armed,) = whole.at("input")
-    broken = Guardrails(whole.spec, (Armed(armed.name, armed.guard, armed.options, Broken()),), Ticks(0.00001))
+    broken = Guardrails(whole.spec, (Armed(armed.name, armed.guard, armed.options, Broken()),), Ticks(0.00001), Ticks(0.00001))
     verdict = broken.check_input("abc secret words")
     assert verdict.action == action
     assert [each.why for each in verdict.failed] == ["It raised RuntimeError."]

@@ -27,7 +27,7 @@ _LOOKS_LIKE: Final = str.maketrans(
     "аеорсухіјѕԁԛԝһӏвкмнтАВЕКМНОРСТУХІЈЅαοενιρτκυχγΑΒΕΖΗΙΚΜΝΟΡΤΥΧıɑɡⅼ",
     "aeopcyxijsdqwhlbkmhtABEKMHOPCTYXIJSaoeviptkuxyABEZHIKMNOPTYXiagl",
 )
-_LEET: Final = str.maketrans("013457", "oleast")
+_LEET: Final = (str.maketrans("013457", "oieast"), str.maketrans("013457", "oleast"))
 _WORD: Final = re.compile(r"\w+")
 _SHORTEST: Final = 24
 
@@ -91,9 +91,9 @@ def _without_look_alikes(text: str) -> str:
     return _WORD.sub(plain, text)
 
 
-def unleet(word: str) -> str:
-    """Return a word with the digits in it as the letters that they stand for."""
-    return word.translate(_LEET)
+def unleet(word: str) -> tuple[str, str]:
+    """Return a word with the digits in it as the letters that they stand for; 1 is an i or an l."""
+    return word.translate(_LEET[0]), word.translate(_LEET[1])
 
 
 def squeezed(word: str) -> str:

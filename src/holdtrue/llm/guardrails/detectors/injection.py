@@ -178,8 +178,8 @@ def _disguised(unknown: set[str], text: str, lexicon: _Lexicon) -> dict[str, int
     tripled = _TRIPLE.search(text) is not None
     for word in unknown:
         if not word.isalpha():
-            plain = word.rpartition("'")[2] if "'" in word else unleet(word)
-            changed[word] = lexicon.words.get(plain, 0)
+            for plain in (word.rpartition("'")[2],) if "'" in word else unleet(word):
+                changed[word] = changed.get(word, 0) | lexicon.words.get(plain, 0)
         elif tripled:
             changed[word] = lexicon.squeezed.get(squeezed(word), 0)
     return {word: concepts for word, concepts in changed.items() if concepts}
