@@ -189,25 +189,35 @@ def read_spec(content: Any) -> GuardrailSpec:
     return spec
 
 
+_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "kind": KINDS,
+    "on": get_args(On),
+    "action": get_args(Action),
+    "on_failure": get_args(OnFailure),
+    "options": (),
+}
+
+
 def _check_words(content: Mapping[str, Any]) -> None:
-    """Name the close word where a guard's kind, place, action or policy is misspelt."""
-    fields: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("kind", KINDS),
-        ("on", get_args(On)),
-        ("action", get_args(Action)),
-        ("on_failure", get_args(OnFailure)),
-    )
+    """Name the close word where a guard's field, or its kind, place, action or policy, is misspelt."""
     guards = content.get("guards")
     for guard in guards if isinstance(guards, list | tuple) else ():
-        for name, known in fields if isinstance(guard, Mapping) else ():
-            value = guard.get(name)
-            if isinstance(value, str) and value not in known:
-                raise BadGuardrail(
-                    f"“{value[:80]}” is not a guard's {name.replace('_', ' ')}.",
-                    why=f"Known: {', '.join(known)}.",
-                    mend=_closest(value, known),
-                    facts={"field": name},
-                )
+        if not isinstance(guard, Mapping):
+            continue
+        for name, value in guard.items():
+            if name not in _FIELDS:
+                raise _unknown(str(name), "a field of a guard", tuple(_FIELDS))
+            if isinstance(value, str) and _FIELDS[name] and value not in _FIELDS[name]:
+                raise _unknown(value, f"a guard's {name.replace('_', ' ')}", _FIELDS[name])
+
+
+def _unknown(word: str, what: str, known: tuple[str, ...]) -> BadGuardrail:
+    return BadGuardrail(
+        f"“{word[:80]}” is not {what}.",
+        why=f"Known: {', '.join(known)}.",
+        mend=_closest(word, known),
+        facts={"word": word[:80]},
+    )
 
 
 def check_spec(spec: GuardrailSpec) -> None:

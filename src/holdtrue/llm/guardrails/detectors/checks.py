@@ -123,7 +123,7 @@ def card(digits: str) -> bool:
         network = length in (16, 19)
     else:
         network = False
-    return network and len(set(digits)) > 2 and luhn(digits)
+    return network and len(set(digits)) > 1 and luhn(digits)
 
 
 def us_ssn(digits: str) -> bool:

@@ -27,11 +27,9 @@ _LOOKS_LIKE: Final = str.maketrans(
     "аеорсухіјѕԁԛԝһӏвкмнтАВЕКМНОРСТУХІЈЅαοενιρτκυχγΑΒΕΖΗΙΚΜΝΟΡΤΥΧıɑɡⅼ",
     "aeopcyxijsdqwhlbkmhtABEKMHOPCTYXIJSaoeviptkuxyABEZHIKMNOPTYXiagl",
 )
-_LEET: Final = str.maketrans("013457", "oleast")
+_LEET: Final = (str.maketrans("013457", "oieast"), str.maketrans("013457", "oleast"))
 _WORD: Final = re.compile(r"\w+")
 _SHORTEST: Final = 24
-_MOST_PAYLOADS: Final = 8
-_MOST_PAYLOAD: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +91,9 @@ def _without_look_alikes(text: str) -> str:
     return _WORD.sub(plain, text)
 
 
-def unleet(word: str) -> str:
-    """Return a word with the digits in it as the letters that they stand for."""
-    return word.translate(_LEET)
+def unleet(word: str) -> tuple[str, str]:
+    """Return a word with the digits in it as the letters that they stand for; 1 is an i or an l."""
+    return word.translate(_LEET[0]), word.translate(_LEET[1])
 
 
 def squeezed(word: str) -> str:
@@ -126,33 +124,31 @@ def hidden_tags(text: str) -> Iterator[Payload]:
         flag = at > 0 and ord(text[at - 1]) == _BLACK_FLAG and end - at <= 7
         if not flag:
             letters = "".join(chr(ord(sign) - 0xE0000) for sign in text[at:end] if 0x20 <= ord(sign) - 0xE0000 < 0x7F)
-            yield Payload(letters[:_MOST_PAYLOAD], "tags", at, end)
+            yield Payload(letters, "tags", at, end)
         at = end
 
 
-_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{24,8000}={0,2}(?![A-Za-z0-9+/])")
-_HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{2}){12,4000}(?![0-9A-Za-z])")
-_PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2}){4,4000}")
+_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{24,}={0,2}(?![A-Za-z0-9+/])")
+_HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{2}){12,}(?![0-9A-Za-z])")
+_PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2}){4,}")
 _ESCAPES: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}")
 
 
 def payloads(text: str) -> list[Payload]:
-    """Return what `text` holds in base64, hexadecimal, percent or backslash escapes and HTML entities, bounded."""
+    """Return what `text` holds in base64, hexadecimal, percent or backslash escapes and HTML entities."""
     found: list[Payload] = list(hidden_tags(text)) if not text.isascii() else []
     long = any(len(word) >= _SHORTEST for word in text.split())
     for form, pattern in (("base64", _BASE64), ("hex", _HEX)) if long else ():
         for match in pattern.finditer(text):
-            plain = _decoded(match.group()[: 2 * _MOST_PAYLOAD], form)
+            plain = _decoded(match.group(), form)
             if plain:
                 found.append(Payload(plain, form, *match.span()))
-            if len(found) >= _MOST_PAYLOADS:
-                return found
     if "%" in text and (match := _PERCENT.search(text)):
-        found.append(Payload(unquote(text[: 4 * _MOST_PAYLOAD]), "percent", *match.span()))
+        found.append(Payload(unquote(text), "percent", *match.span()))
     if "&#" in text:
-        found.append(Payload(html.unescape(text[: 4 * _MOST_PAYLOAD]), "entities", text.find("&#"), len(text)))
+        found.append(Payload(html.unescape(text), "entities", text.find("&#"), len(text)))
     if "\\" in text and (match := _ESCAPES.search(text)):
-        plain = _ESCAPES.sub(lambda escape: chr(int(escape.group()[2:], 16)), text[: 4 * _MOST_PAYLOAD])
+        plain = _ESCAPES.sub(lambda escape: chr(int(escape.group()[2:], 16)), text)
         found.append(Payload(plain, "escapes", *match.span()))
     return found
 

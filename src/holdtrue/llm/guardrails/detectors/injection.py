@@ -28,7 +28,6 @@ _DOT: Final = re.compile(r"\.[a-z]")
 _DOTTED: Final = re.compile(r"\w(?<![\w-].)[\w-]*(?:\.[\w-]+)+")
 _SENTENCE_GAP: Final = 3
 _TOGETHER: Final = 600  # signs within which what was seen is one attack
-_MOST_SIGNS: Final = 200
 _THEIRS, _YOURS, _NOT, _META = int(Concept.THEIRS), int(Concept.YOURS), int(Concept.NOT), int(Concept.META)
 _NOT_IN_NAMES: Final = int(Concept.META | Concept.UNBOUND | Concept.PERSONA)
 _DENIED, _THIRD_PERSON, _QUOTED, _ABOUT = 0.2, 0.4, 0.25, 0.6
@@ -108,10 +107,11 @@ def _placed(sign: _Sign, folded: Folded) -> _Sign:
 def _combined(signs: Sequence[_Sign]) -> tuple[float, list[_Sign]]:
     """Return the score of the most suspicious stretch, 1 - Π(1 - w) over its families, and what it is made of."""
     best: tuple[float, list[_Sign]] = (0.0, [])
-    ordered = sorted(signs, key=lambda sign: sign.start)[:_MOST_SIGNS]
+    ordered = sorted(signs, key=lambda sign: sign.start)
     for at, first in enumerate(ordered):
         strongest: dict[str, _Sign] = {}
-        for sign in ordered[at:]:
+        for index in range(at, len(ordered)):
+            sign = ordered[index]
             if sign.start - first.start > _TOGETHER:
                 break
             known = strongest.get(sign.family)
@@ -178,8 +178,8 @@ def _disguised(unknown: set[str], text: str, lexicon: _Lexicon) -> dict[str, int
     tripled = _TRIPLE.search(text) is not None
     for word in unknown:
         if not word.isalpha():
-            plain = word.rpartition("'")[2] if "'" in word else unleet(word)
-            changed[word] = lexicon.words.get(plain, 0)
+            for plain in (word.rpartition("'")[2],) if "'" in word else unleet(word):
+                changed[word] = changed.get(word, 0) | lexicon.words.get(plain, 0)
         elif tripled:
             changed[word] = lexicon.squeezed.get(squeezed(word), 0)
     return {word: concepts for word, concepts in changed.items() if concepts}
@@ -205,7 +205,7 @@ def _by_words(text: str, marks: Sequence[_Mark]) -> list[_Sign]:
     spans = [match.span() for match in _TOKEN.finditer(text)]
     return [
         _Sign(pattern.family, pattern.label, weight, spans[first][0], spans[last][1])
-        for pattern, weight, first, last in found[:_MOST_SIGNS]
+        for pattern, weight, first, last in found
     ]
 
 
@@ -252,10 +252,7 @@ def _by_form(text: str) -> list[_Sign]:
     found: list[_Sign] = []
     for pattern, needles, family, label, weight in SHAPES:
         if any(needle in text for needle in needles):
-            for match in pattern.finditer(text):
-                found.append(_Sign(family, label, weight, *match.span()))
-                if len(found) >= _MOST_SIGNS:
-                    return found
+            found += [_Sign(family, label, weight, *match.span()) for match in pattern.finditer(text)]
     return found
 
 

@@ -159,7 +159,7 @@ _WORDS: Final[tuple[tuple[Concept, str], ...]] = (
         " exact word-for-word unmodified anything leaving omitting inteiro completo",
     ),
     (C.ASK, "what what's which whats how wie welche was quel quelle quelles quels cuál cuáles qual quais qué"),
-    (C.SYSTEM, "system système sistema systems pre pre-prompt starting developer"),
+    (C.SYSTEM, "system système sistema systems developer"),
     (
         C.MESSAGE,
         "message messages mail email question request order invoice ticket errors changes version nachricht"
@@ -211,12 +211,10 @@ _WORDS: Final[tuple[tuple[Concept, str], ...]] = (
     ),
     (
         C.DATA,
-        "conversation history credentials cookie cookies token password passwords secret secrets key keys .env data"
-        " database contents emails documents customers customer's chat private records kundendaten daten données"
-        " datos dados"
-        " clients list message name",
+        "conversation history credentials cookie cookies token password passwords secret secrets key keys data"
+        " customers customer's chat private records kundendaten daten données datos dados",
     ),
-    (C.PLACE, "link url image webhook pastebin address query attacker tool tools http https beacon workspace"),
+    (C.PLACE, "link url image webhook pastebin address attacker beacon"),
     (C.USER, "user users user's reader nutzer benutzer utilisateur usuario usuário utilizador"),
     (C.TELL, "telling informing mention mentioning tell inform notifying sagen prévenir avertir avisar informar decir"),
     (C.SILENT, "silently secretly covertly heimlich discrètement silencio silenciosamente unnoticed"),
@@ -305,7 +303,7 @@ PATTERNS: Final = (
     Pattern(_T, _T, 0.45, C.SEND, (C.DATA, C.PLACE), 20, 4),
     Pattern("silent", _T, 0.6, C.NOT, (C.TELL, C.USER), 5, negated=False),
     Pattern("silent", _T, 0.45, C.SILENT, (C.SEND | C.CALL,), 5, 3),
-    Pattern("decode", "encoded", 0.5, C.DECODE, (C.OBEY | C.FOLLOW,), 12, 12),
+    Pattern("decode", "encoded", 0.35, C.DECODE, (C.OBEY | C.FOLLOW,), 12, 12),
 )
 
 

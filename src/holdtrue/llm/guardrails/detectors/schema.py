@@ -6,6 +6,7 @@ Patterns run in RE2 (through Arrow), whose time is linear in the text: what a cl
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -17,6 +18,7 @@ from holdtrue.llm.guardrails.model import BadGuardrail, Hit, Steps, Subject
 MOST_SCHEMA: Final = 65_536
 MOST_DEPTH: Final = 64
 MOST_WORK: Final = 200_000
+_MOST_KEPT: Final = 64
 _LOCAL: Final = re.compile(r"#(?:/.*)?|#[A-Za-z_][\w.-]*")
 _DIALECTS: Final = frozenset(
     {"https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"}
@@ -75,12 +77,16 @@ def schema_detector(options: Mapping[str, Any]) -> Callable[[Subject], Steps]:
     """Return a detector of what in an answer breaks its schema: the declared one, and the one of a call."""
     declared = compile_schema(options["schema"]) if options["schema"] is not None else None
     most = options["most_errors"]
+    # Libraries are loaded now and not in the first call, whose time they would take.
     _library()
+    _matches("", "")
+    # Calls come again and again with the same schema; compiling it takes milliseconds.
+    compiled = lru_cache(maxsize=_MOST_KEPT)(lambda content: compile_schema(orjson.loads(content)))
 
     def detect(subject: Subject) -> Steps:
         schemas = [] if declared is None else [declared]
         if subject.schema is not None:
-            schemas.append(compile_schema(subject.schema))
+            schemas.append(compiled(_content(subject.schema)))
         if not schemas:
             raise NoSchema(
                 "There is no schema to check the answer against.",
@@ -97,6 +103,13 @@ def schema_detector(options: Mapping[str, Any]) -> Callable[[Subject], Steps]:
         return float(not wrong)
 
     return detect
+
+
+def _content(schema: Any) -> bytes:
+    try:
+        return orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise _bad(f"it is no JSON ({error})") from None
 
 
 def _library() -> Any:

@@ -146,6 +146,11 @@ def looks_random(value: str) -> bool:
 
 def _is_password(value: str, letters_are_enough: bool = False) -> bool:
     lower = value.lower()
+    if (
+        any(word in lower for word in ("password", "secret", "_key"))
+        and value.replace("_", "").replace("-", "").isalpha()
+    ):
+        return False
     if len(value) < 4 or lower in _NO_PASSWORDS or value[0] in "$<{%[" or "${" in value or "{{" in value:
         return False
     if len(set(value)) < 4 or any(word in lower for word in _PLACEHOLDERS):

@@ -162,7 +162,11 @@ def number(text: str) -> str:
     if _THOUSANDS.fullmatch(text):
         return text.replace(",", "").replace(".", "")
     plain = text.replace(",", ".")
-    return f"{float(plain):g}" if plain.count(".") <= 1 else plain
+    if "." not in plain:
+        return plain.lstrip("0") or "0"
+    whole, _, part = plain.partition(".")
+    part = part.rstrip("0")
+    return plain if "." in part else f"{whole.lstrip('0') or '0'}{'.' if part else ''}{part}"
 
 
 def stem(word: str) -> str:

@@ -15,7 +15,7 @@ _SHAPES: Final[tuple[tuple[str, tuple[str, ...], str, str, float], ...]] = (
     ),
     (
         r"(?m:^)[ \t>*#\[]{0,8}(?:system|developer|admin)(?:[ _](?:message|prompt|override|notice|note))?["
-        r" \t*\]]{0,6}[:\]*]"
+        r" \t*\]]{0,6}[:\]]"
         r"(?![:/=])",
         ("system", "developer", "admin"),
         "role",
@@ -184,7 +184,7 @@ _SHAPES: Final[tuple[tuple[str, tuple[str, ...], str, str, float], ...]] = (
         0.2,
     ),
     (
-        r"\bsudo [a-z_]{3,40}\b|\b(?:god|developer|debug|maintenance|dan) mode\b",
+        r"\bsudo [a-z]{2,20}_[a-z_]{2,20}\b|\b(?:god|developer|debug|maintenance|dan) mode\b",
         ("sudo", "mode"),
         "mode",
         "role_spoofing",
@@ -207,7 +207,13 @@ _SHAPES: Final[tuple[tuple[str, tuple[str, ...], str, str, float], ...]] = (
         "tool_exfiltration",
         0.65,
     ),
-    (r"<img\b[^>]{0,300}(?:[{$]|\?[a-z]{1,10}=)", ("<img",), "image", "tool_exfiltration", 0.6),
+    (
+        r"<img\b[^>]{0,200}src=[\"']?https?://[^\"'>\s]{1,300}(?:[{$]|=[\"'>\s])",
+        ("<img",),
+        "image",
+        "tool_exfiltration",
+        0.6,
+    ),
     (
         r"https?://[^\s)\"']{1,200}[=/?](?:\{\{?|\$|<)[a-z_]{2,40}",
         ("http",),
@@ -250,7 +256,7 @@ _SHAPES: Final[tuple[tuple[str, tuple[str, ...], str, str, float], ...]] = (
         ("http", "@"),
         "destination",
         "tool_exfiltration",
-        0.2,
+        0.15,
     ),
     # Text that a person does not see.
     (
