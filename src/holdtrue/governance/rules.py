@@ -325,7 +325,8 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key} {_text(each)}" for key, each in list(value.items())[:6])
     if value is None:
         return "empty"
-    return str(value)[:200]
+    # Evidence may quote what a model said: signs that steer a terminal are not passed on.
+    return "".join(sign if sign.isprintable() else " " for sign in str(value)[:200])
 
 
 def _syntax(rule: Rule, message: str) -> BadRule:
