@@ -326,7 +326,9 @@ def _text(value: Any) -> str:
     if value is None:
         return "empty"
     # Evidence may quote what a model said: signs that steer a terminal are not passed on.
-    return "".join(sign if sign.isprintable() else " " for sign in str(value)[:200])
+    whole = str(value)
+    told = "".join(sign if sign.isprintable() else " " for sign in whole[:200])
+    return told if len(whole) <= 200 else f"{told}…"
 
 
 def _syntax(rule: Rule, message: str) -> BadRule:
