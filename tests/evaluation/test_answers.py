@@ -204,6 +204,16 @@ def test_a_mistake_cancels_coroutines_that_wait_for_ever() -> None:
     assert cancelled
 
 
+def test_inside_of_a_loop_it_runs_in_a_thread() -> None:
+    async def inside() -> int:
+        with pytest.raises(InvalidInput, match="running loop"):
+            run_answers(questions(), Answerer(), CHECKS, application="x")
+        found = await asyncio.to_thread(run_answers, questions(), Answerer(), CHECKS, application="x")
+        return len(found.rows)
+
+    assert asyncio.run(inside()) == 20
+
+
 def test_progress_is_told_for_each_answer(cache: AnswerCache) -> None:
     told: list[Progress] = []
     for _ in range(2):

@@ -83,6 +83,11 @@ def test_long_texts_are_cut() -> None:
     assert len(found.why) < 5 * 450 + 200
 
 
+def test_signs_that_steer_a_terminal_are_not_passed_on() -> None:
+    content = {"rate": 0.4, "failures": [{"what": "q\x1b[2J", "why": "a\nb\u202ec"}]}
+    assert judge("answers.rate >= 0.8", "answers", content).why.endswith(": q [2J (a b c)")
+
+
 def test_a_user_reads_which_questions_failed_and_why(world: World) -> None:
     world.declare(Policy("production", (Rule("answers", "answers.pass_rate.lower >= 0.8"),), approvals=1))
     release = world.release()

@@ -120,6 +120,7 @@ def run_answers(
     So a changed check or reference asks nothing again. Raises BadCheck for checks that cannot be used, or cases that
     no check applies to.
     """
+    _need_no_loop()
     test_set = _as_test_set(cases)
     _between("repeats", repeats, MAX_REPEATS)
     _between("concurrency", concurrency, MAX_CONCURRENCY)
@@ -321,6 +322,18 @@ def _as_test_set(cases: TestSet | Sequence[Case]) -> TestSet:
             mend="Load them with load_test_set, which says where the mistake is.",
         )
     return found
+
+
+def _need_no_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise InvalidInput(
+        "An evaluation cannot run inside of a running loop.",
+        why="It has a loop of its own, and would keep yours waiting.",
+        mend="Call it in a thread: await asyncio.to_thread(run_answers, …)",
+    )
 
 
 def _between(name: str, value: int, most: int) -> None:

@@ -109,12 +109,12 @@ def checks_digest(checks: Iterable[Check]) -> str:
 
 def options_of(check: Check) -> Any:
     """Return the options of `check` as the frozen value of its kind; BadCheck for what its kind does not know."""
-    kind = _KINDS.get(check.kind)
+    kind = KINDS.get(check.kind)
     if kind is None:
-        close = difflib.get_close_matches(check.kind, _KINDS, n=1)
+        close = difflib.get_close_matches(check.kind, KINDS, n=1)
         raise BadCheck(
             f"There is no kind of check “{short(check.kind, 60)}”.",
-            why=f"The kinds are {', '.join(sorted(_KINDS))}.",
+            why=f"The kinds are {', '.join(sorted(KINDS))}.",
             mend=f"Did you mean “{close[0]}”?" if close else "Use one of them.",
         )
     return load(kind.options, dict(check.options), f"The check “{check.label}”")
@@ -122,7 +122,7 @@ def options_of(check: Check) -> Any:
 
 def applies(check: Check, case: Case) -> bool:
     """Tell whether `check` has something to say about `case`: what it compares with is there."""
-    return _KINDS[check.kind].applies(options_of(check), case)
+    return KINDS[check.kind].applies(options_of(check), case)
 
 
 def declined(answer: AnswerView, checks: Iterable[Check] = ()) -> bool:
@@ -150,7 +150,7 @@ def grade(check: Check, case: Case, answer: AnswerView, helpers: Helpers | None 
     if isinstance(options, Similarity):
         score, passed, why = _similarity(options, case, answer, helpers)
     else:
-        score, passed, why = _KINDS[check.kind].find(options, case, answer)
+        score, passed, why = KINDS[check.kind].find(options, case, answer)
     return Grade(check.label, score, passed, short(why, MAX_WHY))
 
 
@@ -341,7 +341,7 @@ def _cost(options: Cost, _: Case, answer: AnswerView) -> Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class Kind:
     """Hold what there is of a kind of check: its options, to which cases it applies, and how it grades."""
 
     options: type[Any]
@@ -365,35 +365,35 @@ def _has_answers(_: Any, case: Case) -> bool:
     return bool(case.expected.answers)
 
 
-_KINDS: Final[Mapping[str, _Kind]] = MappingProxyType(
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "exact": _Kind(Exact, _has_answers, _exact),
-        "contains": _Kind(
+        "exact": Kind(Exact, _has_answers, _exact),
+        "contains": Kind(
             Contains,
             lambda options, case: (
                 case.expected.answerable and bool(case.expected.contains or options.must or options.never)
             ),
             _contains,
         ),
-        "regex": _Kind(
+        "regex": Kind(
             Regex,
             lambda options, case: case.expected.answerable and bool(case.expected.pattern or options.pattern),
             _regex,
         ),
-        "json_schema": _Kind(
+        "json_schema": Kind(
             JsonSchema,
             lambda options, case: (
                 case.expected.answerable and (case.expected.json_schema is not None or options.json_schema is not None)
             ),
             _json_schema,
         ),
-        "tool_call": _Kind(Tools, lambda _, case: case.expected.tool_calls is not None, _tools),
-        "similarity": _Kind(Similarity, _has_answers, _elsewhere),
-        "citation": _Kind(Citation, _answerable, _citation),
-        "abstention": _Kind(Abstention, _always, _abstention),
-        "length": _Kind(Length, _always, _length),
-        "latency": _Kind(Latency, _always, _latency),
-        "cost": _Kind(Cost, _always, _cost),
-        "judge": _Kind(Rubric, _answerable, _elsewhere),
+        "tool_call": Kind(Tools, lambda _, case: case.expected.tool_calls is not None, _tools),
+        "similarity": Kind(Similarity, _has_answers, _elsewhere),
+        "citation": Kind(Citation, _answerable, _citation),
+        "abstention": Kind(Abstention, _always, _abstention),
+        "length": Kind(Length, _always, _length),
+        "latency": Kind(Latency, _always, _latency),
+        "cost": Kind(Cost, _always, _cost),
+        "judge": Kind(Rubric, _answerable, _elsewhere),
     }
 )

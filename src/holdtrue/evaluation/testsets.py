@@ -173,11 +173,12 @@ def diff_test_sets(before: TestSet, after: TestSet) -> TestSetDiff:
     )
 
 
-def load_test_set(path: Path, name: str | None = None) -> TestSet:
+def load_test_set(path: Path | str, name: str | None = None) -> TestSet:
     """Read a test set from JSON lines (.jsonl: one case a line) or TOML (a list `[[cases]]`).
 
     Its name is `name`, or the TOML file's `name`, or the file's own. Raises BadTestSet naming file, line and field.
     """
+    path = Path(path)
     kind = path.suffix.lower()
     if kind in (".yaml", ".yml"):
         raise BadTestSet(

@@ -325,7 +325,10 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key} {_text(each)}" for key, each in list(value.items())[:6])
     if value is None:
         return "empty"
-    return str(value)[:200]
+    # Evidence may quote what a model said: signs that steer a terminal are not passed on.
+    whole = str(value)
+    told = "".join(sign if sign.isprintable() else " " for sign in whole[:200])
+    return told if len(whole) <= 200 else f"{told}…"
 
 
 def _syntax(rule: Rule, message: str) -> BadRule:
