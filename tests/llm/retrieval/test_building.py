@@ -284,7 +284,7 @@ def test_many_threads_give_the_same(world: World) -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput if "name" in wrong else ConfigurationError):
-        IndexSpec(**{"name": "notes", **wrong})
+        load(IndexSpec, {"name": "notes", **wrong})
 
 
 def test_weights_must_find_something() -> None:
