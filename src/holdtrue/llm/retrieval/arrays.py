@@ -35,13 +35,11 @@ def pack(arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> 
         offset += -(-array.nbytes // _ALIGN) * _ALIGN
     header = orjson.dumps({"meta": dict(meta or {}), "arrays": placed}, option=orjson.OPT_SORT_KEYS)
     start = -(-(_HEAD.size + len(header)) // _ALIGN) * _ALIGN
-    out = bytearray(start + offset)
-    _HEAD.pack_into(out, 0, _MARK, len(header))
-    out[_HEAD.size : _HEAD.size + len(header)] = header
-    for name, array in arrays.items():
-        place = start + placed[name][2]
-        out[place : place + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
-    return bytes(out)
+    pieces: list[bytes | memoryview] = [_HEAD.pack(_MARK, len(header)), header, bytes(start - _HEAD.size - len(header))]
+    for array in arrays.values():
+        pieces.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        pieces.append(bytes(-array.nbytes % _ALIGN))
+    return b"".join(pieces)
 
 
 def unpack(data: bytes | memoryview | mmap.mmap) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -12,7 +12,7 @@ import orjson
 from holdtrue.core.codec import dump
 from holdtrue.llm.retrieval import arrays
 from holdtrue.llm.retrieval.embedding import Embed, Embedder, open_embedder
-from holdtrue.llm.retrieval.entries import document_of, entry_key, make_entry, read_entry
+from holdtrue.llm.retrieval.entries import document_of, entry_keys, make_entry, read_entry
 from holdtrue.llm.retrieval.isolation import Parsers
 from holdtrue.llm.retrieval.model import (
     FORMAT,
@@ -127,10 +127,11 @@ def read_manifest(blobs: BlobStore, content: Mapping[str, Any]) -> dict[str, Any
 def _collect(work: _Work, documents: Iterable[Item], threads: int) -> None:
     """Fill `work.parts`: from the version before, or by steps that several threads take."""
     waiting: deque[tuple[Document | Source, str, Future[bytes]]] = deque()
+    named = entry_keys(work.spec, work.named)
     with ThreadPoolExecutor(threads, "retrieval") as pool:
         try:
             for number, item in enumerate(_distinct(work, documents), 1):
-                key = entry_key(item, work.spec, work.named)
+                key = named(item)
                 if not _known(work, item, key):
                     waiting.append((item, key, pool.submit(_entry, work, item, key)))
                 if len(waiting) >= _AHEAD * threads:

@@ -136,10 +136,10 @@ def _checked(vectors: NDArray[Any], count: int, dimensions: int) -> Matrix:
     if not right or not 1 <= vectors.shape[1] <= _MOST_DIMENSIONS or dimensions not in (0, vectors.shape[1]):
         raise _failed(f"it gave an array of shape {vectors.shape} for {count} texts")
     out = vectors.astype(np.float32, copy=False)
-    norms = np.linalg.norm(out, axis=1, keepdims=True)
+    norms = np.linalg.norm(out.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not (norms > 0.0).all():
         raise _failed("a vector has no length, or a number in it is not finite")
-    return out / norms
+    return (out / norms).astype(np.float32)
 
 
 def _numbers(value: Any) -> Any:

@@ -6,7 +6,7 @@ index shares it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,30 +16,33 @@ from holdtrue.llm.retrieval.arrays import Array
 from holdtrue.llm.retrieval.chunking import chunk_document, outline
 from holdtrue.llm.retrieval.embedding import Embedder
 from holdtrue.llm.retrieval.keywords import counted
-from holdtrue.llm.retrieval.model import HEADING_MARK, Chunk, Document, DocumentRefused, IndexSpec, Reason, Source
+from holdtrue.llm.retrieval.model import HEADING_MARK, Chunk, Document, DocumentRefused, IndexSpec, Kind, Reason, Source
 from holdtrue.llm.retrieval.parsing import Parsed, revision
 
 # Part of every key: raise it when chunks, terms or the layout of an entry change.
 _REVISION = 1
 
 
-def entry_key(item: Document | Source, spec: IndexSpec, embedder: str) -> str:
-    """Return what names the entry of a document: all that it is made from.
+def entry_keys(spec: IndexSpec, embedder: str) -> Callable[[Document | Source], str]:
+    """Return the function that names the entry of a document by all that it is made from.
 
     `embedder` is the name and version of the model, or a text that says that there is none.
     """
-    inputs: dict[str, Any] = {
-        "revision": _REVISION,
-        "document": item.digest,
-        "kind": item.kind,
-        "chunking": asdict(spec.chunking),
-        "embedder": embedder,
-    }
-    if isinstance(item, Source):
-        inputs |= {"name": item.name, "parser": revision(item.kind), "parsing": asdict(spec.parsing)}
-    else:
-        inputs |= {"title": item.title}
-    return content_hash(inputs)
+    shared = {"revision": _REVISION, "chunking": asdict(spec.chunking), "embedder": embedder}
+    parsing = asdict(spec.parsing)
+
+    @lru_cache
+    def common(kind: Kind, parsed: bool) -> str:
+        return content_hash(
+            shared | {"kind": kind} | ({"parser": revision(kind), "parsing": parsing} if parsed else {})
+        )
+
+    def key(item: Document | Source) -> str:
+        if isinstance(item, Source):
+            return content_hash([common(item.kind, True), item.digest, item.name])
+        return content_hash([common(item.kind, False), item.digest, item.title])
+
+    return key
 
 
 def document_of(item: Document | Source, parse: Callable[[Source], Parsed]) -> Document:

@@ -62,13 +62,7 @@ def postings(keys: NDArray[np.uint64], rows: NDArray[np.int64], counts: Array) -
     Raises TooLarge beyond 16 million different terms.
     """
     found, ranks = np.unique(keys, return_inverse=True)
-    if len(found) >= 1 << _TERM_BITS:
-        raise TooLarge(
-            f"The documents have {len(found)} different words.",
-            why=f"An index holds fewer than {1 << _TERM_BITS}.",
-            mend="Split the documents into several indexes, or leave out those that are not prose.",
-        )
-    return _sorted(found, ranks.astype(np.uint64), rows, counts)
+    return _kept(found, np.sort(_numbers(ranks, rows, counts)))
 
 
 def merged(
@@ -76,37 +70,43 @@ def merged(
 ) -> dict[str, Array]:
     """Return the postings of an index in which row i became `moved[i]` (−1: gone), with new postings added.
 
-    The same as `postings` of all of them together.
+    The same as `postings` of all of them together. Rows that stay keep their order.
     """
     new_rows = moved[before["rows"]]
-    old_ranks = np.repeat(np.arange(len(before["terms"]), dtype=np.int64), np.diff(before["starts"]))
     stays = new_rows >= 0
-    new_rows, old_ranks, old_counts = new_rows[stays], old_ranks[stays], before["counts"][stays]
-    used = np.zeros(len(before["terms"]), np.bool_)
-    used[old_ranks] = True
-    fresh = np.unique(keys)
-    found = np.union1d(before["terms"][used], fresh)
+    # How many postings of each term stay; none of them had none before.
+    left = np.add.reduceat(stays, before["starts"][:-1], dtype=np.int64) if len(stays) else np.empty(0, np.int64)
+    found = np.union1d(before["terms"][left > 0], np.unique(keys))
+    renamed = np.repeat(np.searchsorted(found, before["terms"]), np.diff(before["starts"]))
+    old = _numbers(renamed, new_rows, before["counts"])
+    # Neither new names nor new places change the order of what was sorted, so the new is only put in between.
+    old = old if stays.all() else old[stays]
+    new = np.sort(_numbers(np.searchsorted(found, keys), rows, counts))
+    return _kept(found, np.insert(old, np.searchsorted(old, new), new))
+
+
+def _numbers(ranks: Array, rows: Array, counts: Array) -> NDArray[np.uint64]:
+    """Return one number for each posting, which sorts by term, then by row."""
+    numbers = ranks.astype(np.uint64)
+    numbers <<= np.uint64(_ROW_BITS)
+    numbers |= rows.view(np.uint64)
+    numbers <<= np.uint64(_COUNT_BITS)
+    numbers |= counts
+    return numbers
+
+
+def _kept(found: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> dict[str, Array]:
     if len(found) >= 1 << _TERM_BITS:
-        return postings(found, np.zeros(len(found), np.int64), np.ones(len(found), np.uint8))
-    renamed = np.searchsorted(found, before["terms"])
-    ranks = np.concatenate([renamed[old_ranks], np.searchsorted(found, keys)]).astype(np.uint64)
-    return _sorted(found, ranks, np.concatenate([new_rows, rows]), np.concatenate([old_counts, counts]))
-
-
-def _sorted(found: NDArray[np.uint64], ranks: NDArray[np.uint64], rows: Array, counts: Array) -> dict[str, Array]:
-    numbers = ranks << np.uint64(_ROW_BITS + _COUNT_BITS)
-    numbers |= rows.astype(np.uint64) << np.uint64(_COUNT_BITS)
-    numbers |= counts.astype(np.uint64)
-    numbers.sort()
-    each = np.bincount((numbers >> np.uint64(_ROW_BITS + _COUNT_BITS)).astype(np.int64), minlength=len(found))
-    starts = np.zeros(len(found) + 1, np.int64)
-    np.cumsum(each, out=starts[1:])
-    return {
-        "terms": found,
-        "starts": starts,
-        "rows": (numbers >> np.uint64(_COUNT_BITS)).astype(np.uint32).view(np.int32),
-        "counts": numbers.astype(np.uint8),
-    }
+        raise TooLarge(
+            f"The documents have {len(found)} different words.",
+            why=f"An index holds fewer than {1 << _TERM_BITS}.",
+            mend="Split the documents into several indexes, or leave out those that are not prose.",
+        )
+    firsts = np.arange(len(found) + 1, dtype=np.uint64) << np.uint64(_ROW_BITS + _COUNT_BITS)
+    counts = numbers.astype(np.uint8)
+    starts = np.searchsorted(numbers, firsts).astype(np.int64)
+    numbers >>= np.uint64(_COUNT_BITS)
+    return {"terms": found, "starts": starts, "rows": numbers.astype(np.uint32).view(np.int32), "counts": counts}
 
 
 class KeywordIndex:

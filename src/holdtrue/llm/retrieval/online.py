@@ -134,10 +134,10 @@ def render_passages(hits: Iterable[Hit]) -> str:
 
     Every “&”, “<” and “>” is escaped (and quotes in attributes), so the only tags are those written here.
     """
-    blocks = [
-        f'<passage id="{_attribute(hit.id)}" title="{_attribute(hit.title)}">\n{escape(clean(hit.text), quote=False)}\n</passage>'
-        for hit in hits
-    ]
+    blocks: list[str] = []
+    for hit in hits:
+        text = escape(clean(hit.text), quote=False)
+        blocks.append(f'<passage id="{_attribute(hit.id)}" title="{_attribute(hit.title)}">\n{text}\n</passage>')
     return "\n".join(blocks)
 
 
