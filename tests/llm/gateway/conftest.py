@@ -8,6 +8,7 @@ import pytest
 
 from holdtrue.storage import BlobStore, FileClock, make_folder
 from holdtrue.testing import FakeProvider
+from tests.llm.gateway.labs import Lab
 from tests.llm.gateway.worlds import KEY, World
 from tests.serving.plane_home import OTHER, ROOT, START, TOKEN, Process
 
@@ -50,3 +51,12 @@ def client() -> Iterator[Openai]:
     yield connect
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Make a place for a gateway in this process, which finds the fake provider's key in its environment."""
+    monkeypatch.setenv("FAKE_KEY", KEY)
+    home = tmp_path / "lab"
+    home.mkdir(mode=0o700)
+    return Lab(home)
