@@ -95,7 +95,7 @@ def test_an_answer_without_measure_is_not_read(lab: Lab, fake: FakeProvider) -> 
 
 
 def test_a_provider_that_hangs_is_left_after_its_time(lab: Lab, fake: FakeProvider) -> None:
-    error = failing(lab, fake, Fault(hang=True), body=chat(max_tokens=50), timeout=0.1)
+    error = failing(lab, fake, Fault(hang=True), body=chat(max_tokens=50), timeout=1.0)
     assert type(error) is ProviderTimeout
     assert error.status == 504
     fake.wait(lambda received: [each.outcome for each in received] == ["left"])
