@@ -54,7 +54,7 @@ def usage_of(body: Body, text: str, wanted: str) -> tuple[int, int] | None:
     if wanted:
         given, _, made = wanted.partition(":")
         return int(given), int(made or 0)
-    said = [message.get("content") for message in body.get("messages", ())]
+    said = [_plain(message.get("content")) for message in body.get("messages", ())]
     return words_in([said, body.get("prompt"), body.get("input")]), max(1, words_in(text))
 
 

@@ -197,6 +197,7 @@ class FakeProvider:
         text, tool = answers.reply_to(body)
         if fault.size:
             text = "word " * (fault.size // 5)
+            body = {name: value for name, value in body.items() if not name.startswith("max_")}
         if fault.slow and not body.get("stream"):
             await wire.sleep(fault.slow)
         usage = answers.usage_of(body, text, fault.usage)

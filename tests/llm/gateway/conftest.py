@@ -1,52 +1,63 @@
 """Fake providers, data folders, and the official clients of both dialects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import openai
 import pytest
 
 from holdtrue.storage import BlobStore, FileClock, make_folder
 from holdtrue.testing import FakeProvider
-from tests.llm.gateway.worlds import KEY, World
-from tests.serving.plane_home import OTHER, ROOT, START, TOKEN, Process
+from tests.llm.gateway.labs import Lab
+from tests.llm.gateway.worlds import KEY, Served, World, only, provider
+from tests.serving.plane_home import OTHER, ROOT, START, TOKEN
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeProvider]:
     """Run a fake provider that wants its key."""
-    with FakeProvider(key=KEY) as provider:
-        yield provider
+    with FakeProvider(key=KEY) as made:
+        yield made
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def empty_world(path: Path) -> World:
     """Make an empty data folder with a clock and three tokens."""
-    path = tmp_path / "home"
     for name in ("blobs", "journal", "online", "routing/acks"):
         make_folder(path / name)
     made = World(path, {}, BlobStore(path / "blobs"), FileClock(path / "clock", START))
     made.grant({TOKEN: {}, OTHER: {"project": "another"}, ROOT: {"project": None}})
-    yield made
-    for process in made.processes:
-        if process.popen.poll() is None:
-            process.kill()
-    made.clock.close()
-
-
-Openai = Callable[..., openai.OpenAI]
+    return made
 
 
 @pytest.fixture
-def client() -> Iterator[Openai]:
-    """Return the official client of OpenAI's API for a data plane; it does not try again by itself."""
-    made: list[openai.OpenAI] = []
+def world(tmp_path: Path) -> Iterator[World]:
+    """Make a data folder that a test starts processes over."""
+    made = empty_world(tmp_path / "home")
+    yield made
+    made.end()
 
-    def connect(plane: Process, token: str = TOKEN) -> openai.OpenAI:
-        new = openai.OpenAI(api_key=token, base_url=f"http://127.0.0.1:{plane.port}/v1", max_retries=0, timeout=20)
-        made.append(new)
-        return new
 
-    yield connect
-    for each in made:
-        each.close()
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Run one data plane over one fake provider for all tests of a module."""
+    with FakeProvider(key=KEY) as made:
+        world = empty_world(tmp_path_factory.mktemp("gateway") / "home")
+        yield Served(world, made, world.plane(only(provider(made.url))))
+        world.end()
+
+
+@pytest.fixture
+def served(process: Served) -> Iterator[Served]:
+    """Give the module's data plane to one test, with its first configuration and nothing received."""
+    process.fake.clear()
+    process.configure(only(provider(process.fake.url)))
+    yield process
+    process.close_clients()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Make a place for a gateway in this process, which finds the fake provider's key in its environment."""
+    monkeypatch.setenv("FAKE_KEY", KEY)
+    home = tmp_path / "lab"
+    home.mkdir(mode=0o700)
+    return Lab(home)

@@ -153,7 +153,7 @@ def _prices(call: Call) -> list[Any]:
             raise UnpricedModel(
                 f"The model {target.label} has no price.",
                 why="A budget in money holds, which could not be counted.",
-                mend=f"State it: holdtrue provider price {target.provider} {target.model}=INPUT/OUTPUT",
+                mend=f"State it: holdtrue provider add {target.provider} … --price {target.model}=INPUT/OUTPUT",
             )
         found.append(price)
     return found

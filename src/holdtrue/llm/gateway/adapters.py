@@ -194,10 +194,17 @@ class HttpFlow:
         try:
             async for events in self.response.events(self.idle, self.until):
                 found: list[Chunk] = []
-                for name, data in events:
-                    found += feed(name, data)
+                broken: HoldtrueError | None = None
+                try:
+                    for name, data in events:
+                        found += feed(name, data)
+                except HoldtrueError as error:
+                    broken = error
+                # What came before the break in the same read is part of the answer.
                 if found:
                     yield found
+                if broken is not None:
+                    raise broken
                 if self.translator.done:
                     await self.response.settle()
                     break

@@ -319,8 +319,8 @@ def _rate(value: bytes | None, limit: Limit, amount: Amount, now: float) -> tupl
         (stored[0], budget.requests_per_minute, amount.requests, "requests"),
         (stored[1], budget.tokens_per_minute, amount.tokens, "tokens"),
     ):
-        # A clock that went back must not shut the door for as long as it went.
-        begin = min(max(full_at, now), now + _MINUTE)
+        # No bucket lacks more than a minute's filling: if it seems so, the clock went back, and it starts full.
+        begin = full_at if now < full_at <= now + _MINUTE + 1e-6 else now
         if not most or not asked:
             fresh.append(begin)
             continue
