@@ -118,7 +118,8 @@ def request(*spans: dict[str, Any], resource: dict[str, Any] | None = None) -> E
             "end_time_unix_nano": now + 5_000_000,
             **span,
         }
-        attributes = whole.pop("attributes", {})
+        attributes: dict[str, Any] = span.get("attributes", {})
+        whole.pop("attributes", None)
         added = scope_spans.spans.add(**whole)
         added.attributes.extend(pair(key, value) for key, value in attributes.items())
     return made

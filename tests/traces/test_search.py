@@ -2,6 +2,7 @@
 
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def pages(house: House, wanted: TraceFilter) -> list[str]:
     found: list[str] = []
     cursor: str | None = None
     while True:
-        page = traces.search(house.stores, TraceFilter(**{**_fields(wanted), "cursor": cursor}))
+        page = traces.search(house.stores, replace(wanted, cursor=cursor))
         assert len(page.items) <= wanted.limit
         found += [each.trace_id for each in page.items]
         cursor = page.next
@@ -194,10 +195,6 @@ def pages(house: House, wanted: TraceFilter) -> list[str]:
             assert len(set(found)) == len(found)
             return found
         assert page.items
-
-
-def _fields(wanted: TraceFilter) -> dict[str, Any]:
-    return {name: getattr(wanted, name) for name in TraceFilter.__dataclass_fields__}
 
 
 def test_the_first_of_a_doubled_span_counts_wherever_the_second_is(house: House) -> None:
