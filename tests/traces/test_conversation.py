@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdtrue.traces.conversation import conversation, first_question, text_of
-from holdtrue.traces.genai import genai_span
+from holdtrue.traces.genai import GenaiCall, genai_span
 from holdtrue.traces.model import Message
 from holdtrue.traces.semantics import facts
 
@@ -180,7 +180,7 @@ def test_columns_of_attributes(attributes: dict[str, Any], wanted: dict[str, Any
 
 
 def test_the_gateways_own_calls_have_the_same_form() -> None:
-    span = genai_span(
+    call = GenaiCall(
         trace_id="1" * 32,
         span_id="2" * 16,
         start=10,
@@ -206,6 +206,7 @@ def test_the_gateways_own_calls_have_the_same_form() -> None:
         error="The provider did not answer.",
         error_type="timeout",
     )
+    span = genai_span(call)
     assert (span.name, span.status, span.kind, span.origin.service) == ("chat small", "error", "client", "gateway")
     assert facts(span.attributes) == {
         "operation": "chat",

@@ -10,7 +10,7 @@ import pytest
 from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import StorageFull, Unavailable
 from holdtrue.storage import Writer
-from holdtrue.traces import Capture, Origin, TraceSettings, genai_span
+from holdtrue.traces import Capture, GenaiCall, Origin, TraceSettings, genai_span
 from holdtrue.traces.online import clamp, service_name
 from tests.traces.spans import NOW, PROJECT, House, open_house, said, span, span_id, trace_id
 
@@ -103,7 +103,9 @@ def test_what_is_captured_is_the_projects_choice(tmp_path: Path, capture: Captur
 
 def test_the_gateways_spans_go_the_same_way(house: House) -> None:
     house.put(
-        genai_span(trace_id=trace_id(0), span_id=span_id(0), start=MOMENT - 9, end=MOMENT, model="small", cost=0.1)
+        genai_span(
+            GenaiCall(trace_id=trace_id(0), span_id=span_id(0), start=MOMENT - 9, end=MOMENT, model="small", cost=0.1)
+        )
     )
     (row,) = house.records()
     assert (row["service"], row["model"], row["cost"], row["status"]) == ("gateway", "small", 0.1, "ok")

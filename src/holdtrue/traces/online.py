@@ -13,12 +13,12 @@ from holdtrue.core.clock import Clock, microseconds
 from holdtrue.core.errors import Unavailable
 from holdtrue.storage import Writer
 from holdtrue.traces.conversation import conversation, first_question, text_of
-from holdtrue.traces.genai import genai_span
+from holdtrue.traces.genai import GenaiCall, genai_span
 from holdtrue.traces.model import DEFAULT_SERVICE, KIND, Capture, Origin, Span, TraceSettings
 from holdtrue.traces.redaction import Redactor, mask_text, suspects
 from holdtrue.traces.semantics import facts
 
-__all__ = ["COLUMNS", "SpanSink", "genai_span", "service_name"]
+__all__ = ["COLUMNS", "GenaiCall", "SpanSink", "genai_span", "service_name"]
 
 PREVIEW: Final = 300
 TEXT: Final = 4096
