@@ -23,7 +23,7 @@ class Talk:
         self._rng = np.random.default_rng(seed)
         letters = random.Random(seed)
         signs = "etaoinshrdlcumwfgypbvk"
-        self._words = ["".join(letters.choices(signs, k=letters.randint(2, 10))) for _ in range(WORDS)]
+        self.words = ["".join(letters.choices(signs, k=letters.randint(2, 10))) for _ in range(WORDS)]
         weights = 1 / np.arange(1, WORDS + 1)
         self._weights = np.cumsum(weights / weights.sum())
         self._drawn: list[str] = []
@@ -32,7 +32,7 @@ class Talk:
         """Return `count` words."""
         if len(self._drawn) < count:
             picks = np.searchsorted(self._weights, self._rng.random(100_000))
-            self._drawn = [self._words[pick] for pick in np.minimum(picks, WORDS - 1)]
+            self._drawn = [self.words[pick] for pick in np.minimum(picks, WORDS - 1)]
         said, self._drawn = self._drawn[:count], self._drawn[count:]
         return " ".join(said)
 

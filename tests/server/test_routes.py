@@ -197,7 +197,7 @@ def test_each_permission_guards_something_and_each_route_is_described(whole: Doo
             assert operation["x-permission"] == str(route.permission)
             assert (operation["security"] == []) == (route.permission == "public")
     # What the data plane guards has no route here.
-    elsewhere = {Permission.PREDICT, Permission.LABELS_WRITE, Permission.EVENTS_WRITE}
+    elsewhere = {Permission.PREDICT, Permission.LABELS_WRITE, Permission.EVENTS_WRITE, Permission.TRACES_WRITE}
     used = {route.permission for route in routes}
     assert set(Permission) - used - elsewhere <= {Permission.DATA_WRITE, Permission.VERSIONS_WRITE}
 

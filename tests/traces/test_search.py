@@ -1,6 +1,8 @@
 """A search finds what looking at every span finds: live, sealed, indexed, doubled, over pages."""
 
+import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,77 @@ def test_a_search_finds_what_looking_at_every_span_finds(
         house.stores.journal.close()
 
 
+EACH_KIND: list[dict[str, Any]] = [
+    {},
+    {"since": BASE + 20_000_000_000, "until": BASE + 40_000_000_000},
+    {"service": "one"},
+    {"service": "three"},
+    {"release": "rel_a"},
+    {"release": "rel_c"},
+    {"name": "chat", "status": "error"},
+    {"model": "small", "user": "u1"},
+    {"min_duration": 500_000_000},
+    {"text": "order"},
+    {"text": "REFUND order"},
+    {"text": "品"},
+    {"text": "ünder"},
+    {"text": "or"},
+    {"text": "nowhere order"},
+    {"attributes": {"a.b[0]": "1"}},
+    {"attributes": {"a.b[0]": "x" * 300}},
+    {"attributes": {"a.b[0]": "x" * 299}},
+    {"attributes": {"__proto__": "polluted", "tags": "y"}},
+    {"attributes": {"region": "eu"}, "text": "order", "service": "two"},
+    {"attributes": {"region": "us"}},
+]
+
+
+def many(seed: int, count: int) -> list[Span]:
+    """Return spans of a hundred traces, some of whose attributes are missing."""
+    rng = random.Random(seed)
+    choices: dict[str, list[Any]] = {
+        "input.value": ["Where is my order?", "order a refund", "返品 now", "Ünder", "", "A long story. " * 400],
+        "holdtrue.release": ["rel_a", "rel_b"],
+        "gen_ai.request.model": ["small", "large"],
+        "user.id": ["u1", "u2"],
+        "tags": [["x"], ["x", "y"], []],
+        "a.b[0]": [1, 1.5, True, "1", "x" * 300],
+        "__proto__": ["polluted"],
+    }
+    moments = rng.sample(range(90_000_000), count)
+    made: list[Span] = []
+    for number, place in enumerate(moments):
+        service = rng.choice(["one", "two"])
+        made.append(
+            span(
+                rng.randrange(100),
+                number,
+                name=rng.choice(["chat", "tool"]),
+                status=rng.choice(["ok", "error", "unset"]),
+                start=BASE + place * 1000,
+                end=BASE + place * 1000 + rng.randrange(900_000_000),
+                attributes={key: rng.choice(some) for key, some in choices.items() if rng.random() < 0.5},
+                origin=Origin(service, {"service.name": service, "region": "eu"}),
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize("state", ["live", "sealed", "indexed", "all three"])
+def test_each_kind_of_condition_over_many_spans(house: House, state: str) -> None:
+    stored = many(3, 360)
+    for start in range(0, 360, 40):
+        house.put(*stored[start : start + 40])
+        if state == "all three" and start in (120, 240):
+            house.seal(index=start == 120)
+    if state in ("sealed", "indexed"):
+        house.seal(index=state == "indexed")
+    for wanted in EACH_KIND:
+        for limit in (7, 500):
+            asked = TraceFilter(PROJECT, limit=limit, **wanted)
+            assert pages(house, asked) == brute_force(stored, asked), wanted
+
+
 def tied(stored: list[Span]) -> bool:
     """Tell whether two spans have one moment, so that the order between their traces is free."""
     moments = [each.start for each in stored]
@@ -114,7 +187,7 @@ def pages(house: House, wanted: TraceFilter) -> list[str]:
     found: list[str] = []
     cursor: str | None = None
     while True:
-        page = traces.search(house.stores, TraceFilter(**{**_fields(wanted), "cursor": cursor}))
+        page = traces.search(house.stores, replace(wanted, cursor=cursor))
         assert len(page.items) <= wanted.limit
         found += [each.trace_id for each in page.items]
         cursor = page.next
@@ -122,10 +195,6 @@ def pages(house: House, wanted: TraceFilter) -> list[str]:
             assert len(set(found)) == len(found)
             return found
         assert page.items
-
-
-def _fields(wanted: TraceFilter) -> dict[str, Any]:
-    return {name: getattr(wanted, name) for name in TraceFilter.__dataclass_fields__}
 
 
 def test_the_first_of_a_doubled_span_counts_wherever_the_second_is(house: House) -> None:

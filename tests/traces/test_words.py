@@ -1,10 +1,12 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdtrue.traces.columns import matching
 from holdtrue.traces.indexing import _spaced  # pyright: ignore[reportPrivateUsage]  # what a column's texts become
-from holdtrue.traces.words import Numbering, number_of, words
+from holdtrue.traces.words import Numbering, number_of, pattern_of, words
 
 NUMBERING = Numbering()
 TEXTS = st.lists(st.one_of(st.text(max_size=40), st.text("ab_ -9.É日ß\n", max_size=30)), max_size=12)
@@ -39,6 +41,15 @@ def test_a_whole_column_has_the_words_of_its_texts(texts: list[str]) -> None:
 def test_many_texts_are_numbered_as_each_alone(texts: list[str], salt: int) -> None:
     values = [text.encode(errors="replace").decode() for text in texts]
     assert NUMBERING.texts(salt, values).tolist() == [number_of(salt, value.encode()) for value in values]
+
+
+@given(st.text(max_size=20), st.text("ab_ -9É日ß\u0301²", max_size=12), st.text("ab_9É日ß²", min_size=1, max_size=3))
+def test_a_words_pattern_finds_it_where_it_is_one(one: str, two: str, asked: str) -> None:
+    for text in (one, two, f"{one}{asked}{two}", f"{two} {asked}"):
+        lowered = text.encode(errors="replace").decode().lower()
+        for word in words(asked):
+            table = pa.table({"text": [lowered, None]})
+            assert matching(table, "text", pattern_of(word)).tolist() == [word in words(lowered), False]
 
 
 def test_texts_longer_than_a_stretch_are_numbered_too() -> None:

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_play
 
 from holdtrue.storage import FileClock
 from tests.web.seeding import NOW, PROJECT, open_seeder, seed_year
+from tests.web.tracing import seed_trace
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -91,6 +92,7 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("year")
     seeder = open_seeder(folder / "home")
     ids = seed_year(seeder)
+    ids["trace"] = seed_trace(seeder.at(NOW))
     seeder.at(NOW).write(lambda tx: tx.emit("project.applied", PROJECT, {"name": PROJECT}))
     seeder.stores.close()
     with serving(folder / "home", ids, clock_at_now(folder)) as site:

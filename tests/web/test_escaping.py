@@ -13,6 +13,7 @@ from tests.web.conftest import Site, Watched, clock_at_now, serving, signed_in
 from tests.web.payloads import PAYLOADS
 from tests.web.samples import report_document
 from tests.web.seeding import NOW, SERVICE, Seeder, open_seeder, seed_texts
+from tests.web.tracing import seed_trace
 
 # What a report's reader parses rather than shows.
 PARSED = {"time", "month", "made_at", "kind", "outcome", "started", "ended", "found", "mended"}
@@ -32,7 +33,7 @@ def poisoned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ids: dict[str, str] = {}
     for number, text in enumerate(request.param):
         seeder = Seeder(first.stores, first.clock, f"project-{number}").at(NOW)
-        found = seed_texts(seeder, text)
+        found = {**seed_texts(seeder, text), "trace": seed_trace(seeder, text)}
         ids |= {f"{name}-{number}": value for name, value in found.items()} | {f"text-{number}": text}
     first.stores.close()
     with serving(folder / "home", ids, clock_at_now(folder)) as site:
@@ -55,6 +56,10 @@ def test_nothing_that_users_write_runs_in_the_pages(browser: Browser, poisoned: 
             urls.release(project, poisoned.ids[f"release-{number}"]),
             urls.incidents(project),
             urls.incident(project, poisoned.ids[f"incident-{number}"]),
+            urls.traces(project),
+            urls.traces(project, text=text, attribute=f"{text}={text}", service=text),
+            urls.trace(project, poisoned.ids[f"trace-{number}"]),
+            urls.trace(project, poisoned.ids[f"trace-{number}"], "4".zfill(16)),
             urls.activity(project, object=text),
             urls.activity(project),
         ):
@@ -65,7 +70,7 @@ def test_nothing_that_users_write_runs_in_the_pages(browser: Browser, poisoned: 
             assert watched.page.locator(ADDED).count() == 0
             assert watched.page.locator("script:not([src])").count() == 0
             shown += _visible(text) in _visible(watched.page.locator("main").text_content() or "")
-        assert shown >= 4, text
+        assert shown >= 7, text
     assert watched.complaints == []
     assert watched.foreign == []
     watched.page.context.close()

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, expect
 from holdtrue.web import urls
 from tests.web.conftest import Site, Watched, signed_in
 from tests.web.seeding import PROJECT, SERVICE
+from tests.web.tracing import TRACE
 
 PAGES = {
     "overview": (urls.overview(PROJECT), "Services", ["delays", "canary at 5 %", "waits for approval", "0.728"]),
@@ -33,6 +34,17 @@ PAGES = {
         "Why this prediction?",
         ["0.4137", "EWR", "71.6", "delay@2", "allowed for production", "3 windows", "better than the champion", "Rosa"],
     ),
+    "traces": (
+        urls.traces(PROJECT),
+        "Traces",
+        ["answer", "Is UA1545 late today?", "guide", "1.4.2", "error", "helpful: yes", "876"],
+    ),
+    "trace": (
+        urls.trace(PROJECT, TRACE),
+        "answer",
+        ["Is UA1545 late today?", "calls delay_of", "It leaves on time.", "812 → 64", "Right at once.", "as JSON"],
+    ),
+    "traces-empty": (urls.traces(PROJECT, text="nowhere"), "Traces", ["No trace has a span that meets all of this."]),
     "sign-in": (urls.sign_in(), "Sign in", ["holdtrue up", "holdtrue token create"]),
 }
 
@@ -143,6 +155,47 @@ def test_filters_narrow_the_activity(reader: Watched, year: Site) -> None:
     page.get_by_role("button", name="Filter").click()
     expect(page.get_by_text("No event matches.")).to_be_visible()
     assert reader.complaints == []
+
+
+def test_conditions_narrow_the_traces(reader: Watched, year: Site) -> None:
+    page = reader.page
+    page.goto(year.url + urls.traces(PROJECT))
+    page.get_by_label("Words").fill("UA1545 late")
+    page.get_by_label("Status").select_option("ok")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_label("Since")).to_be_hidden()
+    page.get_by_text("More conditions").click()
+    page.get_by_label("Attribute").fill("a.b[0]=other")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_text("No trace has a span that meets all of this.")).to_be_visible()
+    # What was asked for stays in the form, and the rarer conditions stay open.
+    expect(page.get_by_label("Words")).to_have_value("UA1545 late")
+    expect(page.get_by_label("Attribute")).to_have_value("a.b[0]=other")
+    assert reader.complaints == []
+
+
+def test_a_span_is_opened_by_the_keyboard(reader: Watched, year: Site) -> None:
+    page = reader.page
+    page.goto(year.url + urls.trace(PROJECT, TRACE))
+    expect(page.locator("#span h2")).to_have_text("chat small")
+    expect(page.locator(".waterfall tbody tr")).to_have_count(4)
+    page.get_by_role("link", name="execute_tool delay_of").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#span h2")).to_have_text("execute_tool delay_of")
+    expect(page.get_by_text("error – no such flight")).to_be_visible()
+    expect(page.locator(".waterfall [aria-current]")).to_have_text("execute_tool delay_of")
+    expect(page.get_by_role("img", name="starts after 60 ms, takes 140 ms")).to_be_visible()
+    assert reader.complaints == []
+
+
+def test_a_project_without_spans_says_how_to_send_the_first(browser: Browser, year: Site) -> None:
+    watched = signed_in(browser, year)
+    watched.page.goto(year.url + urls.traces("nothing-yet"))
+    expect(watched.page.get_by_text("No span has come yet.")).to_be_visible()
+    expect(watched.page.get_by_text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")).to_be_visible()
+    assert watched.complaints == []
+    watched.page.context.close()
 
 
 def test_who_is_not_signed_in_learns_how(browser: Browser, year: Site) -> None:

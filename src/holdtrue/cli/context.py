@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from holdtrue.core.errors import ConfigurationError, NotFound
 from holdtrue.server.client import Client
@@ -22,6 +23,7 @@ File = Annotated[
     Path | None,
     typer.Option("--file", "-f", help="Project file (default: HOLDTRUE_FILE, or project.py here)."),
 ]
+_CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 Columns = Mapping[str, Callable[[Any], Any]]
 
 
@@ -88,7 +90,8 @@ def listing(items: Sequence[Any], as_json: bool, columns: Columns, *, empty: str
     for name in columns:
         table.add_column(name, overflow="fold")
     for item in items:
-        table.add_row(*(text_of(column(item)) for column in columns.values()))
+        # As plain text: brackets in what users wrote are no markup.
+        table.add_row(*(Text(text_of(column(item))) for column in columns.values()))
     wide_console().print(table)
 
 
@@ -102,10 +105,15 @@ def text_of(value: Any) -> str:
         return f"{value:.3f}"
     if isinstance(value, str) and len(value) >= 19 and value[4:5] == "-" and value[10:11] == "T":
         return f"{value[:10]} {value[11:16]}"
-    return str(value)
+    return harmless(str(value))
+
+
+def harmless(text: str) -> str:
+    """Return a text without the signs by which a terminal is told to do something."""
+    return text.translate(_CONTROLS)
 
 
 def lines(items: Iterable[str]) -> None:
     """Print lines."""
     for each in items:
-        typer.echo(each)
+        typer.echo(harmless(each))

@@ -13,7 +13,7 @@ from holdtrue.server.service import access_table
 from holdtrue.storage import Stores, write_atomic
 
 # The data plane does nothing else, so it is told of nothing else.
-_DATA_PLANE = frozenset({Permission.PREDICT, Permission.LABELS_WRITE, Permission.EVENTS_WRITE})
+_DATA_PLANE = frozenset({Permission.PREDICT, Permission.LABELS_WRITE, Permission.EVENTS_WRITE, Permission.TRACES_WRITE})
 _GRANTED: Mapping[Role, frozenset[str]] = MappingProxyType(
     {role: frozenset(each.value for each in granted & _DATA_PLANE) for role, granted in PERMISSIONS.items()}
 )

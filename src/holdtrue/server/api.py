@@ -103,7 +103,8 @@ def _sessions(routes: Routes, app: App) -> None:
 def _projects(routes: Routes) -> None:
     @routes.get("/api/projects", Permission.STATUS_READ, summary="List the projects this token may see.")
     def list_projects(call: Call) -> dict[str, Any]:
-        found = call.read(store.projects)
+        # An application that only sends spans has a project, too.
+        found = sorted({*call.read(store.projects), *call.stores.journal.projects("span")})
         seen = [name for name in found if call.actor.project in (None, name)]
         return {"items": seen, "next": None}
 

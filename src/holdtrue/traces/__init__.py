@@ -22,12 +22,13 @@ if TYPE_CHECKING:
         TraceFilter,
         TraceSettings,
     )
-    from holdtrue.traces.online import SpanSink, genai_span
+    from holdtrue.traces.online import GenaiCall, SpanSink, genai_span
 
 __all__ = [
     "Capture",
     "Feedback",
     "FeedbackFilter",
+    "GenaiCall",
     "Message",
     "Origin",
     "Page",
@@ -47,6 +48,7 @@ __getattr__ = attach(
         "Capture": "model",
         "Feedback": "model",
         "FeedbackFilter": "model",
+        "GenaiCall": "online",
         "Message": "model",
         "Origin": "model",
         "Page": "model",

@@ -26,6 +26,11 @@ def containing(table: pa.Table, name: str, text: str) -> Mask:
     return _holds(table, name, "match_substring", pc.MatchSubstringOptions(text))
 
 
+def matching(table: pa.Table, name: str, pattern: str) -> Mask:
+    """Tell which rows match a regular expression (RE2) somewhere in a column of texts."""
+    return _holds(table, name, "match_substring_regex", pc.MatchSubstringOptions(pattern))
+
+
 def chosen(table: pa.Table, mask: Mask) -> pa.Table:
     """Return the rows for which the mask is true."""
     return table.filter(pa.array(mask))
@@ -34,9 +39,5 @@ def chosen(table: pa.Table, mask: Mask) -> pa.Table:
 def _holds(table: pa.Table, name: str, function: str, options: Any) -> Mask:
     if name not in table.column_names or not pa.types.is_string(table[name].type):
         return np.zeros(table.num_rows, np.bool_)
-    found = pc.call_function(function, [table[name]], options)
-    return (
-        pc.call_function("fill_null", [found, False]).to_numpy(zero_copy_only=False)
-        if found.null_count
-        else found.to_numpy()
-    )
+    found = pc.call_function("coalesce", [pc.call_function(function, [table[name]], options), pa.scalar(False)])
+    return found.to_numpy()

@@ -1,6 +1,7 @@
 """Spans of the gateway's own calls, in the form in which any framework's spans come."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -13,90 +14,97 @@ _PARAMETERS: Final = frozenset(
 )
 
 
-def genai_span(
-    *,
-    trace_id: str,
-    span_id: str,
-    start: int,
-    end: int,
-    operation: str = "chat",
-    provider: str = "",
-    model: str = "",
-    parent_id: str | None = None,
-    service: str = GATEWAY,
-    name: str = "",
-    response_model: str | None = None,
-    response_id: str | None = None,
-    finish_reasons: Sequence[str] = (),
-    parameters: Mapping[str, Any] | None = None,
-    input_messages: Sequence[Mapping[str, Any]] = (),
-    output_messages: Sequence[Mapping[str, Any]] = (),
-    tools: Sequence[Mapping[str, Any]] = (),
-    input_tokens: int | None = None,
-    output_tokens: int | None = None,
-    cached_tokens: int | None = None,
-    cost: float | None = None,
-    error: str | None = None,
-    error_type: str | None = None,
-    release: str | None = None,
-    arm: str | None = None,
-    prompt: str | None = None,
-    prediction_id: str | None = None,
-    user: str | None = None,
-    session: str | None = None,
-    cached: bool | None = None,
-    attempts: int | None = None,
-    documents: Sequence[Mapping[str, Any]] = (),
-    attributes: Mapping[str, Any] | None = None,
-) -> Span:
-    """Return the span of one call of a model, with the attributes of the OpenTelemetry GenAI conventions.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenaiCall:
+    """Hold the facts of one call of a model; what is None or empty is not stated.
 
     `start` and `end` are microseconds since the epoch. Messages are in the form of the OpenAI API or of the
-    conventions (role, parts). What is None or empty is left out; `attributes` are added as they are.
+    OpenTelemetry conventions (role, parts). `error` says in a sentence what failed; `attributes` are added as they are.
     """
-    stated: dict[str, Any] = {
-        "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": provider,
-        "gen_ai.request.model": model,
-        "gen_ai.response.model": response_model,
-        "gen_ai.response.id": response_id,
-        "gen_ai.response.finish_reasons": list(finish_reasons),
-        "gen_ai.usage.input_tokens": input_tokens,
-        "gen_ai.usage.output_tokens": output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": cached_tokens,
-        "gen_ai.input.messages": _json([_message(each) for each in input_messages]),
-        "gen_ai.output.messages": _json([_message(each) for each in output_messages]),
-        "gen_ai.tool.definitions": _json(list(tools)),
-        "gen_ai.retrieval.documents": _json(list(documents)),
-        "gen_ai.conversation.id": session,
-        "user.id": user,
-        "error.type": error_type,
-        "holdtrue.cost": cost,
-        "holdtrue.release": release,
-        "holdtrue.arm": arm,
-        "holdtrue.prompt": prompt,
-        "holdtrue.prediction_id": prediction_id,
-        "holdtrue.cached": cached,
-        "holdtrue.attempts": attempts,
-    }
-    for key, value in (parameters or {}).items():
-        stated[f"gen_ai.request.{key}" if key in _PARAMETERS else f"holdtrue.request.{key}"] = value
-    kept = {key: value for key, value in stated.items() if value is not None and value not in ("", [])}
+
+    trace_id: str
+    span_id: str
+    start: int
+    end: int
+    parent_id: str | None = None
+    service: str = GATEWAY
+    name: str = ""
+    operation: str = "chat"
+    provider: str = ""
+    model: str = ""
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reasons: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    input_messages: Sequence[Mapping[str, Any]] = ()
+    output_messages: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[Mapping[str, Any]] = ()
+    documents: Sequence[Mapping[str, Any]] = ()
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: float | None = None
+    error: str = ""
+    error_type: str | None = None
+    release: str | None = None
+    arm: str | None = None
+    prompt: str | None = None
+    prediction_id: str | None = None
+    user: str | None = None
+    session: str | None = None
+    cached: bool | None = None
+    attempts: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def genai_span(call: GenaiCall) -> Span:
+    """Return the span of one call, with the attributes of the OpenTelemetry GenAI conventions."""
     return Span(
-        trace_id=trace_id,
-        span_id=span_id,
-        parent_id=parent_id,
-        name=name or f"{operation} {model}".strip(),
+        trace_id=call.trace_id,
+        span_id=call.span_id,
+        parent_id=call.parent_id,
+        name=call.name or f"{call.operation} {call.model}".strip(),
         kind="client",
-        start=start,
-        end=max(start, end),
-        status="error" if error else "ok",
-        message=error or "",
-        attributes={**kept, **(attributes or {})},
+        start=call.start,
+        end=max(call.start, call.end),
+        status="error" if call.error else "ok",
+        message=call.error,
+        attributes={**_stated(call), **call.attributes},
         events=[],
         links=[],
-        origin=Origin(service, {"service.name": service}, "holdtrue.gateway"),
+        origin=Origin(call.service, {"service.name": call.service}, "holdtrue.gateway"),
     )
+
+
+def _stated(call: GenaiCall) -> dict[str, Any]:
+    stated: dict[str, Any] = {
+        "gen_ai.operation.name": call.operation,
+        "gen_ai.provider.name": call.provider,
+        "gen_ai.request.model": call.model,
+        "gen_ai.response.model": call.response_model,
+        "gen_ai.response.id": call.response_id,
+        "gen_ai.response.finish_reasons": list(call.finish_reasons),
+        "gen_ai.usage.input_tokens": call.input_tokens,
+        "gen_ai.usage.output_tokens": call.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": call.cached_tokens,
+        "gen_ai.input.messages": _json([_message(each) for each in call.input_messages]),
+        "gen_ai.output.messages": _json([_message(each) for each in call.output_messages]),
+        "gen_ai.tool.definitions": _json(list(call.tools)),
+        "gen_ai.retrieval.documents": _json(list(call.documents)),
+        "gen_ai.conversation.id": call.session,
+        "user.id": call.user,
+        "error.type": call.error_type,
+        "holdtrue.cost": call.cost,
+        "holdtrue.release": call.release,
+        "holdtrue.arm": call.arm,
+        "holdtrue.prompt": call.prompt,
+        "holdtrue.prediction_id": call.prediction_id,
+        "holdtrue.cached": call.cached,
+        "holdtrue.attempts": call.attempts,
+    }
+    for key, value in call.parameters.items():
+        stated[f"gen_ai.request.{key}" if key in _PARAMETERS else f"holdtrue.request.{key}"] = value
+    return {key: value for key, value in stated.items() if value is not None and value not in ("", [])}
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from holdtrue.core.clock import Clock, microseconds
 from holdtrue.core.errors import Unavailable
 from holdtrue.storage import Writer
 from holdtrue.traces.conversation import conversation, first_question, text_of
-from holdtrue.traces.genai import genai_span
+from holdtrue.traces.genai import GenaiCall, genai_span
 from holdtrue.traces.model import DEFAULT_SERVICE, KIND, Capture, Origin, Span, TraceSettings
 from holdtrue.traces.redaction import Redactor, mask_text, suspects
 from holdtrue.traces.semantics import facts
 
-__all__ = ["COLUMNS", "SpanSink", "genai_span", "service_name"]
+__all__ = ["COLUMNS", "GenaiCall", "SpanSink", "genai_span", "service_name"]
 
 PREVIEW: Final = 300
 TEXT: Final = 4096
@@ -216,7 +216,7 @@ class SpanSink:
 
     def _source(self, project: str, origin: Origin, capture: Capture) -> _Source:
         attributes, _ = self._redactor.clean(dict(origin.attributes), capture)
-        attributes = self._redactor.scrub(attributes)
+        attributes = _plain(self._redactor.scrub(attributes))
         known = self._services.setdefault(project, set())
         service = origin.service if _NAME.fullmatch(origin.service) else service_name(origin.service)
         if service not in known:
@@ -225,8 +225,8 @@ class SpanSink:
             known.add(service)
         return _Source(
             service,
-            _dumps(attributes).decode() if attributes else "",
-            self._redactor.scrub(origin.scope),
+            orjson.dumps(attributes).decode() if attributes else "",
+            _plain(self._redactor.scrub(origin.scope)),
             facts(attributes),
         )
 
@@ -234,10 +234,14 @@ class SpanSink:
 def _dumped(
     span: Span, attributes: dict[str, Any], events: list[dict[str, Any]], texts: tuple[str, str], redacted: int
 ) -> _Ready:
-    said = f"{texts[0]}\n{texts[1]}".encode(errors="replace") if texts[1] else texts[0].encode(errors="replace")
-    return _Ready(
-        span, attributes, events, texts, (_dumps(attributes), _dumps(events) if events else b"", said), redacted
-    )
+    try:
+        said = (f"{texts[0]}\n{texts[1]}" if texts[1] else texts[0]).encode()
+        parts = (orjson.dumps(attributes), orjson.dumps(events) if events else b"", said)
+    except (TypeError, UnicodeEncodeError, orjson.JSONEncodeError):
+        # Half of a surrogate pair, or an integer beyond 64 bits: no protocol sends that, other callers may.
+        plain = _plain([attributes, events, *texts])
+        return _dumped(span, plain[0], plain[1], (plain[2], plain[3]), redacted)
+    return _Ready(span, attributes, events, texts, parts, redacted)
 
 
 def _row(ready: _Ready, source: _Source, now: int) -> tuple[Any, ...]:
@@ -281,7 +285,7 @@ def _row(ready: _Ready, source: _Source, now: int) -> tuple[Any, ...]:
         text.lower() or None,
         ready.json[0].decode(),
         ready.json[1].decode() or None,
-        _dumps(span.links).decode() if span.links else None,
+        orjson.dumps(_plain(span.links)).decode() if span.links else None,
         source.resource or None,
         source.scope or None,
         clamped,
@@ -310,13 +314,6 @@ def _compact(values: tuple[Any, ...]) -> Any:
     ):
         return first
     return list(values)
-
-
-def _dumps(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except (TypeError, orjson.JSONEncodeError):  # half of a surrogate pair, or an integer beyond 64 bits
-        return orjson.dumps(_plain(value))
 
 
 def _plain(value: Any) -> Any:

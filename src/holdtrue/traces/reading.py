@@ -17,6 +17,7 @@ from holdtrue.traces.indexing import Core, FileIndex, numbers_of, term_of, usabl
 from holdtrue.traces.model import KIND, StoredSpan
 from holdtrue.traces.words import Numbering, Numbers
 
+# A column that is not read is not decoded: a page of traces may lie in as many files as it has lines.
 LISTED: Final = (
     "id",
     "time",
@@ -25,13 +26,8 @@ LISTED: Final = (
     "span_id",
     "parent_id",
     "name",
-    "kind",
     "status",
-    "message",
     "release",
-    "prompt",
-    "operation",
-    "provider",
     "model",
     "input_tokens",
     "output_tokens",
@@ -40,13 +36,24 @@ LISTED: Final = (
     "session",
     "prediction_id",
     "input",
+)
+WHOLE: Final = (
+    *LISTED,
+    "kind",
+    "message",
+    "prompt",
+    "operation",
+    "provider",
     "output",
     "scope",
     "clamped",
     "redacted",
     "dropped",
+    "attributes",
+    "events",
+    "links",
+    "resource",
 )
-WHOLE: Final = (*LISTED, "text", "attributes", "events", "links", "resource")
 _CORE: Final = ("trace_id", "time", "duration")
 _THREADS: Final = 2
 _ROW: Final = "_row"

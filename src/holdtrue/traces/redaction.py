@@ -113,7 +113,8 @@ def suspects(texts: Sequence[bytes]) -> list[int]:
     tail = len(data) - 1 - (int(edges[-1]) if len(edges) else -1)
     if tail >= _RUN and _HINT.search(data, len(data) - tail):
         found.append(len(data) - tail)
-    found.extend(_all_of(data, b"-----BEGIN "))
+    for literal in (b"-----BEGIN ", b"earer "):
+        found.extend(_all_of(data, literal))
     found.extend(at for at in _all_of(data, b"://") if _USER_HINT.match(data, at + 3))
     found.extend(_assignments(data, signs))
     if not found:

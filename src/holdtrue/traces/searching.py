@@ -7,8 +7,8 @@ index can cost a look but never change an answer. A trace stands where its newes
 
 import heapq
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -16,16 +16,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.traces.columns import containing, equal
-from holdtrue.traces.indexing import VALUE, Core, intersection, pair_term, pair_texts, term_of, word_term
+from holdtrue.traces.columns import containing, equal, matching
+from holdtrue.traces.indexing import Core, intersection, pair_term, pair_texts, term_of, word_term
 from holdtrue.traces.model import Page, StoredSpan, Summary, TraceFilter
 from holdtrue.traces.reading import LISTED, Part, Spans
 from holdtrue.traces.rules import EQUAL, gather, meets, summary_of
-from holdtrue.traces.words import Numbers, words
+from holdtrue.traces.words import Numbers, pattern_of, words
 
 MOST_WORDS: Final = 32
 _CURSOR = re.compile(r"(\d{1,18})-([0-9a-f]{10})")
 _LEAST: Final = 8
+_ATTRIBUTES: Final = ("attributes", "resource")
 
 
 class Search:
@@ -46,7 +47,7 @@ class Search:
         if self._words:
             columns.append("text")
         if wanted.attributes:
-            columns += ["attributes", "resource"]
+            columns += _ATTRIBUTES
         self._columns = tuple(columns)
         # Spans of the traces that were looked at, by trace.
         self.read: dict[str, list[StoredSpan]] = {}
@@ -100,7 +101,7 @@ class Search:
 
     def _meets(self, span: StoredSpan) -> bool:
         said = frozenset(words(span.text)) if self._words else frozenset[str]()
-        return meets(span, self._wanted, self._words, attribute_texts(span, self._wanted), said)
+        return meets(span, self._wanted, self._words, _texts_of((span.attributes, span.resource), self._wanted), said)
 
     def _candidates(self, part: Part) -> list[tuple[int, int]]:
         """Return (trace, newest time) of the rows of a part that may meet the filter."""
@@ -160,25 +161,37 @@ class Search:
         if not self._terms:
             return None
         columns = [*exact, *(["text"] if self._words else [])]
-        columns += ["attributes", "resource"] if self._wanted.attributes else []
+        columns += _ATTRIBUTES if self._wanted.attributes else ()
         table = self._spans.table(part, columns)
         mask: NDArray[np.bool_] = np.ones(table.num_rows, np.bool_)
         for name, value in exact.items():
             mask &= equal(table, name, value)
         for word in self._words:
             mask &= containing(table, "text", word)
-        for name, value in self._wanted.attributes.items():
-            mask &= _may_have(table, name, value)
-        return np.flatnonzero(mask)
+            if mask.any():
+                mask &= matching(table, "text", pattern_of(word))
+        for name in self._wanted.attributes:
+            key = f"{orjson.dumps(name).decode()}:"
+            mask &= containing(table, "attributes", key) | containing(table, "resource", key)
+        rows = np.flatnonzero(mask)
+        if not self._wanted.attributes or not len(rows):
+            return rows
+        found = table.take(pa.array(rows))
+        texts = [found[name].to_pylist() if name in found.column_names else [None] * len(rows) for name in _ATTRIBUTES]
+        return rows[[self._has(*each) for each in zip(*texts, strict=True)]]
+
+    def _has(self, *texts: str | None) -> bool:
+        """Tell whether the attributes of a span and its resource, as JSON, hold all that is asked for."""
+        have = _texts_of([orjson.loads(text) for text in texts if text], self._wanted)
+        return all(value in have.get(name, ()) for name, value in self._wanted.attributes.items())
 
 
-def attribute_texts(span: StoredSpan, wanted: TraceFilter) -> dict[str, list[str]]:
-    """Return the texts of those attributes of a span (or its resource) that a filter asks for."""
+def _texts_of(sources: Sequence[Mapping[str, Any]], wanted: TraceFilter) -> dict[str, list[str]]:
+    """Return the texts of those attributes that a filter asks for."""
     found: dict[str, list[str]] = {}
-    if wanted.attributes:
-        for attributes in (span.attributes, span.resource):
-            for name, text in pair_texts({key: attributes[key] for key in wanted.attributes if key in attributes}):
-                found.setdefault(name, []).append(text)
+    for attributes in sources if wanted.attributes else ():
+        for name, text in pair_texts({key: attributes[key] for key in wanted.attributes if key in attributes}):
+            found.setdefault(name, []).append(text)
     return found
 
 
@@ -190,15 +203,3 @@ def read_cursor(cursor: str | None) -> tuple[int, int]:
     if match is None:
         raise InvalidInput("This page does not exist.", mend="Start again at the newest trace.")
     return int(match[1]), int(match[2], 16)
-
-
-def _may_have(table: pa.Table, name: str, value: str) -> NDArray[np.bool_]:
-    """Tell which rows may have an attribute: its name, and the value's beginning, are in the JSON."""
-    key = orjson.dumps(name).decode()
-    start = orjson.dumps(value[:VALUE]).decode()[1:-1]
-    found = np.zeros(table.num_rows, np.bool_)
-    for column in ("attributes", "resource"):
-        named = containing(table, column, f"{key}:")
-        if named.any():
-            found |= named & containing(table, column, start)
-    return found

@@ -43,6 +43,14 @@ def number_of(salt: int, data: bytes) -> int:
     return (mixed ^ (mixed >> 31)) >> (64 - _BITS)
 
 
+def pattern_of(word: str) -> str:
+    """Return the regular expression (RE2) by which a text in lower case has a word that `words` finds."""
+    if _WORD.fullmatch(word) and len(word) == 1 and re.match(f"[{_IDEOGRAPHS}]", word):
+        return word
+    edge = rf"[^\pL\pN_]|[{_IDEOGRAPHS}]"
+    return f"(?:^|{edge}){re.escape(word)}(?:{edge}|$)"
+
+
 class Numbering:
     """Number many byte strings at once."""
 

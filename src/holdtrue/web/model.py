@@ -85,11 +85,14 @@ class TraceRow:
 
 @dataclass(frozen=True, slots=True)
 class TracesPage:
-    """Hold a page of traces and the filters it was asked with, as they were written."""
+    """Hold a page of traces and the filters it was asked with, as they were written.
+
+    `narrowed` tells whether one of the rarer filters is among them.
+    """
 
     rows: tuple[TraceRow, ...]
     asked: Mapping[str, str]
-    filtered: bool
+    narrowed: bool
     older: str | None
     first: bool
     example: str

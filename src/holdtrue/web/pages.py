@@ -19,7 +19,7 @@ _COMMAND = 'curl -X POST -H "Authorization: Bearer $HOLDTRUE_TOKEN" $HOLDTRUE_UR
 def home(call: Call) -> str | Reply:
     """Show the projects the caller may see; who may see one only goes straight to it."""
     mine = call.actor.project
-    projects = [mine] if mine else call.read(store.projects)
+    projects = [mine] if mine else sorted({*call.read(store.projects), *call.stores.journal.projects("span")})
     if len(projects) == 1:
         return Reply(status=303, headers=(("location", urls.overview(projects[0])),))
     frame = Frame("Projects", "", "", call.actor.name, call.stores.clock.now())

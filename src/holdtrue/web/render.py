@@ -11,8 +11,8 @@ from markupsafe import Markup, escape
 from holdtrue.web import charts, texts, urls
 
 STATE_TONES = {
-    "good": ("allowed", "promoted", "resolved", "closed", "passed", "live", "full", "ready", "accepted", "done"),
-    "bad": ("refused", "rolled_back", "open", "failed", "blocked", "dead", "revoked"),
+    "good": ("allowed", "promoted", "resolved", "closed", "passed", "live", "full", "ready", "accepted", "done", "ok"),
+    "bad": ("refused", "rolled_back", "open", "failed", "blocked", "dead", "revoked", "error"),
     "busy": ("running", "canary", "waiting_approval", "waiting", "quarantined", "pending", "mended", "leased"),
 }
 

@@ -35,6 +35,7 @@ FIELDS: Final = (
     "feedback_least",
     "feedback_most",
 )
+_USUAL: Final = frozenset({"text", "service", "status", "min_duration"})
 _LONG: Final = 20_000
 _EXAMPLE: Final = (
     'export OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="$HOLDTRUE_DATA_URL/v1/traces"\n'
@@ -54,7 +55,7 @@ def listing(stores: Stores, project: str, query: Mapping[str, str]) -> TracesPag
         for each in page.items
     )
     older = urls.traces(project, **asked, cursor=page.next) if page.next else None
-    return TracesPage(rows, asked, bool(asked), older, cursor is None, _EXAMPLE)
+    return TracesPage(rows, asked, not asked.keys() <= _USUAL, older, cursor is None, _EXAMPLE)
 
 
 def one(stores: Stores, project: str, trace_id: str, span_id: str | None) -> TracePage:

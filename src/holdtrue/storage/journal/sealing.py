@@ -30,7 +30,7 @@ from holdtrue.storage.journal.segments import (
 )
 from holdtrue.storage.journal.tables import decode_frames
 
-_GROUP_BYTES = 4 << 20
+_GROUP_BYTES = 2 << 20
 _GROUP_ROWS = 1024
 _THREADS = 8
 
