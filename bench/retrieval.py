@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _small(home: Path, local: Embedder) -> tuple[Built, list[dict[str, Any]]]:
     ]
     modes: tuple[Mode, ...] = ("keyword", "vector", "hybrid")
     for mode in modes:
-        found = evaluate_retrieval(lambda query, *, k, mode=mode: index.search(query, k, mode), cases, 5)
+        found = evaluate_retrieval(partial(index.search, mode=mode), cases, 5)
         for name in ("recall", "mrr", "ndcg"):
             value = found[name]
             work = f"{name}@5 {mode}, {len(cases)} questions ({value['lower']:.2f} to {value['upper']:.2f})"

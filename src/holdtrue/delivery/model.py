@@ -88,8 +88,8 @@ class Canary:
     challenger also scores the rows it does not answer, so that proof comes at the speed of all traffic.
 
     With the metric “answers”, for applications, arms are compared by their own answers: `margin` is how much
-    larger the share of answers that fail a check may be, `fallback_margin` that of failed answers, `feedback_margin` that of
-    bad feedback (waited for if `feedback_needed`), and `cost_margin` the cost as a share of `cost_limit_micros`
+    larger the share of answers that fail a check may be, `fallback_margin` that of failed answers, `feedback_margin`
+    that of bad feedback (waited for if `feedback_needed`), and `cost_margin` the cost as a share of `cost_limit_micros`
     (millionths of a currency unit an answer; 0: cost is not judged).
     """
 

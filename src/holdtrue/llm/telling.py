@@ -10,7 +10,7 @@ from typing import Any, Final
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.llm.gateway import CallFacts, Outcome
 from holdtrue.traces import Span, SpanSink
-from holdtrue.traces.online import genai_span
+from holdtrue.traces.online import GenaiCall, genai_span
 
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _MOST_WAITING: Final = 2000
@@ -80,36 +80,38 @@ def call_span(facts: CallFacts) -> Span:
     if len(tried) > 1:
         attributes["holdtrue.tried"] = "; ".join(tried[:10])
     return genai_span(
-        trace_id=trace_id,
-        span_id=secrets.token_hex(8),
-        parent_id=parent_id,
-        start=facts.started_us,
-        end=facts.ended_us,
-        operation=facts.operation.value,
-        provider=facts.provider,
-        model=facts.model or facts.asked,
-        service=labels.get("service", "gateway"),
-        response_model=facts.answered_model or None,
-        response_id=facts.response_id or None,
-        finish_reasons=facts.finish_reasons,
-        parameters=facts.parameters,
-        input_messages=_messages(request),
-        output_messages=_answers(facts.answer),
-        tools=request.get("tools") or (),
-        input_tokens=facts.usage.input,
-        output_tokens=facts.usage.output,
-        cached_tokens=facts.usage.cached_input or None,
-        cost=facts.cost_micros / 1_000_000,
-        error=None if facts.outcome is Outcome.OK else f"The call ended as {facts.outcome.value}.",
-        error_type=facts.error or None,
-        release=labels.get("release"),
-        arm=labels.get("arm"),
-        prompt=labels.get("prompt"),
-        prediction_id=labels.get("prediction"),
-        user=request.get("user") if isinstance(request.get("user"), str) else None,
-        cached=facts.cached,
-        attempts=len(facts.attempts),
-        attributes=attributes,
+        GenaiCall(
+            trace_id=trace_id,
+            span_id=secrets.token_hex(8),
+            parent_id=parent_id,
+            start=facts.started_us,
+            end=facts.ended_us,
+            operation=facts.operation.value,
+            provider=facts.provider,
+            model=facts.model or facts.asked,
+            service=labels.get("service", "gateway"),
+            response_model=facts.answered_model or None,
+            response_id=facts.response_id or None,
+            finish_reasons=facts.finish_reasons,
+            parameters=facts.parameters,
+            input_messages=_messages(request),
+            output_messages=_answers(facts.answer),
+            tools=request.get("tools") or (),
+            input_tokens=facts.usage.input,
+            output_tokens=facts.usage.output,
+            cached_tokens=facts.usage.cached_input or None,
+            cost=facts.cost_micros / 1_000_000,
+            error="" if facts.outcome is Outcome.OK else f"The call ended as {facts.outcome.value}.",
+            error_type=facts.error or None,
+            release=labels.get("release"),
+            arm=labels.get("arm"),
+            prompt=labels.get("prompt"),
+            prediction_id=labels.get("prediction"),
+            user=request.get("user") if isinstance(request.get("user"), str) else None,
+            cached=facts.cached,
+            attempts=len(facts.attempts),
+            attributes=attributes,
+        )
     )
 
 

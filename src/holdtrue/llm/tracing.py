@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.traces import Span
-from holdtrue.traces.online import genai_span
+from holdtrue.traces.online import GenaiCall, genai_span
 
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _SCOPE: Final = "holdtrue.application"
@@ -129,24 +129,26 @@ class Trace:
     ) -> Span:
         root = span_id == self.span_id
         return genai_span(
-            trace_id=self.trace_id,
-            span_id=span_id,
-            parent_id=parent_id,
-            start=start,
-            end=end,
-            operation=operation,
-            service=self.ask.service,
-            name=f"{operation} {self.ask.service}" if root else operation,
-            input_messages=[{"role": "user", "content": self.question}] if root and self.question else (),
-            output_messages=output,
-            release=self.ask.release,
-            arm=self.ask.arm,
-            prompt=self.prompt,
-            prediction_id=self.ask.prediction,
-            user=self.ask.user,
-            documents=documents,
-            error=error,
-            attributes=attributes,
+            GenaiCall(
+                trace_id=self.trace_id,
+                span_id=span_id,
+                parent_id=parent_id,
+                start=start,
+                end=end,
+                operation=operation,
+                service=self.ask.service,
+                name=f"{operation} {self.ask.service}" if root else operation,
+                input_messages=[{"role": "user", "content": self.question}] if root and self.question else (),
+                output_messages=output,
+                release=self.ask.release,
+                arm=self.ask.arm,
+                prompt=self.prompt,
+                prediction_id=self.ask.prediction,
+                user=self.ask.user,
+                documents=documents,
+                error=error or "",
+                attributes=attributes or {},
+            )
         )
 
 

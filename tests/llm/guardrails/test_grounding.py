@@ -116,7 +116,14 @@ def test_sentences_end_where_they_end() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("1,000", "1000"), ("1.000.000", "1000000"), ("0,40", "0.4"), ("12.50", "12.5"), ("8:15", "8:15"), ("1.2.3", "1.2.3")],
+    [
+        ("1,000", "1000"),
+        ("1.000.000", "1000000"),
+        ("0,40", "0.4"),
+        ("12.50", "12.5"),
+        ("8:15", "8:15"),
+        ("1.2.3", "1.2.3"),
+    ],
 )
 def test_a_number_has_one_form(one: str, other: str) -> None:
     assert number(one) == number(other)

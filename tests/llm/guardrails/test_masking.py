@@ -71,9 +71,9 @@ def test_places_in_a_masked_text_are_found_again_in_the_original(data: st.DataOb
 def test_what_overlaps_is_masked_as_one_under_the_surest_label() -> None:
     found = MASKING.check_input("x").findings
     assert covers(found) == ()
-    verdict = guardrail(
-        {"kind": "secrets", "action": "mask"}, {"kind": "personal_data", "action": "mask"}
-    ).check_input("https://anna:Kaffee88x@firma.example/x")
+    verdict = guardrail({"kind": "secrets", "action": "mask"}, {"kind": "personal_data", "action": "mask"}).check_input(
+        "https://anna:Kaffee88x@firma.example/x"
+    )
     assert verdict.text.count("[") == 1
     assert "Kaffee" not in verdict.text
 

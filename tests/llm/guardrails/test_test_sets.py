@@ -48,7 +48,7 @@ def test_expected_places_hold_generated_values_and_are_the_same_each_time(kind: 
 
 def test_a_template_says_what_to_find_and_what_not() -> None:
     text, spans = expand("a ⟦email=x@y.example⟧ ⟦!uuid⟧ ⟦iban:iban_de⟧ b", "seed")
-    assert [(text[each.start : each.end], each.label) for each in spans][0] == ("x@y.example", "email")
+    assert (text[spans[0].start : spans[0].end], spans[0].label) == ("x@y.example", "email")
     assert [each.label for each in spans] == ["email", "iban"]
     assert text.endswith(" b")
     assert text[spans[1].start : spans[1].end] == FORMS["iban_de"](Random("seed/2"))
