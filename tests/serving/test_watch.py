@@ -8,10 +8,12 @@ import pytest
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SystemClock
-from holdtrue.serving import Bundle, Engine, load_model
+from holdtrue.serving import Application, Bundle, Engine, load_model
 from holdtrue.serving.access import AccessTable
+from holdtrue.serving.applications import LoadedApplication
 from holdtrue.serving.assembly import compile_assembly
 from holdtrue.serving.plan import Loaded
+from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import POLL_SECONDS, RoutingFiles, Watcher
 from holdtrue.storage import Journal, make_folder
 from tests.serving.plane_home import OTHER, TOKEN, Home
@@ -19,6 +21,11 @@ from tests.serving.plane_home import OTHER, TOKEN, Home
 SECONDS = 60.0
 
 Watch = Callable[[Callable[[Bundle], Loaded], Callable[[AccessTable], None]], Watcher]
+
+
+def no_application(application: Application) -> LoadedApplication:
+    """Refuse: no snapshot here has one."""
+    raise AssertionError(application)
 
 
 @pytest.fixture
@@ -29,7 +36,8 @@ def watch(home: Home) -> Iterator[Watch]:
 
     def make(load: Callable[[Bundle], Loaded], set_access: Callable[[AccessTable], None]) -> Watcher:
         engine = Engine(home.clock, journal.writer("test", "fast"), lambda _: lambda *_: {}, strict=False)
-        return Watcher(RoutingFiles.of(home.path, "dataplane-0"), engine, load, set_access, lambda: None)
+        files = RoutingFiles.of(home.path, "dataplane-0")
+        return Watcher(files, engine, Loaders(load, no_application), lambda _: None, set_access, lambda: None)
 
     yield make
     journal.close()

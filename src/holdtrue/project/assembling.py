@@ -13,7 +13,6 @@ import orjson
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.codec import dump, load
-from holdtrue.core.errors import InvalidInput
 from holdtrue.core.ids import version_id
 from holdtrue.evaluation import (
     AnswerCache,
@@ -28,7 +27,7 @@ from holdtrue.evaluation import (
     summarise,
 )
 from holdtrue.llm.application import tool_calls
-from holdtrue.llm.guardrails import GuardrailSpec, compile_guardrails, load_cases, measure
+from holdtrue.llm.guardrails import GuardCase, GuardrailSpec, compile_guardrails, load_cases, measure
 from holdtrue.llm.model import Ask, Complete, Reply
 from holdtrue.llm.online import build_application, compile_parts
 from holdtrue.llm.retrieval import RetrievalCase, build_index, evaluate_retrieval, find_sources, open_index
@@ -217,10 +216,12 @@ def _measured(pipeline: Pipeline, content: Any) -> bytes:
     spec = load(GuardrailSpec, content, "The guardrails")
 
     def work() -> bytes:
-        kinds = {guard.kind: None for guard in spec.guards}
-        cases = [case for kind in kinds for case in load_cases(kind)]
-        if not cases:
-            raise InvalidInput("There is no test set for these guardrails.")
+        seen: set[str] = set()
+        cases: list[GuardCase] = []
+        for guard in spec.guards:
+            if guard.kind not in seen:
+                cases += load_cases(guard.kind)
+            seen.add(guard.kind)
         return orjson.dumps(measure(compile_guardrails(content), cases))
 
     return pipeline.step("guardrails", {"guardrails": content}, work)
