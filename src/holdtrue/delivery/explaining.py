@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from holdtrue import catalog, governance
+from holdtrue import catalog, governance, traces
 from holdtrue.catalog import Release, Version
 from holdtrue.core.clock import from_microseconds
 from holdtrue.core.codec import dump
@@ -55,7 +55,10 @@ def _answer(stores: Stores, project: str, record: dict[str, Any]) -> dict[str, A
         return None
     since = from_microseconds(record["time"]) - timedelta(days=1)
     feedback = stores.journal.table("feedback", project, since=since, until=since + _LABEL_AGE)
+    question, text = _said(stores, project, record)
     return {
+        "question": question,
+        "text": text,
         "documents": orjson.loads(record["documents"]),
         "checks": orjson.loads(record["checks"]),
         "trace": record.get("trace_id"),
@@ -65,6 +68,18 @@ def _answer(stores: Stores, project: str, record: dict[str, Any]) -> dict[str, A
             if row.get("prediction_id") == record["id"]
         ],
     }
+
+
+def _said(stores: Stores, project: str, record: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the beginnings of question and answer as their trace has them, None where nothing was kept."""
+    if record.get("trace_id") is None:
+        return None, None
+    try:
+        trace = traces.find_trace(stores, project, record["trace_id"])
+    except NotFound:
+        return None, None
+    mine = [span for span in trace.spans if span.prediction_id == record["id"] and span.operation == "invoke_agent"]
+    return (mine[0].input, mine[0].output) if mine else (None, None)
 
 
 def _label(stores: Stores, project: str, record: dict[str, Any]) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         TraceSettings,
     )
     from holdtrue.traces.online import GenaiCall, SpanSink, genai_span
+    from holdtrue.traces.service import find_trace
 
 __all__ = [
     "Capture",
@@ -39,6 +40,7 @@ __all__ = [
     "Trace",
     "TraceFilter",
     "TraceSettings",
+    "find_trace",
     "genai_span",
 ]
 
@@ -59,6 +61,7 @@ __getattr__ = attach(
         "Trace": "model",
         "TraceFilter": "model",
         "TraceSettings": "model",
+        "find_trace": "service",
         "genai_span": "online",
     },
 )
