@@ -1,6 +1,4 @@
-"""Work that is due: monitors, retraining, rollouts, reconciliation, sealing; one room's failure stops no
-other.
-"""
+"""Work that is due: monitors, retraining, rollouts, reconciliation; and sealing. One room's failure stops no other."""
 
 import logging
 import threading
@@ -60,13 +58,15 @@ class DueWork:
             started = self._timer.monotonic()
             names = self._projects(project)
             report = {name: [self._do(duty, name) for duty in self._duties()] for name in names}
-            sealed = self._do(Duty("sealing", lambda stores, _: stores.journal.seal(roll=False)), "")
             return {
                 "now": self._stores.clock.now(),
                 "projects": report,
-                "sealing": sealed,
                 "seconds": round(self._timer.monotonic() - started, 4),
             }
+
+    def seal(self) -> dict[str, Any]:
+        """Seal the closed segments of the journal; nobody waits for it, since it changes nothing that is read."""
+        return self._do(Duty("sealing", lambda stores, _: stores.journal.seal(roll=False)), "")
 
     def reconcile(self) -> None:
         """Bring deployments to what is wished, in every project, and do nothing else."""
@@ -106,8 +106,8 @@ class DueWork:
 class Background:
     """Do due work every few seconds, and reconcile soon after each change, until stopped.
 
-    Where time is simulated nothing is due by itself: whoever moves the clock asks for it. `housekeep` runs in
-    either case, by the machine's own clock.
+    Where time is simulated nothing is due by itself: whoever moves the clock asks for it. `housekeep` runs and the
+    journal is sealed in either case, by the machine's own clock.
     """
 
     def __init__(
@@ -153,6 +153,7 @@ class Background:
                 due = now + self._seconds
                 if not self._simulated:
                     self._guarded(self._work.run)
+                self._guarded(self._work.seal)
             elif not self._simulated:
                 self._guarded(self._work.reconcile)
 
