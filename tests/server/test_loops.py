@@ -1,6 +1,7 @@
 """Due work: in order, once at a time, and one failure stops nothing else."""
 
 import threading
+import time
 from typing import Any
 
 from holdtrue.core.actor import SYSTEM
@@ -9,6 +10,8 @@ from holdtrue.core.errors import Conflict
 from holdtrue.server.loops import RECONCILE, Background, DueWork, Duty
 from holdtrue.storage.ledger import WriteContext
 from tests.server.conftest import Door
+
+SECONDS = 30.0
 
 
 def mention(door: Door, *projects: str) -> None:
@@ -36,7 +39,6 @@ def test_all_duties_run_for_each_project_in_order(door: Door) -> None:
     assert [entry["done"] for entry in report["projects"]["a"]] == [2, 3, 0]
     assert all(entry["error"] is None and entry["seconds"] >= 0 for entry in report["projects"]["b"])
     assert report["now"] == door.clock.now()
-    assert report["sealing"]["error"] is None
     seen.clear()
     assert list(work.run("b")["projects"]) == ["b"]
     assert {project for project, _ in seen} == {"b"}
@@ -90,14 +92,14 @@ def background(door: Door, *, simulated: bool, seconds: float) -> tuple[Backgrou
     return loop, done
 
 
-def test_a_change_is_reconciled_within_a_second(door: Door) -> None:
+def test_a_change_is_reconciled_without_waiting_for_the_next_round(door: Door) -> None:
     loop, done = background(door, simulated=False, seconds=3600)
     loop.start()
-    assert all(event.wait(5) for event in done.values())
+    assert all(event.wait(SECONDS) for event in done.values())
     for event in done.values():
         event.clear()
     door.owner().post("/api/tokens", json={"roles": ["viewer"], "project": "a"})
-    assert done[RECONCILE].wait(1)
+    assert done[RECONCILE].wait(SECONDS)
     assert not done["monitors"].is_set()
     loop.stop()
 
@@ -106,17 +108,26 @@ def test_all_due_work_comes_again_by_itself(door: Door) -> None:
     loop, done = background(door, simulated=False, seconds=0.05)
     loop.start()
     for _ in range(3):
-        assert all(event.wait(5) for event in done.values())
+        assert all(event.wait(SECONDS) for event in done.values())
         for event in done.values():
             event.clear()
     loop.stop()
 
 
-def test_on_a_simulated_clock_only_housekeeping_is_done(door: Door) -> None:
+def test_on_a_simulated_clock_only_housekeeping_and_sealing_are_done(door: Door) -> None:
     loop, done = background(door, simulated=True, seconds=0.05)
+    journal = door.built.app.stores.journal
+    writer = journal.writer("w", "fast")
+    writer.append("label", "a", "s", {"id": ["l"], "time": 0}, 1)
+    writer.close()
     loop.start()
+    until = time.monotonic() + SECONDS
+    while (door.built.app.stores.home / "journal" / "live" / "w-000001.seg").exists():
+        assert time.monotonic() < until, "the segment was not sealed"
+        time.sleep(0.01)
+    assert journal.table("label", "a")["id"].to_pylist() == ["l"]
     for _ in range(3):
-        assert done["housekeeping"].wait(5)
+        assert done["housekeeping"].wait(SECONDS)
         done["housekeeping"].clear()
         door.built.app.wake.set()
     loop.stop()

@@ -1,6 +1,4 @@
-"""Work that is due: monitors, retraining, rollouts, reconciliation, sealing; one room's failure stops no
-other.
-"""
+"""Work that is due: monitors, retraining, rollouts, reconciliation; and sealing. One room's failure stops no other."""
 
 import logging
 import threading
@@ -62,15 +60,16 @@ class DueWork:
             report = {name: [self._do(duty, name) for duty in self._duties()] for name in names}
             if not names:
                 report[""] = [self._do(duty, "") for duty in self._duties() if duty.name == RECONCILE]
-            sealed = self._do(Duty("sealing", lambda stores, _: stores.journal.seal(roll=False)), "")
-            indexed = self._do(Duty("trace index", self._index), "")
             return {
                 "now": self._stores.clock.now(),
                 "projects": report,
-                "sealing": sealed,
-                "trace_index": indexed,
                 "seconds": round(self._timer.monotonic() - started, 4),
             }
+
+    def seal(self) -> dict[str, Any]:
+        """Seal the closed segments of the journal and index their spans; it changes nothing that is read."""
+        sealed = self._do(Duty("sealing", lambda stores, _: stores.journal.seal(roll=False)), "")
+        return {"sealing": sealed, "trace_index": self._do(Duty("trace index", self._index), "")}
 
     def reconcile(self) -> None:
         """Bring deployments to what is wished, in every project, and do nothing else."""
@@ -117,8 +116,8 @@ class DueWork:
 class Background:
     """Do due work every few seconds, and reconcile soon after each change, until stopped.
 
-    Where time is simulated nothing is due by itself: whoever moves the clock asks for it. `housekeep` runs in
-    either case, by the machine's own clock.
+    Where time is simulated nothing is due by itself: whoever moves the clock asks for it. `housekeep` runs and the
+    journal is sealed in either case, by the machine's own clock.
     """
 
     def __init__(
@@ -164,6 +163,7 @@ class Background:
                 due = now + self._seconds
                 if not self._simulated:
                     self._guarded(self._work.run)
+                self._guarded(self._work.seal)
             elif not self._simulated:
                 self._guarded(self._work.reconcile)
 

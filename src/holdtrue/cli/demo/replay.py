@@ -24,7 +24,7 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """Hold what happened up to one full hour, and which flights ask for a prediction at it."""
+    """Hold what became known up to a full hour, and which flights ask for a prediction at it."""
 
     moment: datetime
     readings: Columns
@@ -40,6 +40,10 @@ class _Stream:
 
     columns: dict[str, list[Any]]
     known: np.ndarray
+
+    def any(self, after: int, until: int) -> bool:
+        low, high = np.searchsorted(self.known, [after, until], side="right")
+        return bool(low < high)
 
     def between(self, after: int, until: int) -> Columns:
         low, high = np.searchsorted(self.known, [after, until], side="right")
@@ -62,20 +66,31 @@ class Year:
         self._labels = _stream(truth, ("key", "value", "time"), "time")
         self._requests = _stream(flights, _INPUTS, "scheduled_hour")
 
-    def hours(self, start: datetime, end: datetime) -> Iterator[Hour]:
-        """Yield every full hour from `start` (exclusive) to `end` (inclusive)."""
-        moment = start + HOUR
+    def hours(self, start: datetime, end: datetime, *, warm_up: timedelta, nightly: int) -> Iterator[Hour]:
+        """Yield the full hours from `start` to `end` at which a flight asks for a prediction, or that are `nightly`.
+
+        With each comes all that became known since the one before, and with `start` what did so within `warm_up`
+        before it. In the small hours nobody asks, so nobody has to be told of every aircraft that lands.
+        """
+        yield self._hour(start - warm_up, start)
+        since, moment = start, start + HOUR
         while moment <= end:
-            after, until = _us(moment - HOUR), _us(moment)
-            yield Hour(
-                moment,
-                self._readings.between(after, until),
-                self._departures.between(after, until),
-                self._arrivals.between(after, until),
-                self._labels.between(after, until),
-                self._requests.between(after, until),
-            )
+            asked = self._requests.any(_us(moment - HOUR), _us(moment))
+            if asked or moment.hour == nightly or moment == end:
+                yield self._hour(since, moment)
+                since = moment
             moment += HOUR
+
+    def _hour(self, since: datetime, moment: datetime) -> Hour:
+        after, until = _us(since), _us(moment)
+        return Hour(
+            moment,
+            self._readings.between(after, until),
+            self._departures.between(after, until),
+            self._arrivals.between(after, until),
+            self._labels.between(after, until),
+            self._requests.between(after, until),
+        )
 
 
 def _months(folder: Path, name: str) -> pa.Table:

@@ -110,7 +110,7 @@ def _first_release(cast: Cast) -> None:
 
 
 def _replay(cast: Cast, year: Year, end: datetime) -> None:
-    for hour in year.hours(START - _WARM_UP, end):
+    for hour in year.hours(START, end, warm_up=_WARM_UP, nightly=_NIGHTLY):
         cast.firm.clock.set(hour.moment)
         _feed(cast, hour)
         if hour.moment >= START and hour.moment.hour == _NIGHTLY:
