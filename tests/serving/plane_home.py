@@ -153,12 +153,14 @@ class Process:
     port: int
 
     @classmethod
-    def start(cls, home: Home, arguments: tuple[str, ...], variables: Mapping[str, str]) -> "Process":
+    def start(
+        cls, home: Home, arguments: tuple[str, ...], variables: Mapping[str, str], stderr: Any = None
+    ) -> "Process":
         port = free_port()
         command = [sys.executable, "-m", "holdtrue.server.dataplane", "--home", str(home.path)]
         command += ["--port", str(port), "--clock", str(home.path / "clock"), *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDTRUE_")}
-        popen = subprocess.Popen(command, env={**environment, **variables}, start_new_session=True)
+        popen = subprocess.Popen(command, env={**environment, **variables}, stderr=stderr, start_new_session=True)
         client = httpx.Client(
             base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {TOKEN}"}, timeout=20
         )

@@ -2,13 +2,13 @@
 
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import typer
 
 from holdtrue.cli.context import AsJson, Home, listing, open_client, show, text_of
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.ids import check_name
+from holdtrue.server.client import Client
 
 providers = typer.Typer(help="Providers of language models, as the gateway calls them.", no_args_is_help=True)
 budgets = typer.Typer(help="What keys and projects may spend at providers.", no_args_is_help=True)
@@ -81,14 +81,14 @@ def provider_add(
         "cache_seconds": cache_seconds,
     }
     with open_client(home) as client:
-        made = client.put(_provider(name, project), body)
+        made = _ask(client, "PUT", _provider(name), project, body)
     show(made, as_json, lambda value: typer.echo(f"{value['name']} answers for {', '.join(value['models'])}."))
 
 
 def provider_list(project: Scope = None, home: Home = None, as_json: AsJson = False) -> None:
     """List providers."""
     with open_client(home) as client:
-        found = client.get(_path("providers", project))["items"]
+        found = _ask(client, "GET", "providers", project)["items"]
     columns = {
         "provider": lambda each: each["name"],
         "project": lambda each: each["project"] or "every one",
@@ -104,7 +104,7 @@ def provider_list(project: Scope = None, home: Home = None, as_json: AsJson = Fa
 def provider_remove(name: Name, project: Scope = None, home: Home = None) -> None:
     """Remove a provider."""
     with open_client(home) as client:
-        client.delete(_provider(name, project))
+        _ask(client, "DELETE", _provider(name), project)
     typer.echo(f"Removed {name}.")
 
 
@@ -118,7 +118,7 @@ def provider_stop(
 ) -> None:
     """Stop a provider, or all calls, within a second; calls under way are ended."""
     with open_client(home) as client:
-        done = client.post(_path(_switched(name, everything, "stop"), project), {"reason": reason})
+        done = _ask(client, "POST", _switched(name, everything, "stop"), project, {"reason": reason})
     show(done, as_json, lambda _: typer.echo(f"Stopped {name or 'all calls'}: {reason}."))
 
 
@@ -131,7 +131,7 @@ def provider_start(
 ) -> None:
     """Start a stopped provider, or all calls, again."""
     with open_client(home) as client:
-        done = client.post(_path(_switched(name, everything, "start"), project))
+        done = _ask(client, "POST", _switched(name, everything, "start"), project)
     show(done, as_json, lambda _: typer.echo(f"Started {name or 'the gateway'}."))
 
 
@@ -164,14 +164,14 @@ def budget_set(
         "concurrent": concurrent,
     }
     with open_client(home) as client:
-        made = client.put(_path("budgets", project), body)
+        made = _ask(client, "PUT", "budgets", project, body)
     show(made, as_json, lambda _: typer.echo(f"Set the budget per {period} of {key or 'all keys'}."))
 
 
 def budget_list(project: Scope = None, home: Home = None, as_json: AsJson = False) -> None:
     """List budgets, with what is used of them (about a second old)."""
     with open_client(home) as client:
-        found = client.get(_path("budgets", project))["items"]
+        found = _ask(client, "GET", "budgets", project)["items"]
     columns = {
         "project": lambda each: each["project"] or "every one",
         "key": lambda each: each["key"] or "all",
@@ -188,24 +188,24 @@ def budget_list(project: Scope = None, home: Home = None, as_json: AsJson = Fals
 def budget_remove(key: Key = "", period: Period = "month", project: Scope = None, home: Home = None) -> None:
     """Remove a budget."""
     with open_client(home) as client:
-        client.delete(_path(f"budgets/{period}", project, key=key))
+        _ask(client, "DELETE", f"budgets/{period}", project, key=key)
     typer.echo(f"Removed the budget per {period} of {key or 'all keys'}.")
 
 
-def _path(part: str, project: str | None, **query: str) -> str:
-    """Return an address of the gateway's routes."""
-    asked = {name: value for name, value in {"project": project, **query}.items() if value}
-    return f"/api/gateway/{part}" + (f"?{urlencode(asked)}" if asked else "")
+def _ask(client: Client, method: str, part: str, project: str | None, body: Any = None, *, key: str = "") -> Any:
+    """Send a request to the gateway's routes."""
+    query = {"project": project or None, "key": key or None}
+    return client.request(method, f"/api/gateway/{part}", body=body, query=query)
 
 
-def _provider(name: str, project: str | None) -> str:
-    return _path(f"providers/{check_name(name, 'provider name')}", project)
+def _provider(name: str) -> str:
+    return f"providers/{check_name(name, 'provider name')}"
 
 
 def _switched(name: str | None, everything: bool, action: str) -> str:
     if (name is None) != everything:
         raise InvalidInput("Name a provider, or say --all.")
-    return action if name is None else f"providers/{check_name(name, 'provider name')}/{action}"
+    return action if name is None else f"{_provider(name)}/{action}"
 
 
 def _parts(text: str) -> list[str]:

@@ -31,7 +31,7 @@ def test_a_message_is_answered(both: Served) -> None:
     assert block.text == "You said: good day"
     assert (answer.stop_reason, answer.role, answer.model) == ("end_turn", "assistant", "small")
     assert answer.usage.output_tokens == 4
-    assert answer._request_id is not None  # pyright: ignore[reportPrivateUsage]  # the client's documented name
+    assert answer._request_id is not None  # pyright: ignore[reportPrivateUsage]  # its documented name
     assert KEY in str(both.fake.received[0].headers)
     assert TOKEN not in str(both.fake.received[0].headers)
 
