@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,8 @@ from holdtrue.storage import ActionCache, BlobStore
 _QUESTIONS = Path(__file__).with_name("retrieval_questions.jsonl")
 _CHARACTERS = 2500
 _DOCUMENTS, _CHUNKS_EACH, _WORDS = 10_000, 10, 100
-_NOISE = 0.1
+# Neighbours are then as far apart as those of real chunks: 0.36 in the median.
+_NOISE = 0.25
 _SEED = 7
 _LARGE = IndexSpec("large", chunking=Chunking(overlap=0), embedder="http:perturbed")
 
@@ -78,12 +78,16 @@ def _small(home: Path, local: Embedder) -> tuple[Built, list[dict[str, Any]]]:
     ]
     modes: tuple[Mode, ...] = ("keyword", "vector", "hybrid")
     for mode in modes:
-        found = evaluate_retrieval(partial(index.search, mode=mode), cases, 5)
+        found = evaluate_retrieval(_way(index, mode), cases, 5)
         for name in ("recall", "mrr", "ndcg"):
             value = found[name]
             work = f"{name}@5 {mode}, {len(cases)} questions ({value['lower']:.2f} to {value['upper']:.2f})"
             rows.append(_row(work, "", value["value"]))
     return built, rows
+
+
+def _way(index: Index, mode: Mode) -> Any:
+    return lambda query, *, k: index.search(query, k, mode)
 
 
 def _large(home: Path, local: Embedder, texts: list[str], real: Any) -> list[dict[str, Any]]:
@@ -105,12 +109,12 @@ def _large(home: Path, local: Embedder, texts: list[str], real: Any) -> list[dic
     ]
     (home / "content.json").write_text(json.dumps(built.content))
     queries = _queries(texts)
-    (home / "queries.json").write_text(json.dumps(queries))
+    (home / "queries.json").write_text(json.dumps([case.question for case in read_cases(_QUESTIONS)]))
     asked = _fresh(home)
     index = open_index(BlobStore(home / "blobs"), built.content, _as_large(local))
     rows += [
         _row(f"open an index of {n} chunks", "ms", asked["open_ms"], 1000.0),
-        _row(f"memory of an open index of {n} chunks, after 200 queries", "MiB", asked["mib"]),
+        _row(f"memory of an open index of {n} chunks, after 240 queries", "MiB", asked["mib"]),
         _row(f"hybrid query p50, {n} chunks", "ms", asked["p50"], 20.0),
         _row(f"hybrid query p95, {n} chunks", "ms", asked["p95"]),
         _row("… of it to embed the query (p50)", "ms", asked["embed_p50"]),
@@ -139,7 +143,11 @@ def ask(home: Path) -> dict[str, float]:
     index = open_index(BlobStore(home / "blobs"), content, _as_large(local))
     opened = time.perf_counter() - start
     index.search("warm up")
-    taken = [_timed(lambda query=query: index.search(query, 10)) for query in queries]
+    taken: list[float] = []
+    for _ in range(4):
+        # An index remembers the vectors of its queries; a fresh one has to embed them.
+        fresh = open_index(BlobStore(home / "blobs"), content, _as_large(local))
+        taken += [_timed(lambda query=query, fresh=fresh: fresh.search(query, 10)) for query in queries]
     embedding = [_timed(lambda query=query: local.query(query)) for query in queries]
     return {
         "open_ms": opened * 1000,

@@ -174,6 +174,29 @@ def test_files_that_do_not_fit_together_are_refused(world: World, built: Built, 
         open_index(world.blobs, {**built.content, "files": files}, world.model)
 
 
+@pytest.mark.parametrize(
+    ("file", "array", "change"),
+    [
+        ("keywords", "rows", lambda found: found + 1_000_000),
+        ("keywords", "rows", lambda found: -found - 1),
+        ("keywords", "starts", lambda found: found[::-1]),
+        ("passages", "bytes", lambda found: found * 1000),
+        ("passages", "bytes", lambda found: -found),
+        ("passages", "document_chunks", lambda found: found[1:]),
+        ("passages", "name_lengths", lambda found: found + 1),
+        ("passages", "text", lambda found: found[:-5]),
+        ("vectors", "rough", lambda found: found[:, 1:]),
+        ("vectors", "scales", lambda found: found[:-1]),
+    ],
+)
+def test_no_array_points_outside_of_another(world: World, built: Built, file: str, array: str, change: Any) -> None:
+    found, _ = unpack(world.blobs.get(built.content["files"][file]["digest"]))
+    found[array] = change(found[array])
+    files = {**built.content["files"], file: {"digest": world.blobs.put(pack(found)), "bytes": 0}}
+    with pytest.raises(IndexRefused, match="do not fit"):
+        open_index(world.blobs, {**built.content, "files": files}, world.model)
+
+
 _SIGNS = ["<", ">", "/", '"', "'", "&", "passage", " ", "id=", "\n", "\u200b", "a", "&lt;"]
 _HOSTILE = st.lists(st.sampled_from(_SIGNS)).map("".join)
 

@@ -110,6 +110,15 @@ def test_the_best_are_the_first_of_all_sorted(values: list[float], count: int, a
     assert list(zip((-scores).tolist(), rows.tolist(), strict=True)) == expected
 
 
+@pytest.mark.parametrize("n", [1280, 5000, 20_011])
+def test_the_best_of_many_are_found_by_blocks(n: int) -> None:
+    for seed, values in enumerate([np.arange(n), np.zeros(n), np.random.default_rng(3).integers(0, 50, n)]):
+        for above in (-math.inf, 0.0, 49.0, 10.0**6):
+            rows, _ = best(values.astype(np.float32), 10, above)
+            expected = sorted((-value, row) for row, value in enumerate(values.tolist()) if value > above)[:10]
+            assert rows.tolist() == [row for _, row in expected], (seed, above)
+
+
 def test_reciprocal_rank_fusion() -> None:
     found = fuse([(1.0, [7, 3, 9]), (2.0, [3, 8])], 10)
     assert found == [(3, 1 / 62 + 2 / 61), (8, 2 / 62), (7, 1 / 61), (9, 1 / 63)]

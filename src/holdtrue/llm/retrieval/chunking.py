@@ -8,7 +8,7 @@ from holdtrue.llm.retrieval.model import Chunk, Chunking, Document, Kind
 from holdtrue.llm.retrieval.text import word_spans
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t])")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _SENTENCE_END = re.compile(r"[.!?:;。！？][\"'”’)\]]*$")
 _LONGEST_HEADING = 200
@@ -166,8 +166,8 @@ def _markdown(text: str) -> Iterator[Heading]:
         elif mark:
             fence = mark[1]
         elif found := _ATX.match(line):
-            if found[2]:
-                yield Heading(start, len(found[1]), found[2][:_LONGEST_HEADING])
+            if title := _atx_title(line[found.end() :].strip(" \t")):
+                yield Heading(start, len(found[1]), title[:_LONGEST_HEADING])
         elif before is not None and _SETEXT.match(line):
             yield Heading(before[0], 1 if "=" in line else 2, before[1].strip())
         elif gap and _may_be_title(line):
@@ -175,6 +175,12 @@ def _markdown(text: str) -> Iterator[Heading]:
             before, gap = (start, line), False
             continue
         before, gap = None, not line.strip()
+
+
+def _atx_title(text: str) -> str:
+    """Return a heading without the signs that may close it, which stand alone."""
+    bare = text.rstrip("#")
+    return bare.rstrip(" \t") if bare != text and bare[-1:] in (" ", "\t", "") else text
 
 
 def _may_be_title(line: str) -> bool:

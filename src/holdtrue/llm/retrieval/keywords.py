@@ -131,7 +131,12 @@ class KeywordIndex:
         for start, end, weight in self._chosen(query):
             rows = self._rows[start:end]
             counts = self._counts[start:end].astype(np.float32)
-            scores[rows] += weight * counts / (counts + self._norms[rows])
+            gains = np.take(self._norms, rows)
+            gains += counts
+            np.divide(counts, gains, out=gains)
+            gains *= weight
+            # A row is once among those of a term, so what is added is not lost.
+            scores[rows] += gains
         return best(scores, count, above=0.0)
 
     def _chosen(self, query: str) -> list[tuple[int, int, np.float32]]:

@@ -120,6 +120,7 @@ def open_index(blobs: BlobStore, content: Mapping[str, Any], embed: Embed | Embe
         digest = each["digest"]
         files[name], _ = arrays.unpack(arrays.map_file(blobs.path(digest), digest))
     try:
+        _check_fit(files)
         return Index(content, files, embedder)
     except (KeyError, ValueError, IndexError) as error:
         raise IndexRefused(
@@ -127,6 +128,33 @@ def open_index(blobs: BlobStore, content: Mapping[str, Any], embed: Embed | Embe
             why=f"{type(error).__name__}: {error!s:.100}.",
             mend="Build it again with this version of Holdtrue.",
         ) from None
+
+
+def _check_fit(files: Mapping[str, Mapping[str, Array]]) -> None:
+    """Raise ValueError or KeyError if an array points outside of another, so that no search ever does."""
+    passages, keywords = files["passages"], files["keywords"]
+    n = len(passages["chars"])
+    rows = [passages["bytes"], passages["heading_lengths"], keywords["lengths"]]
+    if "vectors" in files:
+        vectors = files["vectors"]
+        rows += [vectors["vectors"], vectors["rough"], vectors["scales"]]
+        _need(vectors["vectors"].shape == vectors["rough"].shape, "vectors")
+    _need(n > 0 and all(len(each) == n for each in rows), "rows")
+    for lengths, whole in (("text_lengths", "text"), ("name_lengths", "names"), ("heading_lengths", "headings")):
+        _need(passages[lengths].min() >= 0 and int(passages[lengths].sum()) == len(passages[whole]), whole)
+    chunks = passages["document_chunks"]
+    _need(chunks.min() > 0 and int(chunks.sum()) == n and len(passages["name_lengths"]) == 3 * len(chunks), "documents")
+    spans = passages["bytes"]
+    _need(spans.min() >= 0 and bool((spans[:, 1] <= passages["text_lengths"].repeat(chunks)).all()), "bytes")
+    starts, postings = keywords["starts"], keywords["rows"]
+    _need(len(starts) == len(keywords["terms"]) + 1 and len(postings) == len(keywords["counts"]), "terms")
+    _need(starts[0] == 0 and starts[-1] == len(postings) and bool((starts[1:] > starts[:-1]).all()), "starts")
+    _need(not len(postings) or (postings.min() >= 0 and postings.max() < n), "postings")
+
+
+def _need(fits: Any, what: str) -> None:
+    if not fits:
+        raise ValueError(f"{what} do not fit")
 
 
 def render_passages(hits: Iterable[Hit]) -> str:

@@ -35,7 +35,7 @@ _FENCED = re.compile(
     r"(^ {0,3}(?:`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}(?:`{3,}|~{3,})[ \t]*$|\Z))", re.DOTALL | re.MULTILINE
 )
 _FRONT = re.compile(r"---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_FRONT_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
+_FRONT_TITLE = re.compile(r"^title:(.*)$", re.MULTILINE)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]{2,40})", re.IGNORECASE)
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "iso-8859-15", "windows-1252"})
 _UNSEEN_TAG = re.compile(
@@ -49,7 +49,7 @@ _UNSEEN_STYLE = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d])|opacity\s*:\s*0(?![.\d])", re.IGNORECASE
 )
 _SPACES = re.compile(r"[ \t\n]+")
-_BLANKS = re.compile(r"[ \t]*\n(?:[ \t]*\n)+")
+_BLANKS = re.compile(r"\n(?:[ \t]*\n)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _markdown(data: bytes, limits: Parsing) -> Parsed:
     text, title = clean(decode(data)), ""
     if front := _FRONT.match(text):
         found = _FRONT_TITLE.search(front[1] or "")
-        title = found[1].strip("\"'") if found else ""
+        title = found[1].strip().strip("\"'") if found else ""
         text = text[front.end() :]
     # Comments are shown to no reader, so they are not part of what is said; those in code are.
     pieces = _FENCED.split(text)
