@@ -262,6 +262,6 @@ def test_a_window_is_for_one_stream_and_has_room() -> None:
     window.close()
     with pytest.raises(InvalidInput, match="closed"):
         window.feed("x")
-    for wrong in ({"holdback": 10}, {"step": 0}, {"most_held": 100}):
+    for holdback, step, most in ((10, 64, 1000), (256, 0, 1000), (256, 64, 100)):
         with pytest.raises(InvalidInput, match="hold back"):
-            OutputWindow(guardrails, **wrong)
+            OutputWindow(guardrails, holdback=holdback, step=step, most_held=most)

@@ -14,6 +14,7 @@ from holdtrue.llm.guardrails.service import Armed, Guardrails, Outcome
 from holdtrue.stats import Interval, wilson
 
 MOST_CASES_NAMED: Final = 20
+RUNS: Final = 3
 
 
 @dataclass(slots=True)
@@ -37,7 +38,8 @@ def measure(
     """Return the content of a piece of evidence: for each kind of guard, how well and how fast it does on its cases.
 
     For secrets and personal data each span counts, and is found if its place and its label are exactly right; for
-    the other kinds each case counts. Intervals hold at 95 %. Guards of one kind are measured together, wherever they
+    the other kinds each case counts. Intervals hold at 95 %. Of three runs of a case the fastest counts: what a busy
+    machine adds is no property of a guard. Guards of one kind are measured together, wherever they
     stand and whatever their action. A guard that fails on a case has found nothing there. Raises InvalidInput for a
     kind without a guard.
     """
@@ -50,9 +52,14 @@ def measure(
         chosen = [case for case in cases if case.kind == kind]
         tally = _Tally()
         for case in chosen:
-            start = timer()
-            outcomes = [guardrails.run(each, _subject(case)) for each in armed]
-            tally.microseconds.append((timer() - start) * 1e6)
+            subject = _subject(case)
+            outcomes: list[Outcome] = []
+            seconds: list[float] = []
+            for _ in range(RUNS):
+                start = timer()
+                outcomes = [guardrails.run(each, subject) for each in armed]
+                seconds.append(timer() - start)
+            tally.microseconds.append(min(seconds) * 1e6)
             _count(tally, case, outcomes)
         evidence[kind] = _summary(tally, chosen)
     return evidence
