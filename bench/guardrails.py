@@ -1,11 +1,11 @@
 """Guardrails: how long a text waits for them, and how well and fast they do beside known tools on the held-out cases.
 
-Peers: presidio's pattern recognisers (installed with the extra `pii`; the engine of the option `engine: presidio`,
-over a blank pipeline) and detect-secrets, in an environment of its own under `.bench/`, made on demand; without them our
-side still runs. Not comparable in full: the cases were written here, by who wrote the detectors, in places and languages
-that presidio's recognisers are not all made for. Detect-secrets reads files and knows no tokens of Holdtrue; it gets
-each case as a YAML file, on which it does best of text, Python, YAML, INI and single lines. It tells lines and no places,
-so these rows count cases with and without a secret, for both sides.
+Peers: presidio's pattern recognisers (installed with the extra `pii`; the engine of the option `engine: presidio`)
+over a blank pipeline, and detect-secrets in an environment of its own under `.bench/`, made on demand; without them our
+side still runs. Not comparable in full: the cases were written here, by who wrote the detectors, in places and
+languages that presidio's recognisers are not all made for. Detect-secrets reads files and knows no tokens of Holdtrue;
+it gets each case as a YAML file, on which it does best of text, Python, YAML, INI and single lines. It tells lines and
+no places, so these rows count cases with and without a secret, for both sides.
 """
 
 import json

@@ -126,3 +126,31 @@ def test_evidence_is_plain_json_and_rules_can_read_it() -> None:
     rule = "guardrails.secrets.recall.lower >= 0.9 && guardrails.injection.precision.lower >= 0.85"
     assert cel.evaluate(rule, {"guardrails": EVIDENCE}) is True
     assert cel.evaluate("guardrails.injection.latency_us.p50 < 1.0", {"guardrails": EVIDENCE}) is False
+
+
+def test_a_guard_is_measured_on_what_it_asks_for() -> None:
+    narrow = guardrail({"kind": "personal_data", "options": {"kinds": ["iban", "email"]}})
+    said = measure(narrow, load_cases("personal_data", "tune"))["personal_data"]
+    assert {label["label"] for label in said["labels"]} == {"iban", "email"}
+    assert said["recall"]["value"] == 1.0
+
+
+def test_a_guard_at_two_places_is_one_and_two_of_a_kind_are_measured_together() -> None:
+    cases = load_cases("injection", "held_out")
+    places = guardrail({"kind": "injection", "on": "input"}, {"kind": "injection", "on": "context", "action": "log"})
+    strict = guardrail({"kind": "injection", "options": {"threshold": 0.9}})
+    both = guardrail({"kind": "injection", "options": {"threshold": 0.9}}, {"kind": "injection", "on": "input"})
+    assert measure(places, cases)["injection"]["recall"] == EVIDENCE["injection"]["recall"]
+    assert measure(both, cases)["injection"]["recall"] == EVIDENCE["injection"]["recall"]
+    assert measure(strict, cases)["injection"]["recall"]["value"] < EVIDENCE["injection"]["recall"]["value"]
+
+
+def test_what_fits_only_an_application_of_its_own_is_no_fault_on_the_cases() -> None:
+    own = guardrail(
+        {"kind": "schema", "on": "output", "options": {"schema": {"required": ["nobody has this"]}}},
+        {"kind": "grounding", "on": "output", "options": {"citations": "require"}},
+    )
+    said = measure(own, [*load_cases("schema", "held_out"), *load_cases("grounding", "held_out")])
+    for kind in ("schema", "grounding"):
+        assert said[kind]["precision"] == EVIDENCE[kind]["precision"]
+        assert said[kind]["recall"] == EVIDENCE[kind]["recall"]
