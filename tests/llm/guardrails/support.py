@@ -41,9 +41,9 @@ FILLERS = st.text(st.sampled_from("abc XYZ 012 .,:;-_/@[](){}\n\t'\"=+é€"), m
 
 
 @st.composite
-def texts(draw: st.DrawFn) -> str:
+def texts(draw: st.DrawFn, longest: int = 8) -> str:
     """Draw a text of fillers and sentences with values, glued without spaces now and then."""
-    parts = draw(st.lists(st.one_of(FILLERS, st.sampled_from(SENTENCES)), max_size=8))
+    parts = draw(st.lists(st.one_of(FILLERS, st.sampled_from(SENTENCES)), max_size=longest))
     seed = draw(st.integers(0, 10_000))
     glue = draw(st.sampled_from([" ", " ", "", "\n"]))
     return expand(glue.join(parts), str(seed))[0]

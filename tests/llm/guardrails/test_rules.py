@@ -104,10 +104,12 @@ def test_a_name_follows_the_rule_of_names() -> None:
         compile_guardrails({"name": "a/b", "guards": [{"kind": "secrets"}]})
 
 
-def test_slow_engines_have_more_time_unless_the_guard_says_otherwise() -> None:
+def test_slow_engines_have_defaults_of_their_own_unless_the_guard_says_otherwise() -> None:
     assert options_of(Guard("personal_data"))["time_ms"] == 100
     assert options_of(Guard("personal_data", options={"engine": "presidio"}))["time_ms"] == 2000
     assert options_of(Guard("personal_data", options={"engine": "presidio", "time_ms": 7}))["time_ms"] == 7
+    assert options_of(Guard("personal_data", options={"engine": "presidio"}))["threshold"] == 0.4
+    assert options_of(Guard("personal_data", options={"engine": "presidio", "threshold": 0.6}))["threshold"] == 0.6
     assert options_of(Guard("grounding", "output", options={"similarity": "e5"}))["time_ms"] == 2000
 
 

@@ -262,6 +262,6 @@ def test_a_window_is_for_one_stream_and_has_room() -> None:
     window.close()
     with pytest.raises(InvalidInput, match="closed"):
         window.feed("x")
-    for holdback, step, most_held in ((10, 256, 1 << 16), (512, 0, 1 << 16), (512, 256, 100)):
+    for holdback, step, most in ((255, 64, 1000), (256, 0, 1000), (256, 64, 255)):
         with pytest.raises(InvalidInput, match="hold back"):
-            OutputWindow(guardrails, holdback=holdback, step=step, most_held=most_held)
+            OutputWindow(guardrails, holdback=holdback, step=step, most_held=most)

@@ -4,16 +4,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import InvalidInput
 from holdtrue.llm.guardrails.model import KINDS, Expected, Finding, GuardCase, Kind, Subject
-from holdtrue.llm.guardrails.service import Armed, Guardrails, Outcome
+from holdtrue.llm.guardrails.service import Armed, Guardrails, Outcome, detector
 from holdtrue.stats import Interval, wilson
 
 MOST_CASES_NAMED: Final = 20
+RUNS: Final = 3
 
 
 @dataclass(slots=True)
@@ -36,10 +37,12 @@ def measure(
 ) -> dict[str, Any]:
     """Return the content of a piece of evidence: for each kind of guard, how well and how fast it does on its cases.
 
-    For secrets and personal data each span counts, and is found if its place and its label are exactly right; for
-    the other kinds each case counts. Intervals hold at 95 %. Guards of one kind are measured together, wherever they
-    stand and whatever their action. A guard that fails on a case has found nothing there. Raises InvalidInput for a
-    kind without a guard.
+    For secrets and personal data each span counts, and is found if its place and its label are exactly right; kinds of
+    values that no guard asks for are left out. For the other kinds each case counts. Intervals hold at 95 %. Of three
+    runs of a case the fastest counts: what a busy machine adds is no property of a guard. Guards of one kind are
+    measured together, wherever they stand and whatever their action; schemas are those of the cases, and a missing
+    citation is not held against an answer, as the cases are not written for that. A guard that fails on a case has
+    found nothing there. Raises InvalidInput for a kind without a guard.
     """
     evidence: dict[str, Any] = {}
     present = {case.kind for case in cases}
@@ -50,10 +53,15 @@ def measure(
         chosen = [case for case in cases if case.kind == kind]
         tally = _Tally()
         for case in chosen:
-            start = timer()
-            outcomes = [guardrails.run(each, _subject(case)) for each in armed]
-            tally.microseconds.append((timer() - start) * 1e6)
-            _count(tally, case, outcomes)
+            subject = _subject(case)
+            outcomes: list[Outcome] = []
+            seconds: list[float] = []
+            for _ in range(RUNS):
+                start = timer()
+                outcomes = [guardrails.run(each, subject) for each in armed]
+                seconds.append(timer() - start)
+            tally.microseconds.append(min(seconds) * 1e6)
+            _count(tally, _asked(case, armed), outcomes)
         evidence[kind] = _summary(tally, chosen)
     return evidence
 
@@ -68,7 +76,29 @@ def _armed(guardrails: Guardrails, kind: Kind) -> list[Armed]:
             mend="Declare such a guard, or leave its cases out.",
             facts={"kind": kind},
         )
-    return list(found.values())
+    distinct: list[Armed] = []
+    for each in found.values():
+        # The same guard on the input and on the context would only be timed twice.
+        if not any(each.options == other.options for other in distinct):
+            distinct.append(each)
+    return [_for_cases(each) for each in distinct]
+
+
+def _for_cases(armed: Armed) -> Armed:
+    """Return a guard as test sets can measure it: what only fits an application's own answers is left out."""
+    own = {"schema": {"schema": None}, "grounding": {"citations": "check"}}.get(armed.guard.kind)
+    if own is None or all(armed.options[name] in (value, "ignore") for name, value in own.items()):
+        return armed
+    options = {**armed.options, **own}
+    return replace(armed, options=options, detect=detector(armed.guard, options))
+
+
+def _asked(case: GuardCase, armed: Sequence[Armed]) -> GuardCase:
+    """Return a case without the values that no guard asks for."""
+    if isinstance(case.expected, bool):
+        return case
+    kinds = {kind for each in armed for kind in each.options["kinds"]}
+    return replace(case, expected=tuple(each for each in case.expected if each.label in kinds))
 
 
 def _subject(case: GuardCase) -> Subject:

@@ -166,6 +166,7 @@ OPTIONS: Final[Mapping[Kind, Mapping[str, Option]]] = {
         "similarity_threshold": Option(0.92, _SHARE, _share),
     },
 }
+_PRESIDIO_THRESHOLD: Final = 0.4  # what its telephone numbers have when no word beside them says what they are
 _SLOW: Final = 2_000  # milliseconds for presidio and for embeddings, where the guard says nothing else
 _PLACES: Final[Mapping[Kind, tuple[On, ...]]] = {
     "secrets": ("input", "output", "both", "context"),
@@ -299,10 +300,12 @@ def _closest(word: str, known: Sequence[str]) -> str:
 
 
 def options_of(guard: Guard) -> dict[str, Any]:
-    """Return the options of a guard with their defaults; slow engines have more time by default."""
+    """Return the options of a guard with their defaults; slow engines have more time, and presidio a lower threshold."""
     found = {name: guard.options.get(name, option.default) for name, option in OPTIONS[guard.kind].items()}
     if "time_ms" not in guard.options and (found.get("engine") == "presidio" or found.get("similarity") == "e5"):
         found["time_ms"] = _SLOW
+    if "threshold" not in guard.options and found.get("engine") == "presidio":
+        found["threshold"] = _PRESIDIO_THRESHOLD
     return found
 
 

@@ -79,11 +79,12 @@ def compile_guardrails(
     armed: list[Armed] = []
     for name, guard in zip(spec.names(), spec.guards, strict=True):
         options = options_of(guard)
-        armed.append(Armed(name, guard, options, _detector(guard, options)))
+        armed.append(Armed(name, guard, options, detector(guard, options)))
     return Guardrails(spec, tuple(armed), timer, spent)
 
 
-def _detector(guard: Guard, options: Mapping[str, Any]) -> Detector:
+def detector(guard: Guard, options: Mapping[str, Any]) -> Detector:
+    """Return what a guard looks with, for options that have their defaults."""
     if guard.kind == "secrets":
         return secret_detector(options["kinds"], options["allow"])
     if guard.kind == "personal_data" and options["engine"] == "presidio":

@@ -8,6 +8,7 @@ from holdtrue.llm.guardrails.model import Action, CannotStream, Failure, Finding
 from holdtrue.llm.guardrails.rules import MASKABLE, Cover, decide, masked
 from holdtrue.llm.guardrails.service import Armed, Guardrails
 
+LEAST_HELD: Final = 256  # the first line of a private key, its headers, and enough of it to be one
 _TAIL: Final = 256  # signs before a place that a detector may look at
 
 
@@ -27,17 +28,17 @@ class OutputWindow:
         context: Sequence[str] = (),
         schema: Mapping[str, Any] | None = None,
         passage_ids: Sequence[str] | None = None,
-        holdback: int = 256,
+        holdback: int = LEAST_HELD,
         step: int = 64,
         most_held: int = 32_768,
     ) -> None:
         if guardrails.needs_whole_answer:
             raise CannotStream.of(guardrails.needs_whole_answer)
-        if not (64 <= holdback <= most_held and step >= 1):
+        if not (LEAST_HELD <= holdback <= most_held and step >= 1):
             raise InvalidInput(
                 f"A window cannot hold back {holdback} to {most_held} signs in steps of {step}.",
-                why="At least 64 signs are held back, so that a value with spaces in it is seen whole.",
-                mend="Use the defaults, or holdback >= 64, most_held >= holdback and step >= 1.",
+                why=f"At least {LEAST_HELD} signs are held back: so many may pass before a key shows that it is one.",
+                mend=f"Use the defaults, or holdback >= {LEAST_HELD}, most_held >= holdback and step >= 1.",
             )
         self._guardrails = guardrails
         self._masking = [each for each in guardrails.at("output") if each.guard.kind in MASKABLE]
