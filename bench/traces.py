@@ -1,9 +1,9 @@
 """Spans: stored a second, lost when killed, and found among a million; against Phoenix and MLflow's server.
 
-All three servers get export requests of 512 spans (bench/spans.py) over the same four connections, in turn, in one run. A
-span counts as stored when its server's disk has it: ours and MLflow's answer says so; Phoenix answers before that, so its
-database is asked. Not comparable: Phoenix and MLflow keep SQLite rows that SQL can ask at once; ours are a journal that is
-sealed and indexed in the background, which is done before the searches here begin.
+All three servers get export requests of 512 spans (bench/spans.py) over the same four connections, in turn, in one
+run. A span counts as stored when its server's disk has it: ours and MLflow's answer says so; Phoenix answers before
+that, so its database is asked. Not comparable: Phoenix and MLflow keep SQLite rows that SQL can ask at once; ours are
+a journal that is sealed and indexed in the background, which is done before the searches here begin.
 
 `HOLDTRUE_BENCH_SPANS` sets how many spans are searched (1,000,000), `HOLDTRUE_BENCH_PEERS=none` leaves the peers out.
 """
