@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from holdtrue.core.errors import ConfigurationError
-from holdtrue.server.settings import describe, is_loopback, load_settings
+from holdtrue.server.settings import capture_of, describe, is_loopback, load_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +96,14 @@ def test_addresses_follow_from_the_settings(tmp_path: Path) -> None:
     assert public.origin == "https://Holdtrue.example"
     assert public.secure
     assert "holdtrue.example" in public.hosts()
+
+
+def test_what_is_captured_of_spans_can_be_set_for_single_projects(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, environ={"HOLDTRUE_TRACE_CAPTURES": "support=masked,hr=off"})
+    assert [capture_of(each) for each in settings.trace_captures] == [("support", "masked"), ("hr", "off")]
+    for wrong in ("support", "=off", "support=some", "support=off=on"):
+        with pytest.raises(ConfigurationError, match="trace_captures"):
+            load_settings(tmp_path, environ={"HOLDTRUE_TRACE_CAPTURES": wrong})
 
 
 def test_every_setting_is_documented() -> None:

@@ -18,6 +18,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from holdtrue.core.errors import Conflict, NotFound, Unauthenticated
 from holdtrue.server.client import Client
@@ -150,6 +155,40 @@ def test_all_three_processes_start_answer_and_stop(start: Start) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", running.port))
+
+
+def test_the_opentelemetry_sdk_sends_spans_that_are_found_and_shown(start: Start) -> None:
+    running = start("--port", "0")
+    with Client.open(running.home) as client:
+        token = client.post("/api/tokens", {"roles": ["service"], "project": "support"})["token"]
+        data, headers = f"http://127.0.0.1:{running.port + 1}", {"authorization": f"Bearer {token}"}
+        until(lambda: httpx.post(f"{data}/v1/traces", json={}, headers=headers).status_code == 200)
+        provider = TracerProvider(resource=Resource.create({"service.name": "agent", "service.version": "1.4.2"}))
+        exporter = OTLPSpanExporter(f"{data}/v1/traces", headers=headers, compression=Compression.Gzip)
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+        tracer = provider.get_tracer("app")
+        ids: list[str] = []
+        for number in range(20):
+            with tracer.start_as_current_span("answer") as root, tracer.start_as_current_span("chat small") as chat:
+                chat.set_attribute("gen_ai.request.model", "small")
+                chat.set_attribute("input.value", f"Where is order number{number}?")
+            ids.append(f"{root.get_span_context().trace_id:032x}")
+        assert provider.force_flush()
+        provider.shutdown()
+        said = {"trace_id": ids[3], "name": "helpful", "value": False}
+        assert httpx.post(f"{data}/feedback", json=said, headers=headers).json() == {"accepted": 1}
+
+        found = client.get(f"/api/traces/{ids[3]}")
+        assert [span["name"] for span in found["spans"]] == ["answer", "chat small"]
+        assert found["spans"][1]["messages"]["input"][0]["text"] == "Where is order number3?"
+        assert found["feedback"][0]["value"] is False
+        path = "/api/projects/support/traces"
+        assert {each["trace_id"] for each in client.get(path)["items"]} == set(ids)
+        assert [each["trace_id"] for each in client.get(path, text="number7")["items"]] == [ids[7]]
+        assert [each["trace_id"] for each in client.get(path, feedback="helpful")["items"]] == [ids[3]]
+        assert client.get("/api/projects")["items"] == ["support"]
+    assert running.stop() == 0
+    assert running.errors() == ""
 
 
 def test_everything_in_the_folder_is_its_owners_alone(start: Start) -> None:

@@ -82,6 +82,17 @@ def test_halves_of_pairs_and_endless_numbers_are_stored_too(house: House) -> Non
     assert orjson.loads(row["attributes"]) == {"bad": "?", "big": str(2**80), "deep": [{"k?": "v"}]}
 
 
+def test_texts_are_cut_where_they_are_too_long_and_that_is_counted(house: House) -> None:
+    long = "x" * 400_000
+    house.put(span(attributes={"a": long, "b": [long, {"c": long}], "d": "y" * 1000}, message=long))
+    house.put(span(1, 1, attributes={f"k{number}": "z" * 200_000 for number in range(3)}))
+    cut, whole = house.records()
+    attributes = orjson.loads(cut["attributes"])
+    assert [len(attributes["a"]), len(attributes["b"][0]), len(attributes["b"][1]["c"])] == [256 << 10] * 3
+    assert (attributes["d"], len(cut["message"]), cut["dropped"]) == ("y" * 1000, 256 << 10, 1)
+    assert (len(whole["attributes"]), whole["dropped"]) == (600_025, 0)
+
+
 @pytest.mark.parametrize("capture", list(Capture))
 def test_what_is_captured_is_the_projects_choice(tmp_path: Path, capture: Capture) -> None:
     house = open_house(tmp_path / "home")

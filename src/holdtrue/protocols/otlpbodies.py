@@ -17,11 +17,11 @@ ATTRIBUTES: Final = 256
 EVENTS: Final = 128
 LINKS: Final = 128
 KEY: Final = 512
-VALUE: Final = 256 << 10
 DEPTH: Final = 16
 _KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATES: Final = ("unset", "ok", "error")
-_ZEROS: Final = {"0"}
+_NO_TRACE: Final = "0" * 32
+_NO_SPAN: Final = "0" * 16
 _REASONS: Final = 5
 
 
@@ -186,7 +186,7 @@ def _span(span: Any, origin: Origin) -> Span:
         span.start_time_unix_nano // 1000,
         span.end_time_unix_nano // 1000,
         _STATES[status.code] if 0 <= status.code < 3 else "unset",
-        status.message[:VALUE],
+        status.message,
         attributes,
         events,
         links,
@@ -196,9 +196,9 @@ def _span(span: Any, origin: Origin) -> Span:
 
 
 def _check_ids(trace_id: str, span_id: str, parent_id: str) -> None:
-    if len(trace_id) != 32 or set(trace_id) == _ZEROS:
+    if len(trace_id) != 32 or trace_id == _NO_TRACE:
         raise _Malformed("a trace id is not 16 bytes that are not all zero")
-    if len(span_id) != 16 or set(span_id) == _ZEROS:
+    if len(span_id) != 16 or span_id == _NO_SPAN:
         raise _Malformed("a span id is not 8 bytes that are not all zero")
     if parent_id and len(parent_id) != 16:
         raise _Malformed("a parent's id is not 8 bytes")
@@ -214,12 +214,8 @@ def _attributes(pairs: Any) -> tuple[dict[str, Any], int]:
     dropped = 0
     for pair in pairs:
         value = pair.value
-        # Nearly all values are texts; asking for the text first saves asking which kind a value is.
-        text = value.string_value
-        if text:
-            found[pair.key] = text if len(text) <= VALUE else text[:VALUE]
-        else:
-            found[pair.key] = _value(value, 0)
+        # Nearly all values are texts or counts; asking for these first saves asking which kind a value is.
+        found[pair.key] = value.string_value or value.int_value or _value(value, 0)
     if len(found) > ATTRIBUTES or "" in found or max(map(len, found), default=0) > KEY:
         kept = [(key, value) for key, value in found.items() if 0 < len(key) <= KEY][:ATTRIBUTES]
         dropped = len(found) - len(kept)
@@ -230,7 +226,7 @@ def _attributes(pairs: Any) -> tuple[dict[str, Any], int]:
 def _value(value: Any, depth: int) -> Any:
     kind = value.WhichOneof("value")
     if kind == "string_value":
-        return value.string_value[:VALUE]
+        return value.string_value
     if kind == "int_value":
         return value.int_value
     if kind == "bool_value":
@@ -238,7 +234,7 @@ def _value(value: Any, depth: int) -> Any:
     if kind == "double_value":
         return _double(value.double_value)
     if kind == "bytes_value":
-        return base64.b64encode(value.bytes_value[:VALUE]).decode()
+        return base64.b64encode(value.bytes_value).decode()
     if depth >= DEPTH:
         return None
     if kind == "array_value":
@@ -330,7 +326,7 @@ def _json_span(span: Any, origin: Origin) -> Span:
         _integer(span.get("startTimeUnixNano")) // 1000,
         _integer(span.get("endTimeUnixNano")) // 1000,
         _enumerated(status.get("code"), _STATES, "STATUS_CODE_"),
-        _text(status, "message")[:VALUE],
+        _text(status, "message"),
         attributes,
         events,
         links,
@@ -433,7 +429,7 @@ def _json_value(value: Any, depth: int) -> Any:
 def _string_value(value: Any) -> str:
     if not isinstance(value, str):
         raise _Malformed("stringValue is not a text")
-    return value[:VALUE]
+    return value
 
 
 def _bool_value(value: Any) -> bool:
@@ -465,7 +461,7 @@ def _bytes_value(value: Any) -> str:
         data = None
     if data is None:
         raise _Malformed("bytesValue is not base64")
-    return base64.b64encode(data[:VALUE]).decode()
+    return base64.b64encode(data).decode()
 
 
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {

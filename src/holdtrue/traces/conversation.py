@@ -14,6 +14,8 @@ from holdtrue.traces.model import Message
 _MOST: Final = 1000
 _INPUTS: Final = ("input.value", "mlflow.spanInputs", "traceloop.entity.input", "gen_ai.tool.call.arguments")
 _OUTPUTS: Final = ("output.value", "mlflow.spanOutputs", "traceloop.entity.output", "gen_ai.tool.call.result")
+_ASKED: Final = ("gen_ai.prompt", *_INPUTS)
+_GIVEN: Final = ("gen_ai.completion", *_OUTPUTS)
 _DETAILS: Final = "gen_ai.client.inference.operation.details"
 _TEXTS: Final = (
     "content",
@@ -31,19 +33,21 @@ _TEXTS: Final = (
 _NUMBERED: Final = (("gen_ai.prompt.", ""), ("llm.input_messages.", "message."))
 _NUMBERED_BACK: Final = (("gen_ai.completion.", ""), ("llm.output_messages.", "message."))
 _FIRST: Final = ("role", "content", "contents.0.message_content.text", "tool_calls.0.name")
-_STARTS: Final = frozenset(
+_NUMBERED_STARTS: Final = frozenset(
     {
-        "gen_ai.input.messages",
-        "gen_ai.output.messages",
-        "gen_ai.system_instructions",
-        "gen_ai.prompt",
-        "gen_ai.completion",
-        *_INPUTS,
-        *_OUTPUTS,
         *(f"{start}0.{inner}{name}" for start, inner in (*_NUMBERED, *_NUMBERED_BACK) for name in _FIRST),
         *(f"{start}0.message.tool_calls.0.tool_call.function.name" for start, _ in (_NUMBERED[1], _NUMBERED_BACK[1])),
     }
 )
+_STARTS: Final = _NUMBERED_STARTS | {
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.system_instructions",
+    "gen_ai.prompt",
+    "gen_ai.completion",
+    *_INPUTS,
+    *_OUTPUTS,
+}
 """What a span has at least one of if it has messages at all."""
 
 
@@ -58,14 +62,11 @@ def conversation(
     if events and not (given and came):
         heard, said = _of_events(events)
         given, came = given or heard, came or said
-    if not given:
-        given = _numbered(attributes, "gen_ai.prompt.", "") or _numbered(attributes, "llm.input_messages.", "message.")
-        given = given or _plain(attributes, ("gen_ai.prompt", *_INPUTS), "user")
-    if not came:
-        came = _numbered(attributes, "gen_ai.completion.", "") or _numbered(
-            attributes, "llm.output_messages.", "message."
-        )
-        came = came or _plain(attributes, ("gen_ai.completion", *_OUTPUTS), "assistant")
+    if given and came:
+        return given[:_MOST], came[:_MOST]
+    numbered = not _NUMBERED_STARTS.isdisjoint(attributes)
+    given = given or (numbered and _first_numbered(attributes, _NUMBERED)) or _plain(attributes, _ASKED, "user")
+    came = came or (numbered and _first_numbered(attributes, _NUMBERED_BACK)) or _plain(attributes, _GIVEN, "assistant")
     return given[:_MOST], came[:_MOST]
 
 
@@ -113,6 +114,13 @@ def _messages(value: Any) -> list[Message]:
 
 
 def _message(item: Any) -> Message:
+    # The usual message, one text, at once: this runs for every message of every span that comes.
+    if type(item) is dict and "tool_calls" not in item:
+        parts, role = item.get("parts"), item.get("role")
+        if type(parts) is list and len(parts) == 1 and type(parts[0]) is dict and type(role) is str:
+            part = parts[0]
+            if part.get("type") == "text" and type(part.get("content")) is str:
+                return Message(role, part["content"])
     item = _loaded(item) if isinstance(item, str) and item[:1] == "{" else item
     if not isinstance(item, dict):
         return Message("", _flat(item))
@@ -191,6 +199,10 @@ def _opened(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _with_role(said: Any, role: str) -> Message:
     message = _message(said)
     return message if message.role else Message(role, message.text, message.calls, message.answers)
+
+
+def _first_numbered(attributes: Mapping[str, Any], forms: Sequence[tuple[str, str]]) -> list[Message]:
+    return next((found for prefix, inner in forms if (found := _numbered(attributes, prefix, inner))), [])
 
 
 def _numbered(attributes: Mapping[str, Any], prefix: str, inner: str) -> list[Message]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 KIND: Final = "span"
 FEEDBACK: Final = "feedback"
@@ -65,9 +65,11 @@ class Span:
         return self.trace_id + self.span_id
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """Hold one message of a conversation: who spoke, the text, and tool calls as (name, arguments, id)."""
+class Message(NamedTuple):
+    """Hold one message of a conversation: who spoke, the text, tool calls as (name, arguments, id), a tool's answer.
+
+    A tuple, because several are made for every span that comes.
+    """
 
     role: str
     text: str

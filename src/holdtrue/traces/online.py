@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ __all__ = ["COLUMNS", "GenaiCall", "SpanSink", "genai_span", "service_name"]
 
 PREVIEW: Final = 300
 TEXT: Final = 4096
+VALUE: Final = 256 << 10
 # Spans made ready in one go: what else this process answers waits about three milliseconds for them.
 _SLICE: Final = 128
 _FRAME: Final = 2048
@@ -241,6 +242,9 @@ def _dumped(
         # Half of a surrogate pair, or an integer beyond 64 bits: no protocol sends that, other callers may.
         plain = _plain([attributes, events, *texts])
         return _dumped(span, plain[0], plain[1], (plain[2], plain[3]), redacted)
+    if len(parts[0]) + len(parts[1]) + len(said) > VALUE and _longest([attributes, events, *texts]) > VALUE:
+        cut = _cut([attributes, events, *texts])
+        return _dumped(replace(span, dropped=span.dropped + 1), cut[0], cut[1], (cut[2], cut[3]), redacted)
     return _Ready(span, attributes, events, texts, parts, redacted)
 
 
@@ -314,6 +318,24 @@ def _compact(values: tuple[Any, ...]) -> Any:
     ):
         return first
     return list(values)
+
+
+def _longest(value: Any) -> int:
+    """Return the length of the longest text in a JSON value."""
+    if type(value) is str:
+        return len(value)
+    if type(value) is dict:
+        return max(map(_longest, value.values()), default=0)
+    return max(map(_longest, value), default=0) if type(value) is list else 0
+
+
+def _cut(value: Any) -> Any:
+    """Return a JSON value whose texts are no longer than a text may be."""
+    if type(value) is str:
+        return value[:VALUE]
+    if type(value) is dict:
+        return {key: _cut(item) for key, item in value.items()}
+    return [_cut(item) for item in value] if type(value) is list else value
 
 
 def _plain(value: Any) -> Any:

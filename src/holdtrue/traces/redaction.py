@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from holdtrue.traces.model import Capture
 
@@ -18,6 +17,7 @@ REDACTED: Final = "[redacted]"
 _KEEP, _DROP, _URL, _CONTENT = range(4)
 _KNOWN_KEYS: Final = 8192
 _LONG: Final = 256
+_NESTED: Final = frozenset({dict, list})
 _RUN: Final = 16
 _BEFORE: Final = 48
 _QUOTE, _BACKSLASH = b'"\\'
@@ -70,13 +70,10 @@ _HINT_BEFORE = re.compile(
 _MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w-])")
 
 
-def _token_signs() -> NDArray[np.bool_]:
-    table = np.zeros(256, np.bool_)
-    table[np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-", np.uint8)] = True
-    return table
-
-
-_TOKEN_SIGNS: Final = _token_signs()
+# Of each byte whether it is no sign of a token, as numpy's truth values.
+_OTHER_SIGNS: Final = bytes(
+    not (chr(code).isascii() and (chr(code).isalnum() or chr(code) in "_-")) for code in range(256)
+)
 
 
 def mask_text(text: str) -> str:
@@ -99,8 +96,8 @@ def scrub_text(text: str) -> str:
 def suspects(texts: Sequence[bytes]) -> list[int]:
     """Return the places of those texts that may hold something of secret form."""
     data = b"\n".join(texts)
-    signs = _TOKEN_SIGNS[np.frombuffer(data, np.uint8)]
-    edges = np.flatnonzero(~signs)
+    others = np.frombuffer(data.translate(_OTHER_SIGNS), np.bool_)
+    edges = np.flatnonzero(others)
     lengths = np.diff(edges, prepend=-1)
     long = np.flatnonzero(lengths > _RUN)
     found: list[int] = []
@@ -116,7 +113,7 @@ def suspects(texts: Sequence[bytes]) -> list[int]:
     for literal in (b"-----BEGIN ", b"earer "):
         found.extend(_all_of(data, literal))
     found.extend(at for at in _all_of(data, b"://") if _USER_HINT.match(data, at + 3))
-    found.extend(_assignments(data, signs))
+    found.extend(_assignments(data))
     if not found:
         return []
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
@@ -127,10 +124,9 @@ _USER_HINT = re.compile(rb"[^/@\s\"'\\]{1,200}@")
 _ASSIGNED = re.compile(rb"(?i)(?:key|token|secret|sig|signature|passw(?:or)?d|auth)[\w-]{0,16}$")
 
 
-def _assignments(data: bytes, signs: NDArray[np.bool_]) -> list[int]:
+def _assignments(data: bytes) -> list[int]:
     """Return the places of “…key=” and the like, the form of secrets in queries and settings."""
-    places = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("="))
-    return [at for at in places.tolist() if at and signs[at - 1] and _ASSIGNED.search(data[max(0, at - 32) : at])]
+    return [at for at in _all_of(data, b"=") if _ASSIGNED.search(data[max(0, at - 32) : at])]
 
 
 def _all_of(data: bytes, needle: bytes) -> list[int]:
@@ -148,19 +144,15 @@ class Redactor:
     def __init__(self, mask: Callable[[str], str] = mask_text) -> None:
         self._mask = mask
         self._known: dict[str, int] = {}
+        self._harmless: set[str] = set()
 
     def clean(self, attributes: dict[str, Any], capture: Capture) -> tuple[dict[str, Any], int]:
         """Return what may be stored of some attributes, and how many were dropped or cut."""
-        known, cut = self._known, 0
+        # The usual span, whose names are all known to be harmless, costs no loop here.
         full = capture is Capture.FULL
-        for key, value in attributes.items():
-            rule = known.get(key)
-            if rule is None:
-                rule = self._learn(key)
-            if not full or rule in (_DROP, _URL) or type(value) is dict or type(value) is list:
-                break
-        else:
+        if full and self._harmless.issuperset(attributes) and not _nests(attributes):
             return attributes, 0
+        known, cut = self._known, 0
         kept: dict[str, Any] = {}
         for key, value in attributes.items():
             rule = known.get(key)
@@ -205,6 +197,7 @@ class Redactor:
     def _learn(self, key: str) -> int:
         if len(self._known) >= _KNOWN_KEYS:
             self._known.clear()
+            self._harmless.clear()
         lower = key.lower()
         if _SECRET_KEY.search(lower) or _QUERY_KEY.search(lower):
             rule = _DROP
@@ -213,6 +206,8 @@ class Redactor:
         else:
             rule = _CONTENT if _CONTENT_KEY.match(key) else _KEEP
         self._known[key] = rule
+        if rule in (_KEEP, _CONTENT):
+            self._harmless.add(key)
         return rule
 
 
@@ -226,6 +221,16 @@ def cut_url(text: str) -> str:
         if user[1]:
             return text[: start + 3] + host[len(user[0]) + 1 :]
     return text[:end]
+
+
+def _nests(attributes: dict[str, Any]) -> bool:
+    """Tell whether a value holds named values, which are looked at one by one."""
+    kinds = set(map(type, attributes.values()))
+    if dict in kinds:
+        return True
+    return list in kinds and not all(
+        _NESTED.isdisjoint(map(type, value)) for value in attributes.values() if type(value) is list
+    )
 
 
 def _is_long(value: Any) -> bool:

@@ -63,21 +63,16 @@ COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
 SUMS: Final[Mapping[str, tuple[str, ...]]] = {
     "cost": ("holdtrue.cost", "gen_ai.usage.cost", "llm.cost.total", "gen_ai.usage.total_cost")
 }
-_KNOWN: Final = frozenset(name for table in (TEXTS, COUNTS, SUMS) for names in table.values() for name in names)
 
 
 def facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that attributes say something about, by name."""
-    said = attributes.keys() & _KNOWN
     found: dict[str, Any] = {}
-    if not said:
-        return found
-    for table, read in _READERS:
-        for column, names in table.items():
-            for name in names:
-                if name in said and (value := read(attributes[name], name, column)) is not None:
-                    found[column] = value
-                    break
+    ranks: dict[str, int] = {}
+    for name in attributes.keys() & _MEANINGS.keys():
+        for column, rank, read in _MEANINGS[name]:
+            if rank < ranks.get(column, 99) and (value := read(attributes[name], name, column)) is not None:
+                found[column], ranks[column] = value, rank
     return found
 
 
@@ -107,8 +102,16 @@ def _sum(value: Any, name: str, column: str) -> float | None:
 
 
 _Reader: TypeAlias = Callable[[Any, str, str], Any]
-_READERS: Final[tuple[tuple[Mapping[str, tuple[str, ...]], _Reader], ...]] = (
-    (TEXTS, _text),
-    (COUNTS, _count),
-    (SUMS, _sum),
-)
+
+
+def _meanings() -> dict[str, tuple[tuple[str, int, _Reader], ...]]:
+    """Return for each attribute the columns it says something about, with its rank in each and how it is read."""
+    found: dict[str, tuple[tuple[str, int, _Reader], ...]] = {}
+    for table, read in ((TEXTS, _text), (COUNTS, _count), (SUMS, _sum)):
+        for column, names in table.items():
+            for rank, name in enumerate(names):
+                found[name] = (*found.get(name, ()), (column, rank, read))
+    return found
+
+
+_MEANINGS: Final = _meanings()
