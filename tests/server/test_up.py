@@ -434,6 +434,22 @@ def test_with_a_certificate_everything_is_https(start: Start, tmp_path: Path) ->
     assert running.stop() == 0
 
 
+def test_listening_everywhere_with_tls_becomes_ready_and_still_knows_its_names(start: Start, tmp_path: Path) -> None:
+    self_signed(tmp_path, "localhost")
+    files = {"HOLDTRUE_TLS_CERTIFICATE": "cert.pem", "HOLDTRUE_TLS_KEY": "key.pem"}
+    environ = {name: str(tmp_path / file) for name, file in files.items()}
+    running = start("--port", "0", HOLDTRUE_BIND="0.0.0.0", **environ)  # noqa: S104  # what is tested
+    assert running.url.startswith("https://127.0.0.1:")
+    trust = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    trust.check_hostname = False
+    with httpx.Client(verify=trust) as client:
+        for port in (running.port, running.port + 1):
+            address = f"https://127.0.0.1:{port}/health/ready"
+            assert client.get(address).status_code == 200
+            assert client.get(address, headers={"host": f"elsewhere.example:{port}"}).status_code == 421
+    assert running.stop() == 0
+
+
 def test_fifty_requests_with_one_key_over_sockets_are_one(start: Start) -> None:
     running = start("--port", "0")
     answers: list[str] = []

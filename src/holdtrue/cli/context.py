@@ -39,6 +39,20 @@ def project_file(file: Path | None) -> Path:
     return Path(os.environ.get("HOLDTRUE_FILE", "project.py"))
 
 
+def project_file_here(file: Path | None) -> Path | None:
+    """Return the project file that is meant, None where none was named and none is here; a named one must be there."""
+    chosen = project_file(file)
+    if chosen.is_file():
+        return chosen
+    if file is None and "HOLDTRUE_FILE" not in os.environ:
+        return None
+    raise NotFound(
+        f"There is no project file at {chosen}.",
+        mend="Write one with `holdtrue init`, or name yours with --file.",
+        facts={"path": str(chosen)},
+    )
+
+
 def project_name(client: Client, given: str | None) -> str:
     """Return the project that is meant: the one given, the environment's, or the only one there is."""
     name = given or os.environ.get("HOLDTRUE_PROJECT")

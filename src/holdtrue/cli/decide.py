@@ -1,10 +1,14 @@
 """Commands that decide: releases, gate, approve, promote, roll back."""
 
+import json
 from typing import Annotated, Any
 
 import typer
 
 from holdtrue.cli.context import AsJson, Home, ProjectName, base, listing, open_client, project_name, show
+
+_DIFFERENCES = 12
+_LETTERS = 120
 
 Release = Annotated[str, typer.Argument(help="Release id, rel_…")]
 Environment = Annotated[str, typer.Option("--environment", "-e", help="Environment.")]
@@ -62,7 +66,7 @@ def approve(
     with open_client(home) as client:
         path = f"{base(project_name(client, project))}/releases/{release}/approve"
         given = client.post(path, {"environment": environment, "reason": reason})
-    show(given, as_json, lambda _: typer.echo(f"Approved {release} for {environment}."))
+    show(given, as_json, _print_approved)
 
 
 def promote(
@@ -148,10 +152,28 @@ def print_decision(decision: Any) -> None:
             typer.echo(f"      to mend it: {finding['mend']}")
 
 
+def _print_approved(decision: Any) -> None:
+    typer.echo(f"Your approval of {decision['release']} for {decision['environment']} is recorded.")
+    given, needed = len(decision["approvals"]), decision["approvals_needed"]
+    if decision["outcome"] == "waiting_approval":
+        typer.echo(f"It is not allowed yet: {given} of {needed} approvals are given, each by another person.")
+    else:
+        typer.echo(f"It is {decision['outcome']}: {given} of {needed} approvals are given.")
+
+
 def _print_diff(changes: list[Any]) -> None:
     for change in changes:
         if change["kind"] == "same":
             continue
         typer.echo(f"{change['kind']:8} {change['role']:10} {change['before'] or '–'} → {change['after'] or '–'}")
-        for each in (change["detail"] or {}).get("paths", [])[:12]:
-            typer.echo(f"           {each['path']}: {each.get('before')} → {each.get('after')}")
+        found = (change["detail"] or {}).get("differences", [])
+        for each in found[:_DIFFERENCES]:
+            sides = (_short(each[side]) for side in ("before", "after"))
+            typer.echo(f"           {each['path']}: {' → '.join(sides)}")
+        if len(found) > _DIFFERENCES or (change["detail"] or {}).get("truncated"):
+            typer.echo("           and more: --json shows them")
+
+
+def _short(value: Any) -> str:
+    text = "–" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…"

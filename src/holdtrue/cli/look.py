@@ -197,6 +197,9 @@ def _print_status(found: Any) -> None:
         if rollout:
             share = f", {rollout['percent']:g} %" if rollout["state"] == "running" else ""
             typer.echo(f"  rollout of {rollout['challenger']}: {rollout['state']}{share}. {rollout['reason'] or ''}")
+            verdict = rollout["verdict"] if rollout["state"] == "running" else None
+            if verdict:
+                typer.echo(f"    {str(verdict['verdict']).replace('_', ' ')}: {verdict['why']}")
     for each in found["incidents"]:
         typer.echo(f"incident {each['id']}, {each['state']}: {each['title']}")
     for each in found["waiting_approval"]:

@@ -1,13 +1,21 @@
 """Commands that work with a project file: init, plan, apply, run."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdtrue.cli.context import AsJson, File, Home, base, open_client, project_file, show
 from holdtrue.cli.decide import print_decision
-from holdtrue.core.errors import Conflict
+from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
+
+if TYPE_CHECKING:
+    from holdtrue.server.client import Client
+    from holdtrue.server.settings import Settings
+
+REFUSED = 3
+BLOCKED = 4
+"""What `run` ends with if the gate refused the release, and if a delivery was blocked."""
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +56,10 @@ def apply(file: File = None, home: Home = None, as_json: AsJson = False) -> None
 
 
 def run(
-    name: Annotated[str | None, typer.Argument(help="Model or application (default: the only one).")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Model or application (default: the only one); with --ingest a dataset (default: each)."),
+    ] = None,
     windows: Annotated[
         list[str] | None, typer.Option("--window", "-w", help="Window, such as 2013-01; again for more.")
     ] = None,
@@ -59,24 +70,34 @@ def run(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take deliveries in, make a release of a model or an application, and judge it; cached steps are not run again."""
+    """Take deliveries in, make a release of a model or an application, and judge it; cached steps are not run again.
+
+    Ends with 3 if the gate refused the release, else with 4 if a delivery was blocked.
+    """
     from holdtrue.project import Workshop, load_project
     from holdtrue.server.settings import load_settings
 
     project = load_project(project_file(file))
+    datasets = _datasets(project, name if ingest_only else None)
+    if ingest_only and not windows:
+        raise ConfigurationError(
+            "No window was named, so there is nothing to take in.",
+            mend=f"Name one: holdtrue run --ingest {name or ''} --window YYYY-MM".replace("  ", " "),
+        )
     chosen = "" if ingest_only else name or _only(project)
+    settings = load_settings(home)
     with open_client(home) as client:
+        _check_beside(client, settings)
         client.post(f"{base(project.name)}/apply", _spec(project))
-        who = client.get("/api/whoami")
-        workshop = Workshop(project, load_settings(home).home, client, on_step=_report(as_json))
-        for window in windows or []:
-            for name in project.datasets:
-                taken = workshop.ingest(name, window)
-                if not as_json:
-                    _print_ingest(taken)
+        workshop = Workshop(project, settings.home, client, on_step=_report(as_json))
+        taken = [workshop.ingest(dataset, window) for window in windows or [] for dataset in datasets]
+        blocked = BLOCKED if any(not each["version"] for each in taken) else 0
         if ingest_only:
-            return
-        author = str(who.get("id", ""))
+            show(taken, as_json, _print_ingests)
+            raise typer.Exit(blocked)
+        if not as_json:
+            _print_ingests(taken)
+        author = str(client.get("/api/whoami").get("id", ""))
         if chosen in project.applications:
             from holdtrue.server.asking import completer
 
@@ -87,6 +108,8 @@ def run(
             wanted = {"model": chosen, "windows": windows_wanted, "reason": "asked for by command"}
             result = workshop.train(wanted, author)
     show(result, as_json, _print_result)
+    refused = result["decision"] is not None and result["decision"]["outcome"] == "refused"
+    raise typer.Exit(REFUSED if refused else blocked)
 
 
 def _send(verb: str, file: Path | None, home: Path | None, as_json: bool) -> None:
@@ -102,6 +125,30 @@ def _spec(project: Any) -> Any:
     from holdtrue.core.codec import dump
 
     return dump(project.spec())
+
+
+def _datasets(project: Any, name: str | None) -> list[str]:
+    """Return the datasets whose windows are taken in: the one that is named, else each."""
+    if name is None:
+        return list(project.datasets)
+    if name not in project.datasets:
+        raise NotFound(
+            f"There is no dataset “{name}” in the project file.",
+            why=f"Its datasets: {', '.join(project.datasets) or 'none'}.",
+            mend="Name one of them, or none to take the windows of each in.",
+        )
+    return [name]
+
+
+def _check_beside(client: "Client", settings: "Settings") -> None:
+    """Refuse to work for a server on another machine: what is made here would not be in its data folder."""
+    if not client.keeps(settings):
+        raise Conflict(
+            f"`holdtrue run` works beside the data folder of its server, and {client.url} has another one.",
+            why=f"What it reads and makes is put into {settings.home}; the server would not find it.",
+            mend="Run it on the server's machine with --home DIR, or let the server's worker train: "
+            "POST /api/projects/{project}/triggers.",
+        )
 
 
 def _only(project: Any) -> str:
@@ -125,6 +172,11 @@ def _report(as_json: bool) -> Any:
     return report
 
 
+def _print_ingests(taken: list[Any]) -> None:
+    for each in taken:
+        _print_ingest(each)
+
+
 def _print_ingest(taken: Any) -> None:
     state = f"{taken['rows']} rows, {taken['version']}" if taken["version"] else "blocked and quarantined"
     typer.echo(f"  {taken['dataset']} {taken['window']}: {state}")
@@ -133,6 +185,10 @@ def _print_ingest(taken: Any) -> None:
 
 
 def _print_result(result: Any) -> None:
+    if result["decision"] is None:
+        typer.echo(f"{result['release']}: no gate is declared for production, so nothing can let it in there.")
+        typer.echo("Declare one in the project file: project.gate(…)")
+        return
     print_decision(result["decision"])
     if result["decision"]["outcome"] == "waiting_approval":
         typer.echo(f"Next, by somebody else: holdtrue approve {result['release']} --reason …")

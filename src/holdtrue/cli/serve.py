@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from holdtrue.cli.context import AsJson, File, Home, listing, open_client, show
+from holdtrue.cli.context import AsJson, File, Home, listing, open_client, project_file_here, show
 
 tokens = typer.Typer(help="Tokens for people and programs.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def up(
     from holdtrue.server.up import Wish
     from holdtrue.server.up import up as start
 
-    raise typer.Exit(start(Wish(home, port, file, clock)))
+    raise typer.Exit(start(Wish(home, port, project_file_here(file), clock)))
 
 
 def demo(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         latest,
         quarantines,
         read,
+        remove,
         request_contract,
     )
 
@@ -42,6 +43,7 @@ __all__ = [
     "latest",
     "quarantines",
     "read",
+    "remove",
     "request_contract",
 ]
 
@@ -60,6 +62,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "latest",
         "quarantines",
         "read",
+        "remove",
         "request_contract",
     ),
 }

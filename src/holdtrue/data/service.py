@@ -36,6 +36,14 @@ def declare(tx: Transaction, specs: tuple[DatasetSpec, ...]) -> None:
             tx.emit("dataset.declared", f"dataset:{spec.name}", after)
 
 
+def remove(tx: Transaction, name: str, reason: str) -> None:
+    """Take a dataset's declaration back; its versions stay, and its open quarantines are closed."""
+    for each in store.list_quarantines(tx.connection, tx.project, dataset=name, state=QuarantineState.OPEN):
+        _close(tx, each, QuarantineState.DISCARDED, None, reason)
+    if store.drop_dataset(tx, name):
+        tx.emit("dataset.removed", f"dataset:{name}", {}, reason=reason)
+
+
 def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any) -> Ingest:
     """Check one delivered window and put its bytes into `blobs`; nothing else changes.
 

@@ -40,6 +40,12 @@ def put_dataset(tx: Transaction, name: str, spec: Any) -> None:
     tx.execute(sa.insert(datasets).values(project=project, name=name, spec=spec, declared_at=tx.now))
 
 
+def drop_dataset(tx: Transaction, name: str) -> bool:
+    """Forget a dataset's declaration; tell whether there was one."""
+    gone = sa.delete(datasets).where(datasets.c.project == tx.project, datasets.c.name == name)
+    return bool(tx.execute(gone).rowcount)
+
+
 def dataset_spec(connection: sa.Connection, project: str, name: str) -> Any | None:
     """Return a dataset's declaration as JSON."""
     row = connection.execute(scoped(datasets, project).where(datasets.c.name == name)).first()

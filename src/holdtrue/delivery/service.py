@@ -10,7 +10,7 @@ from holdtrue import catalog, governance, monitoring, pipelines
 from holdtrue.catalog import Manifest
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
-from holdtrue.core.errors import InvalidInput, NotFound
+from holdtrue.core.errors import Conflict, InvalidInput, NotFound
 from holdtrue.core.ids import check_name, new_id
 from holdtrue.delivery import bundles, changing, rules, store
 from holdtrue.delivery.model import (
@@ -122,6 +122,32 @@ def declare(tx: Transaction, services: Iterable[ServiceSpec] = (), retrains: Ite
             tx.emit("retrain.declared", spec.model, dump(spec), after=content_hash(dump(spec)))
             changed.append(spec.model)
     return changed
+
+
+def check_removable(connection: sa.Connection, project: str, name: str) -> None:
+    """Raise Conflict for a service that is deployed: taking it out would end its answers without a decision."""
+    for each in store.list_deployments(connection, project):
+        if each.service == name:
+            raise Conflict(
+                f"The service “{name}” cannot be removed: it is deployed.",
+                why=f"{each.release} is its release in {each.environment}, and requests may come for it.",
+                mend="Keep the service in the project file; what is deployed is only replaced, by another release.",
+                facts={"service": name, "environment": each.environment, "release": each.release},
+            )
+
+
+def remove_service(tx: Transaction, name: str, reason: str) -> None:
+    """Take the declaration of a service back, which is no longer watched then; Conflict if it is deployed."""
+    check_removable(tx.connection, tx.project, name)
+    if store.drop_service(tx, name):
+        monitoring.unwatch(tx, name)
+        tx.emit("service.removed", name, {}, reason=reason)
+
+
+def remove_retrain(tx: Transaction, model: str, reason: str) -> None:
+    """Stop retraining a model; a training that is queued already is finished, and does not roll out by itself."""
+    if store.drop_retrain(tx, model):
+        tx.emit("retrain.removed", model, {}, reason=reason)
 
 
 def submit(tx: Transaction, submission: Submission) -> Submitted:

@@ -153,6 +153,12 @@ def service(connection: sa.Connection, project: str, name: str) -> Service | Non
     return None if row is None else _service(row)
 
 
+def drop_service(tx: Transaction, name: str) -> bool:
+    """Forget a service's declaration; tell whether there was one."""
+    mine = (services.c.project == tx.project) & (services.c.name == name)
+    return bool(tx.execute(services.delete().where(mine)).rowcount)
+
+
 def list_services(connection: sa.Connection, project: str) -> list[Service]:
     """Return the project's services by name."""
     rows = connection.execute(scoped(services, project).order_by(services.c.name))
@@ -168,6 +174,12 @@ def put_retrain(tx: Transaction, spec: RetrainSpec, seen: int) -> None:
             project=tx.project, model=spec.model, service=spec.service, spec=_text(dump(spec)), seen=seen
         )
     )
+
+
+def drop_retrain(tx: Transaction, model: str) -> bool:
+    """Forget when a model is retrained; tell whether it was declared."""
+    mine = (retrains.c.project == tx.project) & (retrains.c.model == model)
+    return bool(tx.execute(retrains.delete().where(mine)).rowcount)
 
 
 def list_retrains(connection: sa.Connection, project: str) -> list[tuple[RetrainSpec, int]]:

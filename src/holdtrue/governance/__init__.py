@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         policy_of,
         record_effect,
         record_evidence,
+        unbind,
     )
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "policy_of",
     "record_effect",
     "record_evidence",
+    "unbind",
 ]
 
 __getattr__ = attach(
@@ -112,5 +114,6 @@ __getattr__ = attach(
         "policy_of": "service",
         "record_effect": "service",
         "record_evidence": "service",
+        "unbind": "service",
     },
 )

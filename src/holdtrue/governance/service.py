@@ -81,6 +81,14 @@ def _bind(tx: Transaction, policy: Policy) -> str:
     return version.id
 
 
+def unbind(tx: Transaction, environment: str, reason: str) -> None:
+    """Take the environment's policy away: without one nothing new is let in. Decisions made on it stay."""
+    before = store.bound_policy(tx.connection, tx.project, environment)
+    if before is not None:
+        store.unbind_policy(tx, environment)
+        tx.emit("policy.unbound", environment, {"policy": before}, before=before, after="", reason=reason)
+
+
 def policy_of(connection: sa.Connection, project: str, environment: str) -> tuple[str, Policy]:
     """Return the environment's policy and its version id; raise NoPolicy."""
     version = store.bound_policy(connection, project, environment)

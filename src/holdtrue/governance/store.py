@@ -149,6 +149,12 @@ def bind_policy(tx: Transaction, environment: str, version: str) -> None:
     )
 
 
+def unbind_policy(tx: Transaction, environment: str) -> None:
+    """Leave `environment` without a policy."""
+    mine = (policy_bindings.c.project == tx.project) & (policy_bindings.c.environment == environment)
+    tx.execute(policy_bindings.delete().where(mine))
+
+
 def bound_policy(connection: sa.Connection, project: str, environment: str) -> str | None:
     """Return the version id of the environment's policy, or None."""
     return connection.execute(

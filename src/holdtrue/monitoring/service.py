@@ -63,6 +63,11 @@ def watch(tx: Transaction, service: str, *, delay_days: int = 1) -> None:
         store.put_watch(tx, replace(present[0], delay_days=delay_days))
 
 
+def unwatch(tx: Transaction, service: str) -> None:
+    """Follow a service's records no longer; what was counted stays."""
+    store.drop_watch(tx, service)
+
+
 def set_reference(
     tx: Transaction,
     service: str,

@@ -270,6 +270,11 @@ def put_watch(tx: Transaction, watch: Watch) -> None:
     _upsert(tx, watches, [_row(watches, watch)])
 
 
+def drop_watch(tx: Transaction, service: str) -> None:
+    """Remove a watch."""
+    tx.execute(watches.delete().where(watches.c.project == tx.project, watches.c.service == service))
+
+
 # --- scores by day ------------------------------------------------------------------------------------------
 
 DayKey = tuple[str, str, int]

@@ -1,5 +1,6 @@
 """Compare what a project declares with what is applied, and apply it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,9 +8,11 @@ import sqlalchemy as sa
 from holdtrue import catalog, data, delivery, governance, llm, monitoring
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import NotFound
+from holdtrue.project import rules
 from holdtrue.project.model import PlannedChange, ProjectSpec
 from holdtrue.storage.ledger import Transaction
 
+_REMOVED = "It was taken out of the project file."
 _PARTS = ("datasets", "models", "policies", "services", "monitors", "retrains")
 
 
@@ -23,7 +26,11 @@ def applied(connection: sa.Connection, project: str) -> ProjectSpec | None:
 
 
 def plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:
-    """Return every difference between what is applied and what is wanted; none means nothing to do."""
+    """Return every difference between what is applied and what is wanted; none means nothing to do.
+
+    Raises ConfigurationError for parts that do not fit together, Conflict for a removal that is not possible.
+    """
+    rules.check_whole(wanted)
     before = applied(connection, project)
     old, new = {} if before is None else dump(before), dump(wanted)
     changes = [
@@ -38,14 +45,20 @@ def plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> tuple[
             [each for each in side.get("assets", ()) if each["kind"] == kind] for side in (old, new)
         )
         changes += _differences(kind, _named(before_kind), _named(after_kind))
+    for name in _removed(changes, "service"):
+        delivery.check_removable(connection, project, name)
     return tuple(changes)
 
 
 def apply(tx: Transaction, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:
-    """Make `wanted` the project's definitions, in one transaction; return what changed."""
+    """Make `wanted` the project's definitions, in one transaction; return what changed.
+
+    What is no longer declared is no longer in force; versions, decisions and events of it stay.
+    """
     changes = plan(tx.connection, tx.context.project, wanted)
     if not changes:
         return ()
+    _remove(tx, changes)
     data.declare(tx, wanted.datasets)
     llm.declare(tx, [(each.kind, each.name, each.content) for each in wanted.assets])
     governance.declare(tx, wanted.policies)
@@ -59,6 +72,21 @@ def apply(tx: Transaction, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:
         {"version": version.id, "changes": [f"{each.action} {each.kind} {each.name}" for each in changes]},
     )
     return changes
+
+
+def _remove(tx: Transaction, changes: Iterable[PlannedChange]) -> None:
+    for name in _removed(changes, "retrain"):
+        delivery.remove_retrain(tx, name, _REMOVED)
+    for name in _removed(changes, "service"):
+        delivery.remove_service(tx, name, _REMOVED)
+    for name in _removed(changes, "policy"):
+        governance.unbind(tx, name, _REMOVED)
+    for name in _removed(changes, "dataset"):
+        data.remove(tx, name, _REMOVED)
+
+
+def _removed(changes: Iterable[PlannedChange], kind: str) -> list[str]:
+    return [each.name for each in changes if each.kind == kind and each.action == "remove"]
 
 
 def _named(items: Any) -> dict[str, Any]:

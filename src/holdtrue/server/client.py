@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import orjson
 
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, NotFound, Unavailable
 from holdtrue.server.home import read_address, read_token
-from holdtrue.server.settings import load_settings, own_trust
+from holdtrue.server.settings import Settings, is_loopback, load_settings, own_trust
 from holdtrue.storage import FolderLock
 
 if TYPE_CHECKING:
@@ -122,6 +123,17 @@ class Client:
         return httpx.Client(
             base_url=address, auth=self._http.auth, timeout=_SECONDS, trust_env=False, verify=self._trust
         )
+
+    def keeps(self, settings: Settings) -> bool:
+        """Tell whether what is behind this client keeps its data in the folder of these settings."""
+        if self._inner:
+            return True
+        present = read_address(settings.home)
+        if present is None:
+            return False
+        called, mine = self._http.base_url, urlsplit(present.url)
+        here = is_loopback(called.host) or called.host.lower() in settings.names()
+        return (here and called.port == mine.port) or self.url == settings.origin
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from holdtrue.core.errors import ConfigurationError, HoldtrueError
-from holdtrue.server.settings import capture_of, is_loopback, load_settings
+from holdtrue.server.settings import capture_of, load_settings
 
 # Each worker is one thread of work; libraries that start a thread per core would fight over the cores.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -57,9 +57,6 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
     parser.add_argument("--records", choices=["strict", "fast"], help="when a prediction is answered")
     given = parser.parse_args(arguments)
     common = load_settings(given.home)
-    names = {common.bind, *common.host_names}
-    if is_loopback(common.bind):
-        names |= {"127.0.0.1", "localhost", "[::1]"}
     return PlaneSettings(
         home=common.home,
         address=common.bind,
@@ -67,7 +64,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         workers=given.workers or common.data_workers,
         clock=given.clock,
         records=given.records or common.records,
-        hosts=tuple(sorted(names)),
+        hosts=tuple(sorted(common.names())),
         deadline=common.request_seconds,
         certificate=Path(common.tls_certificate) if common.tls_certificate else None,
         key=Path(common.tls_key) if common.tls_key else None,

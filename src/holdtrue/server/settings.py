@@ -107,14 +107,21 @@ class Settings:
     def _reachable(self) -> str:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104  # a comparison
 
-    def hosts(self) -> frozenset[str]:
-        """Return every value of the Host header that is answered, in lower case."""
+    def names(self) -> frozenset[str]:
+        """Return the names that this machine is addressed by in a Host header, in lower case and without a port.
+
+        The address by which programs on this machine reach a server that listens everywhere is one of them.
+        """
         names = {self.bind, self._reachable, *self.host_names}
         if is_loopback(self.bind):
             names |= {"127.0.0.1", "localhost", "::1"}
-        allowed = {f"{_bracketed(name)}:{self.port}".lower() for name in names}
+        return frozenset(_bracketed(name).lower() for name in names)
+
+    def hosts(self) -> frozenset[str]:
+        """Return every value of the Host header that pages and API answer, in lower case."""
+        allowed = {f"{name}:{self.port}" for name in self.names()}
         if self.port in (80, 443):
-            allowed |= {_bracketed(name).lower() for name in names}
+            allowed |= self.names()
         if self.public_url:
             allowed.add(urlsplit(self.public_url).netloc.lower())
         return frozenset(allowed)
