@@ -8,10 +8,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import orjson
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from holdtrue.core.errors import HoldtrueError, MissingExtra, StorageFull, Unavailable
-from holdtrue.server.model import Reply, TooMany
+from holdtrue.door import Dialect, Download, Reply
+from holdtrue.server.model import TooMany
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -44,6 +45,13 @@ def reply_answer(reply: Reply) -> Response:
     return answer
 
 
+def download_answer(download: Download) -> Response:
+    """Answer with a stored file's bytes, which a browser saves and never shows, whatever they are."""
+    answer = FileResponse(download.file, media_type="application/octet-stream", filename=download.name)
+    answer.headers["content-security-policy"] = "sandbox; default-src 'none'"
+    return answer
+
+
 def html_answer(text: str, status: int = 200) -> Response:
     """Answer with a page."""
     return Response(text, status, media_type="text/html")
@@ -65,11 +73,17 @@ def public_error(error: Exception, request_id: str, home: Path) -> HoldtrueError
     return HoldtrueError("Something failed inside the server.", mend=_LOOK_UP)
 
 
-def error_answer(error: HoldtrueError, request_id: str) -> Response:
-    """Answer with an error in the one shape all doors use, with the request's id."""
-    content = error.to_json()
-    content["error"]["request_id"] = request_id
-    answer = json_answer(content, error.status)
+def error_answer(error: HoldtrueError, request_id: str, dialect: Dialect | None = None) -> Response:
+    """Answer with an error in the one shape all doors use, with the request's id; or as a protocol's clients
+    read it.
+    """
+    if dialect is not None:
+        status, content = dialect.error(error)
+        answer = json_answer(content, status)
+    else:
+        content = error.to_json()
+        content["error"]["request_id"] = request_id
+        answer = json_answer(content, error.status)
     for kind, seconds in _RETRY_AFTER.items():
         if isinstance(error, kind):
             answer.headers["retry-after"] = seconds
@@ -88,7 +102,7 @@ def plain_page(error: HoldtrueError, request_id: str) -> str:
 def finish(answer: Response, request_id: str, *, static: bool, secure: bool) -> Response:
     """Add the headers that every answer has."""
     for name, value in SECURITY_HEADERS.items():
-        answer.headers[name] = value
+        answer.headers.setdefault(name, value)
     answer.headers["x-request-id"] = request_id
     answer.headers["cache-control"] = "private, max-age=300" if static else "no-store"
     if secure:

@@ -1,5 +1,7 @@
 """Decisions about requests and credentials: facts in, verdict out, no I/O."""
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -12,6 +14,8 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,25
 # Only signs that need no escaping: a path has one spelling, so nothing is decoded before it is decided on.
 _SEGMENT = rb"[A-Za-z0-9_~@:+=,-][A-Za-z0-9._~@:+=,-]*"
 _PATH = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*)?")
+# Below the few prefixes that take names of stored things: escapes too, decided on as they were sent.
+_ESCAPED = re.compile(rb"/(?:[A-Za-z0-9._~@:+=,!$&'()*;%-]+(?:/[A-Za-z0-9._~@:+=,!$&'()*;%-]+)*)?")
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -73,6 +77,20 @@ def plain_path(raw: bytes) -> bool:
     sent.
     """
     return len(raw) <= 2048 and _PATH.fullmatch(raw) is not None
+
+
+def escaped_path(raw: bytes) -> bool:
+    """Tell whether a raw request path may name a stored thing: whole segments of URL signs, escapes unread."""
+    return len(raw) <= 4096 and _ESCAPED.fullmatch(raw) is not None
+
+
+def basic_credential(text: str) -> tuple[str, str] | None:
+    """Return user name and password of a Basic credential, None if it is not one."""
+    try:
+        user, colon, password = base64.b64decode(text.strip(), validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    return (user, password) if colon else None
 
 
 def host_status(values: list[str], allowed: frozenset[str]) -> int:

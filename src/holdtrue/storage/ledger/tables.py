@@ -1,12 +1,15 @@
 """The ledger's own tables, and the column types and helpers every room builds its tables with."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.schema import SchemaItem
 
+_DIALECT = sqlite.dialect(paramstyle="qmark")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -38,20 +41,41 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
         return None if value is None else _EPOCH + int(value) * _MICROSECOND
 
 
-def project_table(name: str, *columns: SchemaItem) -> sa.Table:
+def project_table(name: str, *columns: SchemaItem, clustered: bool = False) -> sa.Table:
     """Define a table whose first column is `project`, NOT NULL and first in the primary key.
 
     The columns marked `primary_key` follow it in the key, so one id may exist in two projects and
     every lookup is scoped by an index. Keys are therefore texts or numbers the caller gives: SQLite
     counts up by itself only in keys of one column. Upserts name `["project", …]` as index elements.
+    A `clustered` table keeps its rows in the order of the key, with no row ids beside it.
     """
     project = sa.Column("project", sa.Text, primary_key=True, nullable=False)
-    return sa.Table(name, metadata, project, *columns)
+    options = {"sqlite_with_rowid": False} if clustered else {}
+    return sa.Table(name, metadata, project, *columns, **options)
 
 
 def scoped(table: sa.Table, project: str) -> sa.Select[Any]:
     """Return the base query of `table`: every column, only the rows of `project`."""
     return sa.select(table).where(table.c.project == project)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Hold a statement compiled once: its text with a mark for each value, in the order of `names`."""
+
+    text: str
+    names: tuple[str, ...]
+
+
+def prepare(statement: sa.ClauseElement) -> Prepared:
+    """Compile a statement whose parameters are `sa.bindparam`s, for work too frequent to compile each time.
+
+    Values go to the database as they are given: columns whose type converts them have no place here.
+    """
+    compiled = statement.compile(dialect=_DIALECT)
+    assert isinstance(compiled, sa.Compiled)
+    positions = getattr(compiled, "positiontup", None) or ()
+    return Prepared(str(compiled), tuple(positions))
 
 
 def to_json(value: Any) -> str:
