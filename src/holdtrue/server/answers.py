@@ -26,6 +26,7 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+_SECURITY_HEADERS = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 _RETRY_AFTER = {Unavailable: "1", TooMany: "60", StorageFull: "30"}
 _LOOK_UP = "Look for the request id in the server's log, then run `holdtrue doctor`."
 _log = logging.getLogger("holdtrue.server")
@@ -101,12 +102,13 @@ def plain_page(error: HoldtrueError, request_id: str) -> str:
 
 def finish(answer: Response, request_id: str, *, static: bool, secure: bool) -> Response:
     """Add the headers that every answer has."""
-    for name, value in SECURITY_HEADERS.items():
-        answer.headers.setdefault(name, value)
-    answer.headers["x-request-id"] = request_id
-    answer.headers["cache-control"] = "private, max-age=300" if static else "no-store"
+    # On the raw list: a lookup for each header took a quarter of a small request's time.
+    own = {name for name, _ in answer.raw_headers}
+    answer.raw_headers += [each for each in _SECURITY_HEADERS if each[0] not in own]
+    answer.raw_headers.append((b"x-request-id", request_id.encode()))
+    answer.raw_headers.append((b"cache-control", b"private, max-age=300" if static else b"no-store"))
     if secure:
-        answer.headers["strict-transport-security"] = "max-age=31536000"
+        answer.raw_headers.append((b"strict-transport-security", b"max-age=31536000"))
     return answer
 
 

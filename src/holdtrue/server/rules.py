@@ -16,6 +16,9 @@ _SEGMENT = rb"[A-Za-z0-9_~@:+=,-][A-Za-z0-9._~@:+=,-]*"
 _PATH = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*)?")
 # Below the few prefixes that take names of stored things: escapes too, decided on as they were sent.
 _ESCAPED = re.compile(rb"/(?:[A-Za-z0-9._~@:+=,!$&'()*;%-]+(?:/[A-Za-z0-9._~@:+=,!$&'()*;%-]+)*)?")
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(sign for sign in range(256) if sign not in b"[]{}")
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -118,28 +121,21 @@ def idempotency_key(text: str) -> bool:
 
 
 def json_depth(data: bytes, limit: int) -> bool:
-    """Tell whether JSON bytes nest at most `limit` deep, without parsing them."""
+    """Tell whether JSON bytes nest at most `limit` deep, without parsing them; of broken JSON nothing is told.
+
+    Texts are cut out, brackets alone are left, and each round takes the innermost pairs away: all of it is done
+    by functions of the standard library that run at the speed of C, as a batch of metrics has thousands of pairs.
+    """
     if data.count(b"[") + data.count(b"{") <= limit:
         return True
-    depth = 0
-    in_text = escaped = False
-    for sign in data:
-        if in_text:
-            if escaped:
-                escaped = False
-            elif sign == 0x5C:
-                escaped = True
-            elif sign == 0x22:
-                in_text = False
-        elif sign == 0x22:
-            in_text = True
-        elif sign in (0x5B, 0x7B):
-            depth += 1
-            if depth > limit:
-                return False
-        elif sign in (0x5D, 0x7D):
-            depth -= 1
-    return True
+    outside = b"".join(data.split(b'"')[::2]) if b"\\" not in data else _TEXT.sub(b"", data)
+    left = outside.translate(_BRACKETS, _NOT_BRACKETS)
+    for _ in range(limit):
+        inner = left.replace(b"[]", b"")
+        if len(inner) == len(left):
+            return True
+        left = inner
+    return b"[]" not in left
 
 
 def _checksum(head: str) -> str:

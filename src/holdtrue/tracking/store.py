@@ -4,13 +4,13 @@ A run is known by its number in everything that is written often. A list reads s
 newest value of each metric of each run) and never the points. Moments are in milliseconds, as clients send them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import Insert, insert
 
-from holdtrue.storage.ledger import Transaction, prepare, project_table, scoped
+from holdtrue.storage.ledger import Transaction, prepare, prepare_insert, project_table, scoped
 from holdtrue.tracking.model import (
     DatasetInput,
     Experiment,
@@ -145,23 +145,24 @@ model_metrics = project_table(
 )
 
 
-def _newer(table: sa.Table, keys: Sequence[str]) -> Any:
-    """Return an insert that replaces a row only by one of a later (or the same) step and moment."""
-    statement = insert(table).values({column.name: sa.bindparam(column.name) for column in table.c})
-    new = statement.excluded
-    changed = {column.name: new[column.name] for column in table.c if column.name not in ("project", *keys)}
+def _newer(keys: Sequence[str]) -> Callable[[Insert], Insert]:
+    """Let a row be replaced only by one of a later (or the same) step and moment."""
+
+    def finish(statement: Insert) -> Insert:
+        new, old = statement.excluded, statement.table.c
+        return statement.on_conflict_do_update(
+            index_elements=["project", *keys],
+            set_={each.name: new[each.name] for each in old if each.name not in ("project", *keys)},
+            where=sa.tuple_(new["step"], new["timestamp"]) >= sa.tuple_(old["step"], old["timestamp"]),
+        )
+
+    return finish
+
+
+def _replacing(statement: Insert) -> Insert:
     return statement.on_conflict_do_update(
-        index_elements=["project", *keys],
-        set_=changed,
-        where=sa.tuple_(new["step"], new["timestamp"]) >= sa.tuple_(table.c.step, table.c.timestamp),
+        index_elements=["project", "run", "key"], set_={"value": statement.excluded["value"]}
     )
-
-
-def _replacing(table: sa.Table, keys: Sequence[str]) -> Any:
-    statement = insert(table).values({column.name: sa.bindparam(column.name) for column in table.c})
-    new = statement.excluded
-    changed = {column.name: new[column.name] for column in table.c if column.name not in ("project", *keys)}
-    return statement.on_conflict_do_update(index_elements=["project", *keys], set_=changed)
 
 
 _RUN = prepare(
@@ -169,15 +170,11 @@ _RUN = prepare(
         runs.c.project == sa.bindparam("project"), runs.c.id == sa.bindparam("id")
     )
 )
-_POINT = prepare(
-    insert(metric_points)
-    .values({column.name: sa.bindparam(column.name) for column in metric_points.c})
-    .on_conflict_do_nothing()
-)
-_LATEST = prepare(_newer(run_metrics, ["run", "key"]))
-_MODEL_METRIC = prepare(_newer(model_metrics, ["model", "key", "dataset_name", "dataset_digest"]))
-_TAG = prepare(_replacing(run_tags, ["run", "key"]))
-_PARAM = prepare(_replacing(run_params, ["run", "key"]))
+_POINT = prepare_insert(metric_points, lambda statement: statement.on_conflict_do_nothing())
+_LATEST = prepare_insert(run_metrics, _newer(["run", "key"]))
+_MODEL_METRIC = prepare_insert(model_metrics, _newer(["model", "key", "dataset_name", "dataset_digest"]))
+_TAG = prepare_insert(run_tags, _replacing)
+_PARAM = prepare_insert(run_params, _replacing)
 _PARAM_VALUE = prepare(
     sa.select(run_params.c.value).where(
         run_params.c.project == sa.bindparam("project"),
@@ -185,7 +182,7 @@ _PARAM_VALUE = prepare(
         run_params.c.key == sa.bindparam("key"),
     )
 )
-_NEW_RUN = prepare(sa.insert(runs).values({column.name: sa.bindparam(column.name) for column in runs.c}))
+_NEW_RUN = prepare_insert(runs, lambda statement: statement)
 _LAST_NUMBER = prepare(sa.select(sa.func.max(runs.c.number)).where(runs.c.project == sa.bindparam("project")))
 _EXPERIMENT = prepare(
     sa.select(experiments.c.artifact_location, experiments.c.lifecycle).where(

@@ -10,7 +10,15 @@ from holdtrue.core.lazy import attach
 if TYPE_CHECKING:
     from holdtrue.storage.ledger.events import Event, EventFilter, select_events
     from holdtrue.storage.ledger.ledger import Ledger
-    from holdtrue.storage.ledger.tables import Prepared, Timestamp, metadata, prepare, project_table, scoped
+    from holdtrue.storage.ledger.tables import (
+        Prepared,
+        Timestamp,
+        metadata,
+        prepare,
+        prepare_insert,
+        project_table,
+        scoped,
+    )
     from holdtrue.storage.ledger.transaction import Transaction, WriteContext
     from holdtrue.storage.ledger.verify import Verification
 
@@ -25,6 +33,7 @@ __all__ = [
     "WriteContext",
     "metadata",
     "prepare",
+    "prepare_insert",
     "project_table",
     "scoped",
     "select_events",
@@ -43,6 +52,7 @@ __getattr__ = attach(
         "WriteContext": "transaction",
         "metadata": "tables",
         "prepare": "tables",
+        "prepare_insert": "tables",
         "project_table": "tables",
         "scoped": "tables",
         "select_events": "events",

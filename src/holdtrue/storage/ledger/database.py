@@ -52,6 +52,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             "PRAGMA trusted_schema=OFF",
             "PRAGMA cell_size_check=ON",
             "PRAGMA analysis_limit=400",
+            "PRAGMA cache_size=-32768",
         ):
             database.execute(pragma).fetchall()
     except sqlite3.DatabaseError as error:

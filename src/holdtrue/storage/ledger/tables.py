@@ -1,6 +1,7 @@
 """The ledger's own tables, and the column types and helpers every room builds its tables with."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,8 +51,10 @@ def project_table(name: str, *columns: SchemaItem, clustered: bool = False) -> s
     A `clustered` table keeps its rows in the order of the key, with no row ids beside it.
     """
     project = sa.Column("project", sa.Text, primary_key=True, nullable=False)
-    options = {"sqlite_with_rowid": False} if clustered else {}
-    return sa.Table(name, metadata, project, *columns, **options)
+    table = sa.Table(name, metadata, project, *columns)
+    if clustered:
+        table.dialect_options["sqlite"]["with_rowid"] = False
+    return table
 
 
 def scoped(table: sa.Table, project: str) -> sa.Select[Any]:
@@ -61,21 +64,34 @@ def scoped(table: sa.Table, project: str) -> sa.Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Hold a statement compiled once: its text with a mark for each value, in the order of `names`."""
+    """Hold a statement compiled once: its text with a mark for each value.
+
+    `wide` is the same for `width` rows at once, 0 if there is no such form.
+    """
 
     text: str
-    names: tuple[str, ...]
+    wide: str = ""
+    width: int = 0
 
 
 def prepare(statement: sa.ClauseElement) -> Prepared:
     """Compile a statement whose parameters are `sa.bindparam`s, for work too frequent to compile each time.
 
-    Values go to the database as they are given: columns whose type converts them have no place here.
+    Values go to the database as they are given, in the order in which the text names them: columns whose type
+    converts them have no place here.
     """
-    compiled = statement.compile(dialect=_DIALECT)
-    assert isinstance(compiled, sa.Compiled)
-    positions = getattr(compiled, "positiontup", None) or ()
-    return Prepared(str(compiled), tuple(positions))
+    return Prepared(str(statement.compile(dialect=_DIALECT)))
+
+
+def prepare_insert(table: sa.Table, finish: Callable[[sqlite.Insert], sqlite.Insert], width: int = 50) -> Prepared:
+    """Compile an insert of all columns of `table` in their order, for one row and for `width` rows at once.
+
+    `finish` adds what happens on a conflict.
+    """
+    one = sqlite.insert(table).values({each.name: sa.bindparam(each.name) for each in table.c})
+    rows = [{each.name: sa.bindparam(f"{each.name}_{row}") for each in table.c} for row in range(width)]
+    texts = [str(finish(each).compile(dialect=_DIALECT)) for each in (one, sqlite.insert(table).values(rows))]
+    return Prepared(texts[0], texts[1], width)
 
 
 def to_json(value: Any) -> str:
