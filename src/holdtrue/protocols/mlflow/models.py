@@ -138,10 +138,10 @@ async def set_tags(call: Call, body: Fields) -> Any:
     return {"model": model_json(made)}
 
 
-@routes.delete(f"{BASE}/{{model_id}}/tags/{{tag_key}}", WRITE, summary="Remove a tag of a logged model")
+@routes.delete(f"{BASE}/{{model_id}}/tags/{{path:path}}", WRITE, summary="Remove a tag of a logged model")
 async def delete_tag(call: Call, body: Fields) -> Any:
     """Remove a tag."""
-    key = rules.artifact_path(call.path["tag_key"], escaped=True)
+    key = rules.artifact_path(call.path["path"], escaped=True)
     await call.write_async(lambda tx: registry.delete_logged_model_tag(tx, call.path["model_id"], key))
     return {}
 

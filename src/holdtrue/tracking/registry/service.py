@@ -34,7 +34,7 @@ from holdtrue.tracking.search.service import check_limit
 
 _ALIAS = re.compile(r"[\w-]{1,255}")
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
-_SOURCE = re.compile(r"(mlflow-artifacts|runs|models):/(.+)", re.DOTALL)
+_SOURCE = re.compile(r"(mlflow-artifacts|runs|models):/([^/].*)", re.DOTALL)
 _WORD = re.compile(r"[\w.-]{0,100}", re.ASCII)
 _BAD_SIGNS = re.compile(r"[\x00-\x1f\x7f\\#?;]")
 _VERDICTS: Mapping[str, str] = MappingProxyType(

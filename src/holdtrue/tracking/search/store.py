@@ -62,11 +62,13 @@ class RunPage:
 def search_runs(connection: sa.Connection, project: str, wish: RunQuery) -> RunPage:
     """Return a page of runs in a stable order."""
     phases = 3 if wish.orders and wish.orders[0].subject.entity == "metric" else 1
+    bounded = any(_bounds_first(wish, condition) for condition in wish.conditions)
     phase, place = (0, None) if wish.after is None else (wish.after[0], wish.after[1:])
     if phase not in range(phases):
         raise InvalidInput("Invalid page token.", mend="Start again without a page token.")
     found: list[tuple[int, Any]] = []
-    while phase < phases and len(found) <= wish.limit:
+    # Who compares the metric with a number wants neither NaN nor runs without it.
+    while phase < (1 if bounded else phases) and len(found) <= wish.limit:
         rows = _phase(connection, project, wish, phase if phases > 1 else None, place, wish.limit + 1 - len(found))
         found += [(phase, row) for row in rows]
         phase, place = phase + 1, None
@@ -125,10 +127,23 @@ def _query(
             query, own = _order(query, project, order, position)
         terms += own
     for position, condition in enumerate(wish.conditions):
-        query = _condition(query, project, condition, position)
+        if phase == 0 and _bounds_first(wish, condition):
+            # On the row by which runs are ordered, so that the walk through the index ends where it must.
+            query = query.where(compared(terms[0].expression, condition))
+        else:
+            query = _condition(query, project, condition, position)
     if not any(order.subject.key == "start_ms" for order in wish.orders):
         terms.append(Term(runs.c.start_ms, ascending=False))
     return query, [*terms, Term(runs.c.id, ascending=True)]
+
+
+def _bounds_first(wish: RunQuery, condition: Condition) -> bool:
+    """Tell whether a condition compares the metric by which runs are ordered first."""
+    return bool(wish.orders) and condition.subject == wish.orders[0].subject and not _about_null(condition)
+
+
+def _about_null(condition: Condition) -> bool:
+    return condition.subject.entity != "metric" or condition.operator in ("IS NULL", "IS NOT NULL")
 
 
 def paged(query: sa.Select[Any], terms: Sequence[Term], place: list[Any] | None, limit: int) -> sa.Select[Any]:
