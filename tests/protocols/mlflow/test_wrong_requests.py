@@ -284,9 +284,10 @@ def test_a_part_needs_its_own_secret(server: Server, rest: httpx.Client) -> None
 @pytest.mark.parametrize(
     "source",
     [
-        "file:///etc/passwd", "/etc/passwd", "http://10.0.0.1/m", "s3://bucket/m", "\\\\host\\share", "mlflow-artifacts:/../x",
-        "mlflow-artifacts:/0/x#y", "mlflow-artifacts:/0/x?y", "mlflow-artifacts:/a;b", "mlflow-artifacts:/0/%2e%2e/x",
-        "runs:/nothing/m", "models:/nothing/1", "runs:/" + "0" * 32 + "/../x", "mlflow-artifacts://host/x", "dbfs:/x", "m\x00",
+        "file:///etc/passwd", "/etc/passwd", "http://10.0.0.1/m", "s3://bucket/m", "\\\\host\\share", "dbfs:/x",
+        "mlflow-artifacts:/../x", "mlflow-artifacts:/0/x#y", "mlflow-artifacts:/0/x?y", "mlflow-artifacts:/a;b",
+        "mlflow-artifacts:/0/%2e%2e/x", "mlflow-artifacts://host/x", "runs:/nothing/m", "models:/nothing/1",
+        "runs:/" + "0" * 32 + "/../x", "m\x00",
     ],
 )  # fmt: skip
 def test_a_version_comes_from_this_server_or_not_at_all(rest: httpx.Client, source: str) -> None:
@@ -296,7 +297,7 @@ def test_a_version_comes_from_this_server_or_not_at_all(rest: httpx.Client, sour
     assert rest.get(f"{API}/model-versions/search", params={"filter": "name='m'"}).json()["model_versions"] == []
 
 
-@pytest.mark.parametrize("location", ["s3://bucket/x", "file:///tmp", "/tmp", "mlflow-artifacts:/../x", "runs:/a/b"])
+@pytest.mark.parametrize("location", ["s3://bucket/x", "file:///etc", "/etc", "mlflow-artifacts:/../x", "runs:/a/b"])
 def test_artifacts_stand_where_this_server_keeps_them(rest: httpx.Client, location: str) -> None:
     refused(post(rest, "experiments/create", name="e", artifact_location=location), INVALID)
     assert post(rest, "experiments/create", name="e", artifact_location="mlflow-artifacts:/own").status_code == 200

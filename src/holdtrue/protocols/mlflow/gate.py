@@ -54,7 +54,7 @@ def need_release(tx: Transaction, version: ModelVersion) -> None:
 def note_scan(tx: Transaction, version: ModelVersion, scanned: Scan) -> None:
     """Keep the scan of a version's bytes as evidence about it."""
     if version.version:
-        governance.record_evidence(tx, "scan", version.version, {"scan": dump(scanned)})
+        governance.record_evidence(tx, "scan", version.version, dump(scanned))
 
 
 def _releases(tx: Transaction) -> list[catalog.Release]:

@@ -116,7 +116,7 @@ def _pickle(name: str, data: bytes) -> list[dict[str, str]]:
     if len(data) > _READ:
         return [_finding("unknown", name, f"a pickle over {_READ} bytes is not read")]
     found: dict[str, dict[str, str]] = {}
-    texts: list[str] = []
+    texts = _Texts()
     count = 0
     try:
         stream = io.BytesIO(data)
@@ -125,9 +125,10 @@ def _pickle(name: str, data: bytes) -> list[dict[str, str]]:
                 count += 1
                 if count > _OPCODES:
                     return [*found.values(), _finding("unknown", name, "a pickle of too many opcodes")]
-                if isinstance(argument, str):
-                    texts = [*texts[-3:], argument]
+                texts.see(opcode.name, argument)
                 imported = _imported(opcode.name, argument, texts)
+                if opcode.name == "STACK_GLOBAL":
+                    texts.see("GLOBAL", None)
                 if imported is not None:
                     kind, why = _judge(imported)
                     found.setdefault(imported, _finding(kind, name, why))
@@ -136,12 +137,36 @@ def _pickle(name: str, data: bytes) -> list[dict[str, str]]:
     return list(found.values())
 
 
-def _imported(opcode: str, argument: object, texts: list[str]) -> str | None:
+class _Texts:
+    """Follow the texts that a pickle puts on its stack and into its memo: from two of them an import is made."""
+
+    def __init__(self) -> None:
+        self._recent: list[str | None] = [None, None]
+        self._memo: dict[object, str | None] = {}
+
+    def see(self, opcode: str, argument: object) -> None:
+        """Take note of one opcode."""
+        if opcode in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            self._memo[len(self._memo) if opcode == "MEMOIZE" else argument] = self._recent[-1]
+        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
+            self._push(self._memo.get(argument))
+        elif opcode not in ("PROTO", "FRAME", "STACK_GLOBAL"):
+            self._push(argument if isinstance(argument, str) else None)
+
+    def last_two(self) -> str:
+        """Return the last two texts as “module.name”."""
+        return ".".join("?" if each is None else each for each in self._recent)
+
+    def _push(self, value: str | None) -> None:
+        self._recent = [self._recent[-1], value]
+
+
+def _imported(opcode: str, argument: object, texts: _Texts) -> str | None:
     """Return “module.name” that an opcode imports, None if it imports nothing."""
     if opcode in ("GLOBAL", "INST"):
         return str(argument).replace(" ", ".")
     if opcode == "STACK_GLOBAL":
-        return ".".join(texts[-2:]) if len(texts) > 1 else "unknown.unknown"
+        return texts.last_two()
     if opcode in ("EXT1", "EXT2", "EXT4"):
         return "copyreg.extension"
     return None
