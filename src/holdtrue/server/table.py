@@ -23,6 +23,7 @@ ROOMS = (
     "llm.api",
     "delivery.api",
     "project.api",
+    "tracking.api",
     "protocols.mlflow.api",
     "web.pages",
 )
