@@ -144,7 +144,7 @@ class Client:
         """Remove something and return the JSON answer."""
         return self.request("DELETE", path)
 
-    def upload(self, path: str, stream: BinaryIO, **query: Any) -> Any:
+    def upload(self, path: str, /, stream: BinaryIO, **query: Any) -> Any:
         """Send a file's bytes as they are, and return the JSON answer."""
         return self.request("PUT", path, query=query, stream=stream)
 
