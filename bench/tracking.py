@@ -3,7 +3,7 @@
 Both are real processes on SQLite files of the same disk and get the same requests over HTTP from the same program,
 turn by turn. The large tables (10⁵ runs) are laid into both before they start, each by its own fastest way. MLflow is
 installed into `.bench/mlflow` on demand (BENCH_PEERS=0 leaves it out). Not comparable: MLflow asks for no token,
-commits with `synchronous=NORMAL` or less and writes no event log. Its database is analysed before it is measured, since a
+commits with `synchronous=NORMAL` or less and writes no event log. Its database is analysed before it is measured, as a
 search ordered by a metric takes minutes there otherwise; the last row shows that, given up after a minute.
 """
 

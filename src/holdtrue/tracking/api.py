@@ -9,7 +9,7 @@ from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.door import Call, Routes
 from holdtrue.storage.ledger import Transaction
-from holdtrue.tracking import artifacts, comparing, registry, retention, rules, search, service
+from holdtrue.tracking import artifacts, comparing, importing, registry, retention, rules, search, service
 from holdtrue.tracking.model import Batch, NewRun, NoExperiment, Run, RunStatus, View
 
 routes = Routes("tracking")
@@ -193,6 +193,37 @@ def show_version(call: Call) -> Any:
     if not name:
         raise NotFound.of("registered model", name)
     return dump(call.read(lambda c: registry.find_version(c, call.project, name)))
+
+
+@routes.post("/api/projects/{project}/imported-runs", WRITE, summary="Bring a run over as it was")
+def bring_run(call: Call, body: importing.ImportedRun) -> Any:
+    """Write a run of another system down under its own id."""
+    return call.write(lambda tx: importing.bring_run(tx, body))
+
+
+@routes.get("/api/projects/{project}/imported-runs/{run}", READ, summary="Count what a run holds")
+def count_run(call: Call) -> Any:
+    """Return numbers of points, parameters and tags, for an importer to compare."""
+    return call.read(lambda c: importing.count_run(c, call.project, call.path["run"]))
+
+
+@routes.post("/api/projects/{project}/imported-runs/{run}/points", WRITE, summary="Bring points of a run over")
+def bring_points(call: Call, body: importing.Points) -> Any:
+    """Add up to 1,000 points; those that are there already are not doubled."""
+    return {"points": call.write(lambda tx: importing.bring_points(tx, call.path["run"], body))}
+
+
+@routes.post("/api/projects/{project}/imported-runs/{run}/deleted", WRITE, summary="Delete a run brought over")
+def bring_deletion(call: Call) -> Any:
+    """Delete a run that was deleted where it came from."""
+    call.write(lambda tx: service.change_run_lifecycle(tx, call.path["run"], "deleted"))
+    return {}
+
+
+@routes.post("/api/projects/{project}/imported-models", Permission.VERSIONS_WRITE, summary="Bring a model over")
+def bring_model(call: Call, body: importing.ImportedModel) -> Any:
+    """Register the versions of a model that came from runs brought over; no alias enters production so."""
+    return {"versions": importing.bring_model(call.stores, call.context(), body)}
 
 
 @routes.post("/api/projects/{project}/run-retention", Permission.OPERATIONS_RUN, summary="Remove deleted runs for good")

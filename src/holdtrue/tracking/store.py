@@ -498,6 +498,13 @@ def steps_of(connection: sa.Connection, project: str, run: int, key: str) -> lis
     return list(connection.execute(query.distinct().order_by(table.c.step)).scalars())
 
 
+def count_points(connection: sa.Connection, project: str, run: int) -> int:
+    """Return how many points a run's metrics have."""
+    table = metric_points
+    query = sa.select(sa.func.count()).select_from(table).where(table.c.project == project, table.c.run == run)
+    return int(connection.execute(query).scalar_one())
+
+
 def deleted_runs(connection: sa.Connection, project: str, before_ms: int, limit: int) -> list[RunInfo]:
     """Return runs that were deleted before a moment, the oldest first."""
     query = scoped(runs, project).where(runs.c.lifecycle == "deleted", runs.c.deleted_ms <= before_ms)

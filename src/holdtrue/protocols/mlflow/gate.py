@@ -44,8 +44,8 @@ def need_release(tx: Transaction, version: ModelVersion) -> None:
     raise ReleaseNeeded(
         f"{label} may not enter production: no release pins it.",
         why="A change of production is a decision on a release and its evidence.",
-        mend=f"Make a release that pins model {version.version} (`holdtrue runs release {version.name} "
-        f"{version.number}`, or POST /api/projects/{tx.project}/releases), have it approved "
+        mend=f"Make a release that pins model {version.version} (`holdtrue release "
+        f"'{version.name}/{version.number}'`, or POST /api/projects/{tx.project}/releases), have it approved "
         "(`holdtrue approve RELEASE`), then move the alias again.",
         facts={"version": version.version},
     )

@@ -344,10 +344,15 @@ def folder_of(uri: str) -> str:
     return uri.removeprefix("mlflow-artifacts:").strip("/")
 
 
-def create_version(tx: Transaction, wish: NewVersion, folder: str, scanned: Scan) -> ModelVersion:
-    """Register a version of a registered model, and its content in the catalog, with its lineage from the run."""
+def create_version(
+    tx: Transaction, wish: NewVersion, folder: str, scanned: Scan, *, number: int | None = None
+) -> ModelVersion:
+    """Register a version of a registered model, and its content in the catalog, with its lineage from the run.
+
+    It gets the next number, unless an importer says which it had.
+    """
     model = need_registered_model(tx.connection, tx.project, wish.name)
-    number = store.take_number(tx, wish.name)
+    number = store.take_number(tx, wish.name, number)
     now = runs.milliseconds(tx)
     version = ""
     run = wish.run

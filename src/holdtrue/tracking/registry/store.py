@@ -261,12 +261,13 @@ def delete_registered_model(tx: Transaction, name: str) -> None:
         tx.execute(sa.delete(table).where(table.c.project == tx.project, table.c.name == name))
 
 
-def take_number(tx: Transaction, name: str) -> int:
-    """Return the number of the next version, which is never given again."""
+def take_number(tx: Transaction, name: str, wanted: int | None = None) -> int:
+    """Return the number of the next version, or the wanted one; it is never given again."""
     mine = (registered_models.c.project == tx.project) & (registered_models.c.name == name)
     last = tx.execute(sa.select(registered_models.c.last_number).where(mine)).scalar_one()
-    tx.execute(sa.update(registered_models).where(mine).values(last_number=last + 1))
-    return int(last) + 1
+    number = int(last) + 1 if wanted is None else wanted
+    tx.execute(sa.update(registered_models).where(mine).values(last_number=max(int(last), number)))
+    return number
 
 
 def registered_model(connection: sa.Connection, project: str, name: str) -> RegisteredModel | None:
