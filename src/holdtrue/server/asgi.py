@@ -158,6 +158,7 @@ class Gate:
             identity = await self._identify(credential)
         actor = ANONYMOUS if identity is None else identity.actor
         match = self.table.match(path)
+        guard.check_spelling(path, match)
         route = guard.route_of(match, method, actor)
         assert match is not None
         guard.check_permission(route, actor)

@@ -32,7 +32,7 @@ class MlflowServer:
             )
         self._http = httpx.Client(base_url=address.rstrip("/"), timeout=300)
 
-    def ask(self, method: str, path: str, **body: Any) -> Any:
+    def ask(self, method: str, path: str, /, **body: Any) -> Any:
         """Send one request and return the JSON of the answer."""
         import httpx
 
@@ -47,7 +47,7 @@ class MlflowServer:
             raise NotFound(f"MLflow refused {path}: {answer.text[:300]}", mend="Look at that server's log.")
         return answer.json()
 
-    def pages(self, method: str, path: str, name: str, **body: Any) -> Iterator[Any]:
+    def pages(self, method: str, path: str, name: str, /, **body: Any) -> Iterator[Any]:
         """Yield every item of a listing."""
         token = ""
         while True:

@@ -75,13 +75,25 @@ def check_shape(scope: Scope, headers: Headers, hosts: frozenset[str], dialect: 
     path = raw_path(scope)
     free = dialect is not None and path.decode("latin-1").startswith(dialect.escaped)
     if not (escaped_path(path) if free else plain_path(path)):
-        raise InvalidInput(
-            "The request's path is not written plainly.",
-            why="A path has words of letters, digits and -._~@:+=, one slash between them, no escapes.",
-            mend="Use the address as the documentation or a listing gives it.",
-        )
+        raise _not_plain()
     if len(scope["query_string"]) > QUERY_BYTES:
         raise HeadersTooLarge(f"The request's query is over {QUERY_BYTES} bytes.")
+
+
+def check_spelling(path: str, match: Match | None) -> None:
+    """Refuse escapes in an address whose end is not the name of a stored thing."""
+    if match is not None and not plain_path(path.encode()):
+        named = next(iter(match.routes.values())).path.endswith("{path:path}")
+        if not named:
+            raise _not_plain()
+
+
+def _not_plain() -> InvalidInput:
+    return InvalidInput(
+        "The request's path is not written plainly.",
+        why="A path has words of letters, digits and -._~@:+=, one slash between them, no escapes.",
+        mend="Use the address as the documentation or a listing gives it.",
+    )
 
 
 def raw_path(scope: Scope) -> bytes:
@@ -160,7 +172,8 @@ def route_of(match: Match | None, method: str, actor: Actor) -> Route:
     if route is not None:
         return route
     known = sorted(each.method for each in match.routes.values() if _permits(each, actor))
-    if not known:
+    # Other protocols know no such answer: there another method is another address.
+    if not known or any(each.dialect is not None for each in match.routes.values()):
         raise nothing_here()
     raise MethodNotAllowed(f"This address does not take {method}.", why=f"It takes {', '.join(known)}.")
 
