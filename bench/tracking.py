@@ -131,7 +131,7 @@ def _compare(root: Path, ours: Side, theirs: Side | None) -> list[dict[str, Any]
         row("log-batch, 1,000 steps of one metric", "ms", turns(lambda side: _batch(side, 1), 9), 25, lower=True),
         row("log-batch, 100 steps of 10 metrics", "ms", turns(lambda side: _batch(side, 10), 9), 25, lower=True),
         row("log-batch, 1,000 metrics", "ms", turns(lambda side: _batch(side, 1000), 9), 25, lower=True),
-        row("create run", "ms", turns(_create, 40), 10, lower=True),
+        row("create run", "ms", turns(_create, 9), 10, lower=True),
         row("history of 10⁵ points", "ms", _histories(sides), 20, lower=True),
         row("one page through 10⁴ runs", "s", turns(_pages, 1), 10, lower=True),
     ]
@@ -217,9 +217,19 @@ def _batch(side: Side, keys: int) -> float:
 
 
 def _create(side: Side) -> float:
-    began = time.perf_counter()
-    side.new_run()
-    return 1000 * (time.perf_counter() - began)
+    """Return the median of ten on one connection that is open, in milliseconds."""
+    connection = http.client.HTTPConnection("127.0.0.1", side.port, timeout=180)
+    body = json.dumps({"experiment_id": "0", "start_time": MOMENT, "user_id": "bench", "run_name": "r", "tags": []})
+    taken: list[float] = []
+    for _ in range(11):
+        began = time.perf_counter()
+        connection.request("POST", f"{API}/runs/create", body, {"Content-Type": "application/json", **side.headers})
+        answer = connection.getresponse()
+        answer.read()
+        taken.append(1000 * (time.perf_counter() - began))
+        assert answer.status == 200
+    connection.close()
+    return median(taken[1:])
 
 
 def _histories(sides: list[Side]) -> list[float]:

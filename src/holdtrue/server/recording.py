@@ -16,6 +16,8 @@ from typing import Any, Self
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.server.client import Client
+from holdtrue.server.settings import load_settings
+from holdtrue.storage.stores import prepare_home
 
 _POWERCAP = Path("/sys/class/powercap")
 
@@ -100,6 +102,8 @@ def run(name: str = "", *, experiment: str = "Default", project: str = "", home:
 
     The project is the one given, else HOLDTRUE_PROJECT, else “default”. Script and code commit are noted.
     """
+    if home is not None or not os.environ.get("HOLDTRUE_URL"):
+        prepare_home(load_settings(home).home, create=True)
     client = Client.open(home)
     try:
         chosen = project or os.environ.get("HOLDTRUE_PROJECT", "") or "default"

@@ -366,8 +366,8 @@ def metrics_of(connection: sa.Connection, project: str, numbers: Sequence[int]) 
     columns = (table.c.run, table.c.key, table.c.step, table.c.timestamp, table.c.value, table.c.nan)
     for part in _parts(numbers):
         query = sa.select(*columns).where(table.c.project == project, table.c.run.in_(part))
-        for run, *rest in connection.execute(query):
-            found[run].append(Metric(*rest))
+        for run, key, step, timestamp, value, nan in raw(connection, query):
+            found[run].append(Metric(key, step, timestamp, value, nan))
     return found
 
 
@@ -377,7 +377,7 @@ def pairs_of(connection: sa.Connection, project: str, table: sa.Table, numbers: 
     columns = (table.c.run, table.c.key, table.c.value)
     for part in _parts(numbers):
         query = sa.select(*columns).where(table.c.project == project, table.c.run.in_(part))
-        for run, key, value in connection.execute(query):
+        for run, key, value in raw(connection, query):
             found[run].append(Pair(key, value))
     return found
 
@@ -482,11 +482,7 @@ def history(
         query = query.where(table.c.step >= steps[0])
     if steps[1] is not None:
         query = query.where(table.c.step <= steps[1])
-    cursor = connection.execute(query.order_by(*columns).limit(limit + 1)).cursor
-    assert cursor is not None
-    # The driver's own rows: a history has 10⁵ of them.
-    points: list[Any] = list(cursor.fetchall())
-    cursor.close()
+    points = raw(connection, query.order_by(*columns).limit(limit + 1))
     more = len(points) > limit
     return HistoryPage(points[:limit], tuple(points[limit - 1]) if more else None)
 
@@ -525,6 +521,15 @@ def erase_run(tx: Transaction, run: int) -> None:
     for table in (run_metrics, run_params, run_tags, run_datasets, run_models):
         tx.execute(sa.delete(table).where(table.c.project == tx.project, table.c.run == run))
     tx.execute(sa.delete(runs).where(runs.c.project == tx.project, runs.c.number == run))
+
+
+def raw(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
+    """Return the driver's own rows: a page has 10⁴ of them, a history 10⁵, and wrapping each doubles the time."""
+    cursor = connection.execute(query).cursor
+    assert cursor is not None
+    rows = list(cursor.fetchall())
+    cursor.close()
+    return rows
 
 
 def in_view(column: sa.ColumnElement[str], view: View) -> sa.ColumnElement[bool]:
