@@ -164,7 +164,8 @@ def test_what_an_mlflow_server_keeps_is_brought_over_and_counted(home: Path, ser
         for versions in (1, 0):
             done = bring(client, "flights", address)
             assert done == {
-                "experiments": 1, "runs": 1, "points": 999, "artifacts": 1, "model versions": versions, "differences": 0,
+                "experiments": 1, "runs": 1, "points": 999, "artifacts": 1, "differences": 0,
+                "model versions": versions,
             }  # fmt: skip
         found = client.get(f"/api/projects/flights/runs/{run}")
         assert (found["name"], found["params"], found["metrics"]) == ("old", {"a": "1"}, {"m": 998 / 3})

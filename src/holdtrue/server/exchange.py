@@ -32,6 +32,10 @@ class MlflowServer:
             )
         self._http = httpx.Client(base_url=address.rstrip("/"), timeout=300)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def ask(self, method: str, path: str, /, **body: Any) -> Any:
         """Send one request and return the JSON of the answer."""
         import httpx
@@ -83,7 +87,13 @@ def bring(client: Client, project: str, address: str) -> dict[str, int]:
     `differences` counts runs whose points, parameters or tags are not as many here as there.
     """
     server = MlflowServer(address)
-    base = f"/api/projects/{project}"
+    try:
+        return _bring(client, server, f"/api/projects/{project}")
+    finally:
+        server.close()
+
+
+def _bring(client: Client, server: MlflowServer, base: str) -> dict[str, int]:
     counts = {"experiments": 0, "runs": 0, "points": 0, "artifacts": 0, "model versions": 0, "differences": 0}
     for experiment in server.pages("POST", "/experiments/search", "experiments", max_results=_PAGE, view_type="ALL"):
         counts["experiments"] += 1
