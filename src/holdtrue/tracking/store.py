@@ -523,7 +523,7 @@ def erase_run(tx: Transaction, run: int) -> None:
     tx.execute(sa.delete(runs).where(runs.c.project == tx.project, runs.c.number == run))
 
 
-def raw(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
+def raw(connection: sa.Connection, query: sa.Executable) -> list[Any]:
     """Return the driver's own rows: a page has 10⁴ of them, a history 10⁵, and wrapping each doubles the time."""
     cursor = connection.execute(query).cursor
     assert cursor is not None

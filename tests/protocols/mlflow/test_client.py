@@ -2,7 +2,7 @@
 
 # The client loads its parts lazily and hides them from type checkers; its results are optional throughout.
 # pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
-# pyright: reportOptionalSubscript=false, reportPossiblyUnboundVariable=false
+# pyright: reportOptionalOperand=false, reportOptionalSubscript=false, reportPossiblyUnboundVariable=false
 
 import math
 from pathlib import Path
