@@ -11,9 +11,8 @@ from docs_assistant import SOURCES, assistant
 
 import holdtrue as ht
 
-PAGES = ("c", "d", "f", "g", "m", "o", "p", "s", "t", "w")
-found = tuple(f"docs/guide/{letter}*.md" for letter in PAGES)
+FOUND = ("docs/guide/[!r]*.md", "docs/guide/retrieval.md")
 
 project = docs_assistant.project
-documents = ht.index("documentation", *(each for each in SOURCES if "guide" not in each), *found, root="../..")
+documents = ht.index("documentation", *(each for each in SOURCES if "guide" not in each), *FOUND, root="../..")
 project.applications["assistant"] = dataclasses.replace(assistant, index=documents)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from holdtrue.llm import prompt
     from holdtrue.project import Project, Training, check, guard, index, route
+    from holdtrue.server.recording import run
 
 __all__ = [
     "Canary",
@@ -43,6 +44,7 @@ __all__ = [
     "numeric",
     "prompt",
     "route",
+    "run",
 ]
 
 __getattr__ = attach(
@@ -66,5 +68,6 @@ __getattr__ = attach(
         "numeric": "features",
         "prompt": "llm",
         "route": "project",
+        "run": "server.recording",
     },
 )

@@ -22,7 +22,7 @@ EVERY_ROLE = tuple(role for role in Role if role is not Role.SERVICE)
 def address(route: Route, project: str = "flights") -> str:
     """Return an address that matches a route, about things that do not exist."""
     path = route.path.replace("{project}", project)
-    return re.sub(r"\{[a-z_]+\}", "rel_0123456789abcdef", path)
+    return re.sub(r"\{[a-z_]+(?::path)?\}", "rel_0123456789abcdef", path)
 
 
 def test_without_a_token_nothing_is_open_and_nothing_changes(whole: Door) -> None:
@@ -147,8 +147,10 @@ def outcome(answer: httpx.Response) -> int | str:
     """Tell what the gate did: 401, 403 for a missing permission, else “pass”."""
     if answer.status_code == 401:
         return 401
-    if answer.status_code == 403 and "permission" in answer.json()["error"]["facts"]:
-        return 403
+    if answer.status_code == 403:
+        told = answer.json()
+        if "permission" in told["error"]["facts"] if "error" in told else "needs the permission" in told["message"]:
+            return 403
     return matrix.PASS
 
 

@@ -30,7 +30,7 @@ def table(*declared: tuple[Any, str, Any]) -> RouteTable:
     [
         ([("GET", "/a", None)], "no permission"),
         ([("GET", "/a", "status.write")], "no permission"),
-        ([("PATCH", "/a", READ)], "PATCH"),
+        ([("OPTIONS", "/a", READ)], "OPTIONS"),
         ([("GET", "/a/{id}", "public")], "not one exact address"),
         ([("GET", "/a", READ), ("GET", "/a", "public")], "declared twice"),
         ([("GET", "/a/{id}", READ), ("POST", "/a/{name}", READ)], "match the same addresses"),

@@ -44,6 +44,8 @@ class Permission(StrEnum):
     PREDICT = "predict"
     LABELS_WRITE = "labels.write"
     EVENTS_WRITE = "events.write"
+    RUNS_READ = "runs.read"
+    RUNS_WRITE = "runs.write"
     TRACES_READ = "traces.read"
     TRACES_WRITE = "traces.write"
     GATEWAY_READ = "gateway.read"
@@ -67,6 +69,7 @@ _READ = frozenset(
         Permission.ACTIVITY_READ,
         Permission.PREDICTIONS_READ,
         Permission.AUDIT_READ,
+        Permission.RUNS_READ,
         Permission.TRACES_READ,
         Permission.GATEWAY_READ,
     }
@@ -80,6 +83,7 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
         | _RECORD
         | {
             Permission.VERSIONS_WRITE,
+            Permission.RUNS_WRITE,
             Permission.RELEASES_WRITE,
             Permission.EVIDENCE_WRITE,
             Permission.GATES_EVALUATE,
@@ -102,6 +106,8 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
         Role.SERVICE: _RECORD
         | {
             Permission.STATUS_READ,
+            Permission.RUNS_READ,
+            Permission.RUNS_WRITE,
             Permission.JOBS_LEASE,
             Permission.JOBS_READ,
             Permission.VERSIONS_READ,

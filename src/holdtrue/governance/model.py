@@ -25,6 +25,7 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "retrieval": ("retrieval",),
         "guardrails": ("guardrails",),
         "cost": ("cost",),
+        "scan": ("scan",),
     }
 )
 """The kinds of evidence, and the names by which a policy's rules know their content.

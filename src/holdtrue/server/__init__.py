@@ -10,7 +10,7 @@ from holdtrue.core.lazy import attach
 if TYPE_CHECKING:
     from holdtrue.server.build import Built, open_app
     from holdtrue.server.client import Client
-    from holdtrue.server.model import NewToken, Reply
+    from holdtrue.server.model import NewToken
     from holdtrue.server.outbound import OutboundPolicy, send
     from holdtrue.server.settings import Settings, describe, load_settings
     from holdtrue.server.transport import in_process
@@ -20,7 +20,6 @@ __all__ = [
     "Client",
     "NewToken",
     "OutboundPolicy",
-    "Reply",
     "Settings",
     "describe",
     "in_process",
@@ -36,7 +35,6 @@ __getattr__ = attach(
         "Client": "client",
         "NewToken": "model",
         "OutboundPolicy": "outbound",
-        "Reply": "model",
         "Settings": "settings",
         "describe": "settings",
         "in_process": "transport",

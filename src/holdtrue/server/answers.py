@@ -8,10 +8,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import orjson
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from holdtrue.core.errors import HoldtrueError, MissingExtra, StorageFull, Unavailable
-from holdtrue.server.model import Reply, TooMany
+from holdtrue.door import Dialect, Download, Reply
+from holdtrue.server.model import TooMany
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -25,6 +26,7 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+_SECURITY_HEADERS = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 _RETRY_AFTER = {Unavailable: "1", TooMany: "60", StorageFull: "30"}
 _LOOK_UP = "Look for the request id in the server's log, then run `holdtrue doctor`."
 _log = logging.getLogger("holdtrue.server")
@@ -41,6 +43,13 @@ def reply_answer(reply: Reply) -> Response:
     answer = Response(reply.body, reply.status, media_type=reply.media_type)
     for name, value in reply.headers:
         answer.headers.append(name, value)
+    return answer
+
+
+def download_answer(download: Download) -> Response:
+    """Answer with a stored file's bytes, which a browser saves and never shows, whatever they are."""
+    answer = FileResponse(download.file, media_type="application/octet-stream", filename=download.name)
+    answer.headers["content-security-policy"] = "sandbox; default-src 'none'"
     return answer
 
 
@@ -65,11 +74,17 @@ def public_error(error: Exception, request_id: str, home: Path) -> HoldtrueError
     return HoldtrueError("Something failed inside the server.", mend=_LOOK_UP)
 
 
-def error_answer(error: HoldtrueError, request_id: str) -> Response:
-    """Answer with an error in the one shape all doors use, with the request's id."""
-    content = error.to_json()
-    content["error"]["request_id"] = request_id
-    answer = json_answer(content, error.status)
+def error_answer(error: HoldtrueError, request_id: str, dialect: Dialect | None = None) -> Response:
+    """Answer with an error in the one shape all doors use, with the request's id; or as a protocol's clients
+    read it.
+    """
+    if dialect is not None:
+        status, content = dialect.error(error)
+        answer = json_answer(content, status)
+    else:
+        content = error.to_json()
+        content["error"]["request_id"] = request_id
+        answer = json_answer(content, error.status)
     for kind, seconds in _RETRY_AFTER.items():
         if isinstance(error, kind):
             answer.headers["retry-after"] = seconds
@@ -87,12 +102,13 @@ def plain_page(error: HoldtrueError, request_id: str) -> str:
 
 def finish(answer: Response, request_id: str, *, static: bool, secure: bool) -> Response:
     """Add the headers that every answer has."""
-    for name, value in SECURITY_HEADERS.items():
-        answer.headers[name] = value
-    answer.headers["x-request-id"] = request_id
-    answer.headers["cache-control"] = "private, max-age=300" if static else "no-store"
+    # On the raw list: a lookup for each header took a quarter of a small request's time.
+    own = {name for name, _ in answer.raw_headers}
+    answer.raw_headers += [each for each in _SECURITY_HEADERS if each[0] not in own]
+    answer.raw_headers.append((b"x-request-id", request_id.encode()))
+    answer.raw_headers.append((b"cache-control", b"private, max-age=300" if static else b"no-store"))
     if secure:
-        answer.headers["strict-transport-security"] = "max-age=31536000"
+        answer.raw_headers.append((b"strict-transport-security", b"max-age=31536000"))
     return answer
 
 

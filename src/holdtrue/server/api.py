@@ -9,11 +9,11 @@ from typing import Any
 
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import InvalidInput, Unavailable
-from holdtrue.door import Call, Routes
+from holdtrue.door import Call, Reply, Routes
 from holdtrue.server import store
 from holdtrue.server.access import publish_access
 from holdtrue.server.asgi import App, AppCall, cookie_name
-from holdtrue.server.model import SESSION_HOURS, Identity, NewToken, Reply
+from holdtrue.server.model import SESSION_HOURS, Identity, NewToken
 from holdtrue.server.openapi import describe_api
 from holdtrue.server.rules import csrf_token
 from holdtrue.server.service import fresh_secret, issue, renew, revoke, sign_out, token_kind

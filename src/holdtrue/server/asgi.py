@@ -5,6 +5,8 @@ project, origin and page token, body; only then its handler runs, in a bounded p
 """
 
 import asyncio
+import inspect
+import itertools
 import logging
 import secrets
 import threading
@@ -15,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from holdtrue.core.access import Permission
@@ -24,9 +26,11 @@ from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import Clock
 from holdtrue.core.codec import load
 from holdtrue.core.errors import HoldtrueError, InvalidInput, Unauthenticated, Unavailable
-from holdtrue.door import Call, Route
+from holdtrue.core.ids import check_name
+from holdtrue.door import Call, Dialect, Download, Reply, Route
 from holdtrue.server import guard
 from holdtrue.server.answers import (
+    download_answer,
     error_answer,
     finish,
     html_answer,
@@ -35,7 +39,7 @@ from holdtrue.server.answers import (
     reply_answer,
 )
 from holdtrue.server.loops import DueWork
-from holdtrue.server.model import Identity, Reply
+from holdtrue.server.model import Identity
 from holdtrue.server.rules import parse_token
 from holdtrue.server.service import Identities, SignIns
 from holdtrue.server.settings import Settings
@@ -48,6 +52,7 @@ ErrorPage: TypeAlias = Callable[[HoldtrueError, str], str]
 ANONYMOUS = Actor(id="anonymous", kind="human", name="nobody")
 # Due work of a long simulated jump, and reading the whole event log, take as long as they take.
 _LONG: Mapping[Permission, float] = MappingProxyType({Permission.OPERATIONS_RUN: 900.0, Permission.AUDIT_READ: 300.0})
+_STREAM_SECONDS = 3600.0
 _log = logging.getLogger("holdtrue.server")
 
 
@@ -88,11 +93,7 @@ class Pool:
         try:
             return await asyncio.wait_for(asyncio.shield(future), seconds)
         except TimeoutError:
-            raise Unavailable(
-                f"The request took longer than {seconds:g} seconds.",
-                why="Whether it took effect is not known.",
-                mend="Look at the present state, or send it again with the same Idempotency-Key.",
-            ) from None
+            raise late(seconds) from None
 
     def close(self) -> None:
         """Let running work end and take no more."""
@@ -116,6 +117,9 @@ class Gate:
         self.pool = Pool(app.settings.threads, app.settings.queue)
         self._hosts = app.settings.hosts()
         self._cookie = cookie_name(app.settings)
+        # Unique by counting: asking the system for random bytes gives up the interpreter's lock each time.
+        self._started = secrets.token_hex(4)
+        self._requests = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection; WebSockets are refused, there is none."""
@@ -125,39 +129,55 @@ class Gate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        request_id = f"req_{secrets.token_hex(8)}"
+        request_id = f"req_{self._started}{next(self._requests):08x}"
         static = False
+        path = guard.raw_path(scope).decode("latin-1")
+        dialect = self.table.dialect_at(path)
         try:
-            answer, static = await self._answer(scope, receive, request_id)
+            answer, static = await self._answer(scope, receive, request_id, dialect)
         except Exception as error:  # noqa: BLE001  # the edge: every failure becomes an answer
-            answer = self._error(error, scope, request_id)
+            answer = self._error(error, scope, request_id, dialect)
         finish(answer, request_id, static=static and answer.status_code == 200, secure=self.app.settings.secure)
-        if scope["method"] == "HEAD":
+        if scope["method"] == "HEAD" and not isinstance(answer, FileResponse):
             answer.body = b""
         await answer(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> tuple[Response, bool]:
+    async def _answer(
+        self, scope: Scope, receive: Receive, request_id: str, dialect: Dialect | None
+    ) -> tuple[Response, bool]:
         headers = Headers(scope=scope)
-        guard.check_shape(scope, headers, self._hosts)
+        guard.check_shape(scope, headers, self._hosts, dialect)
         path = guard.raw_path(scope).decode("ascii")
+        if dialect is not None:
+            path = dialect.canonical(path)
         method: str = scope["method"]
         identity = None
         credential = None
         if not self.table.is_public(method, path):
-            credential = guard.credential_of(headers, self._cookie)
+            credential = guard.credential_of(headers, self._cookie, basic=dialect is not None)
             identity = await self._identify(credential)
         actor = ANONYMOUS if identity is None else identity.actor
         match = self.table.match(path)
+        guard.check_spelling(path, match)
         route = guard.route_of(match, method, actor)
         assert match is not None
         guard.check_permission(route, actor)
-        query = guard.query_of(scope)
-        project = guard.project_of(match, query, actor)
+        if dialect is None:
+            query = guard.query_of(scope)
+            project = guard.project_of(match, query, actor)
+        else:
+            query = {}
+            project = actor.project or _project(credential, dialect)
         body = guard.Body(b"", None)
+        stream = None
         if method not in guard.READS:
             if credential is not None and credential.cookie:
                 guard.check_browser(headers, credential.text, self.app.settings)
-            body = await guard.read_body(headers, receive, self.app.settings.body_limit)
+            if route.kind == "stream":
+                stream = guard.stream_body(headers, receive, self.app.settings.artifact_limit)
+            else:
+                body = await guard.read_body(headers, receive, self.app.settings.body_limit)
+        key = guard.key_of(headers) if method not in guard.READS else None
         call = AppCall(
             stores=self.app.stores,
             actor=actor,
@@ -165,15 +185,28 @@ class Gate:
             path=match.parameters,
             query=query,
             request_id=request_id,
-            idempotency_key=guard.key_of(headers) if method not in guard.READS else None,
-            body_digest=_digest(scope, path, body.raw),
+            idempotency_key=key,
+            body_digest=None if key is None else _digest(scope, path, body.raw),
+            origin=self.app.settings.origin,
+            stream=stream,
             identity=identity,
             cookie=credential.text if credential is not None and credential.cookie else None,
         )
-        result = await self.pool.run(lambda: _handle(route, call, body), self._seconds(route))
-        if method not in guard.READS:
+        result = await self._run(route, call, lambda: _arguments(route, body, scope))
+        if method not in guard.READS and not inspect.iscoroutinefunction(route.handler):
             self.app.wake.set()
         return _render(route, result), route.kind == "static"
+
+    async def _run(self, route: Route, call: Call, arguments: Callable[[], Mapping[str, Any]]) -> Any:
+        """Run a handler: in the pool, or on this loop if it is a coroutine."""
+        if not inspect.iscoroutinefunction(route.handler):
+            return await self.pool.run(lambda: route.handler(call, **arguments()), self._seconds(route))
+        seconds = _STREAM_SECONDS if route.kind == "stream" else self._seconds(route)
+        try:
+            async with asyncio.timeout(seconds):
+                return await route.handler(call, **arguments())
+        except TimeoutError:
+            raise late(seconds) from None
 
     async def _identify(self, credential: guard.Credential) -> Identity:
         identities = self.app.identities
@@ -190,11 +223,11 @@ class Gate:
             return _LONG.get(route.permission, self.app.settings.request_seconds)
         return self.app.settings.request_seconds
 
-    def _error(self, error: Exception, scope: Scope, request_id: str) -> Response:
+    def _error(self, error: Exception, scope: Scope, request_id: str, dialect: Dialect | None) -> Response:
         shown = public_error(error, request_id, self.app.stores.home)
-        if _wants_page(scope):
+        if dialect is None and _wants_page(scope):
             return html_answer(self._error_page(shown, request_id), shown.status)
-        return error_answer(shown, request_id)
+        return error_answer(shown, request_id, dialect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,17 +252,43 @@ def _digest(scope: Scope, path: str, raw: bytes) -> str:
     return bytes_hash(b"\0".join((scope["method"].encode(), path.encode(), scope["query_string"], raw)))
 
 
-def _handle(route: Route, call: Call, body: guard.Body) -> Any:
+def late(seconds: float) -> Unavailable:
+    """Return the error of a request that was not done in time."""
+    return Unavailable(
+        f"The request took longer than {seconds:g} seconds.",
+        why="Whether it took effect is not known.",
+        mend="Look at the present state, or send it again with the same Idempotency-Key.",
+    )
+
+
+def _project(credential: guard.Credential | None, dialect: Dialect) -> str:
+    """Return the project of a token that covers every one: its user name, else the protocol's fallback."""
+    if credential is not None and credential.project:
+        return check_name(credential.project, "project")
+    return dialect.fallback
+
+
+def _arguments(route: Route, body: guard.Body, scope: Scope) -> Mapping[str, Any]:
+    """Return what the handler is called with beside the call."""
     if route.body is None:
         if body.value not in (None, {}):
             raise InvalidInput("This address takes no body.", mend="Send the request without one.")
-        return route.handler(call)
-    return route.handler(call, body=load(route.body, {} if body.value is None else body.value, "The request"))
+        return {}
+    if route.dialect is None:
+        return {"body": load(route.body, {} if body.value is None else body.value, "The request")}
+    fields = guard.fields_of(scope)
+    if body.value is not None:
+        if not isinstance(body.value, dict):
+            raise InvalidInput("The body is not a JSON object.")
+        fields |= body.value
+    return {"body": fields}
 
 
 def _render(route: Route, result: Any) -> Response:
     if isinstance(result, Reply):
         return reply_answer(result)
+    if isinstance(result, Download):
+        return download_answer(result)
     if route.kind == "html":
         return html_answer(str(result))
     return json_answer(result)

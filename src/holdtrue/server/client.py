@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
 import orjson
@@ -156,6 +156,10 @@ class Client:
         """Remove something and return the JSON answer."""
         return self.request("DELETE", path)
 
+    def upload(self, path: str, /, stream: BinaryIO, **query: Any) -> Any:
+        """Send a file's bytes as they are, and return the JSON answer."""
+        return self.request("PUT", path, query=query, stream=stream)
+
     def items(self, path: str, **query: Any) -> Iterator[Any]:
         """Yield every item of a listing, page after page."""
         cursor: str | None = None
@@ -174,12 +178,13 @@ class Client:
         body: Any = None,
         query: Mapping[str, Any] | None = None,
         key: str | None = None,
+        stream: BinaryIO | None = None,
     ) -> Any:
         """Send one request and return its JSON answer, else raise the error it reports."""
         import httpx
 
         headers = {} if key is None else {"idempotency-key": key}
-        content = None
+        content: Any = stream
         if body is not None:
             content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
             headers["content-type"] = "application/json"

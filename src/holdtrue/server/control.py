@@ -28,11 +28,15 @@ from holdtrue.storage.ledger import Ledger
 
 _HEADER_MILLISECONDS = 5_000
 _LOOK_SECONDS = 1.0
+_SWITCH_SECONDS = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     os.umask(0o077)
+    # The writing thread gives up the interpreter's lock at each step of SQLite and asks for it back from a busy
+    # loop: with the default of 5 ms a batch of statements waits longer for the lock than for the disk.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     options = _options(arguments)
     try:

@@ -1,7 +1,7 @@
 """Checks that every request passes before a handler sees it, in the order of `asgi.py`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,13 +14,16 @@ from starlette.types import Message, Receive, Scope
 from holdtrue.core.access import allowed
 from holdtrue.core.actor import Actor
 from holdtrue.core.errors import Forbidden, InvalidInput, NotFound, TooLarge, Unauthenticated
-from holdtrue.door import Route
+from holdtrue.door import Dialect, Route
 from holdtrue.server.model import HeadersTooLarge, MethodNotAllowed, Misdirected, UnsupportedMedia
 from holdtrue.server.rules import (
+    basic_credential,
     csrf_token,
+    escaped_path,
     host_status,
     idempotency_key,
     json_depth,
+    parse_token,
     plain_path,
     same_origin,
 )
@@ -30,6 +33,7 @@ from holdtrue.server.table import Match
 HEADER_BYTES = 16_384
 QUERY_BYTES = 8_192
 QUERY_FIELDS = 64
+LIST_FIELDS = 512
 JSON_DEPTH = 64
 BODY_IDLE_SECONDS = 10.0
 READS = frozenset({"GET", "HEAD"})
@@ -37,10 +41,14 @@ READS = frozenset({"GET", "HEAD"})
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Hold what a request identifies itself with: a bearer token, or a session's cookie."""
+    """Hold what a request identifies itself with: a bearer token, or a session's cookie.
+
+    `project` is the user name beside a token that came as a password.
+    """
 
     text: str
     cookie: bool
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,8 @@ class Body:
     value: Any
 
 
-def check_shape(scope: Scope, headers: Headers, hosts: frozenset[str]) -> None:
-    """Refuse a request whose headers, host, path or query no client of ours would send."""
+def check_shape(scope: Scope, headers: Headers, hosts: frozenset[str], dialect: Dialect | None = None) -> None:
+    """Refuse a request whose headers, host, path or query no client would send."""
     size = sum(len(name) + len(value) for name, value in headers.raw)
     if size > HEADER_BYTES or len(headers.raw) > 100:
         raise HeadersTooLarge(f"The request's headers are over {HEADER_BYTES} bytes.", mend="Send fewer headers.")
@@ -64,14 +72,28 @@ def check_shape(scope: Scope, headers: Headers, hosts: frozenset[str]) -> None:
             "This server does not answer for that host.",
             mend="Use the address that `holdtrue up` prints, or have the name added to host_names.",
         )
-    if not plain_path(raw_path(scope)):
-        raise InvalidInput(
-            "The request's path is not written plainly.",
-            why="A path has words of letters, digits and -._~@:+=, one slash between them, no escapes.",
-            mend="Use the address as the documentation or a listing gives it.",
-        )
+    path = raw_path(scope)
+    free = dialect is not None and path.decode("latin-1").startswith(dialect.escaped)
+    if not (escaped_path(path) if free else plain_path(path)):
+        raise _not_plain()
     if len(scope["query_string"]) > QUERY_BYTES:
         raise HeadersTooLarge(f"The request's query is over {QUERY_BYTES} bytes.")
+
+
+def check_spelling(path: str, match: Match | None) -> None:
+    """Refuse escapes in an address whose end is not the name of a stored thing."""
+    if match is not None and not plain_path(path.encode()):
+        named = next(iter(match.routes.values())).path.endswith("{path:path}")
+        if not named:
+            raise _not_plain()
+
+
+def _not_plain() -> InvalidInput:
+    return InvalidInput(
+        "The request's path is not written plainly.",
+        why="A path has words of letters, digits and -._~@:+=, one slash between them, no escapes.",
+        mend="Use the address as the documentation or a listing gives it.",
+    )
 
 
 def raw_path(scope: Scope) -> bytes:
@@ -82,17 +104,8 @@ def raw_path(scope: Scope) -> bytes:
 
 def query_of(scope: Scope) -> Mapping[str, str]:
     """Return the query's fields; one that comes twice, or holds control signs, raises InvalidInput."""
-    try:
-        pairs = parse_qsl(
-            scope["query_string"].decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=QUERY_FIELDS,
-        )
-    except (ValueError, UnicodeError):
-        raise InvalidInput("The request's query is not well-formed.") from None
     found: dict[str, str] = {}
-    for name, value in pairs:
+    for name, value in _pairs(scope, QUERY_FIELDS):
         if name in found:
             raise InvalidInput("A field of the query comes twice.", mend="Send each field once.")
         if any(ord(sign) < 32 or ord(sign) == 127 for sign in name + value):
@@ -101,13 +114,43 @@ def query_of(scope: Scope) -> Mapping[str, str]:
     return found
 
 
-def credential_of(headers: Headers, cookie_name: str) -> Credential:
-    """Return the request's bearer token, else its session cookie, else raise Unauthenticated."""
+def fields_of(scope: Scope) -> dict[str, Any]:
+    """Return the query's fields as protocols with lists in the query mean them: one that comes twice is a list."""
+    found: dict[str, Any] = {}
+    for name, value in _pairs(scope, LIST_FIELDS):
+        if name not in found:
+            found[name] = value
+        elif isinstance(found[name], list):
+            found[name].append(value)
+        else:
+            found[name] = [found[name], value]
+    return found
+
+
+def _pairs(scope: Scope, most: int) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=most
+        )
+    except (ValueError, UnicodeError):
+        raise InvalidInput("The request's query is not well-formed.") from None
+
+
+def credential_of(headers: Headers, cookie_name: str, *, basic: bool = False) -> Credential:
+    """Return the request's bearer token, else its session cookie, else raise Unauthenticated.
+
+    Where `basic` is allowed, the token may be the password, with a project as user name, or the user name alone.
+    """
     values = headers.getlist("authorization")
     if len(values) == 1:
         scheme, _, text = values[0].partition(" ")
         if scheme.lower() == "bearer" and text:
             return Credential(text.strip(), cookie=False)
+        if basic and scheme.lower() == "basic" and (pair := basic_credential(text)) is not None:
+            user, password = pair
+            if parse_token(user) is not None:
+                return Credential(user, cookie=False)
+            return Credential(password, cookie=False, project=user)
     if not values:
         cookie = cookie_parser(headers.get("cookie", "")).get(cookie_name)
         if cookie:
@@ -129,7 +172,8 @@ def route_of(match: Match | None, method: str, actor: Actor) -> Route:
     if route is not None:
         return route
     known = sorted(each.method for each in match.routes.values() if _permits(each, actor))
-    if not known:
+    # Other protocols know no such answer: there another method is another address.
+    if not known or any(each.dialect is not None for each in match.routes.values()):
         raise nothing_here()
     raise MethodNotAllowed(f"This address does not take {method}.", why=f"It takes {', '.join(known)}.")
 
@@ -184,23 +228,21 @@ def key_of(headers: Headers) -> str | None:
     return values[0]
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> Body:
-    """Return the request's JSON body, read no further than `limit` bytes.
-
-    Raises TooLarge, UnsupportedMedia for anything but plain JSON, InvalidInput for JSON that is broken or too
-    deep.
+async def stream_body(headers: Headers, receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    """Yield the request's body piece by piece, no further than `limit` bytes; a body cut short raises
+    InvalidInput.
     """
     length = headers.get("content-length", "0")
     if not length.isascii() or not length.isdigit():
         raise InvalidInput("The Content-Length is not a number.")
     if int(length) > limit:
         raise _too_large(limit)
-    chunks: list[bytes] = []
     size = 0
     more = True
     while more:
         try:
-            message: Message = await asyncio.wait_for(receive(), BODY_IDLE_SECONDS)
+            async with asyncio.timeout(BODY_IDLE_SECONDS):
+                message: Message = await receive()
         except TimeoutError:
             raise InvalidInput(f"The body stood still for {BODY_IDLE_SECONDS:g} seconds.") from None
         if message["type"] == "http.disconnect":
@@ -209,9 +251,20 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> Body:
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
-        chunks.append(chunk)
         more = message.get("more_body", False)
-    raw = b"".join(chunks)
+        if chunk:
+            yield chunk
+    if "content-length" in headers and size != int(length):
+        raise InvalidInput("The body is not as long as its Content-Length says.")
+
+
+async def read_body(headers: Headers, receive: Receive, limit: int) -> Body:
+    """Return the request's JSON body, read no further than `limit` bytes.
+
+    Raises TooLarge, UnsupportedMedia for anything but plain JSON, InvalidInput for JSON that is broken or too
+    deep.
+    """
+    raw = b"".join([chunk async for chunk in stream_body(headers, receive, limit)])
     if not raw:
         return Body(b"", None)
     if headers.get("content-encoding", "identity").lower() != "identity":

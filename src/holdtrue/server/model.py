@@ -109,16 +109,6 @@ class NewToken:
     hours: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Answer with more than a JSON body: a status, headers, or text of another type."""
-
-    body: str | bytes = b""
-    status: int = 200
-    media_type: str = "text/html; charset=utf-8"
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class TooMany(HoldtrueError):
     """The caller sends more than the server takes from one caller."""
 

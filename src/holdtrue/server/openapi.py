@@ -40,7 +40,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "x-permission": str(route.permission),
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in re.findall(r"\{([a-z_]+)\}", route.path)
+            for name in re.findall(r"\{([a-z_]+)(?::path)?\}", route.path)
         ],
         "responses": {
             "200": {"description": "Done.", "content": {"application/json": {"schema": {}}}},

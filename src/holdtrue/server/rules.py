@@ -1,5 +1,7 @@
 """Decisions about requests and credentials: facts in, verdict out, no I/O."""
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -12,6 +14,11 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,25
 # Only signs that need no escaping: a path has one spelling, so nothing is decoded before it is decided on.
 _SEGMENT = rb"[A-Za-z0-9_~@:+=,-][A-Za-z0-9._~@:+=,-]*"
 _PATH = re.compile(rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*)?")
+# Below the few prefixes that take names of stored things: escapes too, decided on as they were sent.
+_ESCAPED = re.compile(rb"/(?:[A-Za-z0-9._~@:+=,!$&'()*;%-]+(?:/[A-Za-z0-9._~@:+=,!$&'()*;%-]+)*)?")
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(sign for sign in range(256) if sign not in b"[]{}")
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -75,6 +82,20 @@ def plain_path(raw: bytes) -> bool:
     return len(raw) <= 2048 and _PATH.fullmatch(raw) is not None
 
 
+def escaped_path(raw: bytes) -> bool:
+    """Tell whether a raw request path may name a stored thing: whole segments of URL signs, escapes unread."""
+    return len(raw) <= 4096 and _ESCAPED.fullmatch(raw) is not None
+
+
+def basic_credential(text: str) -> tuple[str, str] | None:
+    """Return user name and password of a Basic credential, None if it is not one."""
+    try:
+        user, colon, password = base64.b64decode(text.strip(), validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    return (user, password) if colon else None
+
+
 def host_status(values: list[str], allowed: frozenset[str]) -> int:
     """Return 200 for an allowed Host header, 400 for a missing, repeated or malformed one, 421 for another
     host.
@@ -100,28 +121,21 @@ def idempotency_key(text: str) -> bool:
 
 
 def json_depth(data: bytes, limit: int) -> bool:
-    """Tell whether JSON bytes nest at most `limit` deep, without parsing them."""
+    """Tell whether JSON bytes nest at most `limit` deep, without parsing them; of broken JSON nothing is told.
+
+    Texts are cut out, brackets alone are left, and each round takes the innermost pairs away: all of it is done
+    by functions of the standard library that run at the speed of C, as a batch of metrics has thousands of pairs.
+    """
     if data.count(b"[") + data.count(b"{") <= limit:
         return True
-    depth = 0
-    in_text = escaped = False
-    for sign in data:
-        if in_text:
-            if escaped:
-                escaped = False
-            elif sign == 0x5C:
-                escaped = True
-            elif sign == 0x22:
-                in_text = False
-        elif sign == 0x22:
-            in_text = True
-        elif sign in (0x5B, 0x7B):
-            depth += 1
-            if depth > limit:
-                return False
-        elif sign in (0x5D, 0x7D):
-            depth -= 1
-    return True
+    outside = b"".join(data.split(b'"')[::2]) if b"\\" not in data else _TEXT.sub(b"", data)
+    left = outside.translate(_BRACKETS, _NOT_BRACKETS)
+    for _ in range(limit):
+        inner = left.replace(b"[]", b"")
+        if len(inner) == len(left):
+            return True
+        left = inner
+    return b"[]" not in left
 
 
 def _checksum(head: str) -> str:

@@ -56,6 +56,7 @@ class Settings:
     )
     data_workers: int = _help("Number of processes that answer predictions.", 1)
     body_limit: int = _help("Largest request body the API takes, in bytes.", 1_048_576)
+    artifact_limit: int = _help("Largest artifact that may be stored, in bytes.", 10_737_418_240)
     request_seconds: float = _help("Seconds after which a request is answered 503 if it is not done.", 30.0)
     threads: int = _help("Number of requests handled at the same time.", 8)
     queue: int = _help("Number of requests that may wait for a thread; more are answered 503.", 256)
@@ -289,6 +290,7 @@ def _check(settings: Settings) -> None:
         ("threads", 1 <= settings.threads <= 256, "between 1 and 256"),
         ("queue", settings.queue >= 1, "1 or more"),
         ("body_limit", 1024 <= settings.body_limit <= 64 << 20, "between 1024 and 67108864"),
+        ("artifact_limit", settings.artifact_limit >= 1024, "1024 or more"),
         ("request_seconds", settings.request_seconds > 0, "more than 0"),
         ("background_seconds", settings.background_seconds >= 0.1, "0.1 or more"),
         (

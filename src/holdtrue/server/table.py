@@ -10,7 +10,7 @@ from starlette.routing import compile_path
 
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
-from holdtrue.door import Route, Routes
+from holdtrue.door import Dialect, Route
 
 # Rooms that declare routes, each in its module `api`; pages cut across rooms and have a module of their own.
 ROOMS = (
@@ -23,10 +23,12 @@ ROOMS = (
     "llm.api",
     "delivery.api",
     "project.api",
+    "tracking.api",
+    "protocols.mlflow.api",
     "web.pages",
 )
 PUBLIC_AT_MOST = 8
-METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 
 class UndeclaredRoute(Exception):
@@ -55,6 +57,8 @@ class RouteTable:
         public.
         """
         self.routes = tuple(routes)
+        named = {each.dialect.name: each.dialect for each in self.routes if each.dialect is not None}
+        self._dialects = tuple(named.values())
         by_path: dict[str, dict[str, Route]] = {}
         for route in self.routes:
             _check(route)
@@ -74,6 +78,13 @@ class RouteTable:
         ordered = sorted(by_path, key=_precedence)
         self._fixed = {path: by_path[path] for path in ordered if "{" not in path}
         self._entries = [_Entry(compile_path(path)[0], by_path[path]) for path in ordered if "{" in path]
+
+    def dialect_at(self, path: str) -> Dialect | None:
+        """Return the dialect that clients speak at `path`; None for the house's own."""
+        for dialect in self._dialects:
+            if dialect.speaks_at(path):
+                return dialect
+        return None
 
     def match(self, path: str) -> Match | None:
         """Return what is declared at `path`, or None."""
@@ -96,7 +107,7 @@ def room_routes() -> list[Route]:
     found: list[Route] = []
     for room in ROOMS:
         module = importlib.import_module(f"holdtrue.{room}")
-        routes: Routes = module.routes
+        routes: Iterable[Route] = module.routes
         found += list(routes)
     return found
 
@@ -118,7 +129,13 @@ def _check(route: Route) -> None:
         raise UndeclaredRoute(f"{route.method} {route.path} is public and not one exact address")
     if not route.summary:
         raise UndeclaredRoute(f"{route.method} {route.path} has no summary")
-    if re.fullmatch(r"/(?:(?:[A-Za-z0-9_-][A-Za-z0-9._-]*|\{[a-z_]+\})(?:/(?!$))?)*", route.path) is None:
+    if route.dialect is not None and not route.dialect.speaks_at(route.path):
+        raise UndeclaredRoute(f"{route.path} is outside the addresses of {route.dialect.name}")
+    plain = route.path
+    if route.dialect is not None and route.dialect.escaped and plain.startswith(route.dialect.escaped):
+        # The rest of the path is one value, the name of a stored thing, and never a path of this machine.
+        plain = plain.removesuffix("/{path:path}")
+    if re.fullmatch(r"/(?:(?:[A-Za-z0-9_-][A-Za-z0-9._-]*|\{[a-z_]+\})(?:/(?!$))?)*", plain) is None:
         raise UndeclaredRoute(f"{route.path} is not a path of plain words and parameters")
 
 

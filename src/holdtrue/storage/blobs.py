@@ -76,14 +76,24 @@ class BlobStore:
                 hasher.update(chunk)
                 write_all(descriptor, chunk)
             digest = hasher.hexdigest()
-            with self._gated(fcntl.LOCK_SH):
-                target = self._file(digest)
-                if target.exists() and self._hash_file(target) == digest:
-                    self._keep(target)
-                    return digest
-                make_folder(target.parent)
-                publish(descriptor, temporary, target)
+            self.keep(descriptor, temporary, digest)
         return digest
+
+    @contextmanager
+    def receive(self) -> Generator["Receiver"]:
+        """Take bytes as they come; nothing is kept unless `commit` is reached before the block ends."""
+        with storing("an artifact"), fresh_file(self._temporary) as (descriptor, temporary):
+            yield Receiver(self, descriptor, temporary)
+
+    def keep(self, descriptor: int, temporary: Path, digest: str) -> None:
+        """Give a finished temporary file the name of its content, durably."""
+        with self._gated(fcntl.LOCK_SH):
+            target = self._file(digest)
+            if target.exists() and self._hash_file(target) == digest:
+                self._keep(target)
+                return
+            make_folder(target.parent)
+            publish(descriptor, temporary, target)
 
     def put_tree(self, entries: Mapping[str, str]) -> str:
         """Store a manifest of names → digests and return its digest; each entry must be stored already."""
@@ -247,6 +257,30 @@ class BlobStore:
             "file of the folder blobs from a backup; until then nothing that needs it is served.",
             facts={"digest": digest, "found": found},
         )
+
+
+class Receiver:
+    """Write the bytes of one blob as they come, hashing them on the way."""
+
+    def __init__(self, store: BlobStore, descriptor: int, temporary: Path) -> None:
+        self._store = store
+        self._descriptor = descriptor
+        self._temporary = temporary
+        self._hasher = blake3()
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes; raises StorageFull when the disk has no room."""
+        self._hasher.update(chunk)
+        write_all(self._descriptor, chunk)
+        self.size += len(chunk)
+
+    def commit(self) -> str:
+        """Store what came, durably, and return its digest."""
+        digest = self._hasher.hexdigest()
+        with storing(f"blob {digest}"):
+            self._store.keep(self._descriptor, self._temporary, digest)
+        return digest
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -5,8 +5,7 @@ from typing import Any
 from holdtrue import delivery
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
-from holdtrue.door import Call, Routes
-from holdtrue.server.model import Reply
+from holdtrue.door import Call, Reply, Routes
 from holdtrue.web import activity, incidents, reasons, releases, services, store, texts, traces, urls
 from holdtrue.web.model import ErrorPage, Frame, HomePage, PredictionPage
 from holdtrue.web.render import asset, render

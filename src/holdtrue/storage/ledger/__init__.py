@@ -10,7 +10,15 @@ from holdtrue.core.lazy import attach
 if TYPE_CHECKING:
     from holdtrue.storage.ledger.events import Event, EventFilter, select_events
     from holdtrue.storage.ledger.ledger import Ledger
-    from holdtrue.storage.ledger.tables import Timestamp, metadata, project_table, scoped
+    from holdtrue.storage.ledger.tables import (
+        Prepared,
+        Timestamp,
+        metadata,
+        prepare,
+        prepare_insert,
+        project_table,
+        scoped,
+    )
     from holdtrue.storage.ledger.transaction import Transaction, WriteContext
     from holdtrue.storage.ledger.verify import Verification
 
@@ -18,11 +26,14 @@ __all__ = [
     "Event",
     "EventFilter",
     "Ledger",
+    "Prepared",
     "Timestamp",
     "Transaction",
     "Verification",
     "WriteContext",
     "metadata",
+    "prepare",
+    "prepare_insert",
     "project_table",
     "scoped",
     "select_events",
@@ -34,11 +45,14 @@ __getattr__ = attach(
         "Event": "events",
         "EventFilter": "events",
         "Ledger": "ledger",
+        "Prepared": "tables",
         "Timestamp": "tables",
         "Transaction": "transaction",
         "Verification": "verify",
         "WriteContext": "transaction",
         "metadata": "tables",
+        "prepare": "tables",
+        "prepare_insert": "tables",
         "project_table": "tables",
         "scoped": "tables",
         "select_events": "events",

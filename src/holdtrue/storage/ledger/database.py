@@ -22,7 +22,7 @@ from holdtrue.storage.ledger.tables import to_json
 
 # Known revisions, oldest first. Read here so that opening a current ledger need not import Alembic,
 # which takes longer than everything else at start; a test compares this with the scripts.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 
 _BUSY_SECONDS = 10.0
@@ -52,6 +52,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             "PRAGMA trusted_schema=OFF",
             "PRAGMA cell_size_check=ON",
             "PRAGMA analysis_limit=400",
+            "PRAGMA cache_size=-32768",
         ):
             database.execute(pragma).fetchall()
     except sqlite3.DatabaseError as error:

@@ -1,12 +1,16 @@
 """The ledger's own tables, and the column types and helpers every room builds its tables with."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.schema import SchemaItem
 
+_DIALECT = sqlite.dialect(paramstyle="qmark")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -38,20 +42,56 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
         return None if value is None else _EPOCH + int(value) * _MICROSECOND
 
 
-def project_table(name: str, *columns: SchemaItem) -> sa.Table:
+def project_table(name: str, *columns: SchemaItem, clustered: bool = False) -> sa.Table:
     """Define a table whose first column is `project`, NOT NULL and first in the primary key.
 
     The columns marked `primary_key` follow it in the key, so one id may exist in two projects and
     every lookup is scoped by an index. Keys are therefore texts or numbers the caller gives: SQLite
     counts up by itself only in keys of one column. Upserts name `["project", …]` as index elements.
+    A `clustered` table keeps its rows in the order of the key, with no row ids beside it.
     """
     project = sa.Column("project", sa.Text, primary_key=True, nullable=False)
-    return sa.Table(name, metadata, project, *columns)
+    table = sa.Table(name, metadata, project, *columns)
+    if clustered:
+        table.dialect_options["sqlite"]["with_rowid"] = False
+    return table
 
 
 def scoped(table: sa.Table, project: str) -> sa.Select[Any]:
     """Return the base query of `table`: every column, only the rows of `project`."""
     return sa.select(table).where(table.c.project == project)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Hold a statement compiled once: its text with a mark for each value.
+
+    `wide` is the same for `width` rows at once, 0 if there is no such form.
+    """
+
+    text: str
+    wide: str = ""
+    width: int = 0
+
+
+def prepare(statement: sa.ClauseElement) -> Prepared:
+    """Compile a statement whose parameters are `sa.bindparam`s, for work too frequent to compile each time.
+
+    Values go to the database as they are given, in the order in which the text names them: columns whose type
+    converts them have no place here.
+    """
+    return Prepared(str(statement.compile(dialect=_DIALECT)))
+
+
+def prepare_insert(table: sa.Table, finish: Callable[[sqlite.Insert], sqlite.Insert], width: int = 50) -> Prepared:
+    """Compile an insert of all columns of `table` in their order, for one row and for `width` rows at once.
+
+    `finish` adds what happens on a conflict.
+    """
+    one = sqlite.insert(table).values({each.name: sa.bindparam(each.name) for each in table.c})
+    rows = [{each.name: sa.bindparam(f"{each.name}_{row}") for each in table.c} for row in range(width)]
+    texts = [str(finish(each).compile(dialect=_DIALECT)) for each in (one, sqlite.insert(table).values(rows))]
+    return Prepared(texts[0], texts[1], width)
 
 
 def to_json(value: Any) -> str:

@@ -1,7 +1,7 @@
 """A ledger transaction: changes, and the events that tell of them, or neither."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from holdtrue.core.canonical import Json, content_hash
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
 from holdtrue.storage.ledger.events import Draft, Event, Head, append
-from holdtrue.storage.ledger.tables import ERASED, payloads
+from holdtrue.storage.ledger.tables import ERASED, Prepared, payloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,23 @@ class Transaction:
         result = self.connection.execute(statement, parameters)
         assert isinstance(result, sa.CursorResult)
         return result
+
+    def many(self, statement: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a prepared statement once for each row of values; many rows go in groups, each in one step.
+
+        Between two steps the interpreter's lock changes hands, which costs more than the row under load.
+        """
+        width = statement.width
+        whole = len(rows) - len(rows) % width if width else 0
+        for start in range(0, whole, width or 1):
+            values = [value for row in rows[start : start + width] for value in row]
+            self._database.execute(statement.wide, values)
+        if whole < len(rows):
+            self._database.executemany(statement.text, rows[whole:] if whole else rows)
+
+    def rows(self, statement: Prepared, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a prepared statement and return its rows."""
+        return self._database.execute(statement.text, values).fetchall()
 
     def emit(
         self,

@@ -1,0 +1,7 @@
+"""All routes of MLflow's REST protocol."""
+
+from itertools import chain
+
+from holdtrue.protocols.mlflow import artifacts, experiments, metrics, models, registry, runs
+
+routes = tuple(chain(experiments.routes, runs.routes, metrics.routes, artifacts.routes, models.routes, registry.routes))

@@ -1,0 +1,21 @@
+"""Search: the filter language, its compilation to bound SQL, and pages that stay stable."""
+
+from holdtrue.tracking.search.language import Condition, FilterError, Order, Vocabulary, parse_filter, parse_order
+from holdtrue.tracking.search.paging import place_of, token_of
+from holdtrue.tracking.search.service import RUNS, Search, check_limit, search_experiments, search_runs
+
+__all__ = [
+    "RUNS",
+    "Condition",
+    "FilterError",
+    "Order",
+    "Search",
+    "Vocabulary",
+    "check_limit",
+    "parse_filter",
+    "parse_order",
+    "place_of",
+    "search_experiments",
+    "search_runs",
+    "token_of",
+]

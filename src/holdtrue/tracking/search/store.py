@@ -1,0 +1,297 @@
+"""SQL of searches: conditions to bound expressions, and pages by the values of the last row.
+
+An order that begins with a metric is answered in three parts, each from an index: numbers in order of value, then
+NaN, then runs without that metric. So a page costs what it shows, however many runs there are.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from holdtrue.core.errors import InvalidInput
+from holdtrue.tracking.model import Experiment, RunInfo, View
+from holdtrue.tracking.search.language import Condition, Order
+from holdtrue.tracking.store import (
+    experiment_tags,
+    experiments,
+    in_view,
+    run_datasets,
+    run_info,
+    run_metrics,
+    run_params,
+    run_tags,
+    runs,
+    with_tags,
+)
+
+_MOST_MERGED = 32
+_PAIRS = {"param": run_params, "tag": run_tags}
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Hold one expression to order by; it is never null."""
+
+    expression: sa.ColumnElement[Any]
+    ascending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Ask for runs: where, which, in what order, from what place on."""
+
+    experiments: tuple[int, ...]
+    view: View
+    conditions: tuple[Condition, ...]
+    orders: tuple[Order, ...]
+    limit: int
+    after: list[Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Hold found runs, and the place of the last one if more follow."""
+
+    runs: list[RunInfo]
+    next: list[Any] | None
+
+
+def search_runs(connection: sa.Connection, project: str, wish: RunQuery) -> RunPage:
+    """Return a page of runs in a stable order."""
+    phases = 3 if wish.orders and wish.orders[0].subject.entity == "metric" else 1
+    bounded = any(_bounds_first(wish, condition) for condition in wish.conditions)
+    phase, place = (0, None) if wish.after is None else (wish.after[0], wish.after[1:])
+    if phase not in range(phases):
+        raise InvalidInput("Invalid page token.", mend="Start again without a page token.")
+    found: list[tuple[int, Any]] = []
+    # Who compares the metric with a number wants neither NaN nor runs without it.
+    while phase < (1 if bounded else phases) and len(found) <= wish.limit:
+        rows = _phase(connection, project, wish, phase if phases > 1 else None, place, wish.limit + 1 - len(found))
+        found += [(phase, row) for row in rows]
+        phase, place = phase + 1, None
+    shown = found[: wish.limit]
+    last = None
+    if len(found) > wish.limit and shown:
+        last = [shown[-1][0], *values_of(shown[-1][1])]
+    return RunPage([run_info(row) for _, row in shown], last)
+
+
+def values_of(row: Any) -> list[Any]:
+    """Return the values by which a row was ordered."""
+    return [value for name, value in row._mapping.items() if name.startswith("order_")]
+
+
+def _phase(
+    connection: sa.Connection, project: str, wish: RunQuery, phase: int | None, place: list[Any] | None, limit: int
+) -> list[Any]:
+    """Return rows of one part, the experiments merged in order."""
+    if not wish.experiments:
+        return []
+    single = len(wish.experiments) == 1 or len(wish.experiments) > _MOST_MERGED
+    parts = [wish.experiments] if single else [(each,) for each in wish.experiments]
+    rows: list[Any] = []
+    directions: list[bool] = []
+    for part in parts:
+        query, terms = _query(project, wish, part, phase)
+        directions = [term.ascending for term in terms]
+        rows += connection.execute(paged(query, terms, place, limit)).fetchall()
+    if len(parts) > 1:
+        rows.sort(key=functools.cmp_to_key(_comparison(directions)))
+    return rows[:limit]
+
+
+def _comparison(directions: Sequence[bool]) -> Callable[[Any, Any], int]:
+    def compare(a: Any, b: Any) -> int:
+        for left, right, ascending in zip(values_of(a), values_of(b), directions, strict=True):
+            if left != right:
+                return (-1 if left < right else 1) if ascending else (1 if left < right else -1)
+        return 0
+
+    return compare
+
+
+def _query(
+    project: str, wish: RunQuery, where: tuple[int, ...], phase: int | None
+) -> tuple[sa.Select[Any], list[Term]]:
+    """Return the query of one part and its order."""
+    query = sa.select(runs).where(runs.c.project == project, runs.c.experiment.in_(where))
+    query = query.where(in_view(runs.c.lifecycle, wish.view))
+    terms: list[Term] = []
+    for position, order in enumerate(wish.orders):
+        if position == 0 and phase is not None:
+            query, own = _first_metric(query, project, order, where, phase)
+        else:
+            query, own = _order(query, project, order, position)
+        terms += own
+    for position, condition in enumerate(wish.conditions):
+        if phase == 0 and _bounds_first(wish, condition):
+            # On the row by which runs are ordered, so that the walk through the index ends where it must.
+            query = query.where(compared(terms[0].expression, condition))
+        else:
+            query = _condition(query, project, condition, position)
+    if not any(order.subject.key == "start_ms" for order in wish.orders):
+        terms.append(Term(runs.c.start_ms, ascending=False))
+    return query, [*terms, Term(runs.c.id, ascending=True)]
+
+
+def _bounds_first(wish: RunQuery, condition: Condition) -> bool:
+    """Tell whether a condition compares the metric by which runs are ordered first."""
+    return bool(wish.orders) and condition.subject == wish.orders[0].subject and not _about_null(condition)
+
+
+def _about_null(condition: Condition) -> bool:
+    return condition.subject.entity != "metric" or condition.operator in ("IS NULL", "IS NOT NULL")
+
+
+def paged(query: sa.Select[Any], terms: Sequence[Term], place: list[Any] | None, limit: int) -> sa.Select[Any]:
+    """Return `query` in the order of `terms`, from after `place` on."""
+    columns = [term.expression.label(f"order_{number}") for number, term in enumerate(terms)]
+    query = query.add_columns(*columns)
+    if place is not None and len(place) == len(terms):
+        later: Any = sa.false()
+        for term, value in reversed(list(zip(terms, place, strict=True))):
+            beyond = term.expression > value if term.ascending else term.expression < value
+            later = sa.or_(beyond, sa.and_(term.expression == value, later))
+        first, value = terms[0], place[0]
+        # Implied by the rest; said so that an index can begin there.
+        bound = first.expression >= value if first.ascending else first.expression <= value
+        query = query.where(bound, later)
+    by = [term.expression.asc() if term.ascending else term.expression.desc() for term in terms]
+    return query.order_by(*by).limit(limit)
+
+
+def _first_metric(
+    query: sa.Select[Any], project: str, order: Order, where: tuple[int, ...], phase: int
+) -> tuple[sa.Select[Any], list[Term]]:
+    """Order by a metric: runs with a number (phase 0), with NaN (1), and without it (2)."""
+    table = run_metrics.alias("first_metric")
+    mine = sa.and_(table.c.project == project, table.c.key == order.subject.key)
+    if phase == 2:
+        has = sa.select(sa.literal(1)).where(mine, table.c.run == runs.c.number).correlate(runs)
+        return query.where(~has.exists()), []
+    joined = query.join(table, sa.and_(mine, table.c.run == runs.c.number))
+    joined = joined.where(table.c.experiment.in_(where), table.c.nan == phase)
+    return joined, [Term(table.c.value, order.ascending)] if phase == 0 else []
+
+
+def _order(query: sa.Select[Any], project: str, order: Order, position: int) -> tuple[sa.Select[Any], list[Term]]:
+    """Order by anything; what is missing comes last in both directions."""
+    subject = order.subject
+    if subject.entity == "attribute":
+        column = runs.c[subject.key]
+        if not column.nullable:
+            return query, [Term(column, order.ascending)]
+        return query, [
+            Term(column.is_(None).cast(sa.Integer), ascending=True),
+            Term(sa.func.coalesce(column, 0), order.ascending),
+        ]
+    table = (run_metrics if subject.entity == "metric" else _PAIRS[subject.entity]).alias(f"order_by_{position}")
+    on = sa.and_(table.c.project == project, table.c.run == runs.c.number, table.c.key == subject.key)
+    query = query.outerjoin(table, on)
+    missing = table.c.value.is_(None).cast(sa.Integer)
+    if subject.entity == "metric":
+        missing = sa.case((table.c.value.is_(None), 2), else_=table.c.nan)
+        return query, [Term(missing, ascending=True), Term(sa.func.coalesce(table.c.value, 0.0), order.ascending)]
+    return query, [Term(missing, ascending=True), Term(sa.func.coalesce(table.c.value, ""), order.ascending)]
+
+
+def _condition(query: sa.Select[Any], project: str, condition: Condition, position: int) -> sa.Select[Any]:
+    subject = condition.subject
+    if subject.entity == "attribute":
+        return query.where(compared(runs.c[subject.key], condition))
+    if subject.entity == "dataset":
+        return query.where(_dataset(project, condition))
+    table = (run_metrics if subject.entity == "metric" else _PAIRS[subject.entity]).alias(f"filter_{position}")
+    on = sa.and_(table.c.project == project, table.c.run == runs.c.number, table.c.key == subject.key)
+    if condition.operator in ("IS NULL", "IS NOT NULL"):
+        has = sa.select(sa.literal(1)).where(on).correlate(runs).exists()
+        return query.where(has if condition.operator == "IS NOT NULL" else ~has)
+    query = query.join(table, on).where(compared(table.c.value, condition))
+    return query.where(table.c.nan == 0) if subject.entity == "metric" else query
+
+
+def _dataset(project: str, condition: Condition) -> sa.ColumnElement[bool]:
+    table = run_datasets
+    query = sa.select(sa.literal(1)).where(table.c.project == project, table.c.run == runs.c.number).correlate(runs)
+    if condition.subject.key == "context":
+        pairs = sa.func.json_each(table.c.tags).table_valued("value").alias("dataset_tags")
+        value = sa.func.json_extract(pairs.c.value, "$[1]")
+        key = sa.func.json_extract(pairs.c.value, "$[0]")
+        query = query.select_from(sa.join(table, pairs, sa.true()))
+        query = query.where(key == "mlflow.data.context", compared(value, condition))
+    elif condition.operator == "IS NULL":
+        return ~query.exists()
+    else:
+        query = query.where(compared(table.c[condition.subject.key], condition))
+    return query.exists()
+
+
+def compared(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:
+    """Return a comparison of a column with a bound value."""
+    operator, value = condition.operator, condition.value
+    if operator == "IS NULL":
+        return column.is_(None)
+    if operator == "IS NOT NULL":
+        return column.is_not(None)
+    if operator in ("IN", "NOT IN"):
+        assert isinstance(value, tuple)
+        return column.in_(value) if operator == "IN" else column.not_in(value)
+    if operator == "LIKE":
+        # SQLite's LIKE ignores case; GLOB does not, so the pattern is rewritten.
+        return column.op("GLOB", is_comparison=True)(_glob(str(value)))
+    if operator == "ILIKE":
+        return sa.func.lower(column).like(str(value).lower())
+    return {
+        "=": column == value,
+        "!=": column != value,
+        ">": column > value,
+        ">=": column >= value,
+        "<": column < value,
+        "<=": column <= value,
+    }[operator]
+
+
+def _glob(pattern: str) -> str:
+    """Rewrite a LIKE pattern: % is any text, _ any sign, and GLOB's own signs stand for themselves."""
+    special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    return "".join(special.get(sign, sign) for sign in pattern)
+
+
+def search_experiments(
+    connection: sa.Connection,
+    project: str,
+    view: View,
+    conditions: Sequence[Condition],
+    orders: Sequence[Order],
+    limit: int,
+    after: list[Any] | None,
+) -> tuple[list[Experiment], list[Any] | None]:
+    """Return a page of experiments, and the place of the last one if more follow."""
+    query = sa.select(experiments).where(experiments.c.project == project, in_view(experiments.c.lifecycle, view))
+    for condition in conditions:
+        query = query.where(_experiment(project, condition))
+    terms = [Term(experiments.c[order.subject.key], order.ascending) for order in orders]
+    if not terms:
+        terms = [Term(experiments.c.created_ms, ascending=False)]
+    terms.append(Term(experiments.c.id, ascending=False))
+    rows = connection.execute(paged(query, terms, after, limit + 1)).fetchall()
+    last = values_of(rows[limit - 1]) if len(rows) > limit else None
+    return with_tags(connection, project, rows[:limit]), last
+
+
+def _experiment(project: str, condition: Condition) -> sa.ColumnElement[bool]:
+    if condition.subject.entity == "attribute":
+        return compared(experiments.c[condition.subject.key], condition)
+    table = experiment_tags
+    query = sa.select(sa.literal(1)).where(
+        table.c.project == project,
+        table.c.experiment == experiments.c.id,
+        table.c.key == condition.subject.key,
+    )
+    query = query.correlate(experiments)
+    if condition.operator == "IS NULL":
+        return ~query.exists()
+    return query.where(compared(table.c.value, condition)).exists()
