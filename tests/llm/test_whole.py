@@ -179,9 +179,8 @@ def client(shop: Shop) -> Iterator[openai.OpenAI]:
 
 
 def ask(client: openai.OpenAI, text: str, **more: Any) -> Any:
-    return client.chat.completions.create(
-        model="app:helper", messages=[{"role": "user", "content": text}], user="ann", **more
-    )
+    create: Any = client.chat.completions.create
+    return create(model="app:helper", messages=[{"role": "user", "content": text}], user="ann", **more)
 
 
 def test_an_application_answers_the_openai_client_and_every_answer_is_explained(
@@ -256,9 +255,10 @@ def test_guards_block_and_mask_and_unknown_things_are_declined(client: openai.Op
 def test_what_is_wrong_has_a_shape_that_the_client_knows(
     client: openai.OpenAI, model: str, more: dict[str, Any], code: int
 ) -> None:
-    given = {"messages": [{"role": "user", "content": "Hello"}], **more}
+    given: Any = {"messages": [{"role": "user", "content": "Hello"}], **more}
+    create: Any = client.chat.completions.create
     with pytest.raises(openai.APIStatusError) as raised:
-        client.chat.completions.create(model=model, **given)
+        create(model=model, **given)
     assert raised.value.status_code == code
     assert raised.value.body["message"]  # type: ignore[index]  # an object, in every error of this protocol
 

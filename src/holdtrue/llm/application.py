@@ -72,8 +72,10 @@ class Application:
                 why="The last message of an application's request is the user's.",
                 mend='End messages with {"role": "user", "content": …}.',
             )
-        trace.question = asked = question
+        asked = question
         checked = await self._guard(trace, "input", lambda rails: rails.check_input(asked))
+        # What is recorded is the text as it may be seen: masked, also where it is blocked.
+        trace.question = asked if checked is None else checked.text
         if checked is not None and checked.blocked:
             return self._refusal(ask, "input")
         question = asked if checked is None else checked.text
@@ -168,6 +170,8 @@ class Application:
         attributes = {"holdtrue.guardrails.on": where, "holdtrue.guardrails.action": verdict.action}
         if found:
             attributes["holdtrue.guardrails.found"] = ", ".join(found[:_TOLD])
+        if verdict.failed:
+            attributes["holdtrue.guardrails.failed"] = ", ".join(each.guard for each in verdict.failed)
         trace.child("guardrails", started, self._now(), attributes=attributes)
         return verdict
 

@@ -62,7 +62,7 @@ class GuardrailsFile:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Hold an application's definition."""
+    """Hold an application's definition; `judge` is the model that grades by rubrics, if any check does."""
 
     name: str
     prompt: PromptFile
@@ -73,6 +73,7 @@ class Application:
     checks: tuple[Check, ...]
     rollout: Canary
     answering: Settings = field(default_factory=Settings)
+    judge: Route | None = None
 
     @property
     def spec(self) -> ServiceSpec:

@@ -19,6 +19,7 @@ from holdtrue.evaluation import (
     AnswerView,
     Case,
     Graded,
+    Helpers,
     Passage,
     TestSet,
     ToolCall,
@@ -26,8 +27,8 @@ from holdtrue.evaluation import (
     run_answers,
     summarise,
 )
-from holdtrue.llm.application import tool_calls
-from holdtrue.llm.guardrails import GuardCase, GuardrailSpec, compile_guardrails, load_cases, measure
+from holdtrue.llm.application import answer_text, tool_calls
+from holdtrue.llm.guardrails import GuardCase, GuardrailSpec, cases_digest, compile_guardrails, load_cases, measure
 from holdtrue.llm.model import Ask, Complete, Reply
 from holdtrue.llm.online import build_application, compile_parts
 from holdtrue.llm.retrieval import RetrievalCase, build_index, evaluate_retrieval, find_sources, open_index
@@ -142,10 +143,19 @@ def try_out(project: Project, pipeline: Pipeline, making: Making, standing: Stan
         reply = await ready.answer(ask)
         return _view(reply, standing.release, timer.monotonic() - started)
 
+    async def judge(messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> str:
+        """Ask the judge's model through the gateway; its reply is held to the schema of a verdict."""
+        assert application.judge is not None
+        form = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": dict(schema)}}
+        body = {"messages": [dict(each) for each in messages], "temperature": 0, "response_format": form}
+        asked = Ask({}, project.name, application.name, "judge", "", release=standing.release)
+        return answer_text((await making.complete(asked, application.judge, body, "")).body)
+
     return run_answers(
         tests,
         answer,
         application.checks,
+        helpers=Helpers(complete=None if application.judge is None else judge),
         application=_digest(standing, application),
         release=standing.release,
         repeats=making.repeats,
@@ -212,16 +222,19 @@ def _retrieval(pipeline: Pipeline, mine: Standing, tests: TestSet, passages: int
 
 
 def _measured(pipeline: Pipeline, content: Any) -> bytes:
-    """Measure guardrails on the test sets of their kinds; the times in it are those of the first measurement."""
+    """Measure guardrails on the held-out cases of their kinds; the times in it are those of the first measurement."""
     spec = load(GuardrailSpec, content, "The guardrails")
+    digests: dict[str, str] = {}
+    for guard in spec.guards:
+        digests[guard.kind] = cases_digest(guard.kind)
 
     def work() -> bytes:
         seen: set[str] = set()
         cases: list[GuardCase] = []
         for guard in spec.guards:
             if guard.kind not in seen:
-                cases += load_cases(guard.kind)
+                cases += load_cases(guard.kind, "held_out")
             seen.add(guard.kind)
         return orjson.dumps(measure(compile_guardrails(content), cases))
 
-    return pipeline.step("guardrails", {"guardrails": content}, work)
+    return pipeline.step("guardrails", {"guardrails": content, "cases": digests}, work)

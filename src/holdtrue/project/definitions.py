@@ -252,6 +252,7 @@ class Project:
         test_set: str | None = None,
         checks: Sequence[Check] = (),
         rollout: Canary,
+        judge: Route | None = None,
         **answering: Any,
     ) -> Application:
         """Declare an application: prompt and test set are files beside this one; `answering` are its settings.
@@ -268,6 +269,7 @@ class Project:
             checks=tuple(checks),
             rollout=rollout,
             answering=read_settings({"answering": answering}),
+            judge=judge,
         )
         self.applications[name] = made
         return made

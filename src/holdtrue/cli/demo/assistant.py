@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from rich.table import Table
 
+from holdtrue.cli.context import wide_console
 from holdtrue.cli.demo.screen import Screen
+from holdtrue.cli.why import explained
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import Unavailable
 from holdtrue.evaluation import Case, load_test_set
@@ -26,9 +29,9 @@ PROJECT: Final = "docs-assistant"
 SERVICE: Final = "assistant"
 BASE: Final = f"/api/projects/{PROJECT}"
 TOPIC: Final = "rollouts"
-_AN_HOUR: Final = 40
+_AN_HOUR: Final = 30
 _HOURS: Final = 18
-_ABOUT_TOPIC: Final = 0.6
+_ABOUT_TOPIC: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Story:
     liked: int = 0
     rollout: dict[str, Any] | None = None
     answer: str = ""
+    why: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def now(self) -> datetime:
@@ -80,7 +84,36 @@ def tell(owner: Client, clock: FileClock, screen: Screen, home: Path, files: Pat
         _canary(story)
         _ask(story, [_question(story)], random.Random(3))
         story.rollout = _rollout(story)
+        story.why = owner.get(f"{BASE}/why/{story.answer}")
     return story
+
+
+def print_summary(story: Story, folder: Path) -> None:
+    """Print what became of each release of the assistant, and one answer explained."""
+    console = wide_console()
+    table = Table(title="The assistant: one release after the other, on its test set", title_justify="left", box=None)
+    for name in ("release", "what", "passes", "declines", "finds", "decision"):
+        table.add_column(name, no_wrap=name != "what")
+    for made in story.releases:
+        answers, found = made["evidence"]["answers"], made["evidence"]["retrieval"]["recall"]
+        rate, declined = answers["pass_rate"], answers["unanswerable"]["declined"]
+        decision = made["decision"]["outcome"].replace("waiting_approval", "approved")
+        if story.rollout is not None and story.rollout["challenger"] == made["release"]:
+            decision = f"{decision}, then {story.rollout['state'].replace('_', ' ')}"
+        table.add_row(
+            made["release"],
+            made["what"],
+            f"{rate['mean']:.0%} ({rate['lower']:.0%}–{rate['upper']:.0%})",
+            f"{declined['mean']:.0%}",
+            f"{found['value']:.0%}",
+            decision,
+        )
+    console.print(table)
+    console.print(f"\nUsers asked {story.asked} questions over HTTP and found {story.liked} answers helpful.")
+    console.print(f"\nWhy did the assistant answer {story.answer} so?", style="bold")
+    for line in explained(story.why):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    console.print(f"\nTraces:       holdtrue traces --project {PROJECT} --home {folder / 'home'}", soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from holdtrue.cli.demo import ending
+from holdtrue.cli.demo import assistant, ending
 from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company, company
 from holdtrue.cli.demo.deliveries import prepare
 from holdtrue.cli.demo.plane import Plane
@@ -68,17 +68,19 @@ def run_demo(folder: Path, months: int) -> int:
                 _first_release(cast)
                 _replay(cast, year.result(), end)
                 told = ending.collect(cast.firm, cast.last_prediction, cast.predictions)
+                second = assistant.tell(firm.owner, firm.clock, screen, firm.home, example_folder("docs_assistant"))
         screen.finish()
     report = ending.finish(folder, told, time.monotonic() - begun)
     ending.print_summary(report, folder, time.monotonic() - begun)
+    assistant.print_summary(second, folder)
     return 0
 
 
-def example_folder() -> Path:
-    """Return where the example lies: in the source tree, or inside the installed package."""
+def example_folder(name: str = "flights") -> Path:
+    """Return where an example lies: in the source tree, or inside the installed package."""
     here = Path(__file__).resolve()
-    for each in (here.parents[4] / "examples" / "flights", here.parents[2] / "_examples" / "flights"):
-        if (each / "flights.py").is_file():
+    for each in (here.parents[4] / "examples" / name, here.parents[2] / "_examples" / name):
+        if (each / f"{name}.py").is_file():
             return each
     raise NotFound("The example is not installed.", mend="Install Holdtrue again from its wheel or source tree.")
 
