@@ -97,3 +97,6 @@ def test_a_stream_is_masked_like_the_whole_text(text: str, sizes: list[int], roo
     assert window.verdict().action == whole.action
     assert window.verdict().text == out
     assert shows_only_masks(text, out, window.verdict().findings)
+    assert {(each.start, each.end) for each in window.verdict().findings} == {
+        (each.start, each.end) for each in whole.findings
+    }

@@ -300,7 +300,7 @@ def _closest(word: str, known: Sequence[str]) -> str:
 
 
 def options_of(guard: Guard) -> dict[str, Any]:
-    """Return a guard's options with their defaults; slow engines have more time, presidio a lower threshold."""
+    """Return the options of a guard with their defaults; slow engines have more time, presidio a lower threshold."""
     found = {name: guard.options.get(name, option.default) for name, option in OPTIONS[guard.kind].items()}
     if "time_ms" not in guard.options and (found.get("engine") == "presidio" or found.get("similarity") == "e5"):
         found["time_ms"] = _SLOW

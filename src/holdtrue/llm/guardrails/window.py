@@ -1,6 +1,7 @@
 """Mask an answer while it is streamed: hold back its end until what it belongs to is known."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from holdtrue.core.errors import InvalidInput
@@ -105,7 +106,7 @@ class OutputWindow:
 
     def _flush(self, final: bool) -> str:
         text, start = self._tail + self._held, len(self._tail)
-        covered = self._covered(text)
+        found, covered = self._found(text)
         if self.blocked:
             self._held = ""
             return ""
@@ -114,14 +115,15 @@ class OutputWindow:
         here = [Cover(max(each.start, start), each.end, each.mask, each.score) for each in covered if each.end > start]
         shown = [Cover(c.start - start, c.end - start, c.mask, c.score) for c in here if c.start < cut]
         piece = masked(text[start:cut], shown)
+        # What is held back still may turn out to be something else; what goes out now is final.
+        self._note([each for each in found if each.start < cut and each.end > start], self._sent - start)
         self._sent += cut - start
         self._tail, self._held = text[max(0, cut - _TAIL) : cut], text[cut:]
         self._out.append(piece)
         return piece
 
-    def _covered(self, text: str) -> tuple[Cover, ...]:
-        """Return what must be masked in the end of the answer that is at hand, and note what was found."""
-        offset = self._sent - len(self._tail)
+    def _found(self, text: str) -> tuple[list[Finding], tuple[Cover, ...]]:
+        """Return what is found in the end of the answer that is at hand, and what of it must be masked."""
         found: list[Finding] = []
         for armed in self._masking:
             outcome = self._guardrails.run(armed, Subject(text))
@@ -136,8 +138,7 @@ class OutputWindow:
             found += more
             for failure in late:
                 self._fail(failure)
-        self._note(found, offset)
-        return covered
+        return found, covered
 
     def _cut(self, text: str, start: int, covered: Sequence[Cover]) -> int:
         """Return up to where the text may go out: no word and no finding is cut."""
@@ -165,11 +166,7 @@ class OutputWindow:
             self._failed.setdefault(failure.guard, failure)
 
     def _note(self, findings: Sequence[Finding], offset: int) -> None:
-        """Keep findings by their place in the whole answer; one that grew as more came in replaces what it was."""
+        """Keep findings by their place in the whole answer."""
         for each in findings:
             start, end = each.start + offset, each.end + offset
-            if end <= self._sent and (each.guard, start) in self._findings:
-                continue
-            self._findings[(each.guard, start)] = Finding(
-                each.guard, each.kind, start, end, each.score, each.label, each.reason
-            )
+            self._findings[(each.guard, start)] = replace(each, start=start, end=end)

@@ -180,7 +180,7 @@ def _similar(embedder: Embedder, sentence: Sentence, evidence: _Evidence, option
 def _citations(sentence: Sentence, ids: frozenset[str], required: bool) -> list[Hit]:
     unknown = [mark for mark in sentence.cited if mark not in ids and _LISTED.fullmatch(mark)]
     if unknown:
-        return [Hit(sentence.start, sentence.end, 1.0, "unknown_citation", f"cites {unknown[0]}")]
+        return [Hit(sentence.start, sentence.end, 1.0, "unknown_citation", "cites a passage that is not there")]
     if required and sentence.words and not any(mark in ids for mark in sentence.cited):
         return [Hit(sentence.start, sentence.end, 1.0, "missing_citation")]
     return []

@@ -14,9 +14,8 @@ _SHAPES: Final[tuple[tuple[str, tuple[str, ...], str, str, float], ...]] = (
         0.6,
     ),
     (
-        r"(?m:^)[ \t>*#\[]{0,8}(?:system|developer|admin)(?:[ _](?:message|prompt|override|notice|note))?["
-        r" \t*\]]{0,6}[:\]]"
-        r"(?![:/=])",
+        r"(?m:^)[ \t>*#\[]{0,8}(?:system|developer|admin)(?:[ _](?:message|prompt|override|notice|note))?"
+        r"[ \t*\]]{0,6}[:\]](?![:/=])",
         ("system", "developer", "admin"),
         "role",
         "role_spoofing",
