@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.traces.columns import matching
@@ -27,6 +27,7 @@ def test_words_of_a_text(text: str, found: list[str]) -> None:
     assert words(text) == found
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_a_whole_column_has_the_words_of_its_texts(texts: list[str]) -> None:
     lowered = [text.encode(errors="replace").decode().lower() for text in texts]
@@ -37,12 +38,14 @@ def test_a_whole_column_has_the_words_of_its_texts(texts: list[str]) -> None:
     assert list(zip(numbers.tolist(), rows.tolist(), strict=True)) == wanted
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(0, 20))
 def test_many_texts_are_numbered_as_each_alone(texts: list[str], salt: int) -> None:
     values = [text.encode(errors="replace").decode() for text in texts]
     assert NUMBERING.texts(salt, values).tolist() == [number_of(salt, value.encode()) for value in values]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.text("ab_ -9É日ß\u0301²", max_size=12), st.text("ab_9É日ß²", min_size=1, max_size=3))
 def test_a_words_pattern_finds_it_where_it_is_one(one: str, two: str, asked: str) -> None:
     for text in (one, two, f"{one}{asked}{two}", f"{two} {asked}"):
