@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.traces.conversation import conversation, first_question, text_of
@@ -145,6 +145,7 @@ def _fits(value: Any) -> bool:
     return True
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*NOW, *NUMBERED, *OPENINFERENCE, *VALUES, *MLFLOW]), SAID, max_size=5), SAID)
 def test_whatever_is_said_in_whatever_form_is_shown_as_texts(attributes: dict[str, Any], other: Any) -> None:
     events = [{"name": "gen_ai.user.message", "attributes": {"content": other}}, {"name": other, "attributes": other}]

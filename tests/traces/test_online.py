@@ -1,6 +1,9 @@
 """The sink: what is stored of spans, and that it is stored when it says so."""
 
 import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,9 @@ import orjson
 import pytest
 
 from holdtrue.core.clock import microseconds
-from holdtrue.core.errors import StorageFull, Unavailable
+from holdtrue.core.errors import InvalidInput, StorageFull, Unavailable
 from holdtrue.storage import Writer
-from holdtrue.traces import Capture, GenaiCall, Origin, TraceSettings, genai_span
+from holdtrue.traces import Capture, GenaiCall, Origin, Span, TraceSettings, genai_span
 from holdtrue.traces.online import clamp, service_name
 from tests.traces.spans import NOW, PROJECT, House, open_house, said, span, span_id, trace_id
 
@@ -154,3 +157,34 @@ def test_a_full_disk_is_told_to_the_sender(house: House, monkeypatch: pytest.Mon
     monkeypatch.setattr(Writer, "append_async", full)
     with pytest.raises(StorageFull):
         house.put(span())
+
+
+def test_what_reading_spans_raises_is_raised_before_any_is_stored(house: House) -> None:
+    def broken() -> Iterator[Span]:
+        yield from (span(number, 0) for number in range(300))
+        raise InvalidInput("The end is broken.")
+
+    with pytest.raises(InvalidInput, match="The end is broken"):
+        asyncio.run(house.sink.write(PROJECT, broken()))
+    assert house.records() == []
+    house.put()
+    assert house.records() == []
+
+
+def test_origins_that_come_and_go_are_not_taken_for_one_another(house: House) -> None:
+    def passing() -> Iterator[Span]:
+        for number in range(400):
+            yield span(number, 0, origin=Origin(f"s{number % 50}", {"n": number}))
+
+    asyncio.run(house.sink.write(PROJECT, passing()))
+    for row in house.records():
+        number = int(row["trace_id"], 16) - 1
+        assert (row["service"], orjson.loads(row["resource"])) == (f"s{number % 50}", {"n": number})
+
+
+def test_taking_spans_in_loads_neither_databases_nor_what_one_request_may_not_need() -> None:
+    """Prevent a data plane that starts slowly, or holds what only readers need."""
+    code = "import sys, holdtrue.traces.online, holdtrue.protocols.otlp, holdtrue.serving.feedback; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"pyarrow", "duckdb", "sqlalchemy", "google.protobuf", "opentelemetry", "starlette"}
+    assert heavy & set(loaded) == set()

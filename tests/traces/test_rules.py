@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.traces.model import StoredSpan
@@ -68,6 +68,7 @@ def test_spans_nest_by_their_parents() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.one_of(st.none(), st.integers(0, 8))), unique_by=lambda pair: pair[0]))
 def test_every_span_comes_once_whatever_the_parents_say(pairs: list[tuple[int, int | None]]) -> None:
     spans = [stored(number, parent, input_tokens=1) for number, parent in pairs]

@@ -20,6 +20,7 @@ from holdtrue.evaluation import (
     Case,
     Graded,
     Helpers,
+    Message,
     Passage,
     TestSet,
     ToolCall,
@@ -143,11 +144,11 @@ def try_out(project: Project, pipeline: Pipeline, making: Making, standing: Stan
         reply = await ready.answer(ask)
         return _view(reply, standing.release, timer.monotonic() - started)
 
-    async def judge(messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> str:
+    async def judge(messages: Sequence[Message], schema: Mapping[str, Any]) -> str:
         """Ask the judge's model through the gateway; its reply is held to the schema of a verdict."""
         assert application.judge is not None
         form = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": dict(schema)}}
-        body = {"messages": [dict(each) for each in messages], "temperature": 0, "response_format": form}
+        body = {"messages": [dump(each) for each in messages], "temperature": 0, "response_format": form}
         asked = Ask({}, project.name, application.name, "judge", "", release=standing.release)
         return answer_text((await making.complete(asked, application.judge, body, "")).body)
 

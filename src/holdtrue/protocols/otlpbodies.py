@@ -59,7 +59,17 @@ class _Malformed(Exception):
 
 
 def parse_protobuf(body: bytes) -> Batch:
-    """Read an ExportTraceServiceRequest; raise BadExport, or MissingExtra where protobuf is not installed."""
+    """Read an ExportTraceServiceRequest whole; errors as `read_protobuf`."""
+    batch = Batch()
+    batch.spans.extend(read_protobuf(body, batch))
+    return batch
+
+
+def read_protobuf(body: bytes, batch: Batch) -> Iterator[Span]:
+    """Yield the spans of an ExportTraceServiceRequest; malformed ones are counted in `batch`.
+
+    Raises BadExport, and MissingExtra where protobuf is not installed, before the first span.
+    """
     try:
         from google.protobuf.message import DecodeError
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -68,34 +78,33 @@ def parse_protobuf(body: bytes) -> Batch:
     try:
         request = ExportTraceServiceRequest.FromString(body)
     except DecodeError:
-        return _salvaged(body)
+        yield from _salvaged(body, batch)
+        return
     if body and not request.resource_spans:
         raise _not_spans()
-    batch = Batch()
     for resource_spans in request.resource_spans:
         attributes, _ = _attributes(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
             origin = _origin(attributes, scope_spans.scope.name)
             for span in scope_spans.spans:
                 try:
-                    batch.spans.append(_span(span, origin))
+                    yield _span(span, origin)
                 except _Malformed as error:
                     batch.reject(str(error))
-    return batch
 
 
 def _origin(attributes: dict[str, Any], scope: str) -> Origin:
     return Origin(service_name(attributes.get("service.name")), attributes, scope[:KEY])
 
 
-def _salvaged(body: bytes) -> Batch:
+def _salvaged(body: bytes, batch: Batch) -> list[Span]:
     """Read a body that protobuf refuses as a whole span by span: one bad text must not cost the others."""
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 
-    batch = Batch()
+    spans: list[Span] = []
     try:
         for number, resource_spans in _fields(body):
             if number != 1:
@@ -109,12 +118,12 @@ def _salvaged(body: bytes) -> Batch:
                 origin = _origin(attributes, scope.name)
                 for data in (part for field_, part in parts if field_ == 2):
                     try:
-                        batch.spans.append(_span(ProtoSpan.FromString(data), origin))
+                        spans.append(_span(ProtoSpan.FromString(data), origin))
                     except (DecodeError, _Malformed) as error:
                         batch.reject(str(error) if isinstance(error, _Malformed) else "it cannot be parsed")
     except (DecodeError, ValueError, IndexError):
         raise _not_spans() from None
-    return batch
+    return spans
 
 
 def _not_spans() -> BadExport:
@@ -254,14 +263,23 @@ def _double(number: float) -> float | str:
 
 
 def parse_json(body: bytes) -> Batch:
-    """Read the JSON form of an export request (hexadecimal ids, 64-bit integers as texts); raise BadExport."""
+    """Read the JSON form of an export request whole; raise BadExport."""
+    batch = Batch()
+    batch.spans.extend(read_json(body, batch))
+    return batch
+
+
+def read_json(body: bytes, batch: Batch) -> Iterator[Span]:
+    """Yield the spans of the JSON form of an export request (hexadecimal ids, 64-bit integers as texts).
+
+    Malformed ones are counted in `batch`; raises BadExport where the body has another form, be it at the end.
+    """
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadExport("The body is not JSON.", why=str(error)) from None
     if not isinstance(data, dict):
         raise BadExport("The body is not an export request.", why="It is not a JSON object.")
-    batch = Batch()
     for resource_spans in _objects(data, "resourceSpans"):
         resource = resource_spans.get("resource")
         attributes, _ = _json_attributes(resource.get("attributes")) if isinstance(resource, dict) else ({}, 0)
@@ -271,10 +289,9 @@ def parse_json(body: bytes) -> Batch:
             origin = _origin(attributes, name if isinstance(name, str) else "")
             for span in _list(scope_spans, "spans"):
                 try:
-                    batch.spans.append(_json_span(span, origin))
+                    yield _json_span(span, origin)
                 except _Malformed as error:
                     batch.reject(str(error))
-    return batch
 
 
 def _list(data: dict[str, Any], name: str) -> list[Any]:

@@ -40,4 +40,4 @@ def _holds(table: pa.Table, name: str, function: str, options: Any) -> Mask:
     if name not in table.column_names or not pa.types.is_string(table[name].type):
         return np.zeros(table.num_rows, np.bool_)
     found = pc.call_function("coalesce", [pc.call_function(function, [table[name]], options), pa.scalar(False)])
-    return found.to_numpy()
+    return np.array(found)

@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -97,8 +98,9 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An origin's own part of its spans' records."""
+    """An origin's own part of its spans' records; it keeps the origin, by whose identity it is found."""
 
+    origin: Origin
     service: str
     resource: str
     scope: str
@@ -119,7 +121,7 @@ class SpanSink:
         *,
         default: TraceSettings = _FULL,
         mask: Callable[[str], str] = mask_text,
-        waiting: int = 64,
+        waiting: int = 32,
     ) -> None:
         """`writer` is strict; `settings` and `default` say for each project what is captured."""
         self._writer = writer
@@ -141,13 +143,12 @@ class SpanSink:
         if self._waiting >= self._most:
             raise Unavailable("Too many spans wait to be stored.", mend="Send them again in a second.")
 
-    async def write(self, project: str, spans: Sequence[Span]) -> None:
+    async def write(self, project: str, spans: Iterable[Span]) -> None:
         """Redact and store spans of `project`; they are durable when this returns.
 
-        Raises Unavailable and StorageFull; then send all of them again: each is stored once.
+        Raises Unavailable and StorageFull; then send all of them again: each is stored once. What taking spans out
+        of `spans` raises is raised before any is stored.
         """
-        if not spans:
-            return
         self.check_room()
         self._waiting += 1
         try:
@@ -155,10 +156,7 @@ class SpanSink:
             async with self._turn:
                 frames = [frame async for frame in self._frames(project, spans)]
             appends = [self._append(project, service, rows) for service, rows in frames]
-            if len(appends) == 1:
-                await appends[0]
-            else:
-                await asyncio.gather(*appends)
+            await asyncio.gather(*appends)
         finally:
             self._waiting -= 1
 
@@ -167,16 +165,16 @@ class SpanSink:
         columns["id"] = [row[0] for row in rows]
         await self._writer.append_async(KIND, project, service, columns, len(rows))
 
-    async def _frames(self, project: str, spans: Sequence[Span]) -> AsyncGenerator[tuple[str, list[tuple[Any, ...]]]]:
+    async def _frames(self, project: str, spans: Iterable[Span]) -> AsyncGenerator[tuple[str, list[tuple[Any, ...]]]]:
         """Yield (service, rows) of at most so many rows as a frame shall have."""
         capture = self._settings.get(project, self._default).capture
         now = microseconds(self._clock.now())
         sources: dict[int, _Source] = {}
         gathered: dict[str, list[tuple[Any, ...]]] = {}
-        for start in range(0, len(spans), _SLICE):
-            if start:
-                await asyncio.sleep(0)
-            for ready in self._ready(spans[start : start + _SLICE], capture):
+        ahead = iter(spans)
+        while some := list(islice(ahead, _SLICE)):
+            await asyncio.sleep(0)
+            for ready in self._ready(some, capture):
                 origin = ready.span.origin
                 source = sources.get(id(origin))
                 if source is None:
@@ -225,6 +223,7 @@ class SpanSink:
             service = service if len(known) < _SERVICES else _OTHERS
             known.add(service)
         return _Source(
+            origin,
             service,
             orjson.dumps(attributes).decode() if attributes else "",
             _plain(self._redactor.scrub(origin.scope)),

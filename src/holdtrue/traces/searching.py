@@ -21,7 +21,7 @@ from holdtrue.traces.indexing import Core, intersection, pair_term, pair_texts, 
 from holdtrue.traces.model import Page, StoredSpan, Summary, TraceFilter
 from holdtrue.traces.reading import LISTED, Part, Spans
 from holdtrue.traces.rules import EQUAL, gather, meets, summary_of
-from holdtrue.traces.words import Numbers, pattern_of, words
+from holdtrue.traces.words import Numbers, patterns_of, words
 
 MOST_WORDS: Final = 32
 _CURSOR = re.compile(r"(\d{1,18})-([0-9a-f]{10})")
@@ -169,7 +169,7 @@ class Search:
         for word in self._words:
             mask &= containing(table, "text", word)
             if mask.any():
-                mask &= matching(table, "text", pattern_of(word))
+                mask &= having(table, word)
         for name in self._wanted.attributes:
             key = f"{orjson.dumps(name).decode()}:"
             mask &= containing(table, "attributes", key) | containing(table, "resource", key)
@@ -184,6 +184,16 @@ class Search:
         """Tell whether the attributes of a span and its resource, as JSON, hold all that is asked for."""
         have = _texts_of([orjson.loads(text) for text in texts if text], self._wanted)
         return all(value in have.get(name, ()) for name, value in self._wanted.attributes.items())
+
+
+def having(table: pa.Table, word: str) -> NDArray[np.bool_]:
+    """Tell which rows have a word in their text."""
+    sure, maybe = (matching(table, "text", pattern) for pattern in patterns_of(word))
+    open_ones = np.flatnonzero(maybe & ~sure)
+    if len(open_ones):
+        texts = table["text"].take(pa.array(open_ones)).to_pylist()
+        sure[open_ones] = [word in words(text) for text in texts]
+    return sure
 
 
 def _texts_of(sources: Sequence[Mapping[str, Any]], wanted: TraceFilter) -> dict[str, list[str]]:

@@ -18,6 +18,8 @@ Places = NDArray[np.int64]
 
 _IDEOGRAPHS: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|(?:(?![{_IDEOGRAPHS}])\w)+")
+_LETTERS: Final = "0-9a-z_"
+_BEYOND: Final = r"\x{80}-\x{10FFFF}"
 _PRIME: Final = 0x9E3779B97F4A7C15
 _INVERSE: Final = pow(_PRIME, -1, 1 << 64)
 _MASK: Final = (1 << 64) - 1
@@ -43,12 +45,16 @@ def number_of(salt: int, data: bytes) -> int:
     return (mixed ^ (mixed >> 31)) >> (64 - _BITS)
 
 
-def pattern_of(word: str) -> str:
-    """Return the regular expression (RE2) by which a text in lower case has a word that `words` finds."""
-    if _WORD.fullmatch(word) and len(word) == 1 and re.match(f"[{_IDEOGRAPHS}]", word):
-        return word
-    edge = rf"[^\pL\pN_]|[{_IDEOGRAPHS}]"
-    return f"(?:^|{edge}){re.escape(word)}(?:{edge}|$)"
+def patterns_of(word: str) -> tuple[str, str]:
+    """Return two regular expressions (RE2) for a word in a text in lower case.
+
+    What the first matches has the word; what the second does not match has it not. Between the two stands only a
+    text in which a sign beyond ASCII touches the word: whether that is a letter, `words` decides.
+    """
+    if re.fullmatch(f"[{_IDEOGRAPHS}]", word):
+        return word, word
+    sure, maybe = (f"(?:^|[^{inner}]){re.escape(word)}(?:[^{inner}]|$)" for inner in (_LETTERS + _BEYOND, _LETTERS))
+    return sure, maybe
 
 
 class Numbering:
