@@ -68,14 +68,21 @@ def test_completions(texts: list[str]) -> None:
     assert collector.body(USAGE) == body
 
 
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+anything = st.recursive(
+    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+calls = st.lists(
+    st.fixed_dictionaries(
+        {"function": st.fixed_dictionaries({}, optional={"name": anything, "arguments": anything})},
+        optional={"index": anything, "id": anything},
     )
 )
-def test_deltas_of_any_form_do_no_harm(delta: Any) -> None:
+
+
+@given(anything, anything | calls)
+def test_deltas_of_any_form_do_no_harm(delta: Any, called: Any) -> None:
     collector = Collector(Operation.CHAT)
     collector.add(Chunk({"id": "x", "choices": [{"index": 0, "delta": delta}]}))
-    collector.add(Chunk({"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": delta}}]}))
+    collector.add(Chunk({"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": called}}]}))
     assert collector.body(USAGE)["usage"] == USAGE
     assert all(isinstance(text, str) for text in collector.texts())
