@@ -564,7 +564,7 @@ def test_the_facts_of_a_call(lab: Lab, fake: FakeProvider) -> None:
     async def work(gateway: Open) -> None:
         route = Route((Target("fake", "small"),), labels={"release": "rel_1", "arm": "canary"}, capture="full")
         await gateway.gateway.complete(caller, route, chat(temperature=0.5, max_tokens=9), asked="prompt:greet@live")
-        plain = Route((Target("fake", "small"),))
+        plain = Route((Target("fake", "small"),), capture="off")
         await gateway.gateway.complete(caller, plain, chat())
         stream = await gateway.gateway.stream(caller, route, chat(stream=True))
         assert [chunk async for chunk in stream.chunks()]

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,10 +52,18 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Hold one budget that a call counts against, with the project whose calls it adds up."""
+    """Hold one budget that a call counts against, with the project whose calls it adds up.
+
+    `stem` is the key of its rates, and begins those of its counters.
+    """
 
     project: str
     budget: Budget
+    stem: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        stem = _key(self.project, self.budget.key, self.budget.period.value)
+        object.__setattr__(self, "stem", stem)
 
     @property
     def label(self) -> str:
@@ -96,6 +104,7 @@ class Budgets:
         self._prefix = name.encode() + b"\0"
         self._numbers = itertools.count()
         self._dirty = False
+        self._periods: dict[Period, tuple[float, float, bytes]] = {}
         with self._alone():
             self._env = self._open()
             self._counters = self._env.open_db(b"counters")
@@ -118,23 +127,22 @@ class Budgets:
         """
         now = self._clock.now()
         moment = now.timestamp()
-        until = microseconds(now) + int(seconds * 1_000_000)
+        until = int((moment + seconds) * 1_000_000)
         counters: list[bytes] = []
         rates: list[tuple[bytes, float]] = []
         with self._writing() as transaction:
             for limit in limits:
                 budget = limit.budget
-                key = _counter_key(limit, period_start(budget.period, now))
+                key = limit.stem + self._since(budget.period, now, moment)
                 row = _counter(transaction.get(key, db=self._counters))
                 _check_quota(limit, row, amount, now)
                 _put(transaction, self._counters, key, _moved(row, reserved=amount))
                 counters.append(key)
                 if budget.requests_per_minute or budget.tokens_per_minute:
-                    rate_key = _rate_key(limit)
-                    fresh = _rate(transaction.get(rate_key, db=self._rates), limit, amount, moment)
-                    _put(transaction, self._rates, rate_key, _RATE.pack(*fresh))
+                    fresh = _rate(transaction.get(limit.stem, db=self._rates), limit, amount, moment)
+                    _put(transaction, self._rates, limit.stem, _RATE.pack(*fresh))
                     if budget.tokens_per_minute:
-                        rates.append((rate_key, _MINUTE / budget.tokens_per_minute))
+                        rates.append((limit.stem, _MINUTE / budget.tokens_per_minute))
             identity = self._prefix + next(self._numbers).to_bytes(8, "big")
             note = [until, amount.money, amount.tokens, amount.requests, [key.decode() for key in counters]]
             _put(transaction, self._reserved, identity, orjson.dumps(note))
@@ -179,6 +187,15 @@ class Budgets:
                 _shown(_standing(bytes.fromhex(key), bytes.fromhex(value))) for key, value in tables["counters"].items()
             ]
             write_atomic(self._path / COPY, orjson.dumps({"tables": tables, "standings": shown}))
+
+    def _since(self, period: Period, now: datetime, moment: float) -> bytes:
+        """Return the end of a counter's key: when the present period began."""
+        begin, end, key = self._periods.get(period, (0.0, 0.0, b""))
+        if not begin <= moment < end:
+            since, later = period_start(period, now), period_end(period, now)
+            key = f"{_SEPARATOR}{since}".encode()
+            self._periods[period] = since / 1e6, math.inf if later is None else later.timestamp(), key
+        return key
 
     def _tables(self) -> tuple[tuple[str, Any], ...]:
         return (("counters", self._counters), ("rates", self._rates), ("reserved", self._reserved))
@@ -280,7 +297,7 @@ def read_standings(path: Path) -> list[Standing]:
     ]
 
 
-def _check_quota(limit: Limit, row: tuple[int, ...], amount: Amount, now: Any) -> None:
+def _check_quota(limit: Limit, row: tuple[int, ...], amount: Amount, now: datetime) -> None:
     """Raise QuotaExhausted or RateLimited unless `amount` fits beside what is used and reserved."""
     budget = limit.budget
     if budget.concurrent is not None and row[5] + amount.requests > budget.concurrent:
@@ -357,14 +374,6 @@ def _amount(what: str, value: int) -> str:
 
 def _counter(value: bytes | None) -> tuple[int, ...]:
     return (0, 0, 0, 0, 0, 0) if value is None else _COUNTER.unpack(value)
-
-
-def _counter_key(limit: Limit, since: int) -> bytes:
-    return _key(limit.project, limit.budget.key, limit.budget.period.value, str(since))
-
-
-def _rate_key(limit: Limit) -> bytes:
-    return _key(limit.project, limit.budget.key, limit.budget.period.value)
 
 
 def _key(*parts: str) -> bytes:

@@ -95,10 +95,15 @@ class Collector:
             function = call.get("function") if type(call) is dict else None
             if type(function) is not dict:
                 continue
-            mine = known.setdefault(call.get("index", len(known)), {"id": None, "name": "", "arguments": []})
+            place = call.get("index")
+            fresh: Body = {"id": None, "name": "", "arguments": []}
+            mine = known.setdefault(place if type(place) is int else len(known), fresh)
             mine["id"] = call.get("id") or mine["id"]
-            mine["name"] += function.get("name") or ""
-            mine["arguments"].append(function.get("arguments") or "")
+            name, arguments = function.get("name"), function.get("arguments")
+            if type(name) is str:
+                mine["name"] += name
+            if type(arguments) is str:
+                mine["arguments"].append(arguments)
 
     def _text(self, index: int, name: str) -> str | None:
         parts = self._texts.get((index, name))

@@ -97,7 +97,8 @@ class Streamed:
 
     async def aclose(self) -> None:
         """End the call; a second time does nothing."""
-        await self._end(Outcome.LEFT, None)
+        ended = self._call.ended
+        await self._end(Outcome.LEFT if ended is None else Outcome.BROKEN, ended)
 
     async def _end(self, outcome: Outcome, error: HoldtrueError | None) -> None:
         call = self._call

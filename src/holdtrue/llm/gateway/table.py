@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump, load
@@ -30,6 +30,7 @@ from holdtrue.llm.gateway.model import (
 )
 from holdtrue.llm.gateway.upstream import Place, Upstream, place_of
 
+_MOST_KNOWN: Final = 4096
 MakeExtractive = Callable[[Provider], Adapter]
 
 
@@ -74,6 +75,9 @@ class Table:
     house: ProjectTable
     projects: Mapping[str, ProjectTable]
     budgets: Mapping[str, tuple[Budget, ...]]
+    known: dict[tuple[str, str], tuple[Limit, ...]] = field(
+        default_factory=dict[tuple[str, str], tuple[Limit, ...]], compare=False
+    )
 
     def of(self, project: str) -> ProjectTable:
         """Return the table of a project; one that has declared nothing has what the house has."""
@@ -81,7 +85,12 @@ class Table:
 
     def limits(self, project: str, key: str) -> tuple[Limit, ...]:
         """Return the budgets that a call counts against."""
-        return limits_of(self.budgets, project, key)
+        found = self.known.get((project, key))
+        if found is None:
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            found = self.known[project, key] = limits_of(self.budgets, project, key)
+        return found
 
 
 @dataclass(slots=True)
