@@ -64,16 +64,10 @@ async def _export(sink: SpanSink, request: Request, media: bytes) -> Reply:
         )
     sink.check_room()
     body = inflate(request.body, request.headers.get(b"content-encoding", b"identity").strip().lower())
-<<<<<<< HEAD
-    batch = parse_json(body) if media == JSON else parse_protobuf(body)
-    await sink.write(request.project, batch.spans)
-    return Reply(200, _accepted_json(batch) if media == JSON else _accepted_protobuf(batch), media=media)
-=======
     batch = Batch()
     # Read as they are stored, some at a time: a large body must not hold up what else this process answers.
     await sink.write(request.project, read_json(body, batch) if media == JSON else read_protobuf(body, batch))
-    return Reply(200, _accepted_json(batch) if media == JSON else _accepted_protobuf(batch), media)
->>>>>>> room/traces
+    return Reply(200, _accepted_json(batch) if media == JSON else _accepted_protobuf(batch), media=media)
 
 
 def inflate(body: bytes, encoding: bytes) -> bytes:
