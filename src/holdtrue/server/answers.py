@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from starlette.responses import FileResponse, Response
 
-from holdtrue.core.errors import HoldtrueError, MissingExtra, StorageFull, Unavailable
+from holdtrue.core.errors import Corrupt, HoldtrueError, MissingExtra, StorageFull, Unavailable
 from holdtrue.door import Dialect, Download, Reply
 from holdtrue.server.model import TooMany
 
@@ -66,6 +66,10 @@ def public_error(error: Exception, request_id: str, home: Path) -> HoldtrueError
     if isinstance(error, HoldtrueError) and (
         error.status < 500 or isinstance(error, Unavailable | StorageFull | MissingExtra)
     ):
+        return _scrubbed(error, str(home))
+    if isinstance(error, Corrupt):
+        # It names the damaged thing as the data folder knows it, and what mends it: whoever meets it has to know both.
+        _log.error("request %s failed: %s", request_id, error.what)
         return _scrubbed(error, str(home))
     _log.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, HoldtrueError):

@@ -10,13 +10,15 @@ from holdtrue.door import Route
 from holdtrue.server.access import publish_access
 from holdtrue.server.api import server_routes
 from holdtrue.server.asgi import App, ErrorPage, Gate
-from holdtrue.server.home import check_private
+from holdtrue.server.home import check_private, mark_queue
 from holdtrue.server.local import ensure_local_tokens
 from holdtrue.server.loops import DueWork
 from holdtrue.server.service import Identities, SignIns
 from holdtrue.server.settings import Settings
 from holdtrue.server.table import RouteTable, error_page, room_routes
 from holdtrue.storage import FileClock, Stores, open_stores
+
+_WAITING_JOBS = frozenset({"job.queued", "job.failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
         due=DueWork(stores, SystemClock()),
         wake=threading.Event(),
     )
+    stores.ledger.observe(lambda actions: mark_queue(stores.home) if actions & _WAITING_JOBS else None)
     tables: list[RouteTable] = []
     tables.append(RouteTable([*server_routes(app, lambda: tables[0]), *declared]))
     keep_credentials(app)

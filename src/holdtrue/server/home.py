@@ -4,6 +4,7 @@ No database is needed to read these: commands and the supervisor do.
 """
 
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from holdtrue.storage import write_atomic
 LOCAL_TOKEN = "keys/local-token"  # noqa: S105  # the name of a file
 WORKER_TOKEN = "keys/worker-token"  # noqa: S105  # the name of a file
 ADDRESS = "server.json"
+_QUEUE_MARK = "queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,24 @@ def read_address(home: Path) -> Address | None:
         return Address(str(data["url"]), str(data["data_url"]), int(data["pid"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def mark_queue(home: Path) -> None:
+    """Tell workers on this machine that a job waits: they look at this file instead of asking again and again."""
+    descriptor = os.open(home / _QUEUE_MARK, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        # One write of a few bytes is seen whole or not at all.
+        os.pwrite(descriptor, secrets.token_bytes(8), 0)
+    finally:
+        os.close(descriptor)
+
+
+def queue_mark(home: Path) -> bytes:
+    """Return what differs once a job waits that did not wait before; empty while there never was one."""
+    try:
+        return (home / _QUEUE_MARK).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def remove_address(home: Path) -> None:

@@ -18,14 +18,17 @@ from typing import Any
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import Forbidden, HoldtrueError, Unauthenticated
 from holdtrue.server.client import Client
-from holdtrue.server.home import WORKER_TOKEN, read_token
+from holdtrue.server.home import WORKER_TOKEN, queue_mark, read_token
 from holdtrue.server.settings import load_settings, own_trust
 
-_IDLE_SECONDS = 0.2
+# Whoever puts a job into the queue of this data folder marks it; to ask is for jobs whose worker went away.
+_IDLE_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
+_AGAIN_SECONDS = 0.2
 _STARTING_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 60.0
 # Looking is a read, leasing a write: done on sight of a job, and now and then for one whose worker went away.
-_LEASE_EVERY = 25
+_LEASE_EVERY = 3
 _log = logging.getLogger("holdtrue.worker")
 
 Job = Mapping[str, Any]
@@ -34,12 +37,16 @@ Execute = Callable[[Job], Any]
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Hold what the worker works with: its client, its name, what runs a job, and what tells it to stop."""
+    """Hold what the worker works with: its client, its name, what runs a job, and what tells it to stop.
+
+    `mark` returns something else once a job waits that did not wait before.
+    """
 
     client: Client
     name: str
     execute: Execute
     stop: threading.Event
+    mark: Callable[[], bytes]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         token = partial(_token, settings.home)
         with Client.at(settings.url, token, trust=own_trust(settings)) as client:
             execute = _executor(client, settings.home, options.file)
-            desk = Desk(client, f"worker-{os.getpid()}", execute, stop)
+            desk = Desk(client, f"worker-{os.getpid()}", execute, stop, partial(queue_mark, settings.home))
             if not _wait_for_control(desk):
                 return 0
             if options.ready_fd is not None:
@@ -73,16 +80,26 @@ def work(desk: Desk) -> None:
     """Run jobs of all projects, one at a time, until told to stop. An absent control plane is waited for."""
     rounds = 0
     while not desk.stop.is_set():
+        mark, rest = desk.mark(), _IDLE_SECONDS
         try:
             done = sum(_one_job(desk, project, rounds) for project in desk.client.get("/api/projects")["items"])
         except (Forbidden, Unauthenticated):
             raise
         except HoldtrueError as error:
             _log.warning("%s", error.what)
-            done = 0
+            done, rest = 0, _AGAIN_SECONDS
         rounds += 1
         if not done:
-            desk.stop.wait(_IDLE_SECONDS)
+            _rest(desk, mark, rest)
+
+
+def _rest(desk: Desk, mark: bytes, seconds: float) -> None:
+    """Wait until a job may wait: the mark is another one than before the worker last asked, or time is up."""
+    timer = SystemClock()
+    until = timer.monotonic() + seconds
+    while desk.mark() == mark and timer.monotonic() < until:
+        if desk.stop.wait(_LOOK_SECONDS):
+            return
 
 
 def _one_job(desk: Desk, project: str, rounds: int) -> int:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from holdtrue.core.clock import SimulatedClock
-from holdtrue.core.errors import Corrupt, InvalidInput, NotFound, Unavailable
+from holdtrue.core.errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable
 from holdtrue.storage.ledger import Event, Ledger, Transaction, WriteContext
 from tests.storage.ledger.conftest import OpenLedger
 from tests.storage.ledger.toys import CONTEXT, ROBOT, check, keys, make_table, put, rows
@@ -328,3 +328,25 @@ def test_a_jump_of_the_clock_is_on_record(open_ledger: OpenLedger, tmp_path: Pat
     assert [event.action for event in ledger.events()] == ["toy.put", "clock.jumped", "toy.put", "toy.put"]
     assert ledger.events(action="clock.jumped")[0].payload == {"seconds": -86_400}
     assert check(tmp_path).ok
+
+
+def test_an_observer_hears_of_what_is_durable_and_of_nothing_else(ledger: Ledger) -> None:
+    heard: list[frozenset[str]] = []
+
+    def observe(actions: frozenset[str]) -> None:
+        heard.append(actions)
+        if "odd.thing" in actions:
+            raise RuntimeError("an observer is no part of the ledger")
+
+    def undone(tx: Transaction) -> None:
+        tx.emit("never.happened", "x")
+        raise Conflict("Not now.")
+
+    ledger.observe(observe)
+    with pytest.raises(Conflict):
+        ledger.write(CONTEXT, undone)
+    ledger.write(CONTEXT, lambda tx: None)
+    ledger.write(CONTEXT, lambda tx: tx.emit("odd.thing", "x"))
+    ledger.write(CONTEXT, lambda tx: [tx.emit("one.thing", "x").seq, tx.emit("other.thing", "x").seq])
+    ledger.close()
+    assert heard == [{"odd.thing"}, {"one.thing", "other.thing"}]

@@ -80,7 +80,7 @@ class Company:
 
     def wait_for_jobs(self) -> None:
         """Wait until the worker has ended every open job; a job that was put aside is an error."""
-        until = time.monotonic() + _WAIT_SECONDS
+        until, pause = time.monotonic() + _WAIT_SECONDS, 0.03
         while time.monotonic() < until:
             jobs = self.ada.get(f"{BASE}/jobs")["items"]
             dead = [job for job in jobs if job["state"] == "dead"]
@@ -88,7 +88,9 @@ class Company:
                 raise Unavailable(f"The job {dead[0]['kind']} could not be done.", why=dead[0]["reason"])
             if all(job["state"] == "done" for job in jobs):
                 return
-            time.sleep(0.05)
+            # Who asks all the time takes time from the training that is waited for.
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.3)
         raise Unavailable("The worker has not ended its jobs in time.", mend="Look at up.log in the demo's folder.")
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:

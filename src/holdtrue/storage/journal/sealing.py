@@ -201,7 +201,7 @@ def verify_all(index: Index) -> Iterator[Damage]:
         except Corrupt as error:
             yield Damage(str(error.facts["file"]), int(error.facts["offset"]), -1)
     for manifest in contents.sealed:
-        yield from (Damage(f"sealed/{file.path}", 0, file.bytes) for file in _bad_files(index, manifest))
+        yield from map(_lost, _bad_files(index, manifest))
 
 
 def _bad_files(index: Index, manifest: Manifest) -> list[SealedFile]:
@@ -240,8 +240,12 @@ def _repair(index: Index) -> list[Damage]:
         index.forget(manifest.segment)
         for file in bad:
             _set_aside(index, file)
-            found.append(Damage(f"sealed/{file.path}", 0, file.bytes))
+            found.append(_lost(file))
     return found
+
+
+def _lost(file: SealedFile) -> Damage:
+    return Damage(f"sealed/{file.path}", 0, file.bytes, file.rows)
 
 
 def _set_aside(index: Index, file: SealedFile) -> None:

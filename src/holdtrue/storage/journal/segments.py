@@ -60,11 +60,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes of a journal file that are lost; `file` is relative to the journal's folder."""
+    """Bytes of a journal file that are lost; `file` is relative to the journal's folder.
+
+    `length` is -1 where it was not looked how far the damage goes; `rows` counts the records of a whole file, and is
+    None for bytes of a segment, of which nobody knows any more what they said.
+    """
 
     file: str
     offset: int
     length: int
+    rows: int | None = None
 
 
 def live_segments(live: Path) -> list[SegmentName]:

@@ -129,6 +129,13 @@ class Ledger:
         chosen = EventFilter(project, after, limit, action, object, newest_first)
         return self.read(lambda connection: select_events(connection, chosen))
 
+    def observe(self, observer: Callable[[frozenset[str]], None]) -> None:
+        """Call `observer` with the actions of each commit's events, once durable and before anybody is answered.
+
+        There is one observer. It runs on the writing thread, so it must neither wait nor write to the ledger.
+        """
+        self._need_writer().observer = observer
+
     def checkpoint(self) -> str:
         """Sign the present head of the log and return the newest signed note ("" for an empty log)."""
         writer = self._need_writer()

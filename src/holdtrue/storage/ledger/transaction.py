@@ -44,6 +44,7 @@ class Transaction:
         self.connection = connection
         self.head = head
         self.sealed = False
+        self.actions: set[str] = set()
         self._database = database
         self._now: datetime | None = None
 
@@ -114,6 +115,7 @@ class Transaction:
             request_id=self.context.request_id,
         )
         self.head, event = append(self._database, self.head, draft)
+        self.actions.add(action)
         return event
 
     def seal(self) -> None:

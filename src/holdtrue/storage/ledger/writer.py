@@ -5,6 +5,7 @@ An error of the disk while committing leaves the outcome unknown, and a second f
 never writes again; a full disk, found before anything is promised, only refuses that work.
 """
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -31,6 +32,7 @@ _WAITING = 4096
 _JOBS_BETWEEN_WAL_CHECKPOINTS = 256
 _ROWS_BETWEEN_WAL_CHECKPOINTS = 20_000
 _JUMP_SECONDS = 60
+_log = logging.getLogger("holdtrue.ledger")
 
 # Result codes of SQLite (https://www.sqlite.org/rescode.html).
 _BUSY = 5
@@ -66,6 +68,7 @@ class Writer:
         self._gate = threading.Lock()
         self._closed = False
         self._failure: HoldtrueError | None = None
+        self.observer: Callable[[frozenset[str]], None] | None = None
         self._jobs, self._rows = 0, database.total_changes
         self._moment = (clock.now(), clock.monotonic())
         self._version = self._data_version()
@@ -140,6 +143,7 @@ class Writer:
                 batch.outcomes.append((job, None, error))
             self._abandon(batch, error)
             return
+        self._tell(batch)
         for job, result, error in batch.outcomes:
             if error is None:
                 job.answer.set_result(result)
@@ -199,6 +203,7 @@ class Writer:
             return
         self._head = tx.head
         batch.sealed = batch.sealed or tx.sealed
+        batch.actions |= tx.actions
         batch.outcomes.append((job, result, None))
 
     def _commit(self, batch: "_Batch") -> None:
@@ -209,6 +214,15 @@ class Writer:
         self._database.execute("COMMIT")
         if seal is not None:
             self._checkpointer.committed(seal)
+
+    def _tell(self, batch: "_Batch") -> None:
+        """Tell the observer what happened; whatever it does, the ledger goes on."""
+        if self.observer is None or not batch.actions:
+            return
+        try:
+            self.observer(frozenset(batch.actions))
+        except Exception:  # noqa: BLE001  # an observer of the ledger is no part of it
+            _log.exception("the observer of the ledger failed")
 
     def _abandon(self, batch: "_Batch", error: BaseException) -> None:
         """Undo the batch and tell everyone in it; stop for good unless nothing can have been written."""
@@ -267,6 +281,7 @@ class _Batch:
     start: Head
     outcomes: list[tuple[Job, Any, BaseException | None]] = field(default_factory=list)
     sealed: bool = False
+    actions: set[str] = field(default_factory=set[str])
 
 
 def _is_fatal(error: BaseException) -> bool:
