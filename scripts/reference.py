@@ -4,6 +4,7 @@ import ast
 import importlib
 import pkgutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,21 @@ import typer
 import holdtrue
 from holdtrue.cli.main import command_line
 from holdtrue.core.errors import HoldtrueError
-from holdtrue.server.table import room_routes
+from holdtrue.door import Route
+from holdtrue.governance import Outcome
+from holdtrue.server.build import open_app
+from holdtrue.server.settings import load_settings
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "reference.md"
+# Events whose names end in a state.
+_FAMILIES: dict[str, tuple[str, ...]] = {
+    "decision.": tuple(each.value for each in Outcome),
+    "incident.": ("acknowledged", "resolved"),
+    "quarantine.": ("mended", "discarded"),
+    "retrain.": ("done", "failed", "rolled_out"),
+    "rollout.": ("started", "advanced", "promoted", "rolled_back", "stopped"),
+}
 
 
 def reference() -> str:
@@ -58,28 +70,59 @@ def _commands() -> Iterator[tuple[str, ...]]:
 
 
 def _routes() -> Iterator[tuple[str, ...]]:
-    for route in sorted(room_routes(), key=lambda each: (each.path, each.method)):
+    for route in sorted(_declared(), key=lambda each: (each.path, each.method)):
         yield route.method, f"`{route.path}`", str(route.permission), route.summary.rstrip(".")
+
+
+def _declared() -> tuple[Route, ...]:
+    """Return every route of the control plane, those of the server itself included."""
+    with tempfile.TemporaryDirectory() as folder:
+        built = open_app(load_settings(Path(folder) / "home", environ={}))
+        try:
+            return built.gate.table.routes
+        finally:
+            built.close()
 
 
 def _events() -> Iterator[tuple[str, ...]]:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "src").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "emit":
-                name = _text(node.args[0]) if node.args else None
-                if name:
+                for name in _names(node.args[0], tree) if node.args else ():
                     found.setdefault(name, set()).add(path.parent.name)
     for name in sorted(found):
         yield f"`{name}`", ", ".join(sorted(found[name]))
 
 
-def _text(node: ast.expr) -> str | None:
+def _names(node: ast.expr, tree: ast.Module) -> list[str]:
+    """Return every name that an event may have by this expression; ValueError for one that cannot be read."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
-    return None
+        return [node.value]
+    if isinstance(node, ast.IfExp):
+        return [*_names(node.body, tree), *_names(node.orelse, tree)]
+    if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+        family = str(node.values[0].value)
+        return [family + ending for ending in _FAMILIES[family]]
+    if isinstance(node, ast.Name):
+        found = [name for value in _assigned(tree, node.id) for name in _names(value, tree)]
+        if found:
+            return found
+    raise ValueError(f"The name of an event cannot be read: {ast.unparse(node)}")
+
+
+def _assigned(tree: ast.Module, name: str) -> list[ast.expr]:
+    """Return what is assigned to a name in a module, or in the module that it is imported from."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and any(each.name == name for each in node.names):
+            source = importlib.import_module(node.module).__file__
+            return _assigned(ast.parse(Path(source or "").read_text(encoding="utf-8")), name)
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets)
+    ]
 
 
 def _errors() -> Iterator[tuple[str, ...]]:

@@ -1,7 +1,22 @@
 """Errors that say what went wrong, why, and how to mend it."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Self
+
+_LOOK_UP: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **{
+            kind: f"Use one that `holdtrue {kind}s` lists."
+            for kind in ("dataset", "release", "decision", "rollout", "quarantine", "incident", "job")
+        },
+        "token": "Use one that `holdtrue token list` lists.",
+        "service": "Use one that `holdtrue status` shows.",
+        "model": "Use the name of a model that the project file declares.",
+        "prediction": "Its id comes with each answer, under `parameters.prediction_ids`.",
+        "retrain declaration": "Declare it in the project file: project.retrain(…), then `holdtrue apply`.",
+    }
+)
 
 
 class HoldtrueError(Exception):
@@ -82,7 +97,7 @@ class NotFound(HoldtrueError):
         """Say that there is no `kind` called `name`."""
         return cls(
             f"There is no {kind} “{name}” in this project.",
-            mend=f"List what exists, then use one of those names: every listing of {kind}s takes --json.",
+            mend=_LOOK_UP.get(kind, "Check how it is written: names and ids are compared letter by letter."),
             facts={"kind": kind, "name": name},
         )
 

@@ -7,7 +7,7 @@ from holdtrue.core.lazy import attach
 if TYPE_CHECKING:
     from holdtrue.data.checking import as_arrow, check_table
     from holdtrue.data.contract import Column, Contract, Finding, Report, column
-    from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState
+    from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState, check_window, check_windows
     from holdtrue.data.service import (
         accept,
         dataset,
@@ -34,6 +34,8 @@ __all__ = [
     "accept",
     "as_arrow",
     "check_table",
+    "check_window",
+    "check_windows",
     "column",
     "dataset",
     "datasets",
@@ -51,7 +53,7 @@ __all__ = [
 _MODULES: dict[str, tuple[str, ...]] = {
     "checking": ("as_arrow", "check_table"),
     "contract": ("Column", "Contract", "Finding", "Report", "column"),
-    "model": ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState"),
+    "model": ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState", "check_window", "check_windows"),
     "service": (
         "accept",
         "dataset",

@@ -1,12 +1,15 @@
 """Datasets, deliveries of one window, and quarantines, as frozen values."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from holdtrue.core.errors import StateError
+from holdtrue.core.errors import ConfigurationError, InvalidInput, StateError
 from holdtrue.data.contract import Contract, Finding
+
+_MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,26 @@ class DatasetSpec:
     time: str
     contract: Contract
     window: str = "month"
+
+
+def check_windows(dataset: str, window: str) -> None:
+    """Raise ConfigurationError unless a dataset is delivered by the month."""
+    if window != "month":
+        raise ConfigurationError(
+            f"The dataset “{dataset}” cannot be delivered by the {window}.",
+            why="A row's features are looked up in its month and the one before, and retraining counts months.",
+            mend='Deliver whole months: window="month", which is the default.',
+        )
+
+
+def check_window(dataset: str, window: str) -> None:
+    """Raise InvalidInput unless `window` is the name of a month."""
+    if _MONTH.fullmatch(window) is None:
+        raise InvalidInput(
+            f"“{window}” is not a window of “{dataset}”.",
+            why="Windows are months, written YYYY-MM.",
+            mend="Write it like 2013-04.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from holdtrue.core.ids import new_id, version_id
 from holdtrue.data import store
 from holdtrue.data.checking import as_arrow, check_table, conform
 from holdtrue.data.contract import Contract
-from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState
+from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState, check_window, check_windows
 from holdtrue.storage import BlobStore
 from holdtrue.storage.ledger import Transaction
 
@@ -84,6 +84,7 @@ def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
     spec = dataset(tx.connection, tx.project, result.dataset)
     if spec is None:
         raise NotFound.of("dataset", result.dataset)
+    check_window(result.dataset, result.window)
     if result.contract != content_hash(dump(spec.contract)):
         raise Conflict(
             f"The delivery of “{result.dataset}” was checked against another contract than the declared one.",
@@ -243,6 +244,7 @@ def _quarantine(tx: Transaction, result: Ingest) -> None:
 
 
 def _check_spec(spec: DatasetSpec) -> None:
+    check_windows(spec.name, spec.window)
     names = {column.name for column in spec.contract.columns}
     for role, name in (("key", spec.key), ("time", spec.time)):
         if name not in names:

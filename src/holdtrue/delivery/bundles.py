@@ -103,7 +103,12 @@ def check_servable(connection: sa.Connection, project: str, release: Release, ch
     for role in ("key", "entity", "prediction_time"):
         name = release.manifest.config.get(role)
         if name is not None and name not in names:
-            raise _lacks(release, f"its {role} “{name}” is not among its inputs")
+            raise _lacks(
+                release,
+                f"its {role} “{name}” is not among its inputs",
+                f"Add “{name}” to the inputs of the service in the project file; then `holdtrue run` makes a release "
+                "that can be promoted.",
+            )
     if champion is None:
         return
     if release.manifest.config.get("entity") is None and release.manifest.config.get("key") is None:
@@ -112,7 +117,12 @@ def check_servable(connection: sa.Connection, project: str, release: Release, ch
     extra = {(each.name, each.datatype) for each in made.inputs} - asked
     if extra:
         name, datatype = min(extra)
-        raise _lacks(release, f"it reads the input {name} ({datatype}), which requests of today do not carry")
+        raise _lacks(
+            release,
+            f"it reads the input {name} ({datatype}), which requests of today do not carry",
+            "Both releases answer the same requests during a rollout: keep the inputs of the service as they are, "
+            "or declare a new service for the new ones.",
+        )
 
 
 def _part(connection: sa.Connection, project: str, release: Release, role: str) -> Version:
@@ -132,10 +142,12 @@ def _config(release: Release, name: str) -> Any:
     return config[name]
 
 
-def _lacks(release: Release, why: str) -> NotDeployable:
+def _lacks(
+    release: Release, why: str, mend: str = "Make a release from a complete run: `holdtrue run`."
+) -> NotDeployable:
     return NotDeployable(
         f"The release {release.id} cannot be served.",
         why=f"In it, {why}." if not why.startswith("its") else f"{why[0].upper()}{why[1:]}.",
-        mend="Make a release from a complete run: `holdtrue run`.",
+        mend=mend,
         facts={"release": release.id},
     )

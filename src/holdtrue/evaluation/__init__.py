@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         verdict_schema,
     )
     from holdtrue.evaluation.matching import BadCheck
-    from holdtrue.evaluation.model import Comparison, Evaluation, MissingLabels, OneClass, Scores, SliceScore
+    from holdtrue.evaluation.model import METRICS, Comparison, Evaluation, MissingLabels, OneClass, Scores, SliceScore
     from holdtrue.evaluation.rivals import compare_answers
     from holdtrue.evaluation.service import compare, days, evaluate, label_column, mean_interval, score_of
     from holdtrue.evaluation.stored import keep_test_set, stored_test_set
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from holdtrue.evaluation.views import AnswerView, Grade, Passage
 
 __all__ = [
+    "METRICS",
     "AnswerCache",
     "AnswerView",
     "BadCheck",
@@ -109,6 +110,7 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
+        "METRICS": "model",
         "AnswerCache": "answers",
         "AnswerView": "views",
         "BadCheck": "matching",

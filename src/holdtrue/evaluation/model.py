@@ -1,10 +1,13 @@
 """What an evaluation and a comparison say, and the JSON evidence that they become."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.stats import Interval, finite
+
+METRICS: Final = ("roc_auc", "brier", "log_loss")
+"""By what models are compared."""
 
 
 class MissingLabels(InvalidInput):

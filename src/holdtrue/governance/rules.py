@@ -23,6 +23,13 @@ _FUNCTIONS: Final = frozenset(
 )
 _AFTER_CHANGE: Final = "Change the rule in the project file and run `holdtrue apply`, or record what it asks for."
 _MEND_MISSING: Final = "Run `holdtrue run`: it evaluates the release and records what the policy asks for."
+_RECORDED: Final = frozenset(
+    {"answers", "baseline", "comparison", "guardrails", "metric", "parity", "retrieval", "slices"}
+)
+_MEND_FOREIGN: Final = (
+    "`holdtrue run` does not record this kind: record it at POST /api/projects/{{project}}/evidence "
+    "with the kind “{kind}”, then ask again with `holdtrue gate`."
+)
 _MEND_FALSE: Final = (
     "Make a release that meets the rule, or change the policy in the project file and run `holdtrue apply`."
 )
@@ -157,7 +164,8 @@ def _explain(
     """Say in plain words why a rule could not be computed, and what mends it."""
     for path in used:
         if path.root not in context:
-            return f"No {path.root} evidence exists for {subject}.", _MEND_MISSING
+            mend = _MEND_MISSING if path.root in _RECORDED else _MEND_FOREIGN.format(kind=path.root)
+            return f"No {path.root} evidence exists for {subject}.", mend
         missing = _first_missing(path, context)
         if missing is not None:
             before, part, known = missing

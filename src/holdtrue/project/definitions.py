@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
-from holdtrue.data import Contract, DatasetSpec
+from holdtrue.data import Contract, DatasetSpec, check_windows
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
 from holdtrue.evaluation import Check
 from holdtrue.features import Latest, OnDemand, Trailing
@@ -19,6 +19,7 @@ from holdtrue.llm.application import read_settings
 from holdtrue.llm.gateway import Route
 from holdtrue.llm.guardrails import Guard
 from holdtrue.monitoring import MonitorSpec
+from holdtrue.project import checks
 from holdtrue.project.applications import (
     Application,
     GuardrailsFile,
@@ -145,6 +146,7 @@ class Project:
 
         def declare(read: Callable[[str], Any]) -> Dataset:
             name = self._fresh(self.datasets, read.__name__, "dataset")
+            check_windows(name, window)
             spec = DatasetSpec(name=name, key=key, time=time, contract=contract, window=window)
             self.datasets[name] = Dataset(spec, read)
             return self.datasets[name]
@@ -187,8 +189,10 @@ class Project:
                         why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
                         mend="Declare it with @project.source above the model.",
                     )
-            self.models[name] = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit)
-            return self.models[name]
+            made = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit)
+            checks.check_columns(made)
+            self.models[name] = made
+            return made
 
         return declare
 
@@ -201,8 +205,13 @@ class Project:
         holdout_days: int = 14,
         baseline: str = "majority",
     ) -> None:
-        """Declare how `model` is judged: on the last days of its data, which it is not trained on."""
-        self.evaluations[model.name] = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline)
+        """Declare how `model` is judged: on the last days of its data, which it is not trained on.
+
+        The baseline “majority” answers every row with the share of positive outcomes in the training data.
+        """
+        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline)
+        checks.check_evaluation(plan, model)
+        self.evaluations[model.name] = plan
 
     def gate(self, environment: str, *, require: Mapping[str, str], approvals: int = 1) -> None:
         """Declare what a release must show before it may enter `environment`: named rules in CEL."""
@@ -220,15 +229,16 @@ class Project:
         fallback: float | None = None,
         name: str | None = None,
     ) -> None:
-        """Declare a service that answers with `model`: its request inputs and how a release is rolled out."""
-        known = {column.name: column for column in model.dataset.spec.contract.columns}
-        unknown = sorted(set(inputs) - set(known))
-        if unknown:
+        """Declare the service that answers with `model`: its request inputs and how a release is rolled out."""
+        checks.check_inputs(model, inputs, key=key, entity=entity)
+        present = self.serving(model.name)
+        if present is not None:
             raise ConfigurationError(
-                f"The service of “{model.name}” takes “{unknown[0]}”, which its dataset does not have.",
-                why=f"Columns of {model.dataset.spec.name}: {', '.join(known)}.",
-                mend="Use one of these names.",
+                f"“{model.name}” has a service already: “{present.spec.name}”.",
+                why="A release is made for one service.",
+                mend="Declare a model of its own for the second service.",
             )
+        known = {column.name: column for column in model.dataset.spec.contract.columns}
         contract = Contract(columns=tuple(known[each] for each in inputs))
         spec = ServiceSpec(
             name=name or model.name,
@@ -276,13 +286,17 @@ class Project:
 
     def monitor(self, service: str | Model, **settings: Any) -> None:
         """Declare a monitor on a service; `alarms_per_quarter` is how often it may cry wolf."""
-        name = service if isinstance(service, str) else service.name
+        name = service if isinstance(service, str) else self._service_of(service)
         metric = settings.get("metric", "roc_auc")
         self.monitors.append(MonitorSpec(name=f"{name}-{metric}", service=name, **settings))
 
     def retrain(self, model: Model, **settings: Any) -> None:
         """Declare when a challenger is trained, and how many a year may cost."""
-        self.retrains.append(RetrainSpec(model=model.name, service=model.name, **settings))
+        self.retrains.append(RetrainSpec(model=model.name, service=self._service_of(model), **settings))
+
+    def serving(self, model: str) -> Serving | None:
+        """Return the service that answers with a model, None if there is none."""
+        return next((each for each in self.services.values() if each.model.name == model), None)
 
     def spec(self) -> ProjectSpec:
         """Return the definitions as data: what `plan` compares and `apply` sends."""
@@ -314,6 +328,16 @@ class Project:
             monitors=tuple(self.monitors),
             retrains=tuple(self.retrains),
         )
+
+    def _service_of(self, model: Model) -> str:
+        serving = self.serving(model.name)
+        if serving is None:
+            raise ConfigurationError(
+                f"No service answers with “{model.name}” yet.",
+                why="Monitors and retraining belong to the service of a model.",
+                mend=f"Declare it above this line: project.service({model.name}, …)",
+            )
+        return serving.spec.name
 
     def _fresh(self, names: Mapping[str, Any], name: str, what: str) -> str:
         if check_name(name, what) in names:

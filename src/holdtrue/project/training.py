@@ -74,7 +74,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         raise InvalidInput(
             f"There is no accepted data to train “{model.name}” on.",
             why=f"No window of {model.dataset.spec.name} has passed its contract yet.",
-            mend=f"Take data in first: holdtrue run --ingest {model.dataset.spec.name}",
+            mend=f"Take data in first: holdtrue run --ingest {model.dataset.spec.name} --window YYYY-MM",
         )
     table = _history(project, pipeline, request, model.views)
     plan = project.evaluations.get(model.name) or EvaluationPlan(model.name)
@@ -82,6 +82,13 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
     cutoff = pa.scalar(last - timedelta(days=plan.holdout_days), table[model.time].type)
     train_table = table.filter(pc.field(model.time) < cutoff)
     held_table = table.filter(pc.field(model.time) >= cutoff)
+    if train_table.num_rows == 0:
+        first = from_microseconds(int(_moments(table, model.time).min()))
+        raise InvalidInput(
+            f"Nothing is left to train “{model.name}” on: its data span {(last - first).days + 1} days.",
+            why=f"The last {plan.holdout_days} days are held out for its evaluation.",
+            mend="Take more windows in, or hold out fewer days: project.evaluation(…, holdout_days=…).",
+        )
     features = FeatureSet.fit(model.views, model.expressions, train_table)
     fitted = pipeline.step(
         "train",
@@ -292,7 +299,7 @@ def _submission(
     evidence: list[dict[str, Any]],
 ) -> dict[str, Any]:
     model = request.model
-    serving = next((each for each in project.services.values() if each.model.name == model.name), None)
+    serving = project.serving(model.name)
     if serving is None:
         raise InvalidInput(
             f"No service answers with “{model.name}”.",

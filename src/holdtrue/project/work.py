@@ -76,6 +76,7 @@ class Workshop:
         dataset = self.project.datasets.get(name)
         if dataset is None:
             raise NotFound.of("dataset", name)
+        data.check_window(name, window)
         try:
             table = dataset.read(window)
         except HoldtrueError:
@@ -161,10 +162,10 @@ class Workshop:
         return next((each["release"] for each in deployed if each["environment"] == "production"), None)
 
     def _champion(self, model: str) -> Champion | None:
-        service = next((name for name, each in self.project.services.items() if each.model.name == model), None)
-        if service is None:
+        serving = self.project.serving(model)
+        if serving is None:
             return None
-        release = self._deployed(service)
+        release = self._deployed(serving.spec.name)
         if release is None:
             return None
         manifest = self._api.get(f"{self._base}/releases/{release}")["manifest"]

@@ -282,18 +282,20 @@ def sign_out(tx: Transaction, identity: Identity, now: datetime) -> int:
 
 
 def access_table(tokens: list[Token], version: int, permissions: Mapping[Role, frozenset[str]]) -> dict[str, Any]:
-    """Return what the data plane must know of live tokens: of those that grant something there."""
+    """Return what the data plane must know of live tokens: also of those that grant nothing there.
+
+    Whoever has one of these is told which permission it lacks, and not that it is no token.
+    """
     entries: dict[str, Any] = {}
     for token in tokens:
         granted = sorted(set().union(*(permissions[role] for role in token.roles)))
-        if granted:
-            entries[token.id] = {
-                "sha256": token.digest,
-                "actor": token.principal.id,
-                "project": token.project,
-                "permissions": granted,
-                "expires_at": round(token.expires_at.timestamp() * 1_000_000),
-            }
+        entries[token.id] = {
+            "sha256": token.digest,
+            "actor": token.principal.id,
+            "project": token.project,
+            "permissions": granted,
+            "expires_at": round(token.expires_at.timestamp() * 1_000_000),
+        }
     return {"policy_version": version, "tokens": entries}
 
 

@@ -57,7 +57,9 @@ class Settings:
     data_workers: int = _help("Number of processes that answer predictions.", 1)
     body_limit: int = _help("Largest request body the API takes, in bytes.", 1_048_576)
     artifact_limit: int = _help("Largest artifact that may be stored, in bytes.", 10_737_418_240)
-    request_seconds: float = _help("Seconds after which a request is answered 503 if it is not done.", 30.0)
+    request_seconds: float = _help(
+        "Seconds after which a request that is not done is answered 503 by pages and API, 408 by the data plane.", 30.0
+    )
     threads: int = _help("Number of requests handled at the same time.", 8)
     queue: int = _help("Number of requests that may wait for a thread; more are answered 503.", 256)
     background_seconds: float = _help(

@@ -221,4 +221,4 @@ def _object(body: bytes, known: set[str]) -> dict[str, Any]:
 
 
 def _bad(what: str) -> BadRecords:
-    return BadRecords(what, mend="See the documentation of the data plane for the form of labels and events.")
+    return BadRecords(what, mend="The form of labels and events stands in docs/guide/serving.md.")
