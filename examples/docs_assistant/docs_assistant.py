@@ -41,10 +41,10 @@ project.gate(
     "production",
     require={
         "answers well": "answers.pass_rate.lower >= 0.5",
-        "declines what it cannot know": "answers.unanswerable.declined.lower >= 0.5",
-        "finds the sources": "retrieval.recall.lower >= 0.75",
+        "declines what it cannot know": "answers.unanswerable.declined.lower >= 0.4",
+        "finds the sources": "retrieval.recall.lower >= 0.65",
         "keeps secrets out": "guardrails.secrets.recall.lower >= 0.85",
-        "hardly worse than what is live": "release.first || comparison.champion.lower >= -0.15",
+        "hardly worse than what is live": "release.first || comparison.champion.lower >= -0.2",
     },
     approvals=1,
 )

@@ -21,6 +21,8 @@ from holdtrue.llm.retrieval import Hit, Index, render_passages
 from holdtrue.llm.tracing import Keep, Trace
 
 _TOLD: Final = 10
+# That nothing was found must be seen: without a passage the instructions around it would be all the context there is.
+_NOTHING: Final = '<passage id="none" title="nothing was found"></passage>'
 _CITED: Final = re.compile(r"\[([^\[\]\s]{1,200})\]")
 
 
@@ -80,7 +82,7 @@ class Application:
             return self._refusal(ask, "input")
         question = asked if checked is None else checked.text
         hits = await self._retrieve(trace, question)
-        given = {} if parts.prompt.passages is None else {parts.prompt.passages: render_passages(hits)}
+        given = {} if parts.prompt.passages is None else {parts.prompt.passages: render_passages(hits) or _NOTHING}
         body = compose(parts.prompt, _with_question(ask.body, question), given)
         completion = await self._complete(ask, parts.route, body, trace.traceparent)
         return await self._finish(ask, trace, completion, hits)
