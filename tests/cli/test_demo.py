@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def _jobs(folder: Path) -> list[Any]:
-    done = holdtrue("jobs", "--json", "--home", str(folder / "demo" / "home"), cwd=folder)
+    done = holdtrue("jobs", "--json", "--project", "flight-delays", "--home", str(folder / "demo" / "home"), cwd=folder)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert isinstance(found, list)
@@ -41,12 +41,16 @@ def test_a_short_year_and_the_same_again(tmp_path: Path) -> None:
     assert "2013-03 was taken in" in told
     assert "begins its canary" in told
     assert "frozen model" in told
+    assert "Ada makes an assistant over the documentation" in told
+    assert "The assistant: one release after the other" in told
     assert "policy pol_" in told  # the explanation of the last prediction reaches the decision
     report = (tmp_path / "demo" / "report.html").read_text()
     assert "<table" in report
     assert "http://" not in report.replace("http://www.w3.org", "")
     first = [each for each in _jobs(tmp_path) if each["kind"] == "train"]
-    releases = holdtrue("releases", "--json", "--home", str(tmp_path / "demo" / "home"), cwd=tmp_path)
+    releases = holdtrue(
+        "releases", "--json", "--project", "flight-delays", "--home", str(tmp_path / "demo" / "home"), cwd=tmp_path
+    )
     assert len(json.loads(releases.stdout)) == 2
 
     verified = holdtrue("audit", "verify", "--home", str(tmp_path / "demo" / "home"), cwd=tmp_path)

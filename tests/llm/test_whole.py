@@ -112,12 +112,16 @@ class Shop:
             env={"PATH": "/usr/bin:/bin", "HOME": str(self.root), **({"HOLDTRUE_TOKEN": token} if token else {})},
         )
         assert made.returncode == status, made.stdout + made.stderr
-        return json.loads(made.stdout) if "--json" in arguments and status == 0 else made.stdout + made.stderr
+        return json.loads(made.stdout) if "--json" in arguments and status in (0, 3) else made.stdout + made.stderr
 
     def token(self, role: str) -> str:
-        """Make a token for the project."""
+        """Make a token for the project, and wait until the data plane knows it."""
         made = self.command("token", "create", "--role", role, "--project", "help", "--name", f"a-{role}", "--json")
-        return str(made["token"])
+        token = str(made["token"])
+        headers = {"authorization": f"Bearer {token}"}
+        if role == "service":
+            until(lambda: httpx.get(f"{self.plane}/v1/models", headers=headers).status_code == 200)
+        return token
 
 
 def write(root: Path, prompt: str = PROMPT) -> None:
@@ -206,7 +210,8 @@ def test_an_application_answers_the_openai_client_and_every_answer_is_explained(
     assert set(why["versions"]) == {"prompt", "index", "guardrails", "route", "policy"}
     assert why["decision"]["outcome"] == "allowed"
     assert [each["value"] for each in why["answer"]["feedback"]] == [1.0]
-    trace = Client.open(shop.home).get(f"/api/traces/{told['trace_id']}?project=help")
+    with Client.open(shop.home) as owner:
+        trace = owner.get(f"/api/traces/{told['trace_id']}?project=help")
     names = [each["name"] for each in trace["spans"]]
     assert names.count("guardrails") == 2
     assert {"invoke_agent helper", "retrieval", "chat extractive"} <= set(names)
@@ -283,19 +288,20 @@ def test_spans_of_any_framework_go_into_the_same_traces(shop: Shop) -> None:
         span.set_attribute("gen_ai.operation.name", "chat")
         trace = format(span.get_span_context().trace_id, "032x")
     provider.shutdown()
-    found = Client.open(shop.home).get(f"/api/traces/{trace}?project=help")
+    with Client.open(shop.home) as owner:
+        found = owner.get(f"/api/traces/{trace}?project=help")
     assert [each["name"] for each in found["spans"]] == ["checkout"]
 
 
 def test_a_worse_prompt_is_refused_with_its_questions_and_cannot_be_promoted(shop: Shop) -> None:
-    write(shop.root, PROMPT.replace("threshold: 0.3", "threshold: 0"))
-    result = shop.command("run", "helper", "--file", str(shop.root / "project.py"), "--json", status=0)
+    write(shop.root, PROMPT.replace("threshold: 0.3", "threshold: 0.99"))
+    result = shop.command("run", "helper", "--file", str(shop.root / "project.py"), "--json", status=3)
     finding = next(each for each in result["decision"]["findings"] if not each["passed"])
     assert result["decision"]["outcome"] == "refused"
-    assert "q4: Do you sell bicycles for children?" in finding["why"]
+    assert "q1: When does the shop open in the morning?" in finding["why"]
     said = shop.command("promote", "helper", result["release"], token=shop.token("operator"), status=1)
     assert "may not enter production" in said
-    assert "q4: Do you sell bicycles for children?" in said
+    assert "q1: When does the shop open in the morning?" in said
 
 
 class Proxy(BaseHTTPRequestHandler):

@@ -156,7 +156,7 @@ def print_summary(found: dict[str, Any], folder: Path, seconds: float) -> None:
     for name, text in (
         ("Report", str(found["report"])),
         ("Look around", f"make up   (or: holdtrue up --home {folder / 'home'} --clock {folder / 'clock'})"),
-        ("Explain", f"holdtrue why {told.prediction} --home {folder / 'home'}"),
+        ("Explain", f"holdtrue why {told.prediction} --project {PROJECT} --home {folder / 'home'}"),
         ("Audit", f"holdtrue audit verify --home {folder / 'home'}"),
     ):
         console.print(f"{name + ':':13} {text}", soft_wrap=True)

@@ -54,7 +54,7 @@ def report(told: "Told", months: list[dict[str, Any]], frozen: str, versions: st
         ],
         "commands": [
             ["Look around", "make up"],
-            ["Explain a prediction", f"holdtrue why {told.prediction} --home .demo/home"],
+            ["Explain a prediction", f"holdtrue why {told.prediction} --project flight-delays --home .demo/home"],
             ["Check the event log", "holdtrue audit verify --home .demo/home"],
         ],
     }
