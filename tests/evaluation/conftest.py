@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""What holds for the tests of evaluation: they run loops of their own."""
 
 import asyncio.events as events
 from collections.abc import Iterator
