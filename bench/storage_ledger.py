@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bench.rows import own_row
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import SystemClock
 from holdtrue.storage.ledger import Ledger, Transaction, WriteContext
@@ -123,15 +124,5 @@ def _verification(home: Path) -> dict[str, Any]:
         found = verify(home / "ledger.db", public, anchors=home / "anchors")
         speeds.append(found.entries / (time.perf_counter() - start))
         assert found.ok
-    return {
-        "topic": "storage_ledger",
-        "work": "verify hashes, chain, tree and signatures",
-        "unit": "entries/s",
-        "ours": round(statistics.median(speeds)),
-        "peer": None,
-        "peer_version": None,
-        "theirs": None,
-        "ratio": None,
-        "goal": None,
-        "met": None,
-    }
+    speed = round(statistics.median(speeds))
+    return own_row("storage_ledger", "verify hashes, chain, tree and signatures", "entries/s", speed)

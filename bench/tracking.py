@@ -25,6 +25,7 @@ from statistics import median
 from typing import Any
 
 from bench.load import request_bytes
+from bench.rows import own_row
 from holdtrue import tracking
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import SystemClock
@@ -140,7 +141,7 @@ def _compare(root: Path, ours: Side, theirs: Side | None) -> list[dict[str, Any]
     if theirs is not None:
         after = median(_search(theirs) for _ in range(3))
         rows.append(_row("search by a metric, 10⁵ runs", "ms", mine, after, 50, lower=True))
-    rows.append(_own("search by a metric, 10⁵ runs, p95", "ms", p95, 100))
+    rows.append(own_row("tracking", "search by a metric, 10⁵ runs, p95", "ms", p95, 100))
     return rows
 
 
@@ -155,9 +156,9 @@ def _alone(root: Path, side: Side) -> list[dict[str, Any]]:
         rates.append(1000 * _drive(root, side, requests, part, 4)["rate"])
     cost = (rates[1] / rates[-1]) if len(rates) > 1 else 1.0
     return [
-        {**_own(f"{FLAT:,} points stored through log-batch", "points/s", median(rates), 0), "goal": "", "met": True},
-        _own("cost of the last twentieth, against the second", "×", cost, 1.3),
-        _own("memory of the server after all that", "MiB", _memory(side.process), 250),
+        own_row("tracking", f"{FLAT:,} points stored through log-batch", "points/s", median(rates)),
+        own_row("tracking", "cost of the last twentieth, against the second", "×", cost, 1.3),
+        own_row("tracking", "memory of the server after all that", "MiB", _memory(side.process), 250),
     ]
 
 
@@ -460,19 +461,4 @@ def _row(work: str, unit: str, ours: float, theirs: float | None, goal: float, *
         "ratio": ratio,
         "goal": f"≥ {goal:g}×",
         "met": None if ratio is None else ratio >= goal,
-    }
-
-
-def _own(work: str, unit: str, ours: float, most: float) -> dict[str, Any]:
-    return {
-        "topic": "tracking",
-        "work": work,
-        "unit": unit,
-        "ours": ours,
-        "peer": None,
-        "peer_version": None,
-        "theirs": None,
-        "ratio": None,
-        "goal": f"< {most:g}",
-        "met": ours < most,
     }

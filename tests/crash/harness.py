@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,3 +195,24 @@ def _serve(modules: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _serve(sys.argv[1:])
+
+
+def noted(path: Path) -> list[dict[str, str]]:
+    """Return all notes in their order; a line that a kill cut short was promised to nobody."""
+    notes: list[dict[str, str]] = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            notes.append(json.loads(line))
+    return notes
+
+
+def repeated(path: Path) -> list[str]:
+    """Return what was begun again after it had ended once."""
+    ended: set[str] = set()
+    again: list[str] = []
+    for note in noted(path):
+        if "done" in note:
+            ended.add(note["done"])
+        elif note["intend"] in ended:
+            again.append(note["intend"])
+    return again

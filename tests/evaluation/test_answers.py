@@ -1,11 +1,9 @@
 """Runs of an evaluation: bounded, cached, resumed after a kill, and honest about what failed."""
 
 import asyncio
-import json
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from holdtrue.evaluation import (
     stored_graded,
 )
 from holdtrue.storage import ActionCache, BlobStore
-from tests.crash.harness import Plan, crash, crash_folders, nursery
+from tests.crash.harness import Plan, crash, crash_folders, noted, nursery, repeated
 from tests.evaluation.answerers import CHECKS, Answerer, questions
 from tests.evaluation.clients import evaluate
 
@@ -330,24 +328,3 @@ def test_a_killed_evaluation_goes_on_and_asks_nothing_twice(tmp_path: Path, fold
         assert survivor.asked <= 40 - len(mine)
         assert survivor == evaluate(tmp_path / f"fresh-{folder.name}", 0)
     assert kept > 0
-
-
-def noted(path: Path) -> list[dict[str, str]]:
-    """Return all notes in their order; a line that a kill cut short was promised to nobody."""
-    notes: list[dict[str, str]] = []
-    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
-        with suppress(json.JSONDecodeError):
-            notes.append(json.loads(line))
-    return notes
-
-
-def repeated(path: Path) -> list[str]:
-    """Return what was asked after its answer, or verdict, had been kept."""
-    kept: set[str] = set()
-    again: list[str] = []
-    for note in noted(path):
-        if "done" in note:
-            kept.add(note["done"])
-        elif note["intend"] in kept:
-            again.append(note["intend"])
-    return again

@@ -1,14 +1,12 @@
 """A pipeline killed at any moment goes on where it was, and ends as if nothing had happened."""
 
-import json
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.crash.harness import Plan, crash, crash_folders, nursery
+from tests.crash.harness import Plan, crash, crash_folders, noted, nursery, repeated
 from tests.pipelines.clients import open_pipeline, run
 
 KILLS = 16
@@ -26,7 +24,7 @@ def test_a_killed_run_ends_the_same_and_repeats_no_step_that_ended(tmp_path: Pat
     seen: list[Path] = []
 
     def check(folder: Path, _: object) -> None:
-        assert _repeated(folder / "notes") == []
+        assert repeated(folder / "notes") == []
         if folder not in seen:
             seen.append(folder)
 
@@ -35,7 +33,7 @@ def test_a_killed_run_ends_the_same_and_repeats_no_step_that_ended(tmp_path: Pat
         crash(home, "tests.pipelines.clients:keep_running", plan, folders, check)
     assert len(seen) == KILLS // 4
     for folder in seen:
-        ended = [note["done"] for note in _notes(folder / "notes") if "done" in note]
+        ended = [note["done"] for note in noted(folder / "notes") if "done" in note]
         runs = max((int(name.split("/")[0]) for name in ended), default=0) + 1
         survivor, fresh = open_pipeline(folder), open_pipeline(tmp_path / f"fresh-{folder.name}")
         for number in range(runs):
@@ -44,24 +42,3 @@ def test_a_killed_run_ends_the_same_and_repeats_no_step_that_ended(tmp_path: Pat
         computed = [step for step in survivor.done if not step.cached]
         assert len(computed) <= len(again)
         assert not any(step.cached for step in fresh.done)
-
-
-def _notes(path: Path) -> list[dict[str, str]]:
-    """Return all notes in their order; a line that a kill cut short was promised to nobody."""
-    notes: list[dict[str, str]] = []
-    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
-        with suppress(json.JSONDecodeError):
-            notes.append(json.loads(line))
-    return notes
-
-
-def _repeated(path: Path) -> list[str]:
-    """Return the steps that were computed after they had ended once."""
-    ended: set[str] = set()
-    repeated: list[str] = []
-    for note in _notes(path):
-        if "done" in note:
-            ended.add(note["done"])
-        elif note["intend"] in ended:
-            repeated.append(note["intend"])
-    return repeated

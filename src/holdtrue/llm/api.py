@@ -38,20 +38,6 @@ class CaptureBody:
     capture: Capture
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetBody:
-    """Set limits for a key (a token's id; none: the whole project) and period; money in millionths."""
-
-    key: str = ""
-    period: Period = Period.MONTH
-    money: int | None = None
-    tokens: int | None = None
-    requests: int | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent: int | None = None
-
-
 @routes.get(_GATEWAY, Permission.GATEWAY_READ, summary="Show the gateway's providers, budgets and switches.")
 def show_gateway(call: Call) -> Any:
     """Return everything at once."""
@@ -132,11 +118,10 @@ def list_budgets(call: Call) -> Any:
 
 
 @routes.put(_GATEWAY + "/budgets", Permission.GATEWAY_WRITE, summary="Set a budget.")
-def put_budget(call: Call, body: BudgetBody) -> Any:
+def put_budget(call: Call, body: Budget) -> Any:
     """Set a budget, in place of the one of its key and period."""
     _project(call)
-    budget = Budget(**{name: getattr(body, name) for name in BudgetBody.__slots__})
-    return call.write(lambda tx: dump(service.set_budget(tx, budget)))
+    return call.write(lambda tx: dump(service.set_budget(tx, body)))
 
 
 @routes.delete(_GATEWAY + "/budgets/{period}", Permission.GATEWAY_WRITE, summary="Remove a budget.")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
@@ -249,7 +250,7 @@ class Twin(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = SimulatedClock(START)
-        self.path = self.folder / str(id(self))
+        self.path = self.folder / uuid4().hex
         self.budgets = Budgets(self.path, "worker-0", self.clock)
         self.limits = limit(period=Period.TOTAL, money=self.MONEY, tokens=self.TOKENS)
         self.open: list[tuple[Reservation, datetime]] = []

@@ -74,7 +74,12 @@ def test_clients_that_leave_in_the_middle_leave_nothing_reserved(world: World, f
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(leave, range(30)))
     fake.wait(lambda received: len(received) == 30 and all(each.outcome == "left" for each in received))
-    plane.until(lambda: standing(world).reserved.requests == 0 and standing(world).used.requests == 30)
+
+    def settled() -> bool:
+        found = standing_or_none(world)
+        return found is not None and (found.reserved.requests, found.used.requests) == (0, 30)
+
+    plane.until(settled)
     assert standing(world).used.tokens >= 30 * 375
 
 

@@ -178,6 +178,13 @@ class Budgets:
         if not self._dirty:
             return
         self._dirty = False
+        try:
+            self._copy()
+        except BaseException:
+            self._dirty = True
+            raise
+
+    def _copy(self) -> None:
         with self._alone(), self._env.begin() as transaction:
             tables = {
                 name: {bytes(key).hex(): bytes(value).hex() for key, value in transaction.cursor(db=table)}

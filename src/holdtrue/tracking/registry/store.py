@@ -159,9 +159,8 @@ def search_logged_models(
     for order, name, digest in orders:
         terms += _logged_model_order(project, order, name, digest)
     terms += [Term(table.c.created_ms, ascending=False), Term(table.c.id, ascending=True)]
-    rows = connection.execute(paged(query, terms, after, limit + 1)).fetchall()
-    last = values_of(rows[limit - 1]) if len(rows) > limit else None
-    return _whole(connection, project, rows[:limit]), last
+    rows, last = _page(connection, query, terms, after, limit)
+    return _whole(connection, project, rows), last
 
 
 def _of_logged_model(project: str, condition: Condition, datasets: Sequence[tuple[str, str]]) -> sa.ColumnElement[bool]:
@@ -288,17 +287,35 @@ def search_registered_models(
 ) -> tuple[list[RegisteredModel], list[Any] | None]:
     """Return a page of registered models, and the place of the last one if more follow."""
     table = registered_models
+    terms = [Term(table.c[order.subject.key], order.ascending) for order in orders]
+    if not any(order.subject.key == "name" for order in orders):
+        terms.append(Term(table.c.name, ascending=True))
+    query = _matching(project, table, sa.literal(0), conditions, prompts)
+    rows, last = _page(connection, query, terms, after, limit)
+    return _registered(connection, project, rows), last
+
+
+def _matching(
+    project: str,
+    table: sa.Table,
+    number: Any,
+    conditions: Sequence[Condition],
+    prompts: sa.ColumnElement[bool] | None,
+) -> sa.Select[Any]:
     query = scoped(table, project)
     if prompts is not None:
         query = query.where(prompts)
     for condition in conditions:
-        query = query.where(_by_tag(project, table, sa.literal(0), condition))
-    terms = [Term(table.c[order.subject.key], order.ascending) for order in orders]
-    if not any(order.subject.key == "name" for order in orders):
-        terms.append(Term(table.c.name, ascending=True))
+        query = query.where(_by_tag(project, table, number, condition))
+    return query
+
+
+def _page(
+    connection: sa.Connection, query: sa.Select[Any], terms: Sequence[Term], after: list[Any] | None, limit: int
+) -> tuple[Sequence[Any], list[Any] | None]:
+    """Return up to `limit` rows, and the place of the last one if more follow."""
     rows = connection.execute(paged(query, terms, after, limit + 1)).fetchall()
-    last = values_of(rows[limit - 1]) if len(rows) > limit else None
-    return _registered(connection, project, rows[:limit]), last
+    return rows[:limit], values_of(rows[limit - 1]) if len(rows) > limit else None
 
 
 def is_prompt(project: str, tag: str, *, versions: bool, wanted: bool) -> sa.ColumnElement[bool]:
@@ -420,19 +437,14 @@ def search_versions(
 ) -> tuple[list[ModelVersion], list[Any] | None]:
     """Return a page of versions, and the place of the last one if more follow."""
     table = model_versions
-    query = scoped(table, project)
-    if prompts is not None:
-        query = query.where(prompts)
-    for condition in conditions:
-        query = query.where(_by_tag(project, table, table.c.number, condition))
     terms = [Term(table.c[order.subject.key], order.ascending) for order in orders]
     if not terms:
         terms = [Term(table.c.updated_ms, ascending=False)]
     keys = {order.subject.key for order in orders}
     terms += [Term(table.c[key], up) for key, up in (("name", True), ("number", False)) if key not in keys]
-    rows = connection.execute(paged(query, terms, after, limit + 1)).fetchall()
-    last = values_of(rows[limit - 1]) if len(rows) > limit else None
-    return _versions(connection, project, rows[:limit]), last
+    query = _matching(project, table, table.c.number, conditions, prompts)
+    rows, last = _page(connection, query, terms, after, limit)
+    return _versions(connection, project, rows), last
 
 
 def _versions(connection: sa.Connection, project: str, rows: Sequence[Any]) -> list[ModelVersion]:
