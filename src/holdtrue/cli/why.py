@@ -12,17 +12,19 @@ def explained(found: Mapping[str, Any]) -> list[str]:
 def _prediction(found: Mapping[str, Any]) -> Iterator[str]:
     said = found["prediction"]
     who = f"{said['release']} ({said['arm']})"
-    yield f"prediction  {said['id']}: {_number(said['score'])}, at {said['time'][:16]} by {who}"
+    answer = found.get("answer")
+    score = "" if answer else f": {_number(said['score'])}"
+    yield f"prediction  {said['id']}{score}, at {said['time'][:16]} by {who}"
     if said.get("fallback"):
         yield "            the model failed, and the constant fallback answered"
+    if answer:
+        yield from _answer(answer)
+        return
     label = found.get("label")
     if label is None:
         yield "truth       not known yet"
     else:
         yield f"truth       {_number(label['value'])}, known {label['known_at'][:16]}"
-    if found.get("answer"):
-        yield from _answer(found["answer"])
-        return
     yield "row         " + ", ".join(f"{name} {value}" for name, value in found["inputs"].items())
     yield "features    " + ", ".join(f"{name} {_number(value)}" for name, value in found["features"].items())
 

@@ -52,6 +52,23 @@ class SimulatedClock:
         self._now += timedelta(seconds=seconds)
 
 
+class Stopwatch:
+    """Tell moments after a first one by the machine's own seconds.
+
+    What is measured with it is right where the time of day is set back, or is simulated and stands still.
+    """
+
+    __slots__ = ("_began", "start")
+
+    def __init__(self, moment: datetime) -> None:
+        self.start = microseconds(moment)
+        self._began = time.monotonic()
+
+    def now(self) -> int:
+        """Return the present moment in microseconds since the epoch."""
+        return self.start + round((time.monotonic() - self._began) * 1_000_000)
+
+
 def microseconds(moment: datetime) -> int:
     """Return whole microseconds since the epoch, the form in which records keep time."""
     return round(moment.timestamp() * 1_000_000)

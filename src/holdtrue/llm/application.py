@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from holdtrue.core.clock import Clock, microseconds
+from holdtrue.core.clock import Clock
 from holdtrue.core.codec import load
 from holdtrue.core.errors import ConfigurationError, InvalidInput
 from holdtrue.llm.gateway import Completion, Route
@@ -53,16 +53,16 @@ class Application:
 
     async def answer(self, ask: Ask) -> Reply:
         """Return the answer; raise InvalidInput for a request that is wrong, and the gateway's errors."""
-        trace = Trace.begin(ask, self.parts.versions.get("prompt", ""), self._now())
+        trace = Trace.begin(ask, self.parts.versions.get("prompt", ""), self._clock.now())
         try:
             reply = await self._answer(ask, trace)
         except BaseException as error:
-            self._keep(ask.project, trace.fail(error, self._now()))
+            self._keep(ask.project, trace.fail(error))
             raise
         told: dict[str, Any] = {f"holdtrue.check.{name}": value for name, value in reply.checks.items()}
         if reply.blocked:
             told["holdtrue.blocked"] = reply.blocked
-        self._keep(ask.project, trace.end(self._now(), answer=reply.text, attributes=told))
+        self._keep(ask.project, trace.end(answer=reply.text, attributes=told))
         return replace(reply, facts={**reply.facts, "trace_id": trace.trace_id})
 
     async def _answer(self, ask: Ask, trace: Trace) -> Reply:
@@ -166,7 +166,7 @@ class Application:
         rails = self.parts.guardrails
         if rails is None:
             return None
-        started = self._now()
+        started = trace.watch.now()
         verdict = await asyncio.get_running_loop().run_in_executor(None, check, rails)
         found = [f"{each.guard}:{each.label}" for each in verdict.findings]
         attributes = {"holdtrue.guardrails.on": where, "holdtrue.guardrails.action": verdict.action}
@@ -174,7 +174,7 @@ class Application:
             attributes["holdtrue.guardrails.found"] = ", ".join(found[:_TOLD])
         if verdict.failed:
             attributes["holdtrue.guardrails.failed"] = ", ".join(each.guard for each in verdict.failed)
-        trace.child("guardrails", started, self._now(), attributes=attributes)
+        trace.child("guardrails", started, attributes=attributes)
         return verdict
 
     async def _retrieve(self, trace: Trace, question: str) -> list[Hit]:
@@ -182,7 +182,7 @@ class Application:
         index = self.parts.index
         if index is None:
             return []
-        started = self._now()
+        started = trace.watch.now()
         loop = asyncio.get_running_loop()
         hits = await loop.run_in_executor(None, lambda: index.search(question, k=self.parts.settings.passages))
         rails = self.parts.guardrails
@@ -193,7 +193,6 @@ class Application:
         trace.child(
             "retrieval",
             started,
-            self._now(),
             documents=[{"id": hit.id, "document": hit.document, "score": hit.score} for hit in hits],
             attributes={"holdtrue.retrieval.kept_out": out} if out else None,
         )
@@ -206,9 +205,6 @@ class Application:
         return [
             replace(hit, text=verdict.text) for hit, verdict in zip(hits, verdicts, strict=True) if not verdict.blocked
         ]
-
-    def _now(self) -> int:
-        return microseconds(self._clock.now())
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:

@@ -4,14 +4,15 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Protocol
 
+from holdtrue.core.clock import Stopwatch
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.traces import Span
 from holdtrue.traces.online import GenaiCall, genai_span
 
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-_SCOPE: Final = "holdtrue.application"
 
 
 class Asking(Protocol):
@@ -56,17 +57,17 @@ class Trace:
     trace_id: str
     span_id: str
     parent_id: str | None
-    start: int
+    watch: Stopwatch
     prompt: str
     question: str = ""
     spans: list[Span] = field(default_factory=list[Span])
 
     @classmethod
-    def begin(cls, ask: Asking, prompt: str, now: int) -> "Trace":
+    def begin(cls, ask: Asking, prompt: str, moment: datetime) -> "Trace":
         """Begin a trace, or go on with the client's own."""
         found = _TRACEPARENT.fullmatch(ask.traceparent)
         trace, parent = (found[1], found[2]) if found else (secrets.token_hex(16), None)
-        return cls(ask, trace, secrets.token_hex(8), parent, now, prompt)
+        return cls(ask, trace, secrets.token_hex(8), parent, Stopwatch(moment), prompt)
 
     @property
     def traceparent(self) -> str:
@@ -77,40 +78,38 @@ class Trace:
         self,
         operation: str,
         start: int,
-        end: int,
         *,
         documents: Sequence[Mapping[str, Any]] = (),
         attributes: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        """Add a span below the application's."""
+        """Add a span below the application's, which ends now."""
         self.spans.append(
             self._span(
                 secrets.token_hex(8),
                 self.span_id,
                 operation,
                 start,
-                end,
                 documents=documents,
                 attributes=attributes,
                 error=error,
             )
         )
 
-    def end(self, now: int, *, answer: str = "", attributes: Mapping[str, Any] | None = None) -> list[Span]:
+    def end(self, *, answer: str = "", attributes: Mapping[str, Any] | None = None) -> list[Span]:
         """Return all spans of an answer that was given."""
         said = [{"role": "assistant", "content": answer}] if answer else []
         root = self._span(
-            self.span_id, self.parent_id, "invoke_agent", self.start, now, attributes=attributes, output=said
+            self.span_id, self.parent_id, "invoke_agent", self.watch.start, attributes=attributes, output=said
         )
         return [root, *self.spans]
 
-    def fail(self, failure: BaseException, now: int) -> list[Span]:
+    def fail(self, failure: BaseException) -> list[Span]:
         """Return all spans of a question that got no answer."""
         error = failure.what if isinstance(failure, HoldtrueError) else "The request ended."
         kind = failure.code if isinstance(failure, HoldtrueError) else type(failure).__name__
         root = self._span(
-            self.span_id, self.parent_id, "invoke_agent", self.start, now, error=error, attributes={"error.type": kind}
+            self.span_id, self.parent_id, "invoke_agent", self.watch.start, error=error, attributes={"error.type": kind}
         )
         return [root, *self.spans]
 
@@ -120,7 +119,6 @@ class Trace:
         parent_id: str | None,
         operation: str,
         start: int,
-        end: int,
         *,
         documents: Sequence[Mapping[str, Any]] = (),
         attributes: Mapping[str, Any] | None = None,
@@ -134,7 +132,7 @@ class Trace:
                 span_id=span_id,
                 parent_id=parent_id,
                 start=start,
-                end=end,
+                end=self.watch.now(),
                 operation=operation,
                 service=self.ask.service,
                 name=f"{operation} {self.ask.service}" if root else operation,

@@ -118,7 +118,7 @@ def compare_runs(call: Call) -> Any:
     ids = [each for each in call.query.get("runs", "").split(",") if each]
     metric = rules.check_key(call.query.get("metric"), "metric")
     if not 2 <= len(ids) <= 200:
-        raise InvalidInput("A comparison takes 2 to 200 runs.", mend="Name them: runs=ID,ID")
+        raise InvalidInput("A comparison takes 2 to 200 runs.", mend="Name at least two.")
 
     def work(connection: Any) -> list[Run]:
         infos = [service.find_run_info(connection, call.project, each) for each in ids]

@@ -32,7 +32,6 @@ class Backoff:
 class Asker:
     """Ask providers on behalf of calls."""
 
-    now_us: Callable[[], int]
     backoff: Backoff
     generator: random.Random
     retries: RetryBudget = field(default_factory=RetryBudget)
@@ -86,7 +85,7 @@ class Asker:
     async def _once(self, call: Call, entry: Entry, target: Target, asking: Awaitable[T], left: float) -> T:
         """Ask once, and note how it went."""
         call.at(entry, target.model)
-        began = self.now_us()
+        began = call.watch.now()
         try:
             answer = await timely(min(left, entry.provider.timeout), asking)
         except Failed as failed:
@@ -96,20 +95,17 @@ class Asker:
                 entry.breaker.succeeded()
             if failed.worked:
                 call.charge_unknown()
-            call.attempts.append(self._attempt(target, began, failed.status, failed.error.code))
+            call.attempts.append(_attempt(call, target, began, failed.status, failed.error.code))
             raise
         except BaseException:
             # The client went away, or the gateway was stopped: the provider may go on for a while.
             entry.breaker.abandoned()
             call.charge_unknown()
-            call.attempts.append(self._attempt(target, began, 0, "left"))
+            call.attempts.append(_attempt(call, target, began, 0, "left"))
             raise
         entry.breaker.succeeded()
-        call.attempts.append(self._attempt(target, began, 200, ""))
+        call.attempts.append(_attempt(call, target, began, 200, ""))
         return answer
-
-    def _attempt(self, target: Target, began: int, status: int, error: str) -> Attempt:
-        return Attempt(target.provider, target.model, status, error, began, self.now_us() - began)
 
     def _wait(self, failed: Failed, attempt: int, left: float, *, more: bool) -> float | None:
         """Return the seconds until the same request may be sent again, None if it must not be."""
@@ -128,7 +124,7 @@ def _sent(call: Call, entry: Entry, target: Target) -> Sent:
     if call.limit is not None and stated_limit(body) is None:
         body = {**body, entry.provider.limit_field: call.limit}
     native = call.native if entry.provider.kind == "anthropic" else None
-    return Sent(call.operation, target.model, body, call.stream, call.started_us // 1_000_000, native)
+    return Sent(call.operation, target.model, body, call.stream, call.watch.start // 1_000_000, native)
 
 
 def missing(name: str) -> ModelNotFound:
@@ -156,3 +152,7 @@ def _left_alone(entry: Entry) -> Unavailable:
         mend=f"Try again in {seconds} seconds.",
         facts={"retry_after": seconds},
     )
+
+
+def _attempt(call: Call, target: Target, began: int, status: int, error: str) -> Attempt:
+    return Attempt(target.provider, target.model, status, error, began, call.watch.now() - began)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from holdtrue.core.clock import Stopwatch
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.llm.gateway.budgets import Amount, Reservation
 from holdtrue.llm.gateway.model import (
@@ -52,7 +53,7 @@ class Call:
     asked: str
     native: Body | None
     table: ProjectTable
-    started_us: int
+    watch: Stopwatch
     until: float
     limit: int | None = None
     sizes: tuple[int, int] | None = None
@@ -127,8 +128,8 @@ class Call:
         """Return what the call has used, as budgets count it."""
         return Amount(self.cost_micros, self.usage.input + self.usage.output, 1)
 
-    def facts(self, ended_us: int) -> CallFacts:
-        """Return what is left of the call."""
+    def facts(self) -> CallFacts:
+        """Return what is left of the call, which ends now."""
         keeps = self.capture != "off"
         return CallFacts(
             id=self.id,
@@ -153,9 +154,9 @@ class Call:
             cost_micros=self.cost_micros,
             cached=self.cached,
             attempts=tuple(self.attempts),
-            started_us=self.started_us,
+            started_us=self.watch.start,
             first_us=self.first_us,
-            ended_us=ended_us,
+            ended_us=self.watch.now(),
             labels=self.route.labels,
             parameters=parameters_of(self.body),
             capture=self.capture,

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from holdtrue.core.clock import Clock, SystemClock, microseconds
+from holdtrue.core.clock import Clock, Stopwatch, SystemClock
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.llm.gateway.accounting import Accounts, measured, usage_body
 from holdtrue.llm.gateway.adapters import Adapter, Failed, Flow
@@ -66,7 +66,7 @@ class Gateway:
         self._monotonic = SystemClock().monotonic
         self._builder = Builder(home, self._upstream, extractive, clock.now, self._monotonic)
         self._table = self._builder.build({})
-        self._asker = Asker(self.now_us, backoff or Backoff(), generator or random.Random())
+        self._asker = Asker(backoff or Backoff(), generator or random.Random())
         self._cache = ExactCache()
         self._accounts = Accounts(home / "gateway" / "budgets", name, clock)
         self._active: set[Call] = set()
@@ -79,10 +79,6 @@ class Gateway:
     def table(self) -> Table:
         """Return the configuration in force."""
         return self._table
-
-    def now_us(self) -> int:
-        """Return the present microseconds since the epoch."""
-        return microseconds(self._clock.now())
 
     def configure(self, data: Mapping[str, Any]) -> None:
         """Take over a configuration (its JSON) as a whole, from any thread.
@@ -144,7 +140,7 @@ class Gateway:
             kept = self._admit(call)
             if kept is None:
                 flow, first, rest = await self._reach(call, _opening(call))
-                call.first_us = self.now_us()
+                call.first_us = call.watch.now()
                 return Streamed(self, call, flow, first, rest)
             completion = self._replay(call, kept)
         except BaseException as error:  # noqa: BLE001  # as above
@@ -197,7 +193,7 @@ class Gateway:
             asked=asked or route.targets[0].label,
             native=native,
             table=self._table.of(caller.project),
-            started_us=microseconds(now),
+            watch=Stopwatch(now),
             until=asyncio.get_running_loop().time() + (route.stream_timeout if stream else route.timeout),
             task=asyncio.current_task(),
         )
@@ -232,7 +228,7 @@ class Gateway:
             return self._replay(call, kept)
         answer: Answer = await self._reach(call, _whole)
         body = answer.body
-        call.first_us = self.now_us()
+        call.first_us = call.watch.now()
         call.response_id, call.answered_model = str(body.get("id") or ""), str(body.get("model") or "")
         usage = measured(call, answer.usage, _texts(body), whole=True)
         if usage.counted:
@@ -255,8 +251,8 @@ class Gateway:
             model=call.model,
             cached=call.cached,
             attempts=tuple(call.attempts),
-            started_us=call.started_us,
-            duration_us=self.now_us() - call.started_us,
+            started_us=call.watch.start,
+            duration_us=call.watch.now() - call.watch.start,
             native=native,
         )
 
@@ -303,7 +299,7 @@ class Gateway:
         call.over = True
         self._active.discard(call)
         if self._observe is not None:
-            waiting = self._observe(call.facts(self.now_us()))
+            waiting = self._observe(call.facts())
             if waiting is not None:
                 await waiting
 
