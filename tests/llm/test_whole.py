@@ -294,6 +294,62 @@ def test_spans_of_any_framework_go_into_the_same_traces(shop: Shop) -> None:
     assert [each["name"] for each in found["spans"]] == ["checkout"]
 
 
+def test_files_are_tried_out_before_anything_is_released(shop: Shop) -> None:
+    file = ("--file", str(shop.root / "project.py"))
+    before = shop.command("releases", "--project", "help", "--json")
+    found = shop.command("eval", *file, "--json")
+    assert found["answers"]["pass_rate"]["mean"] == 1.0
+    assert (found["comparison"]["champion"]["won"], found["comparison"]["champion"]["lost"]) == (0, 0)
+    write(shop.root, PROMPT.replace("threshold: 0.3", "threshold: 0.99"))
+    try:
+        said = shop.command("eval", "helper", *file)
+    finally:
+        write(shop.root)
+    assert "points worse" in said
+    assert re.search(r"✗ q\d: .*\?", said)
+    assert re.search(r"0 won, [1-9] lost", said)
+    live = before[0]["id"]
+    told = shop.command("eval", live, "--project", "help")
+    assert f"release {live}" in told
+    assert "Retrieval: 100% of the sources are found" in told
+
+    (shop.root / "pages" / "gifts.md").write_text("# Gifts\n\nA gift is wrapped in blue paper.\n")
+    (shop.root / "pages" / "empty.md").write_text("")
+    try:
+        said = shop.command("index", *file, "--search", "Which colour has the paper of a gift?", "-k", "1")
+        built = shop.command("index", *file, "--json")
+    finally:
+        (shop.root / "pages" / "gifts.md").unlink()
+        (shop.root / "pages" / "empty.md").unlink()
+    assert "1 added: pages/gifts.md" in said
+    assert "pages/empty.md: " in said
+    assert "1. pages/gifts.md#0" in said
+    assert (built["summary"]["made"], built["summary"]["from_previous"]) == (0, 3)
+    assert shop.command("releases", "--project", "help", "--json") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("eval", "gone"), "Its applications: helper."),
+        (("index", "gone"), "Its applications: helper."),
+        (("eval", "rel_gone", "--project", "help"), "There is no release"),
+        (("eval", "--repeats", "0"), "greater than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_tried_out_is_said(shop: Shop, arguments: tuple[str, ...], words: str) -> None:
+    said = shop.command(
+        *arguments, "--file", str(shop.root / "project.py"), status=2 if "--repeats" in arguments else 1
+    )
+    assert words in " ".join(said.split())
+
+
+def test_a_project_that_is_not_applied_is_named_before_anything_is_asked(shop: Shop) -> None:
+    (shop.root / "other.py").write_text(PROJECT.replace('ht.Project("help"', 'ht.Project("other"'))
+    said = shop.command("eval", "--file", str(shop.root / "other.py"), status=1)
+    assert "holdtrue apply --file" in said
+
+
 def test_a_worse_prompt_is_refused_with_its_questions_and_cannot_be_promoted(shop: Shop) -> None:
     write(shop.root, PROMPT.replace("threshold: 0.3", "threshold: 0.99"))
     result = shop.command("run", "helper", "--file", str(shop.root / "project.py"), "--json", status=3)

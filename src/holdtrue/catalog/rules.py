@@ -89,7 +89,8 @@ def _walk(path: str, before: Any, after: Any) -> Iterator[Difference]:
             yield from _member(_dotted(path, key), before, after, key)
     elif isinstance(before, list) and isinstance(after, list):
         yield from _lists(path, before, after)
-    elif type(before) is not type(after) or before != after:
+    elif before != after or isinstance(before, bool) is not isinstance(after, bool):
+        # Numbers are what they are worth: JSON writes 30 and 30.0 alike.
         yield Difference(path or "$", "changed", before, after)
 
 

@@ -119,7 +119,7 @@ def _cost(cost: Mapping[str, Any]) -> str:
     if not cost["n"]:
         return "not measured"
     each = f"; {_money(cost['per_correct'])} for each answer that passed" if cost["per_correct"] is not None else ""
-    missing = f" ({cost['unmeasured']} answers not measured)" if cost["unmeasured"] else ""
+    missing = f" (not measured: {cost['unmeasured']} of the answers)" if cost["unmeasured"] else ""
     return f"{_money(cost['mean'])} an answer, {_money(cost['total'])} in all{each}{missing}"
 
 

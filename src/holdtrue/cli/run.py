@@ -87,9 +87,9 @@ def run(
     chosen = "" if ingest_only else name or _only(project)
     settings = load_settings(home)
     with open_client(home) as client:
-        _check_beside(client, settings)
+        check_beside(client, settings)
         client.post(f"{base(project.name)}/apply", _spec(project))
-        workshop = Workshop(project, settings.home, client, on_step=_report(as_json))
+        workshop = Workshop(project, settings.home, client, on_step=report_steps(as_json))
         taken = [workshop.ingest(dataset, window) for window in windows or [] for dataset in datasets]
         blocked = BLOCKED if any(not each["version"] for each in taken) else 0
         if ingest_only:
@@ -140,7 +140,7 @@ def _datasets(project: Any, name: str | None) -> list[str]:
     return [name]
 
 
-def _check_beside(client: "Client", settings: "Settings") -> None:
+def check_beside(client: "Client", settings: "Settings") -> None:
     """Refuse to work for a server on another machine: what is made here would not be in its data folder."""
     if not client.keeps(settings):
         raise Conflict(
@@ -163,7 +163,9 @@ def _only(project: Any) -> str:
     return str(names[0])
 
 
-def _report(as_json: bool) -> Any:
+def report_steps(as_json: bool) -> Any:
+    """Return what prints each step as it is done; nothing where JSON is asked for."""
+
     def report(step: Any) -> None:
         # An index has a step for each document: too many lines to read.
         if not as_json and step.name != "retrieval entry":

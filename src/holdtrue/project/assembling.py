@@ -13,6 +13,7 @@ import orjson
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.codec import dump, load
+from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import version_id
 from holdtrue.evaluation import (
     AnswerCache,
@@ -32,7 +33,7 @@ from holdtrue.llm.application import answer_text, tool_calls
 from holdtrue.llm.guardrails import GuardCase, GuardrailSpec, cases_digest, compile_guardrails, load_cases, measure
 from holdtrue.llm.model import Ask, Complete, Reply
 from holdtrue.llm.online import build_application, compile_parts
-from holdtrue.llm.retrieval import RetrievalCase, build_index, evaluate_retrieval, find_sources, open_index
+from holdtrue.llm.retrieval import Built, RetrievalCase, build_index, evaluate_retrieval, find_sources, open_index
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.applications import Application, contents
 from holdtrue.project.definitions import Project
@@ -62,29 +63,21 @@ class Making:
     repeats: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Hold what a release would pin: kind, name, content and blobs by role; and its test set."""
+
+    found: Mapping[str, tuple[str, str, Any, Sequence[str]]]
+    standing: Standing
+    tests: TestSet | None
+
+
 def assemble(project: Project, pipeline: Pipeline, making: Making) -> dict[str, Any]:
     """Run all steps and return the submission: versions, release manifest and evidence."""
     application = making.application
-    found: dict[str, tuple[str, str, Any, Sequence[str]]] = {
-        role: (kind, name, content, ()) for role, (kind, name, content) in contents(application, project.root).items()
-    }
-    if application.index is not None:
-        spec = application.index.spec
-        before = None if making.champion is None else making.champion.contents.get("index")
-        root = (project.root / application.index.root).resolve()
-        built = build_index(
-            pipeline, pipeline.blobs, spec, find_sources(root, spec.sources, spec.parsing), previous=before
-        )
-        found["index"] = ("index", application.index.spec.name, built.content, built.blobs)
-    tests = None if application.test_set is None else application.test_set.read(project.root)
-    if tests is not None:
-        blob = pipeline.blobs.put(tests.blob())
-        found["test_set"] = ("test_set", tests.name, tests.content(), (blob,))
-    versions = {role: version_id(kind, content) for role, (kind, _, content, _) in found.items()}
-    config = {"kind": "application", "answering": dump(application.answering)}
-    mine = Standing("", {role: content for role, (_, _, content, _) in found.items()}, versions, config)
+    parts = _parts(project, pipeline, making)
     policy = project.policies.get("production")
-    pinned = {role: name for role, name in versions.items() if role != "test_set"}
+    pinned = {role: name for role, name in parts.standing.versions.items() if role != "test_set"}
     if policy is not None:
         pinned["policy"] = version_id("policy", dump(policy))
     return {
@@ -93,34 +86,89 @@ def assemble(project: Project, pipeline: Pipeline, making: Making) -> dict[str, 
             "commit": code_commit(project.root),
             "environment_lock": environment_lock(),
             "versions": pinned,
-            "config": config,
+            "config": parts.standing.config,
         },
         "versions": [
             {"kind": kind, "name": name, "content": content, "blobs": list(blobs)}
-            for kind, name, content, blobs in found.values()
+            for kind, name, content, blobs in parts.found.values()
         ],
-        "evidence": _evidence(project, pipeline, making, mine, tests),
+        "evidence": _evidence(project, pipeline, making, parts),
         "author": making.author,
     }
 
 
-def _evidence(
-    project: Project, pipeline: Pipeline, making: Making, mine: Standing, tests: TestSet | None
-) -> list[dict[str, Any]]:
-    evidence: list[dict[str, Any]] = []
+def evaluate(project: Project, pipeline: Pipeline, making: Making) -> dict[str, Any]:
+    """Return what the test set says of the files as they are: answers, comparison and retrieval, by kind.
+
+    Nothing is submitted. Raises ConfigurationError for an application that has no test set.
+    """
+    parts = _parts(project, pipeline, making)
+    if parts.tests is None:
+        raise ConfigurationError(
+            f"The application “{making.application.name}” has no test set, so there is nothing to ask it.",
+            mend='Write one, and declare it: project.application(…, test_set="questions.jsonl")',
+        )
+    return {each["kind"]: each["content"] for each in _tested(project, pipeline, making, parts.standing, parts.tests)}
+
+
+def make_index(project: Project, pipeline: Pipeline, application: Application, champion: Standing | None) -> Built:
+    """Build the index of an application; what did not change since the version that answers now is taken over.
+
+    Raises ConfigurationError for an application that has no index, and what `build_index` raises.
+    """
+    if application.index is None:
+        raise ConfigurationError(
+            f"The application “{application.name}” has no index.",
+            mend='Declare one: project.application(…, index=ht.index("pages", "pages/*.md"))',
+        )
+    spec = application.index.spec
+    before = None if champion is None else champion.contents.get("index")
+    root = (project.root / application.index.root).resolve()
+    found = find_sources(root, spec.sources, spec.parsing)
+    return build_index(pipeline, pipeline.blobs, spec, found, previous=before)
+
+
+def _parts(project: Project, pipeline: Pipeline, making: Making) -> _Parts:
+    application = making.application
+    found: dict[str, tuple[str, str, Any, Sequence[str]]] = {
+        role: (kind, name, content, ()) for role, (kind, name, content) in contents(application, project.root).items()
+    }
+    if application.index is not None:
+        built = make_index(project, pipeline, application, making.champion)
+        found["index"] = ("index", application.index.spec.name, built.content, built.blobs)
+    tests = None if application.test_set is None else application.test_set.read(project.root)
     if tests is not None:
-        graded = try_out(project, pipeline, making, mine, tests)
-        evidence.append({"kind": "answers", "content": summarise(graded)})
-        if making.champion is not None:
-            before = try_out(project, pipeline, making, making.champion, tests)
-            compared = compare_answers(before, graded)
-            evidence.append({"kind": "comparison", "content": {**compared, "against": making.champion.release}})
-        found = _retrieval(pipeline, mine, tests, making.application.answering.passages)
-        if found is not None:
-            evidence.append({"kind": "retrieval", "content": found})
-    rails = mine.contents.get("guardrails")
+        blob = pipeline.blobs.put(tests.blob())
+        found["test_set"] = ("test_set", tests.name, tests.content(), (blob,))
+    versions = {role: version_id(kind, content) for role, (kind, _, content, _) in found.items()}
+    config = {"kind": "application", "answering": dump(application.answering)}
+    held = {role: content for role, (_, _, content, _) in found.items()}
+    return _Parts(found, Standing("", held, versions, config), tests)
+
+
+def _evidence(project: Project, pipeline: Pipeline, making: Making, parts: _Parts) -> list[dict[str, Any]]:
+    evidence: list[dict[str, Any]] = []
+    if parts.tests is not None:
+        evidence += _tested(project, pipeline, making, parts.standing, parts.tests)
+    rails = parts.standing.contents.get("guardrails")
     if rails is not None:
         evidence.append({"kind": "guardrails", "content": orjson.loads(_measured(pipeline, rails))})
+    return evidence
+
+
+def _tested(
+    project: Project, pipeline: Pipeline, making: Making, mine: Standing, tests: TestSet
+) -> list[dict[str, Any]]:
+    """Return what a test set says of the answers, of those that are given now, and of the retrieval apart."""
+    graded = try_out(project, pipeline, making, mine, tests)
+    evidence: list[dict[str, Any]] = [{"kind": "answers", "content": summarise(graded)}]
+    if making.champion is not None:
+        before = try_out(project, pipeline, making, making.champion, tests)
+        compared = compare_answers(before, graded)
+        evidence.append({"kind": "comparison", "content": {**compared, "against": making.champion.release}})
+    found = _retrieval(pipeline, mine, tests, making.application.answering.passages)
+    if found is not None:
+        evidence.append({"kind": "retrieval", "content": found})
     return evidence
 
 

@@ -1,6 +1,6 @@
 """What a worker does with a job: take a delivery in, or train a challenger."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ from holdtrue.storage import ActionCache, BlobStore
 if TYPE_CHECKING:
     # What makes applications brings libraries of an extra; models need none of them.
     from holdtrue.llm.model import Complete
+    from holdtrue.project.applications import Application
     from holdtrue.project.assembling import Standing
 
 
@@ -118,7 +119,7 @@ class Workshop:
             champion=self._champion(model.name),
             author=author,
         )
-        pipeline = Pipeline(self._blobs, self._actions, SystemClock(), on_step=self._on_step)
+        pipeline = self._pipeline()
         submission = {**train(self.project, pipeline, request), "run": job or None, "trigger": payload.get("trigger")}
         made = self._api.post(f"{self._base}/submissions", submission, key=f"{job}-release" if job else None)
         return {
@@ -131,11 +132,8 @@ class Workshop:
         """Make a release of an application with its evidence, submit it, and return the decision."""
         from holdtrue.project.assembling import Making, assemble
 
-        application = self.project.applications.get(name)
-        if application is None:
-            raise NotFound.of("application", name)
-        pipeline = Pipeline(self._blobs, self._actions, SystemClock(), on_step=self._on_step)
-        making = Making(application, complete, self._standing(name), author, repeats)
+        pipeline = self._pipeline()
+        making = Making(self._application(name), complete, self._standing(name), author, repeats)
         submission = assemble(self.project, pipeline, making)
         made = self._api.post(f"{self._base}/submissions", submission)
         return {
@@ -144,6 +142,48 @@ class Workshop:
             "evidence": {each["kind"]: each["content"] for each in submission["evidence"]},
             "steps": _steps(pipeline),
         }
+
+    def evaluate(self, name: str, complete: "Complete", *, repeats: int = 1) -> dict[str, Any]:
+        """Put an application's test set to its files as they are, and return what came of it; nothing is submitted."""
+        from holdtrue.project.assembling import Making, evaluate
+
+        making = Making(self._application(name), complete, self._standing(name), "", repeats)
+        return evaluate(self.project, self._pipeline(), making)
+
+    def index(self, name: str, queries: Sequence[str] = (), k: int | None = None) -> dict[str, Any]:
+        """Build an application's index; return what it holds, how it differs from the live one, and what it finds."""
+        from holdtrue.core.ids import version_id
+        from holdtrue.llm.retrieval import diff_indexes, open_index, show_index
+        from holdtrue.project.assembling import make_index
+
+        application, standing = self._application(name), self._standing(name)
+        built = make_index(self.project, self._pipeline(), application, standing)
+        before = None if standing is None else standing.contents.get("index")
+        opened = open_index(self._blobs, built.content) if queries else None
+        return {
+            "version": version_id("index", built.content),
+            "summary": dict(built.summary),
+            "index": show_index(self._blobs, built.content),
+            "against": None if before is None else {**diff_indexes(self._blobs, before, built.content)},
+            "found": [
+                {"query": query, "passages": [dump(hit) for hit in opened.search(query, k)]}
+                for query in queries
+                if opened is not None
+            ],
+        }
+
+    def _pipeline(self) -> Pipeline:
+        return Pipeline(self._blobs, self._actions, SystemClock(), on_step=self._on_step)
+
+    def _application(self, name: str) -> "Application":
+        found = self.project.applications.get(name)
+        if found is None:
+            raise NotFound(
+                f"There is no application “{name}” in the project file.",
+                why=f"Its applications: {', '.join(self.project.applications) or 'none'}.",
+                mend="Name one of them.",
+            )
+        return found
 
     def _standing(self, service: str) -> "Standing | None":
         """Return the release of an application that answers in production now, with all that it pins."""
@@ -158,7 +198,11 @@ class Workshop:
         return Standing(release, contents, roles, manifest["config"])
 
     def _deployed(self, service: str) -> str | None:
-        deployed = self._api.get(f"{self._base}/services/{service}")["deployments"]
+        try:
+            deployed = self._api.get(f"{self._base}/services/{service}")["deployments"]
+        except NotFound:
+            # Not applied yet: an evaluation or an index is asked for before that.
+            return None
         return next((each["release"] for each in deployed if each["environment"] == "production"), None)
 
     def _champion(self, model: str) -> Champion | None:

@@ -5,6 +5,7 @@ the canary's judgement of what users asked and said.
 """
 
 import contextlib
+import os
 import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from rich.table import Table
 from holdtrue.cli.context import wide_console
 from holdtrue.cli.demo.screen import Screen
 from holdtrue.cli.why import explained
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import Unavailable
 from holdtrue.evaluation import Case, load_test_set
 from holdtrue.server.asking import completer
 from holdtrue.server.client import Client
-from holdtrue.storage import FileClock
+from holdtrue.storage import ActionCache, BlobStore, FileClock
 
 PROJECT: Final = "docs-assistant"
 SERVICE: Final = "assistant"
@@ -68,6 +70,19 @@ class Story:
     def say(self, kind: str, text: str) -> None:
         """Print one line."""
         self.screen.say(self.now, kind, text)
+
+
+def embed(home: Path, files: Path) -> None:
+    """Let Ada's machine build the index with what time the year leaves it; her runs will find it in the cache."""
+    from holdtrue.pipelines import Pipeline
+    from holdtrue.project import load_project
+    from holdtrue.project.assembling import make_index
+
+    # Of this thread, and of those that it starts.
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
+    project = load_project(files / "docs_assistant.py")
+    pipeline = Pipeline(BlobStore(home / "blobs"), ActionCache(home / "actions"), SystemClock())
+    make_index(project, pipeline, project.applications[SERVICE], None)
 
 
 def tell(owner: Client, clock: FileClock, screen: Screen, home: Path, files: Path) -> Story:

@@ -58,16 +58,18 @@ def run_demo(folder: Path, months: int) -> int:
         shutil.rmtree(inbox, ignore_errors=True)
         inbox.mkdir()
         os.environ["FLIGHTS_DELIVERIES"] = str(inbox)
-        with ThreadPoolExecutor(1) as helper:
+        with ThreadPoolExecutor(1) as helper, ThreadPoolExecutor(1) as aside:
             # The processes start meanwhile.
             prepared = helper.submit(prepare, source)
             with company(folder, files / "flights.py", inbox, START) as firm:
                 prepared.result()
                 cast = Cast(firm, screen, files, source, inbox)
+                embedded = aside.submit(assistant.embed, firm.home, example_folder("docs_assistant"))
                 year = helper.submit(Year, source)
                 _first_release(cast)
                 _replay(cast, year.result(), end)
                 told = ending.collect(cast.firm, cast.last_prediction, cast.predictions)
+                embedded.result()
                 second = assistant.tell(firm.owner, firm.clock, screen, firm.home, example_folder("docs_assistant"))
         screen.finish()
     report = ending.finish(folder, told, time.monotonic() - begun)
