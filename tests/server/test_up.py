@@ -372,6 +372,13 @@ def test_a_change_of_tokens_reaches_the_data_plane_at_its_next_look(start: Start
         digest = hashlib.sha256(made["token"].encode()).hexdigest()
         assert digest in access.read_text()
         until(lambda: status() != 401)
+        reviewer = client.post("/api/tokens", {"roles": ["reviewer"], "project": "flights"})["token"]
+
+        def refused() -> httpx.Response:
+            return httpx.get(plane, headers={"authorization": f"Bearer {reviewer}"})
+
+        until(lambda: refused().status_code == 403)
+        assert "It lacks the permission predict" in refused().text
         client.delete(f"/api/tokens/{made['id']}")
         assert digest not in access.read_text()
         with pytest.raises(Unauthenticated), Client.at(running.url, made["token"]) as revoked:

@@ -123,7 +123,7 @@ def activity(
     columns = {
         "no.": lambda each: each["seq"],
         "time": lambda each: each["time"],
-        "actor": lambda each: each["actor"],
+        "actor": lambda each: each["actor_name"],
         "action": lambda each: each["action"],
         "object": lambda each: each["object"],
     }

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from holdtrue.project.loading import DEFAULT_FILE, load_project
     from holdtrue.project.model import PlannedChange, ProjectSpec
     from holdtrue.project.service import applied, apply, plan
+    from holdtrue.project.store import names
     from holdtrue.project.work import Workshop, execute
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "guard",
     "index",
     "load_project",
+    "names",
     "plan",
     "route",
 ]
@@ -47,6 +49,7 @@ __getattr__ = attach(
         "guard": "applications",
         "index": "applications",
         "load_project": "loading",
+        "names": "store",
         "plan": "service",
         "route": "applications",
     },

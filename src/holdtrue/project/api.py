@@ -6,7 +6,7 @@ from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.door import Call, Routes
-from holdtrue.project import service
+from holdtrue.project import service, store
 from holdtrue.project.model import ProjectSpec
 
 routes = Routes("project")
@@ -45,7 +45,10 @@ def events(call: Call) -> Any:
         newest_first=call.query.get("newest") == "true",
     )
     more = len(found) == limit and call.query.get("newest") != "true"
-    return {"items": [dump(each) for each in found], "next": str(found[-1].seq) if more else None}
+    who = {each.actor for each in found}
+    names = call.read(lambda connection: store.names(connection, who))
+    items = [{**dump(each), "actor_name": names.get(each.actor, each.actor)} for each in found]
+    return {"items": items, "next": str(found[-1].seq) if more else None}
 
 
 def number(call: Call, name: str, default: int, most: int) -> int:

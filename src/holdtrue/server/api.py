@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from holdtrue.core.access import Permission
+from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import InvalidInput, Unavailable
 from holdtrue.door import Call, Reply, Routes
 from holdtrue.server import store
@@ -158,7 +159,8 @@ def _operations(routes: Routes, app: App) -> None:
     def verify_audit(call: Call) -> dict[str, Any]:
         home = app.stores.home
         anchors = app.settings.anchor_file or None
-        found = verify(home / "ledger.db", (home / "keys" / "ledger.pub").read_text("ascii"), anchors=anchors)
+        key = (home / "keys" / "ledger.pub").read_text("ascii")
+        found = verify(home / "ledger.db", key, anchors=anchors, now=microseconds(app.stores.clock.now()))
         return {"ok": found.ok, "exit_code": found.exit_code, **asdict(found)}
 
 

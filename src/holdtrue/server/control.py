@@ -19,6 +19,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.server.asgi import App
 from holdtrue.server.build import Built, keep_credentials, open_app
 from holdtrue.server.home import Address, remove_address, write_address
 from holdtrue.server.loops import Background
@@ -64,7 +65,7 @@ async def _serve(built: Built, *, simulated: bool, ready_fd: int | None) -> None
         wake=app.wake,
         seconds=app.settings.background_seconds,
         simulated=simulated,
-        housekeep=lambda: keep_credentials(app),
+        housekeep=lambda: _keep_house(app),
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -130,6 +131,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clock", type=Path)
     parser.add_argument("--ready-fd", type=int)
     return parser.parse_args(arguments)
+
+
+def _keep_house(app: App) -> None:
+    keep_credentials(app)
+    app.stores.ledger.sign_late()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The two questions of the pages that no room answers: which projects there are, and how people are called."""
+"""What pages ask that no room answers: which projects there are; and how people are called."""
 
 from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
+from holdtrue import project
 from holdtrue.storage.ledger import metadata
 
 
@@ -24,7 +25,4 @@ def projects(connection: sa.Connection) -> list[str]:
 
 def names(connection: sa.Connection, ids: Iterable[str]) -> Mapping[str, str]:
     """Return how the people and programs of these ids are called; who is not known is left out."""
-    principals = metadata.tables["principals"]
-    wanted = sorted(set(ids) - {""})
-    found = connection.execute(sa.select(principals.c.id, principals.c.name).where(principals.c.id.in_(wanted)))
-    return {str(row.id): str(row.name) for row in found}
+    return project.names(connection, ids)

@@ -4,7 +4,7 @@ This file runs by itself (`python verify.py LEDGER.DB LEDGER.PUB [ANCHORS]`), on
 the package `cryptography`. It computes hashes, tree and notes independently of the code that wrote them.
 
 Exit codes: 0 sound · 2 edited · 3 truncated · 4 forked · 5 sound, with entries newer than the last
-checkpoint · 6 the key is not the one that signed.
+checkpoint that should be signed by now · 6 the key is not the one that signed.
 """
 
 import base64
@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 SOUND, EDITED, TRUNCATED, FORKED, UNSIGNED, KEY = 0, 2, 3, 4, 5, 6
 MOST_FINDINGS = 100
+PATIENCE = 120_000_000
+"""Microseconds that the newest entries may wait for their checkpoint: twice the time between two."""
 LIMITS = (
     "This proves that nothing changed since it was signed, not that it was recorded truthfully. Entries "
     "newer than the last anchor kept outside the data folder can be rewritten by whoever has both the file "
@@ -67,7 +69,7 @@ class Verification:
     """Hold the verdict over a ledger.
 
     `sealed` counts the entries under the newest checkpoint; `unsigned_since` is the time of the first
-    entry after it, in microseconds since the epoch.
+    entry after it, in microseconds since the epoch, `unsigned_seconds` its age where the present time was given.
     """
 
     entries: int
@@ -78,6 +80,7 @@ class Verification:
     root: str
     unsigned_since: int | None
     findings: tuple[Finding, ...]
+    unsigned_seconds: float | None = None
     limits: str = LIMITS
 
     @property
@@ -87,10 +90,16 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """Return the code of the first finding, else 5 with an unsigned tail, else 0."""
+        """Return the code of the first finding, else 5 with a tail that should be signed by now, else 0.
+
+        Without the present time, as when a copy is verified, every unsigned tail counts.
+        """
         if self.findings:
             return self.findings[0].code
-        return UNSIGNED if self.entries > self.sealed else SOUND
+        if self.entries == self.sealed:
+            return SOUND
+        young = self.unsigned_seconds is not None and 0 <= self.unsigned_seconds * 1e6 <= PATIENCE
+        return SOUND if young else UNSIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +148,12 @@ class _State:
         return result
 
 
-def verify(path: Path | str, public_key: str, *, anchors: Path | str | None = None) -> Verification:
+def verify(
+    path: Path | str, public_key: str, *, anchors: Path | str | None = None, now: int | None = None
+) -> Verification:
     """Check a ledger against the public key (C2SP text, as in keys/ledger.pub) and its anchor file.
 
+    `now` is the present time in microseconds since the epoch, for a ledger that is being written.
     Whatever is wrong with the database becomes a finding. Raises ValueError for a text that is no key
     and OSError for an anchor file that cannot be read.
     """
@@ -178,6 +190,7 @@ def verify(path: Path | str, public_key: str, *, anchors: Path | str | None = No
     # A wrong key explains every signature that fails, an edit explains a root that differs.
     order = (KEY, EDITED, TRUNCATED, FORKED)
     findings = sorted(state.findings, key=lambda finding: order.index(finding.code))
+    since = state.times[sealed] if sealed < len(state.times) else None
     return Verification(
         entries=state.size,
         sealed=sealed,
@@ -185,8 +198,9 @@ def verify(path: Path | str, public_key: str, *, anchors: Path | str | None = No
         anchors=len(notes),
         erased=len(state.tombstones),
         root=state.root().hex(),
-        unsigned_since=state.times[sealed] if sealed < len(state.times) else None,
+        unsigned_since=since,
         findings=tuple(findings),
+        unsigned_seconds=None if since is None or now is None else (now - since) / 1e6,
     )
 
 
