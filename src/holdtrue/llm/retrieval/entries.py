@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from holdtrue.core.canonical import content_hash
+from holdtrue.core.canonical import bytes_hash, content_hash
 from holdtrue.llm.retrieval import arrays
 from holdtrue.llm.retrieval.arrays import Array
 from holdtrue.llm.retrieval.chunking import chunk_document, outline
@@ -38,9 +38,10 @@ def entry_keys(spec: IndexSpec, embedder: str) -> Callable[[Document | Source], 
         )
 
     def key(item: Document | Source) -> str:
-        if isinstance(item, Source):
-            return content_hash([common(item.kind, True), item.digest, item.name])
-        return content_hash([common(item.kind, False), item.digest, item.title])
+        parsed = isinstance(item, Source)
+        title = item.name if parsed else item.title
+        # A digest and a hash have no line ends, so no two items give the same text.
+        return bytes_hash(f"{common(item.kind, parsed)}\n{item.digest}\n{title}".encode())
 
     return key
 

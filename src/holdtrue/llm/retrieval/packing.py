@@ -41,8 +41,14 @@ class Part:
 
     def listed(self) -> dict[str, Any]:
         """Return what an index's manifest says of the document."""
-        names = ("id", "uri", "title", "digest", "key", "chunks")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "id": self.id,
+            "uri": self.uri,
+            "title": self.title,
+            "digest": self.digest,
+            "key": self.key,
+            "chunks": self.chunks,
+        }
 
 
 @dataclass(slots=True)
