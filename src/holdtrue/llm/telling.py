@@ -15,6 +15,8 @@ from holdtrue.traces.online import GenaiCall, genai_span
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _MOST_WAITING: Final = 2000
 _DRAIN_SECONDS: Final = 5.0
+# A write costs more than the spans in it: of calls that come one after the other, each would pay for one.
+_GATHER_SECONDS: Final = 0.02
 
 
 class Telling:
@@ -49,6 +51,7 @@ class Telling:
 
     async def _write(self) -> None:
         while self._waiting:
+            await asyncio.sleep(_GATHER_SECONDS)
             waiting, self._waiting, self._count = self._waiting, {}, 0
             for project, spans in waiting.items():
                 try:
