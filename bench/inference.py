@@ -249,7 +249,9 @@ def _served(command: Sequence[str], seconds: float = 30, path: str = "/health/li
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDTRUE_")}
-    process = subprocess.Popen([part.replace("{port}", str(port)) for part in command], env=environment)
+    # Some servers write a line for each request; what they have to complain of goes to standard error.
+    arguments = [part.replace("{port}", str(port)) for part in command]
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + seconds
         while not _answers(port, path):
