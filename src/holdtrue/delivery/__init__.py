@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from holdtrue.delivery.reconciler import (
         reconcile,
     )
+    from holdtrue.delivery.rules import (
+        check_service,
+    )
     from holdtrue.delivery.service import (
         Measurement,
         NewManifest,
@@ -65,6 +68,11 @@ if TYPE_CHECKING:
         request_retrain,
         rollback,
         submit,
+    )
+    from holdtrue.delivery.simulating import (
+        Scenario,
+        Simulation,
+        simulate,
     )
     from holdtrue.delivery.standing import (
         status,
@@ -88,14 +96,17 @@ __all__ = [
     "RolloutRunning",
     "RolloutState",
     "RolloutStep",
+    "Scenario",
     "Service",
     "ServiceSpec",
+    "Simulation",
     "Submission",
     "Submitted",
     "Trigger",
     "TriggerState",
     "changes",
     "check_removable",
+    "check_service",
     "declare",
     "deployment",
     "deployments",
@@ -113,6 +124,7 @@ __all__ = [
     "rollouts",
     "run_due",
     "services",
+    "simulate",
     "status",
     "submit",
     "summary",
@@ -139,14 +151,17 @@ __getattr__ = attach(
         "RolloutRunning": "model",
         "RolloutState": "model",
         "RolloutStep": "model",
+        "Scenario": "simulating",
         "Service": "model",
         "ServiceSpec": "model",
+        "Simulation": "simulating",
         "Submission": "service",
         "Submitted": "service",
         "Trigger": "model",
         "TriggerState": "model",
         "changes": "reading",
         "check_removable": "service",
+        "check_service": "rules",
         "declare": "service",
         "deployment": "reading",
         "deployments": "reading",
@@ -164,6 +179,7 @@ __getattr__ = attach(
         "rollouts": "reading",
         "run_due": "loop",
         "services": "reading",
+        "simulate": "simulating",
         "status": "standing",
         "submit": "service",
         "summary": "standing",

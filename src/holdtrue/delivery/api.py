@@ -11,6 +11,7 @@ from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.delivery import service, store
 from holdtrue.delivery.explaining import why
+from holdtrue.delivery.history import history
 from holdtrue.delivery.model import PRODUCTION
 from holdtrue.delivery.service import Promotion, Submission
 from holdtrue.delivery.standing import describe, status, summary
@@ -117,6 +118,12 @@ def get_rollout(call: Call) -> Any:
         return {**summary(found), "history": [dump(each) for each in recorded]}
 
     return call.read(look)
+
+
+@routes.get(_SERVICE + "/losses", Permission.PREDICTIONS_READ, summary="Return a rollout's paired losses by day.")
+def get_losses(call: Call) -> Any:
+    """Return how the losses of both releases differed; the query may name a `rollout` (the newest is taken)."""
+    return dump(history(call.stores, call.project, call.path["service"], call.query.get("rollout")))
 
 
 @routes.get(_PROJECT + "/triggers", Permission.STATUS_READ, summary="List triggers, newest first.")

@@ -1,9 +1,9 @@
 """Judge a rollout in which each question is answered by one arm only, as those of applications are.
 
 What is measured of an answer lies in [0, 1], 0 best: that it failed, that its checks did not hold, that people
-did not like it, what it cost. Each arm has a confidence sequence of each measure, and the difference of two
-means lies between the differences of their limits; both limits hold at all times at once, so that one may look
-as often as one likes.
+did not like it, what it cost. Rows of both arms that are neighbours in time make blocks, whose differences have a
+confidence sequence for each measure: it holds at all times at once, so that one may look as often as one likes, and
+also if the base rate moves with the hour while the challenger's share grows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from holdtrue.core.clock import microseconds
 from holdtrue.delivery.model import Canary, Rollout
 from holdtrue.delivery.rows import rows_of
 from holdtrue.delivery.rules import Judgement
-from holdtrue.stats import sequences
+from holdtrue.stats import matched, sequences
+from holdtrue.stats.matched import MatchedDifference
 from holdtrue.stats.sequences import MeanSequence
 
 FAILED: Final = "failed"
@@ -36,13 +39,16 @@ _DAY_US: Final = 86_400_000_000
 _MAX_WAITING: Final = 200_000
 
 Sequences = dict[str, dict[str, MeanSequence]]
+Found = Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]
+"""Measure → whether the challenger answered, and the value, of each row in the order in which they came."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmsJudging:
     """Hold all that was counted in a rollout so far; its JSON form stands on the rollout's row.
 
-    `sequences` are those of each arm and measure; `waiting` holds answers without feedback: id → arm and moment.
+    `sequences` are those of each arm and measure, `matched` those of a measure's difference; `waiting` holds answers
+    without feedback: id → arm and moment.
     """
 
     cursor: str
@@ -50,6 +56,7 @@ class ArmsJudging:
     sequences: Sequences = field(default_factory=dict[str, dict[str, MeanSequence]])
     step_start: int = 0
     waiting: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    matched: dict[str, MatchedDifference] = field(default_factory=dict[str, MatchedDifference])
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -62,6 +69,7 @@ class ArmsJudging:
             },
             "step_start": self.step_start,
             "waiting": {name: list(row) for name, row in self.waiting.items()},
+            "matched": {name: each.to_json() for name, each in self.matched.items()},
         }
 
     @classmethod
@@ -76,6 +84,7 @@ class ArmsJudging:
             },
             data["step_start"],
             {name: (row[0], row[1]) for name, row in data["waiting"].items()},
+            {name: MatchedDifference.from_json(each) for name, each in data.get("matched", {}).items()},
         )
 
     def answers(self, arm: str) -> int:
@@ -87,29 +96,48 @@ class ArmsJudging:
         """Return this with the present answer as the first of a new step."""
         return replace(self, step_start=self.answers(_CHALLENGER))
 
+    def counted(self, found: Found) -> "ArmsJudging":
+        """Return this with the rows of each measure counted, which must be in the order in which they came."""
+        grown: Sequences = {arm: dict(self.sequences.get(arm, {})) for arm in (_CHAMPION, _CHALLENGER)}
+        differences = dict(self.matched)
+        for name, (of, given) in found.items():
+            arms, values = np.asarray(of, dtype=np.bool_), np.asarray(given, dtype=np.float64)
+            for arm, mine in grown.items():
+                rows = values[arms if arm == _CHALLENGER else ~arms]
+                if rows.size:
+                    mine[name] = sequences.update(mine.get(name) or sequences.start(0.0, 1.0), rows)
+            differences[name] = matched.update(differences.get(name) or matched.start(), arms, values)
+        return replace(self, sequences=grown, matched=differences)
+
 
 def absorb_arms(
     judging: ArmsJudging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime
 ) -> ArmsJudging:
     """Return `judging` with new records counted: answers of this rollout, and the first feedback on each."""
-    found: dict[str, dict[str, list[float]]] = {_CHAMPION: {}, _CHALLENGER: {}}
+    found: dict[str, tuple[list[bool], list[float]]] = {}
     waiting = dict(judging.waiting)
-    for row in rows_of(
-        predictions, ("id", "rollout", "release", "score", "fallback", "cost_micros", "recorded_at", "time")
-    ):
+    rows = rows_of(predictions, ("id", "rollout", "release", "score", "fallback", "cost_micros", "recorded_at", "time"))
+    # Several processes write; blocks are made of neighbours in time.
+    for row in sorted(rows, key=lambda row: row["recorded_at"] or row["time"]):
         if row["rollout"] != rollout.id:
             continue
         arm = _CHALLENGER if row["release"] == rollout.challenger else _CHAMPION
         for name, value in _measures(row, rollout.canary):
-            found[arm].setdefault(name, []).append(value)
+            _append(found, name, arm, value)
         waiting[row["id"]] = (arm, row["recorded_at"] or row["time"])
     for row in rows_of(labels, ("prediction_id", "value", "low", "high")):
         if row["prediction_id"] in waiting and row["value"] is not None:
             arm, _ = waiting.pop(row["prediction_id"])
-            found[arm].setdefault(FEEDBACK, []).append(1.0 - _liking(row))
+            _append(found, FEEDBACK, arm, 1.0 - _liking(row))
     oldest = microseconds(now) - _KEEP_DAYS * _DAY_US
     kept = [(name, row) for name, row in waiting.items() if row[1] >= oldest][-_MAX_WAITING:]
-    return replace(judging, sequences=_grown(judging.sequences, found), waiting=dict(kept))
+    return replace(judging.counted(found), waiting=dict(kept))
+
+
+def _append(found: dict[str, tuple[list[bool], list[float]]], name: str, arm: str, value: float) -> None:
+    arms, values = found.setdefault(name, ([], []))
+    arms.append(arm == _CHALLENGER)
+    values.append(value)
 
 
 def _measures(row: Mapping[str, Any], canary: Canary) -> Iterable[tuple[str, float]]:
@@ -128,15 +156,6 @@ def _liking(row: Mapping[str, Any]) -> float:
 
 def _unit(value: Any) -> float:
     return min(max(float(value), 0.0), 1.0)
-
-
-def _grown(before: Sequences, found: Mapping[str, Mapping[str, list[float]]]) -> Sequences:
-    grown: Sequences = {arm: dict(mine) for arm, mine in before.items()}
-    for arm, measures in found.items():
-        mine = grown.setdefault(arm, {})
-        for name, values in measures.items():
-            mine[name] = sequences.update(mine.get(name) or sequences.start(0.0, 1.0), values)
-    return grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +184,8 @@ class Difference:
 def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
     """Return what is known of each measure that both arms have.
 
-    For “worse”, half of alpha is shared by all measures and arms; for “at most the margin worse”, half of
-    alpha by the two arms, since all measures must be shown.
+    For “worse”, half of alpha is shared by all measures; “at most the margin worse” has the other half for each,
+    since all measures must be shown.
     """
     margins = {
         FAILED: (canary.fallback_margin, True),
@@ -175,12 +194,11 @@ def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
         COST: (canary.cost_margin, True),
     }
     champion, challenger = (judging.sequences.get(arm, {}) for arm in (_CHAMPION, _CHALLENGER))
-    shared = [name for name in margins if name in champion and name in challenger]
+    shared = [name for name in margins if name in champion and name in challenger and name in judging.matched]
     found: list[Difference] = []
     for name in shared:
         margin, needed = margins[name]
-        ours, theirs = challenger[name], champion[name]
-        worse, proof = canary.alpha / (4.0 * len(margins)), canary.alpha / 4.0
+        ours, theirs, blocks = challenger[name], champion[name], judging.matched[name]
         found.append(
             Difference(
                 measure=name,
@@ -190,8 +208,8 @@ def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
                 challenger=ours.mean,
                 n_champion=theirs.n,
                 n_challenger=ours.n,
-                lower=sequences.lower_bound(ours, worse) - sequences.upper_bound(theirs, worse),
-                upper=sequences.upper_bound(ours, proof) - sequences.lower_bound(theirs, proof),
+                lower=matched.lower_bound(blocks, canary.alpha / (2.0 * len(margins))),
+                upper=matched.upper_bound(blocks, canary.alpha / 2.0),
             )
         )
     return found
@@ -224,22 +242,29 @@ def judge_arms(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: date
 
 
 def _decide(canary: Canary, rollout: Rollout, found: list[Difference], step_answers: int, days: float) -> Judgement:
+    """Decide; a share is given once it is shown that the service as a whole gets at most the margin worse by it.
+
+    The next share of the answers times their surely largest harm must stay below the margin, so that the first
+    shares, which harm few, need few answers; the last step asks for the margin itself.
+    """
     worse = [each for each in found if each.lower > 0.0]
     if worse:
         return Judgement("roll_back", f"It is worse than the champion: {worse[0].told}.")
+    last = rollout.step + 1 >= len(canary.steps)
+    share = 1.0 if last else canary.steps[rollout.step + 1] / 100.0
     known = {each.measure for each in found}
-    open_ones = [each for each in found if each.needed and each.upper >= each.margin]
+    open_ones = [each for each in found if each.needed and each.upper * share >= each.margin]
     missing = {FAILED, CHECKS, *([FEEDBACK] if canary.feedback_needed else [])} - known
     more = canary.min_rows_per_step - step_answers
     if not open_ones and not missing and more <= 0:
-        last = rollout.step + 1 >= len(canary.steps)
         told = "; ".join(each.told for each in found)
         return Judgement("promote" if last else "advance", f"It is within the margins: {told}.")
     if days >= canary.patience_days:
         what = open_ones[0].told if open_ones else f"{step_answers} answers came in this step"
         return Judgement("stop", f"After {days:.0f} days it is not shown to be within the margins: {what}.")
     if open_ones:
-        return Judgement("wait", f"Not shown yet to be within {open_ones[0].margin:g}: {open_ones[0].told}.")
+        limit = open_ones[0].margin / share
+        return Judgement("wait", f"Not shown yet to be within {limit:.3g}: {open_ones[0].told}.")
     if missing:
         return Judgement("wait", f"Nothing is known yet of {WORDS[min(missing)]} in both arms.")
     return Judgement("wait", f"{more} more answers are needed in this step.", more)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import numpy.typing as npt
 import pyarrow as pa
 
 from holdtrue.core.clock import microseconds
@@ -83,6 +84,22 @@ class Judging:
         """Return this with the present row as the first of a new step."""
         return replace(self, step_start=self.difference.n)
 
+    def counted(
+        self,
+        differences: npt.ArrayLike = (),
+        fallbacks: npt.ArrayLike = (),
+        champion_answers: int = 0,
+        champion_fallbacks: int = 0,
+    ) -> "Judging":
+        """Return this with more differences of losses and more answers counted."""
+        return replace(
+            self,
+            difference=sequences.update(self.difference, differences),
+            fallbacks=sequences.update(self.fallbacks, fallbacks),
+            champion_answers=self.champion_answers + champion_answers,
+            champion_fallbacks=self.champion_fallbacks + champion_fallbacks,
+        )
+
 
 def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime) -> Judging:
     """Return `judging` with new records counted: predictions of this rollout, and labels in order of arrival.
@@ -101,8 +118,7 @@ def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa
     if len(kept) > _MAX_PENDING:
         kept = dict(list(kept.items())[-_MAX_PENDING:])
     return replace(
-        grown,
-        difference=sequences.update(grown.difference, differences),
+        grown.counted(differences),
         waiting=kept,
         forgotten=grown.forgotten + len(waiting) - len(kept),
     )
@@ -149,10 +165,7 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
                 entry["key"], entry[rollout.champion], entry[rollout.challenger], entry["recorded_at"]
             )
     return replace(
-        judging,
-        fallbacks=sequences.update(judging.fallbacks, fallbacks),
-        champion_answers=judging.champion_answers + champion_answers,
-        champion_fallbacks=judging.champion_fallbacks + champion_fallbacks,
+        judging.counted((), fallbacks, champion_answers, champion_fallbacks),
         waiting=waiting,
     )
 

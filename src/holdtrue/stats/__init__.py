@@ -1,6 +1,6 @@
 """Statistics on arrays: areas, intervals, sequences, resampling, distances, thresholds. No I/O."""
 
-from holdtrue.stats import sequences
+from holdtrue.stats import matched, sequences
 from holdtrue.stats.agreement import Agreement, agreement
 from holdtrue.stats.auc import AucDifference, PairCounts, auc_difference, auc_interval, pair_counts, roc_auc
 from holdtrue.stats.clustered import PairedDifference, clustered_share, paired_difference
@@ -14,6 +14,7 @@ from holdtrue.stats.distances import (
 )
 from holdtrue.stats.errors import BadNumbers, OneClassOnly
 from holdtrue.stats.intervals import Interval, finite
+from holdtrue.stats.matched import MatchedDifference
 from holdtrue.stats.multiple import adjusted, discoveries
 from holdtrue.stats.proportions import clopper_pearson, wilson
 from holdtrue.stats.ratios import ratio_of_means, typical_ratio
@@ -28,6 +29,7 @@ __all__ = [
     "BadNumbers",
     "Bootstrap",
     "Interval",
+    "MatchedDifference",
     "MeanSequence",
     "OneClassOnly",
     "PairCounts",
@@ -48,6 +50,7 @@ __all__ = [
     "kolmogorov_smirnov_counts",
     "log_losses",
     "lower_than_chance",
+    "matched",
     "mean_bootstrap",
     "pair_counts",
     "paired_difference",

@@ -35,7 +35,7 @@ _HALF = 33
 _CANDIDATES = 2 * _HALF - 1
 
 
-def _grid() -> Floats:
+def _make_grid() -> Floats:
     """Return candidate means on [-1, 1]: symmetric, 0.002 apart near 0 and coarser outwards.
 
     Interpolating a log-capital over a step h costs at most n·(λ·h)²/8: 0.005 after 10,000 rows near 0.
@@ -44,10 +44,16 @@ def _grid() -> Floats:
     return np.concatenate([-half[:0:-1], half])
 
 
-def _bets(grid: Floats) -> Floats:
+def _make_bets(grid: Floats) -> Floats:
     """Return the bets on “above the candidate”, float64[bets, candidates]; 0 if one could lose everything."""
     bets = np.asarray(_BETS)[:, None]
     return np.where(bets * (1.0 + grid) < 0.999, bets, 0.0)
+
+
+_GRID = _make_grid()
+_ADMITTED = _make_bets(_GRID)
+for _constant in (_LOG_WEIGHTS, _GRID, _ADMITTED):
+    _constant.setflags(write=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +141,15 @@ def update(sequence: MeanSequence, values: npt.ArrayLike) -> MeanSequence:
     _check(sequence, rows)
     centre, scale = _affine(sequence)
     x = (rows - centre) / scale
-    grid = _grid()
     return MeanSequence(
         sequence.low,
         sequence.high,
         sequence.n + rows.size,
         sequence.total + float(rows.sum()),
         sequence.squares + float(np.square(rows).sum()),
-        sequence.above + _log_growth(x, _bets(grid), grid),
+        sequence.above + _log_growth(x),
         # Betting on “below m” for x is betting on “above −m” for −x, and the grid is symmetric.
-        sequence.below + _log_growth(-x, _bets(grid), grid),
+        sequence.below + _log_growth(-x),
     )
 
 
@@ -163,16 +168,21 @@ def _affine(sequence: MeanSequence) -> tuple[float, float]:
     return (sequence.low + sequence.high) / 2.0, (sequence.high - sequence.low) / 2.0
 
 
-def _log_growth(x: Floats, bets: Floats, grid: Floats) -> Floats:
+def _log_growth(x: Floats) -> Floats:
     """Return log of the product over `x` of 1 + bet·(x − candidate), float64[bets, candidates].
 
     The product of 64 factors between 0.001 and 3 neither overflows nor underflows, so that one logarithm is
-    taken for all of them.
+    taken for all of them. Rows with few values, such as errors and their differences, are counted by value.
     """
-    base = 1.0 - bets * grid
+    base = 1.0 - _ADMITTED * _GRID
+    if x.size > _CHUNK:
+        values, counts = np.unique(x, return_counts=True)
+        if values.size <= _CHUNK:
+            logs = np.log(np.multiply.outer(values, _ADMITTED) + base)
+            return np.tensordot(counts.astype(np.float64), logs, axes=1)
     growth = np.zeros_like(base)
     for begin in range(0, x.size, _CHUNK):
-        factors = np.multiply.outer(x[begin : begin + _CHUNK], bets)
+        factors = np.multiply.outer(x[begin : begin + _CHUNK], _ADMITTED)
         factors += base
         growth += np.log(np.multiply.reduce(factors, axis=0))
     return growth
@@ -207,26 +217,30 @@ def _largest_excluded(capital: Floats, alpha: float) -> float:
     The capital falls as the candidate grows. Between two grid points each bet is interpolated; a bet that is
     not admitted at the right one is not counted.
     """
-    grid = _grid()
-    bets = _bets(grid)
     weighted = capital + _LOG_WEIGHTS
     threshold = math.log(1.0 / alpha)
-    rich = _log_sum(np.where(bets > 0.0, weighted, -1e9)) >= threshold
+    rich = _log_sum(np.where(_ADMITTED > 0.0, weighted, -1e9)) >= threshold
     if rich.all():
         return 1.0
     right = int(np.argmin(rich))
     if right == 0:
         return -1.0
-    inner = bets[:, right] > 0.0
+    inner = _ADMITTED[:, right] > 0.0
     first, last = weighted[inner, right - 1], weighted[inner, right]
-    near, far = 0.0, 1.0
-    for _ in range(30):
-        middle = (near + far) / 2.0
-        if _log_sum(first + middle * (last - first)) >= threshold:
-            near = middle
-        else:
-            far = middle
-    return float(grid[right - 1] + near * (grid[right] - grid[right - 1]))
+    slopes = last - first
+    near = 0.0
+    # The log of a sum of exponentials is convex in the place, so Newton's steps from the left never pass the root.
+    for _ in range(12):
+        parts = first + near * slopes
+        top = float(parts.max())
+        weights = np.exp(parts - top)
+        whole = float(weights.sum())
+        step = (top + math.log(whole) - threshold) / (float(weights @ slopes) / whole)
+        near -= step
+        if step > -1e-9:
+            break
+    near = min(max(near, 0.0), 1.0)
+    return float(_GRID[right - 1] + near * (_GRID[right] - _GRID[right - 1]))
 
 
 def rows_needed(effect: float, sd: float, alpha: float = 0.05, *, low: float = -1.0, high: float = 1.0) -> float:

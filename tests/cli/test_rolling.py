@@ -1,0 +1,59 @@
+"""`holdtrue rollout simulate` as a person calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import holdtrue
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a project file and no data folder: nothing must be applied before it is tried out."""
+    made = tmp_path_factory.mktemp("plan")
+    assert holdtrue("init", "--name", "toy", cwd=made).returncode == 0
+    return made
+
+
+def test_a_plan_is_played_for_an_equal_and_two_worse_releases(folder: Path) -> None:
+    done = holdtrue("rollout", "simulate", "--runs", "5", "--requests", "8000", "--workers", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "happens: steps 5, 25, 50 %, margin 0.01 (brier)" in done.stdout
+    assert "An equal release\n  5 rollouts: " in done.stdout
+    assert "A release that is 0.05 worse" in done.stdout
+    assert "missed regressions: " in done.stdout
+    assert "time to decide: " in done.stdout
+
+
+def test_scripts_read_json_and_the_seed_repeats_it(folder: Path) -> None:
+    arguments = ("rollout", "simulate", "happens", "--effect", "0.3", "--runs", "4", "--requests", "900", "--json")
+    first = holdtrue(*arguments, "--seed", "7", cwd=folder)
+    found = json.loads(first.stdout)
+    assert found["service"] == "happens"
+    assert found["simulations"][0]["endings"]["rolled_back"] == 4
+    assert found["simulations"][0]["shares"]["missed"]["value"] == 0.0
+    assert json.loads(holdtrue(*arguments, "--seed", "7", cwd=folder).stdout) == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("other",), "There is no service “other”"),
+        (("--base", "0.99"), "cannot be played with the base"),
+        (("--per-day", "-3"), "cannot be played with the per_day"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_with_a_reason(folder: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = holdtrue("rollout", "simulate", *arguments, cwd=folder)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_recorded_losses_are_asked_of_the_server_and_their_absence_is_said(folder: Path) -> None:
+    (folder / ".holdtrue").mkdir(mode=0o700)
+    assert holdtrue("apply", cwd=folder).returncode == 0
+    done = holdtrue("rollout", "simulate", "--history", "newest", cwd=folder)
+    assert done.returncode != 0
+    assert "There is no rollout of “happens” with rows that both releases scored" in done.stderr
