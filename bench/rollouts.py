@@ -2,9 +2,9 @@
 
 Peers are written down here, since they are rules and not programs: both look every hour and give the challenger 5, 25
 and 50 percent of 50,000 requests in turn, as a canary by the clock does. The hourly z-test compares both arms' error
-rates so far and rolls back when the challenger's is higher at the 5 % level (one side); the ratio rule rolls back when the
-challenger's rate of the last hour, with at least 30 requests, is more than 1.1 times the champion's. Rollouts judged by
-each arm's own answers cost more to play, so a quarter of them is played.
+rates so far and rolls back when the challenger's is higher at the 5 % level (one side); the ratio rule rolls back when
+the challenger's rate of the last hour, with at least 30 requests, is more than 1.1 times the champion's. Rollouts
+judged by each arm's own answers cost more to play, so a quarter of them is played.
 """
 
 import math

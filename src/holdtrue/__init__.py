@@ -10,7 +10,7 @@ from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
     from holdtrue.data import Column, Contract, column
-    from holdtrue.delivery import Canary
+    from holdtrue.delivery import ABTest, Bandit, BlueGreen, Canary, Shadow
     from holdtrue.features import (
         Latest,
         Trailing,
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from holdtrue.server.recording import run
 
 __all__ = [
+    "ABTest",
+    "Bandit",
+    "BlueGreen",
     "Canary",
     "Column",
     "Contract",
     "Latest",
     "Project",
+    "Shadow",
     "Trailing",
     "Training",
     "__version__",
@@ -50,6 +54,10 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
+        "Shadow": "delivery",
+        "BlueGreen": "delivery",
+        "Bandit": "delivery",
+        "ABTest": "delivery",
         "Canary": "delivery",
         "Column": "data",
         "Contract": "data",

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
         Trigger,
         TriggerState,
     )
+    from holdtrue.delivery.plans import (
+        ABTest,
+        Bandit,
+        BlueGreen,
+        Shadow,
+    )
     from holdtrue.delivery.progress import (
         judge,
     )
@@ -81,6 +87,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRODUCTION",
+    "ABTest",
+    "Bandit",
+    "BlueGreen",
     "Canary",
     "Change",
     "Deployment",
@@ -99,6 +108,7 @@ __all__ = [
     "Scenario",
     "Service",
     "ServiceSpec",
+    "Shadow",
     "Simulation",
     "Submission",
     "Submitted",
@@ -135,6 +145,10 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
+        "Shadow": "plans",
+        "BlueGreen": "plans",
+        "Bandit": "plans",
+        "ABTest": "plans",
         "Canary": "model",
         "Change": "model",
         "Deployment": "model",

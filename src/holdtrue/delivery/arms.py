@@ -48,7 +48,7 @@ class ArmsJudging:
     """Hold all that was counted in a rollout so far; its JSON form stands on the rollout's row.
 
     `sequences` are those of each arm and measure, `matched` those of a measure's difference; `waiting` holds answers
-    without feedback: id → arm and moment.
+    without feedback: id → arm and moment. `share` is the percent that a bandit gives the challenger since `share_at`.
     """
 
     cursor: str
@@ -57,6 +57,8 @@ class ArmsJudging:
     step_start: int = 0
     waiting: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     matched: dict[str, MatchedDifference] = field(default_factory=dict[str, MatchedDifference])
+    share: float | None = None
+    share_at: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -70,6 +72,8 @@ class ArmsJudging:
             "step_start": self.step_start,
             "waiting": {name: list(row) for name, row in self.waiting.items()},
             "matched": {name: each.to_json() for name, each in self.matched.items()},
+            "share": self.share,
+            "share_at": self.share_at,
         }
 
     @classmethod
@@ -85,12 +89,19 @@ class ArmsJudging:
             data["step_start"],
             {name: (row[0], row[1]) for name, row in data["waiting"].items()},
             {name: MatchedDifference.from_json(each) for name, each in data.get("matched", {}).items()},
+            data.get("share"),
+            data.get("share_at"),
         )
 
     def answers(self, arm: str) -> int:
         """Return how many questions an arm has answered."""
         mine = self.sequences.get(arm, {})
         return mine[FAILED].n if FAILED in mine else 0
+
+    def rated(self, arm: str) -> int:
+        """Return how many answers of an arm have feedback."""
+        mine = self.sequences.get(arm, {})
+        return mine[FEEDBACK].n if FEEDBACK in mine else 0
 
     def next_step(self) -> "ArmsJudging":
         """Return this with the present answer as the first of a new step."""
@@ -180,6 +191,40 @@ class Difference:
             f"{self.champion:.3f} on {self.n_champion} (difference between {self.lower:+.3f} and {self.upper:+.3f})"
         )
 
+    def facts(self) -> dict[str, Any]:
+        """Return the numbers as a verdict keeps them."""
+        return {
+            "measure": self.measure,
+            "champion": self.champion,
+            "challenger": self.challenger,
+            "n_champion": self.n_champion,
+            "n_challenger": self.n_challenger,
+            "lower": self.lower,
+            "upper": self.upper,
+            "margin": self.margin,
+        }
+
+
+def difference_of(
+    judging: ArmsJudging, name: str, margin: float, worse: float, proof: float, *, needed: bool = True
+) -> Difference | None:
+    """Return what is known of one measure if both arms have it, with limits of these one-sided errors."""
+    champion, challenger = (judging.sequences.get(arm, {}) for arm in (_CHAMPION, _CHALLENGER))
+    if name not in champion or name not in challenger or name not in judging.matched:
+        return None
+    ours, theirs, blocks = challenger[name], champion[name], judging.matched[name]
+    return Difference(
+        measure=name,
+        margin=margin,
+        needed=needed,
+        champion=theirs.mean,
+        challenger=ours.mean,
+        n_champion=theirs.n,
+        n_challenger=ours.n,
+        lower=matched.lower_bound(blocks, worse),
+        upper=matched.upper_bound(blocks, proof),
+    )
+
 
 def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
     """Return what is known of each measure that both arms have.
@@ -193,26 +238,11 @@ def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
         FEEDBACK: (canary.feedback_margin, canary.feedback_needed),
         COST: (canary.cost_margin, True),
     }
-    champion, challenger = (judging.sequences.get(arm, {}) for arm in (_CHAMPION, _CHALLENGER))
-    shared = [name for name in margins if name in champion and name in challenger and name in judging.matched]
-    found: list[Difference] = []
-    for name in shared:
-        margin, needed = margins[name]
-        ours, theirs, blocks = challenger[name], champion[name], judging.matched[name]
-        found.append(
-            Difference(
-                measure=name,
-                margin=margin,
-                needed=needed,
-                champion=theirs.mean,
-                challenger=ours.mean,
-                n_champion=theirs.n,
-                n_challenger=ours.n,
-                lower=matched.lower_bound(blocks, canary.alpha / (2.0 * len(margins))),
-                upper=matched.upper_bound(blocks, canary.alpha / 2.0),
-            )
-        )
-    return found
+    worse, proof = canary.alpha / (2.0 * len(margins)), canary.alpha / 2.0
+    found = (
+        difference_of(judging, name, margin, worse, proof, needed=needed) for name, (margin, needed) in margins.items()
+    )
+    return [each for each in found if each is not None]
 
 
 def judge_arms(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: datetime) -> tuple[Judgement, Any]:
@@ -224,19 +254,7 @@ def judge_arms(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: date
         "answers": {arm: judging.answers(arm) for arm in (_CHAMPION, _CHALLENGER)},
         "step_answers": answers - judging.step_start,
         "days": days,
-        "measures": [
-            {
-                "measure": each.measure,
-                "champion": each.champion,
-                "challenger": each.challenger,
-                "n_champion": each.n_champion,
-                "n_challenger": each.n_challenger,
-                "lower": each.lower,
-                "upper": each.upper,
-                "margin": each.margin,
-            }
-            for each in found
-        ],
+        "measures": [each.facts() for each in found],
     }
     return _decide(canary, rollout, found, answers - judging.step_start, days), facts
 

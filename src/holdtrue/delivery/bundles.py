@@ -86,7 +86,7 @@ def route(project: str, champion: Release, rollout: Rollout | None = None, shado
         seed="" if rollout is None else rollout.id,
         rollout=None if rollout is None else rollout.id,
         shadows=tuple(dict.fromkeys(each for each in silent if each != champion.id)),
-        paired=rollout is not None and not answers,
+        paired=rollout is not None and not answers and rollout.canary.metric == "brier",
         fallback=config.get("fallback"),
     )
 

@@ -175,6 +175,13 @@ def advance_rollout(tx: Transaction, rollout: Rollout, why: str, facts: Any) -> 
     return row
 
 
+def move_share(tx: Transaction, before: Rollout, after: Rollout, why: str, facts: Any) -> None:
+    """Record that a bandit gives a challenger another share, if it does."""
+    if after.percent != before.percent:
+        words = f"It gets {after.percent:g} % of the answers, after {before.percent:g} %. {why}"
+        record_step(tx, after, "advanced", words, facts)
+
+
 def end_rollout(
     tx: Transaction,
     rollout: Rollout,

@@ -91,11 +91,16 @@ class Canary:
     larger the share of answers that fail a check may be, `fallback_margin` that of failed answers, `feedback_margin`
     that of bad feedback (waited for if `feedback_needed`), and `cost_margin` the cost as a share of `cost_limit_micros`
     (millionths of a currency unit an answer; 0: cost is not judged).
+
+    With the metric “feedback”, arms are compared by what POST /feedback says under `feedback_name`, more is better:
+    `margin` may then be 0 (it must be better), and a difference below `worth` on both sides ends the rollout. The
+    `strategy` is that of Canary, Shadow, BlueGreen, ABTest or Bandit; a bandit's share moves every `move_hours`, and
+    neither arm gets less than `floor` percent.
     """
 
     steps: tuple[float, ...] = (5.0, 25.0, 50.0)
     margin: float = 0.01
-    metric: Literal["brier", "answers"] = "brier"
+    metric: Literal["brier", "answers", "feedback"] = "brier"
     alpha: float = 0.05
     min_rows_per_step: int = 200
     patience_days: float = 28.0
@@ -105,6 +110,11 @@ class Canary:
     feedback_needed: bool = False
     cost_limit_micros: int = 0
     cost_margin: float = 0.1
+    strategy: Literal["canary", "shadow", "blue_green", "ab", "bandit"] = "canary"
+    feedback_name: str = ""
+    worth: float = 0.01
+    floor: float = 10.0
+    move_hours: float = 24.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +227,11 @@ class Rollout:
 
     @property
     def percent(self) -> float:
-        """Return the share of rows that the challenger answers now."""
-        return self.canary.steps[self.step] if self.state is RolloutState.RUNNING else 0.0
+        """Return the share of rows that the challenger answers now; a bandit's stands with what it has counted."""
+        if self.state is not RolloutState.RUNNING:
+            return 0.0
+        share = self.judging.get("share") if self.judging is not None else None
+        return self.canary.steps[self.step] if share is None else float(share)
 
 
 @dataclass(frozen=True, slots=True)

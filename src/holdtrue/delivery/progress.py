@@ -38,6 +38,8 @@ def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]
     counted_rows = strategy.absorb(before, rollout, predictions, labels, now)
     judging = replace(counted_rows, cursor=cursor, labels_cursor=labels_cursor)
     found, facts = strategy.judge(rollout.canary, judging, rollout, now)
+    if found.verdict == "wait":
+        judging = strategy.move(rollout.canary, judging, rollout, now)
     verdict = {
         "rollout": rollout.id,
         "service": rollout.service,
@@ -66,7 +68,7 @@ def _act(tx: Transaction, before: Rollout, counted: Rollout, found: rules.Judgem
     facts = verdict["facts"]
     match found.verdict:
         case "wait":
-            pass
+            changing.move_share(tx, before, counted, found.why, facts)
         case "advance":
             changing.advance_rollout(tx, counted, found.why, facts)
         case "promote":

@@ -84,6 +84,13 @@ def judge(canary: Canary, facts: Facts) -> Judgement:
     return _wait(canary, facts, seen, proven=proven)
 
 
+def shadowed(found: Judgement) -> Judgement:
+    """Return the judgement of a shadow: whatever is shown ends it, and nothing is changed by it."""
+    if found.verdict in ("advance", "promote", "roll_back"):
+        return Judgement("stop", f"The shadow has shown enough. {found.why}")
+    return found
+
+
 def _wait(canary: Canary, facts: Facts, seen: str, *, proven: bool) -> Judgement:
     rows = float(max(canary.min_rows_per_step - facts.step_pairs, 0))
     if not proven and facts.mean is not None and facts.sd is not None:
@@ -161,16 +168,17 @@ def check_service(spec: ServiceSpec) -> None:
     in_order = all(first < second for first, second in pairwise(steps))
     if not steps or not in_order or steps[0] < 0 or steps[-1] >= 100:
         raise _bad(spec, f"steps are {list(steps)}", "Name growing percents below 100, such as 5, 25, 50.")
-    if (canary.metric == "answers") != (spec.kind == "application"):
+    if canary.metric == ("brier" if spec.kind == "application" else "answers"):
         raise _bad(
             spec,
             f"metric is “{canary.metric}” and it is a service of the kind “{spec.kind}”",
-            "Judge applications by “answers” and models by “brier”.",
+            "Judge applications by “answers” and models by “brier”, or either by “feedback” (ABTest, Bandit).",
         )
+    _check_business(spec)
     if spec.kind == "model" and spec.entity is None and spec.key is None:
         raise _bad(spec, "neither entity nor key is named", "Name the input that tells rows apart.")
     checks: tuple[tuple[str, Any, bool], ...] = (
-        ("margin", canary.margin, 0 < canary.margin < 1),
+        ("margin", canary.margin, 0 < canary.margin < 1 or (canary.margin == 0 and canary.metric == "feedback")),
         ("alpha", canary.alpha, 0 < canary.alpha < 0.5),
         ("min_rows_per_step", canary.min_rows_per_step, canary.min_rows_per_step >= 1),
         ("patience_days", canary.patience_days, canary.patience_days > 0),
@@ -182,6 +190,26 @@ def check_service(spec: ServiceSpec) -> None:
     for name, value, good in checks:
         if not good:
             raise _bad(spec, f"{name} is {value}", "See the documentation of Canary for its range.")
+
+
+def _check_business(spec: ServiceSpec) -> None:
+    canary = spec.rollout
+    if canary.metric != "feedback":
+        if canary.strategy in ("ab", "bandit"):
+            raise _bad(spec, f"strategy is “{canary.strategy}” without feedback", "Use ABTest or Bandit.")
+        return
+    if not canary.feedback_name:
+        raise _bad(spec, "metric is “feedback” and no name of it is given", "Name it: ht.ABTest('bought').")
+    if len(canary.steps) != 1 or canary.steps[0] <= 0:
+        raise _bad(spec, f"steps are {list(canary.steps)}", "Give both arms a share, such as 50, from the start.")
+    checks: tuple[tuple[str, Any, bool], ...] = (
+        ("worth", canary.worth, 0 < canary.worth < 1),
+        ("floor", canary.floor, 1 <= canary.floor <= 50),
+        ("move_hours", canary.move_hours, canary.move_hours >= 1),
+    )
+    for name, value, good in checks:
+        if not good:
+            raise _bad(spec, f"{name} is {value}", "See the documentation of ABTest and Bandit for its range.")
 
 
 def check_retrain_spec(spec: RetrainSpec) -> None:

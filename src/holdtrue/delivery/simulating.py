@@ -18,7 +18,7 @@ import numpy as np
 
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
-from holdtrue.delivery.arms import CHECKS, FAILED, ArmsJudging
+from holdtrue.delivery.arms import CHECKS, FAILED, FEEDBACK, ArmsJudging
 from holdtrue.delivery.judging import Judging
 from holdtrue.delivery.model import Canary, Rollout, RolloutState
 from holdtrue.delivery.strategies import strategy_of
@@ -170,7 +170,11 @@ class _Play:
                 self.rollout = replace(
                     self.rollout, step=self.rollout.step + 1, step_started_at=_START + timedelta(days=now)
                 )
-            elif found.verdict != "wait":
+            elif found.verdict == "wait":
+                at = _START + timedelta(days=now)
+                self.judging = self.strategy.move(self.canary, self.judging, self.rollout, at)
+                self.rollout = replace(self.rollout, judging={"share": getattr(self.judging, "share", None)})
+            else:
                 return self._ended(_ENDS[found.verdict], now)
         return self._ended("undecided", last)
 
@@ -207,7 +211,8 @@ class _Play:
         values = np.where(arms, self.requests.challenger[known], self.requests.champion[known])
         answered = self.by_challenger[fresh]
         assert isinstance(self.judging, ArmsJudging)
-        self.judging = self.judging.counted({FAILED: (answered, np.zeros(answered.size)), CHECKS: (arms, values)})
+        measure = FEEDBACK if self.canary.metric == "feedback" else CHECKS
+        self.judging = self.judging.counted({FAILED: (answered, np.zeros(answered.size)), measure: (arms, values)})
 
 
 def _rollout(canary: Canary) -> Rollout:

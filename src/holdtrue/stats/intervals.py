@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scipy.special import expit, logit, ndtri, stdtr, stdtrit
+from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ def finite(value: float) -> float | None:
 def normal_quantile(probability: float) -> float:
     """Return the standard normal quantile."""
     return float(ndtri(probability))
+
+
+def normal_below(value: float) -> float:
+    """Return the probability that a standard normal number is below `value`."""
+    return float(ndtr(value))
 
 
 def student_quantile(probability: float, degrees: float) -> float:

@@ -36,6 +36,13 @@ _DAYS_SHOWN = timedelta(days=400)
 _MONTHS_SHOWN = timedelta(days=800)
 _SHORT = timedelta(days=62)
 _WEEKS_FROM = timedelta(days=92)
+_WAYS = {
+    "canary": "canary",
+    "shadow": "shadow",
+    "blue_green": "blue-green",
+    "ab": "A/B test",
+    "bandit": "bandit",
+}
 _TONES: tuple[Tone, ...] = ("one", "two", "three")
 
 
@@ -113,7 +120,7 @@ def _service_row(
         release=deployed.release if deployed else None,
         model=_label(connection, project, deployed.release) if deployed else "",
         state=str(deployed.state) if deployed else "not deployed",
-        rollout=f"canary at {texts.percent(rollout.percent / 100)}" if rollout else "",
+        rollout=f"{_WAYS[rollout.canary.strategy]} at {texts.percent(rollout.percent / 100)}" if rollout else "",
         quality=_estimate(newest) if newest else None,
         month=_moment(newest.start) if newest else None,
         trend=tuple(Point(_moment(window.start), window.roc_auc.value) for window in mature[-12:]),
@@ -200,6 +207,11 @@ def _verdict(verdict: Any) -> tuple[tuple[str, str], ...]:
         pairs.append(("Brier score, canary minus champion", words))
     if facts.get("pairs") is not None:
         pairs.append(("Labelled pairs", texts.count(facts["pairs"])))
+    for each in facts.get("measures", ()):
+        words = (
+            f"{each['challenger']:.3f} against {each['champion']:.3f} ({texts.span(each['lower'], each['upper'], 3)})"
+        )
+        pairs.append((f"{str(each['measure']).capitalize()}, 0 best: challenger against champion", words))
     return tuple(pairs)
 
 

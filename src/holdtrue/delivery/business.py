@@ -1,0 +1,113 @@
+"""Judge a rollout on a business metric: what POST /feedback says of each arm's answers under one name, more is better.
+
+The arms are compared as those of applications are, in blocks of neighbours in time, so that one may look as often as
+one likes, the hour is not mistaken for the release, and a bandit may move the shares.
+"""
+
+import math
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import pyarrow as pa
+
+from holdtrue.core.clock import microseconds
+from holdtrue.delivery.arms import FAILED, FEEDBACK, ArmsJudging, Difference, absorb_arms, difference_of
+from holdtrue.delivery.model import Canary, Rollout
+from holdtrue.delivery.rules import Judgement
+from holdtrue.stats.intervals import normal_below
+
+_GRAIN: Final = 5.0
+
+
+def absorb_business(
+    judging: ArmsJudging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime
+) -> ArmsJudging:
+    """Return `judging` with new answers counted, and the first feedback under the metric's name on each."""
+    return absorb_arms(judging, rollout, _answers(predictions), _named(labels, rollout.canary.feedback_name), now)
+
+
+def _answers(predictions: pa.Table) -> pa.Table:
+    """Return only what was answered, without scores: those are a model's, and no check's."""
+    rows = predictions
+    if "role" in rows.column_names:
+        rows = rows.filter(pa.array([role != "shadow" for role in rows.column("role").to_pylist()], pa.bool_()))
+    return rows.drop_columns([name for name in ("score",) if name in rows.column_names])
+
+
+def _named(labels: pa.Table, name: str) -> pa.Table:
+    if "name" not in labels.column_names:
+        return labels.slice(0, 0)
+    return labels.filter(pa.array([each == name for each in labels.column("name").to_pylist()], pa.bool_()))
+
+
+def judge_business(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: datetime) -> tuple[Judgement, Any]:
+    """Decide the next move of an A/B test or a bandit; return the judgement and the facts it rests on.
+
+    Half of alpha goes to “worse”, shared with the failed answers, and half to “better”.
+    """
+    found = [
+        each
+        for each in (
+            difference_of(judging, FAILED, canary.fallback_margin, canary.alpha / 4.0, canary.alpha / 2.0),
+            difference_of(judging, FEEDBACK, canary.margin, canary.alpha / 4.0, canary.alpha / 2.0),
+        )
+        if each is not None
+    ]
+    days = (now - rollout.started_at) / timedelta(days=1)
+    answers = min(judging.rated("champion"), judging.rated("challenger"))
+    facts = {
+        "answers": {arm: judging.answers(arm) for arm in ("champion", "challenger")},
+        "rated": {arm: judging.rated(arm) for arm in ("champion", "challenger")},
+        "days": days,
+        "share": rollout.percent,
+        "measures": [each.facts() for each in found],
+    }
+    return _decide(canary, judging, rollout, found, answers, days), facts
+
+
+def _decide(
+    canary: Canary, judging: ArmsJudging, rollout: Rollout, found: list[Difference], answers: int, days: float
+) -> Judgement:
+    known = {each.measure: each for each in found}
+    worse = [each for each in found if each.lower > 0.0]
+    if worse:
+        return Judgement("roll_back", f"It is worse than the champion: {worse[0].told}.")
+    metric = known.get(FEEDBACK)
+    if metric is None:
+        if days >= canary.patience_days:
+            return Judgement("stop", f"After {days:.0f} days no “{canary.feedback_name}” came for both arms.")
+        return Judgement("wait", f"No “{canary.feedback_name}” came for both arms yet.")
+    told = f"{metric.told} (“{canary.feedback_name}”)"
+    if answers >= canary.min_rows_per_step:
+        failed = known.get(FAILED)
+        sound = failed is not None and failed.upper < canary.fallback_margin
+        if metric.upper < canary.margin and sound:
+            words = "better than" if canary.margin == 0.0 else f"at most {canary.margin:g} worse than"
+            return Judgement("promote", f"It is {words} the champion: {told}.")
+        if metric.lower > -canary.worth and metric.upper < canary.worth:
+            return Judgement("stop", f"No difference of {canary.worth:g} or more is left: {told}.")
+    if days >= canary.patience_days:
+        return Judgement("stop", f"After {days:.0f} days neither is shown to be better: {told}.")
+    more = max(canary.min_rows_per_step - answers, 0)
+    return Judgement("wait", f"Neither is shown to be better yet: {told}.", more or None)
+
+
+def moved(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: datetime) -> ArmsJudging:
+    """Return `judging` with the bandit's present share, moved if it is time.
+
+    The share is the probability that the challenger is the better one, by the normal approximation of the mean of block
+    differences, in steps of 5 percent, and at least the floor for either.
+    """
+    if canary.strategy != "bandit":
+        return judging
+    at = judging.share_at or microseconds(rollout.started_at)
+    if judging.share is not None and microseconds(now) - at < canary.move_hours * 3_600_000_000:
+        return judging
+    blocks = judging.matched[FEEDBACK].blocks if FEEDBACK in judging.matched else None
+    if blocks is None or blocks.n < 10 or not blocks.sd > 0.0:
+        share = 50.0
+    else:
+        share = 100.0 * normal_below(-blocks.mean / (blocks.sd / math.sqrt(blocks.n)))
+    share = min(max(_GRAIN * round(share / _GRAIN), canary.floor), 100.0 - canary.floor)
+    return replace(judging, share=share, share_at=microseconds(now))
