@@ -54,6 +54,9 @@ def test_what_cannot_be_played_is_refused_with_a_reason(folder: Path, arguments:
 def test_recorded_losses_are_asked_of_the_server_and_their_absence_is_said(folder: Path) -> None:
     (folder / ".holdtrue").mkdir(mode=0o700)
     assert holdtrue("apply", cwd=folder).returncode == 0
+    counted = holdtrue("dora", "--days", "30", cwd=folder)
+    assert counted.stdout == "Nothing reached production in the last 30 days.\n"
+    assert len(json.loads(holdtrue("dora", "--json", cwd=folder).stdout)["items"]) == 7
     done = holdtrue("rollout", "simulate", "--history", "newest", cwd=folder)
     assert done.returncode != 0
     assert "There is no rollout of “happens” with rows that both releases scored" in done.stderr

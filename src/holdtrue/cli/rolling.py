@@ -1,4 +1,4 @@
-"""Commands about rollouts before they begin: `rollout simulate`."""
+"""Commands about how releases reach production: `rollout simulate`, `dora`."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,7 @@ from holdtrue.cli.context import (
     Home,
     ProjectName,
     base,
+    listing,
     open_client,
     project_file_here,
     project_name,
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Rollouts before they begin.")
     group.command()(simulate)
     app.add_typer(group, name="rollout")
+    app.command()(dora)
 
 
 def simulate(
@@ -98,6 +100,46 @@ def _told(spec: "ServiceSpec", scenario: "Scenario", recorded: Any) -> dict[str,
         "requests": scenario.requests,
         "history": recorded and {key: value for key, value in recorded.items() if key != "days"},
     }
+
+
+def dora(
+    days: Annotated[int, typer.Option("--days", min=1, max=36_500, help="How far back.")] = 90,
+    service: Annotated[str | None, typer.Option("--service", "-s", help="Service (default: all).")] = None,
+    environment: Annotated[str, typer.Option("--environment", "-e", help="Environment.")] = "production",
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how changes reach production: lead time, frequency, failures, recovery, rework, by kind of change."""
+    query = {"days": days, "environment": environment, **({} if service is None else {"service": service})}
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/dora", **query)
+    if as_json:
+        show(found, as_json, lambda _: None)
+        return
+    columns = {
+        "change of": lambda each: each["kind"],
+        "deployments": lambda each: each["deployments"],
+        "a week": lambda each: f"{each['per_week']:.2f}",
+        "lead time": lambda each: _hours(each["lead_hours"]),
+        "failed": lambda each: _rate(each["failed"], each["attempts"], each["fail_rate"]),
+        "recovery": lambda each: _hours(each["recovery_hours"]),
+        "rework": lambda each: _rate(each["rework"], each["deployments"], each["rework_rate"]),
+    }
+    items = [each for each in found["items"] if each["attempts"]]
+    listing(items, as_json, columns, empty=f"Nothing reached {environment} in the last {days} days.")
+
+
+def _hours(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value / 24:.1f} days" if value >= 48 else f"{value:.1f} h" if value >= 1 else f"{value * 60:.0f} min"
+
+
+def _rate(count: int, of: int, rate: Any) -> str:
+    if of == 0:
+        return "–"
+    return f"{count} of {of} ({rate['lower']:.0%} to {rate['upper']:.0%})"
 
 
 def _first(*values: Any) -> float:

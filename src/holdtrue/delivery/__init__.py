@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from holdtrue.delivery.loop import (
         run_due,
     )
+    from holdtrue.delivery.measuring import (
+        Measures,
+        dora,
+    )
     from holdtrue.delivery.model import (
         PRODUCTION,
         Canary,
@@ -95,6 +99,7 @@ __all__ = [
     "Deployment",
     "DeploymentState",
     "Measurement",
+    "Measures",
     "NewManifest",
     "NewVersion",
     "NotDeployable",
@@ -120,6 +125,7 @@ __all__ = [
     "declare",
     "deployment",
     "deployments",
+    "dora",
     "find_service",
     "judge",
     "promote",
@@ -154,6 +160,7 @@ __getattr__ = attach(
         "Deployment": "model",
         "DeploymentState": "model",
         "Measurement": "service",
+        "Measures": "measuring",
         "NewManifest": "service",
         "NewVersion": "service",
         "NotDeployable": "model",
@@ -179,6 +186,7 @@ __getattr__ = attach(
         "declare": "service",
         "deployment": "reading",
         "deployments": "reading",
+        "dora": "measuring",
         "find_service": "reading",
         "judge": "progress",
         "promote": "service",

@@ -1,6 +1,7 @@
 """HTTP routes of delivery."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from holdtrue.core.errors import InvalidInput
 from holdtrue.delivery import service, store
 from holdtrue.delivery.explaining import why
 from holdtrue.delivery.history import history
+from holdtrue.delivery.measuring import dora
 from holdtrue.delivery.model import PRODUCTION
 from holdtrue.delivery.service import Promotion, Submission
 from holdtrue.delivery.standing import describe, status, summary
@@ -124,6 +126,22 @@ def get_rollout(call: Call) -> Any:
 def get_losses(call: Call) -> Any:
     """Return how the losses of both releases differed; the query may name a `rollout` (the newest is taken)."""
     return dump(history(call.stores, call.project, call.path["service"], call.query.get("rollout")))
+
+
+@routes.get(_PROJECT + "/dora", Permission.STATUS_READ, summary="Measure how changes reach production.")
+def get_dora(call: Call) -> Any:
+    """Return DORA's five measures, of all changes and by kind; the query may name `days`, `service`, `environment`."""
+    text = call.query.get("days", "90")
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= 36_500):
+        raise InvalidInput(f"The days {text[:20]!r} cannot be used.", mend="Give a whole number from 1 to 36500.")
+    until = call.stores.clock.now()
+    since = until - timedelta(days=int(text))
+    where = call.query.get("environment", PRODUCTION)
+    wanted = call.query.get("service")
+    found = call.read(
+        lambda connection: dora(connection, call.project, since, until, service=wanted, environment=where)
+    )
+    return {"since": since.isoformat(), "until": until.isoformat(), **_listing([dump(each) for each in found])}
 
 
 @routes.get(_PROJECT + "/triggers", Permission.STATUS_READ, summary="List triggers, newest first.")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from holdtrue.catalog import Change, Release
 from holdtrue.data import Quarantine
-from holdtrue.delivery import Deployment, Rollout, RolloutStep, Service, Trigger
+from holdtrue.delivery import Deployment, Measures, Rollout, RolloutStep, Service, Trigger
 from holdtrue.governance import Approval, Decision
 from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
 from holdtrue.storage.ledger import Event
@@ -71,6 +71,7 @@ class OverviewPage:
     waiting: tuple[Decision, ...]
     quarantines: tuple[Quarantine, ...]
     events: tuple[EventRow, ...]
+    measures: tuple[Measures, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ def environment() -> jinja2.Environment:
         short=texts.short,
         plain=texts.plain,
         elapsed=texts.elapsed,
+        hours=texts.hours,
         money=texts.money,
         metric=texts.metric,
         month_name=texts.month_name,

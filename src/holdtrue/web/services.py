@@ -34,6 +34,7 @@ _MATURE = 0.8
 _SHADOWS = 2
 _DAYS_SHOWN = timedelta(days=400)
 _MONTHS_SHOWN = timedelta(days=800)
+_QUARTER = timedelta(days=90)
 _SHORT = timedelta(days=62)
 _WEEKS_FROM = timedelta(days=92)
 _WAYS = {
@@ -57,6 +58,7 @@ def overview(connection: sa.Connection, project: str, now: datetime) -> Overview
         if each.outcome is Outcome.WAITING
         and governance.latest_decision(connection, project, each.release, each.environment) == each
     ]
+    measured = delivery.dora(connection, project, now - _QUARTER, now)
     return OverviewPage(
         services=tuple(
             _service_row(connection, project, each.name, deployments, running, now)
@@ -66,6 +68,7 @@ def overview(connection: sa.Connection, project: str, now: datetime) -> Overview
         waiting=tuple(waiting),
         quarantines=tuple(data.quarantines(connection, project, state=QuarantineState.OPEN)[-SHOWN:]),
         events=activity.latest(connection, project),
+        measures=tuple(each for each in measured if each.attempts),
     )
 
 

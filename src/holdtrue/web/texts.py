@@ -103,6 +103,11 @@ def duration(elapsed: timedelta) -> str:
     return f"{minutes} min"
 
 
+def hours(value: float | None) -> str:
+    """Write a number of hours as a length of time."""
+    return MISSING if value is None else duration(timedelta(hours=value))
+
+
 def elapsed(microseconds: float | None) -> str:
     """Write a short length of time with three digits: “240 µs”, “12.3 ms”, “1.24 s”, “3 min 20 s”."""
     if microseconds is None:
