@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdtrue.core.errors import HoldtrueError, TooLarge
-from holdtrue.protocols.oip import MAX_ROWS, BadRequest, error_body, parse_infer
+from holdtrue.protocols.columns import MAX_ROWS, BadRequest
+from holdtrue.protocols.oip import error_body, parse_infer
 from holdtrue.serving import Bundle, Input, ModelFile
 
 BUNDLE = Bundle(

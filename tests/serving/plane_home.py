@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,8 +84,11 @@ class Home:
         )
         return replace(bundle, **changes)
 
-    def publish(self, *bundles: Bundle, **changes: Any) -> Snapshot:
-        """Write the next snapshot: one service, the first bundle answering unless `changes` say otherwise."""
+    def publish(self, *bundles: Bundle, others: Sequence[str] = (), **changes: Any) -> Snapshot:
+        """Write the next snapshot: one service, the first bundle answering unless `changes` say otherwise.
+
+        Each release in `others` answers for a service of its own.
+        """
         self.sequence += 1
         route = Route(
             project=PROJECT,
@@ -96,10 +99,15 @@ class Home:
             seed="rollout-1",
             fallback=0.25,
         )
+        services = {f"{PROJECT}/{SERVICE}": replace(route, **changes)}
+        for bundle in bundles:
+            if bundle.release in others:
+                own = replace(route, service=bundle.service, arms=(Arm("champion", bundle.release, 100.0),))
+                services[f"{PROJECT}/{bundle.service}"] = own
         snapshot = Snapshot(
             sequence=self.sequence,
             issued_at=self.clock.now(),
-            services={f"{PROJECT}/{SERVICE}": replace(route, **changes)},
+            services=services,
             releases={bundle.release: bundle for bundle in bundles},
         )
         write_snapshot(self.path / "routing" / "current.json", snapshot)

@@ -4,7 +4,7 @@ Everything a request says about itself must be true: shapes, datatypes, names. W
 protocol is refused, so that a mistake never turns into an answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,34 +12,15 @@ import orjson
 
 from holdtrue._version import __version__
 from holdtrue.core.access import Permission
-from holdtrue.core.errors import HoldtrueError, InvalidInput, TooLarge
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns, first
 from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Reply, Request
 
-MAX_ROWS: Final = 10_000
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
 _OUTPUT: Final = frozenset({"name", "parameters"})
 _ID_LIMIT: Final = 256
 _BINARY: Final = b"inference-header-content-length"
-_NONE: Final = type(None)
-_KINDS: Final[Mapping[str, frozenset[type]]] = {
-    name: frozenset(
-        {bool} if name == "BOOL" else {str} if name == "BYTES" else {int, float} if name[:2] == "FP" else {int}
-    )
-    for name in DATATYPES
-}
-# The greatest double that rounds to a finite float32.
-_FLOAT32_LIMIT: Final = 3.4028235677973362e38
-_LIMITS: Final[Mapping[str, tuple[float, float] | None]] = {
-    **DATATYPES,
-    "FP32": (-_FLOAT32_LIMIT, _FLOAT32_LIMIT),
-}
-
-
-class BadRequest(InvalidInput):
-    """A request is not what the Open Inference Protocol, or the service, asks for."""
-
-    code = "bad_inference_request"
 
 
 @dataclass(slots=True)
@@ -63,7 +44,7 @@ def parse_infer(body: bytes, bundle: Bundle) -> InferRequest:
     if type(data) is not dict:
         raise BadRequest("The body is not a JSON object.")
     if not data.keys() <= _TOP:
-        raise BadRequest(f"Unknown field {_first(data.keys() - _TOP)} in the request.")
+        raise BadRequest(f"Unknown field {first(data.keys() - _TOP)} in the request.")
     request_id = data.get("id")
     if request_id is not None and (type(request_id) is not str or not 0 < len(request_id) <= _ID_LIMIT):
         raise BadRequest(f"The field id must be a string of 1 to {_ID_LIMIT} characters.")
@@ -80,7 +61,7 @@ def parse_infer(body: bytes, bundle: Bundle) -> InferRequest:
     for tensor in tensors:
         name, values = _parse_tensor(tensor)
         if name in columns:
-            raise BadRequest(f"The input {_first({name})} is given twice.")
+            raise BadRequest(f"The input {first({name})} is given twice.")
         columns[name] = values
         tensor["data"] = values
     return _complete(request_id, columns, tensors, bundle)
@@ -107,9 +88,9 @@ def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | Non
         if type(values) is not list or len(values) != 1:
             return None
         value = values[0]
-        if type(value) not in _KINDS[datatype]:
+        if type(value) not in KINDS[datatype]:
             return None
-        limits = _LIMITS[datatype]
+        limits = LIMITS[datatype]
         if limits is not None and not limits[0] <= value <= limits[1]:
             return None
         columns[declared.name] = values
@@ -121,25 +102,11 @@ def _complete(
 ) -> InferRequest:
     """Check the tensors against what the service takes, and put them in its order."""
     given = {tensor["name"]: tensor["datatype"] for tensor in tensors}
-    ordered: dict[str, list[Any]] = {}
-    rows = -1
     for declared in bundle.inputs:
-        name = declared.name
-        values = columns.get(name)
-        if values is None:
-            raise BadRequest(f"The input {name} is missing.")
-        if given[name] != declared.datatype:
-            raise BadRequest(f"The input {name} is {declared.datatype}; the request says {given[name]}.")
-        _check_values(name, declared.datatype, values)
-        if rows == -1:
-            rows = len(values)
-        elif len(values) != rows:
-            raise BadRequest(f"The input {name} has {len(values)} rows; others have {rows}.")
-        ordered[name] = values
-    if len(columns) != len(ordered):
-        raise BadRequest(f"The service has no input {_first(columns.keys() - ordered.keys())}.")
-    if rows > MAX_ROWS:
-        raise TooLarge(f"The request has {rows} rows; {MAX_ROWS} are allowed in one.")
+        datatype = given.get(declared.name, declared.datatype)
+        if datatype != declared.datatype:
+            raise BadRequest(f"The input {declared.name} is {declared.datatype}; the request says {datatype}.")
+    ordered, rows = check_columns(columns, bundle)
     return InferRequest(request_id, ordered, rows)
 
 
@@ -152,22 +119,22 @@ def _parse_tensor(tensor: Any) -> tuple[str, list[Any]]:
         raise BadRequest(f"An input has no field {error.args[0]}.") from None
     if len(tensor) > 4:
         if not tensor.keys() <= _TENSOR:
-            raise BadRequest(f"Unknown field {_first(tensor.keys() - _TENSOR)} in an input.")
+            raise BadRequest(f"Unknown field {first(tensor.keys() - _TENSOR)} in an input.")
         _check_parameters(tensor, "an input")
     if type(name) is not str:
         raise BadRequest("The name of an input is not a string.")
     if type(datatype) is not str or datatype not in DATATYPES:
-        raise BadRequest(f"The input {_first({name})} has an unknown datatype.")
+        raise BadRequest(f"The input {first({name})} has an unknown datatype.")
     if type(data) is not list:
-        raise BadRequest(f"The data of the input {_first({name})} is not a list.")
+        raise BadRequest(f"The data of the input {first({name})} is not a list.")
     if type(shape) is not list or not shape or not all(type(size) is int and size > 0 for size in shape):
-        raise BadRequest(f"The shape of the input {_first({name})} is not a list of positive integers.")
+        raise BadRequest(f"The shape of the input {first({name})} is not a list of positive integers.")
     if len(shape) == 2 and shape[1] == 1:
         data = _flatten(name, data)
     elif len(shape) != 1:
-        raise BadRequest(f"The input {_first({name})} must have the shape [rows] or [rows, 1].")
+        raise BadRequest(f"The input {first({name})} must have the shape [rows] or [rows, 1].")
     if shape[0] != len(data):
-        raise BadRequest(f"The input {_first({name})} says {shape[0]} rows and has {len(data)}.")
+        raise BadRequest(f"The input {first({name})} says {shape[0]} rows and has {len(data)}.")
     return name, data
 
 
@@ -175,22 +142,8 @@ def _flatten(name: str, data: list[Any]) -> list[Any]:
     if not any(type(row) is list for row in data):
         return data
     if not all(type(row) is list and len(row) == 1 for row in data):
-        raise BadRequest(f"The data of the input {_first({name})} does not have its shape.")
+        raise BadRequest(f"The data of the input {first({name})} does not have its shape.")
     return [row[0] for row in data]
-
-
-def _check_values(name: str, datatype: str, values: list[Any]) -> None:
-    kinds = set(map(type, values))
-    wrong = kinds - _KINDS[datatype]
-    if wrong:
-        if wrong != {_NONE}:
-            wrong.discard(_NONE)
-            found = _json_name(next(iter(wrong)))
-            raise BadRequest(f"The input {name} is {datatype}; its data holds a {found}.")
-        values = [value for value in values if value is not None]
-    limits = _LIMITS[datatype]
-    if limits is not None and values and not (limits[0] <= min(values) and max(values) <= limits[1]):
-        raise BadRequest(f"The input {name} holds a number beyond {datatype}.")
 
 
 def _check_parameters(holder: Mapping[str, Any], where: str) -> None:
@@ -211,22 +164,6 @@ def _check_outputs(outputs: Any, name: str) -> None:
             raise BadRequest("A requested output has unknown fields.")
         if output.get("name") != name:
             raise BadRequest(f"The service has one output, {name}.")
-
-
-def _first(names: Sequence[Any] | set[Any]) -> str:
-    """Return the first of some names a client sent, short and quoted."""
-    return repr(min(str(name) for name in names)[:60])
-
-
-def _json_name(kind: type) -> str:
-    return {
-        bool: "boolean",
-        int: "integer",
-        float: "number",
-        str: "string",
-        list: "list",
-        dict: "object",
-    }.get(kind, "null")
 
 
 def error_body(error: HoldtrueError) -> bytes:

@@ -113,7 +113,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
     """Build the ASGI application of one worker process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
-    from holdtrue.protocols import anthropic, oip, openai, otlp
+    from holdtrue.protocols import anthropic, invocations, oip, openai, otlp, predict
     from holdtrue.server.gateway import gateway_part
     from holdtrue.serving import Limits, Worker
     from holdtrue.storage import FileClock
@@ -126,10 +126,11 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         records=settings.records,
         hosts=settings.hosts,
         limits=Limits(deadline=settings.deadline),
-        protocols=[oip.endpoints],
+        protocols=[oip.endpoints, predict.endpoints, invocations.endpoints],
         # The first prefix that fits decides, so the longer ones stand first.
         errors={
             "/v2": oip.error_body,
+            invocations.PATH: invocations.error_body,
             otlp.PATH: otlp.error_body,
             "/v1/messages": anthropic.error_body,
             "/v1": openai.error_body,

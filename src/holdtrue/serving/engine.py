@@ -119,6 +119,24 @@ class Engine:
             )
         raise NotFound.of("model", service if release is None else f"{service}, version {release}")
 
+    def only(self, project: str) -> str:
+        """Return the name of the one model that a project serves; raise InvalidInput if it is not one."""
+        table = self.table
+        names = sorted(
+            service
+            for owner, service in table.unserved.union(table.plans).difference(table.applications.unserved)
+            if owner == project
+        )
+        if len(names) == 1:
+            return names[0]
+        if not names:
+            raise NotFound("This project serves no model.", mend="Look at the deployment with `holdtrue status`.")
+        raise InvalidInput(
+            "Which service is meant?",
+            why=f"The project serves {len(names)} models: {', '.join(names[:10])}.",
+            mend="Name it at the end of the path, or in the header “X-Holdtrue-Service: NAME”.",
+        )
+
     async def predict(self, plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float) -> Answer:
         """Answer `rows` rows and record the answers; `started` is the stopwatch at the request's arrival.
 
@@ -127,7 +145,7 @@ class Engine:
         """
         if plan.moments:
             columns = {**columns, **{name: read_times(name, columns[name]) for name in plan.moments}}
-        _check(plan, columns)
+        check_contract(plan, columns)
         name = plan.bundle.prediction_time
         times = None if name is None else read_times(name, columns[name])
         loop = asyncio.get_running_loop()
@@ -207,7 +225,8 @@ class Engine:
             _settle(waiting, answer)
 
 
-def _check(plan: Plan, columns: Columns) -> None:
+def check_contract(plan: Plan, columns: Columns) -> None:
+    """Raise ContractBroken if the columns of a request break a rule of its service that does more than warn."""
     if plan.check is None:
         return
     for finding in plan.check(columns):

@@ -51,6 +51,7 @@ _COLLECTED: Final = frozenset(
         b"traceparent",
         b"x-api-key",
         b"x-holdtrue-project",
+        b"x-holdtrue-service",
     }
 )
 Headers = tuple[tuple[bytes, bytes], ...]

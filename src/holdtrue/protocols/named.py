@@ -1,0 +1,31 @@
+"""What the forms of a request that name their columns share: which service is asked, and by what it answers."""
+
+from typing import Any
+
+from holdtrue.protocols.columns import check_columns
+from holdtrue.serving import Answer, Engine, Plan, Request
+
+_SERVICE = b"x-holdtrue-service"
+_NAME_LIMIT = 80
+
+
+def service_of(engine: Engine, request: Request) -> str:
+    """Return the service that a request names in its path or header, or else the only one of its project."""
+    if request.path:
+        return request.path[0]
+    named = request.headers.get(_SERVICE)
+    if named is not None:
+        return named.decode("latin-1")[:_NAME_LIMIT]
+    return engine.only(request.project)
+
+
+def plan_of(engine: Engine, request: Request) -> Plan:
+    """Return the plan of the service, or of the release, that a request is about."""
+    release = request.path[1] if len(request.path) > 1 else None
+    return engine.plan(request.project, service_of(engine, request), release)
+
+
+async def answer_columns(engine: Engine, request: Request, plan: Plan, columns: dict[str, list[Any]]) -> Answer:
+    """Check the columns of a request and answer them; the same checks, arms and records as for every protocol."""
+    checked, rows = check_columns(columns, plan.bundle)
+    return await engine.predict(plan, checked, rows, None, request.started)

@@ -1,0 +1,140 @@
+"""The OpenAPI document of one service, made from the inputs of its release and from its contract."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from holdtrue._version import __version__
+from holdtrue.core.codec import load
+from holdtrue.data.contract import Column, Contract
+from holdtrue.protocols.columns import LIMITS, MAX_ROWS
+from holdtrue.serving import Input, Plan
+
+_LATEST: Final = 2**53
+_ERRORS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "400": "The request is not what the service or its contract asks for.",
+        "401": "No valid token.",
+        "403": "The token may not predict.",
+        "404": "There is no such service in this project.",
+        "408": "The request was not done before its deadline.",
+        "413": "The request is too large.",
+        "503": "The service cannot answer now; Retry-After says when to try again.",
+    }
+)
+
+
+def document(service: str, plan: Plan) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of `POST /predict/{service}` as the service takes it now."""
+    row, answer = {"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Answer"}
+    failure = {"content": _json({"$ref": "#/components/schemas/Error"})}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": service,
+            "version": "+".join(arm.release for arm in plan.route.arms),
+            "description": f"Predictions of the service {service}, answered by Holdtrue {__version__}.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "paths": {
+            f"/predict/{service}": {
+                "post": {
+                    "operationId": "predict",
+                    "summary": "Predict one row, or a list of rows",
+                    "requestBody": {"required": True, "content": _json(_one_or_many(row))},
+                    "responses": {
+                        "200": {"description": "One answer for each row.", "content": _json(_one_or_many(answer))},
+                        **{status: {"description": text, **failure} for status, text in _ERRORS.items()},
+                    },
+                }
+            }
+        },
+        "components": {
+            "schemas": {"Row": row_schema(plan), "Answer": _answer(plan.bundle.output), "Error": _error()},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def row_schema(plan: Plan) -> dict[str, Any]:
+    """Return the JSON Schema of one row: what it accepts is what the service accepts, whole numbers aside.
+
+    JSON Schema takes 1.0 for an integer; the service wants an integer written without a decimal point.
+    """
+    described: dict[str, Column] = {}
+    if plan.bundle.contract is not None:
+        contract = load(Contract, plan.bundle.contract, "The request contract")
+        described = {column.name: column for column in contract.columns}
+    moments = plan.moments | ({plan.bundle.prediction_time} - {None})
+    properties = {
+        each.name: _property(each, described.get(each.name), each.name in moments) for each in plan.bundle.inputs
+    }
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [each.name for each in plan.bundle.inputs],
+        "additionalProperties": False,
+    }
+
+
+def _property(given: Input, column: Column | None, moment: bool) -> dict[str, Any]:
+    if moment:
+        if given.datatype == "BYTES":
+            return {"type": "string", "format": "date-time"}
+        return {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": _LATEST,
+            "description": "Microseconds since 1970-01-01T00:00:00Z.",
+        }
+    kind = "string" if given.datatype == "BYTES" else "boolean" if given.datatype == "BOOL" else "integer"
+    schema: dict[str, Any] = {"type": "number" if given.datatype[:2] == "FP" else kind}
+    limits = LIMITS[given.datatype]
+    if limits is not None:
+        schema["minimum"], schema["maximum"] = limits
+    # What only warns does not refuse a request; whether a column may be missing is a rule like the others.
+    strict = column is not None and column.severity != "warn"
+    if column is not None and strict:
+        if column.ge is not None:
+            schema["minimum"] = max(column.ge, schema.get("minimum", column.ge))
+        if column.le is not None:
+            schema["maximum"] = min(column.le, schema.get("maximum", column.le))
+        if column.pattern is not None:
+            schema["pattern"] = f"^(?:{column.pattern})$"
+        if column.isin is not None:
+            schema["enum"] = [*column.isin]
+    if not strict or (column is not None and column.nullable):
+        schema["type"] = [schema["type"], "null"]
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+    return schema
+
+
+def _answer(output: str) -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "properties": {
+            "outputs": {"type": "object", "properties": {output: {"type": "number"}}, "required": [output]},
+            "prediction_id": {**text, "description": "What labels, feedback and `holdtrue why` name it by."},
+            "release": {**text, "description": "The release that answered."},
+            "arm": {**text, "description": "The arm of the rollout that answered."},
+            "fallback": {"type": "boolean", "description": "Whether the service's constant stands for the model."},
+        },
+        "required": ["outputs", "prediction_id", "release", "arm"],
+    }
+
+
+def _error() -> dict[str, Any]:
+    fields = {name: {"type": "string"} for name in ("code", "what", "why", "mend")}
+    inner = {"type": "object", "properties": {**fields, "facts": {"type": "object"}}, "required": ["code", "what"]}
+    return {"type": "object", "properties": {"error": inner}, "required": ["error"]}
+
+
+def _one_or_many(schema: dict[str, str]) -> dict[str, Any]:
+    return {"oneOf": [schema, {"type": "array", "items": schema, "minItems": 1, "maxItems": MAX_ROWS}]}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
