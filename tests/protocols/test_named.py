@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from holdtrue.core.errors import InvalidInput, TooLarge
+from holdtrue.protocols.bodies import UnsupportedMedia
 from holdtrue.protocols.columns import MAX_ROWS, BadRequest, check_columns, from_csv, from_records
-from holdtrue.protocols.invocations import UnsupportedMedia, error_body, parse_invocation
+from holdtrue.protocols.invocations import error_body, parse_invocation
 from holdtrue.protocols.signature import document, row_schema
 from holdtrue.serving import Arm, Bundle, Input, ModelFile, Plan, Route
 from holdtrue.serving.assembly import compile_check

@@ -12,8 +12,9 @@ import orjson
 
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.protocols.bodies import UnsupportedMedia
 from holdtrue.protocols.columns import BadRequest, Columns, first, from_csv, from_records, from_rows
-from holdtrue.protocols.named import answer_columns, plan_of
+from holdtrue.protocols.named import answer_columns, body_of, plan_of
 from holdtrue.serving import Bundle, Endpoint, Engine, Reply, Request
 
 PATH: Final = "/invocations"
@@ -35,13 +36,6 @@ _CODES: Final[Mapping[int, str]] = MappingProxyType(
         504: "DEADLINE_EXCEEDED",
     }
 )
-
-
-class UnsupportedMedia(HoldtrueError):
-    """A body is of a content type that this address does not read."""
-
-    code = "unsupported_media_type"
-    status = 415
 
 
 def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
@@ -70,7 +64,7 @@ class _Routes:
 
     async def invoke(self, request: Request) -> Reply:
         plan = plan_of(self._engine, request)
-        columns = parse_invocation(request.body, request.headers.get(b"content-type", b""), plan.bundle)
+        columns = parse_invocation(body_of(request), request.headers.get(b"content-type", b""), plan.bundle)
         answer = await answer_columns(self._engine, request, plan, columns)
         found: dict[str, Any] = {
             "predictions": answer.scores,

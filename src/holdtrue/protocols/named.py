@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from holdtrue.protocols.columns import check_columns
-from holdtrue.serving import Answer, Engine, Plan, Request
+from holdtrue.protocols.bodies import inflate
+from holdtrue.protocols.columns import BadRequest, check_columns
+from holdtrue.serving import BODY_LIMIT, Answer, Engine, Plan, Request
 
 _SERVICE = b"x-holdtrue-service"
 _NAME_LIMIT = 80
@@ -23,6 +24,12 @@ def plan_of(engine: Engine, request: Request) -> Plan:
     """Return the plan of the service, or of the release, that a request is about."""
     release = request.path[1] if len(request.path) > 1 else None
     return engine.plan(request.project, service_of(engine, request), release)
+
+
+def body_of(request: Request) -> bytes:
+    """Return the body of a request, inflated if it came compressed."""
+    encoding = request.headers.get(b"content-encoding")
+    return request.body if encoding is None else inflate(request.body, encoding, BODY_LIMIT, BadRequest)
 
 
 async def answer_columns(engine: Engine, request: Request, plan: Plan, columns: dict[str, list[Any]]) -> Answer:

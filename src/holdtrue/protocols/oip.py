@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, JSON form: requests in, responses out, endpoints.
+"""The Open Inference Protocol, version 2, in JSON and with binary tensors: requests in, responses out, endpoints.
 
 Everything a request says about itself must be true: shapes, datatypes, names. What is not in the
 protocol is refused, so that a mistake never turns into an answer.
@@ -6,6 +6,7 @@ protocol is refused, so that a mistake never turns into an answer.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -14,31 +15,37 @@ from holdtrue._version import __version__
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns, first
+from holdtrue.protocols.named import body_of
+from holdtrue.protocols.tensors import HEADER, Tail, decode, encode, split
 from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Reply, Request
 
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
 _OUTPUT: Final = frozenset({"name", "parameters"})
+_NO_DATA: Final = frozenset({"shared_memory_region", "classification"})
 _ID_LIMIT: Final = 256
-_BINARY: Final = b"inference-header-content-length"
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class InferRequest:
-    """Hold a parsed request: its id, and one list of `rows` values per input."""
+    """Hold a parsed request: its id, one list of `rows` values per input, and whether the answer shall be binary."""
 
     id: str | None
     columns: dict[str, list[Any]]
     rows: int
+    binary: bool = False
 
 
-def parse_infer(body: bytes, bundle: Bundle) -> InferRequest:
-    """Parse the JSON of an inference request for the inputs of `bundle`; raise BadRequest or TooLarge.
+def parse_infer(body: bytes, bundle: Bundle, header: bytes | None = None) -> InferRequest:
+    """Parse an inference request for the inputs of `bundle`; raise BadRequest or TooLarge.
 
-    Null stands for a missing value; whether one may be missing is the contract's decision.
+    `header` is the value of Inference-Header-Content-Length. Null, and NaN in binary data, stand for a missing
+    value; whether one may be missing is the contract's decision.
     """
+    text, rest = split(body, header)
     try:
-        data = orjson.loads(body)
+        data = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error}") from None
     if type(data) is not dict:
@@ -48,23 +55,18 @@ def parse_infer(body: bytes, bundle: Bundle) -> InferRequest:
     request_id = data.get("id")
     if request_id is not None and (type(request_id) is not str or not 0 < len(request_id) <= _ID_LIMIT):
         raise BadRequest(f"The field id must be a string of 1 to {_ID_LIMIT} characters.")
-    _check_parameters(data, "the request")
+    binary = _flag(_parameters(data, "the request"), "binary_data_output")
     if "outputs" in data:
-        _check_outputs(data["outputs"], bundle.output)
+        binary = _parse_outputs(data["outputs"], bundle.output, binary)
     tensors = data.get("inputs")
     if type(tensors) is not list or not tensors:
         raise BadRequest("The field inputs must be a list of at least one tensor.")
-    plain = _plain_row(tensors, bundle)
-    if plain is not None:
-        return InferRequest(request_id, plain, 1)
-    columns: dict[str, list[Any]] = {}
-    for tensor in tensors:
-        name, values = _parse_tensor(tensor)
-        if name in columns:
-            raise BadRequest(f"The input {first({name})} is given twice.")
-        columns[name] = values
-        tensor["data"] = values
-    return _complete(request_id, columns, tensors, bundle)
+    if rest is None:
+        plain = _plain_row(tensors, bundle)
+        if plain is not None:
+            return InferRequest(request_id, plain, 1, binary)
+    columns, rows = check_columns(_columns(tensors, Tail(rest), bundle), bundle)
+    return InferRequest(request_id, columns, rows, binary)
 
 
 def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | None:
@@ -97,66 +99,99 @@ def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | Non
     return columns
 
 
-def _complete(
-    request_id: str | None, columns: dict[str, list[Any]], tensors: list[dict[str, Any]], bundle: Bundle
-) -> InferRequest:
-    """Check the tensors against what the service takes, and put them in its order."""
-    given = {tensor["name"]: tensor["datatype"] for tensor in tensors}
-    for declared in bundle.inputs:
-        datatype = given.get(declared.name, declared.datatype)
-        if datatype != declared.datatype:
-            raise BadRequest(f"The input {declared.name} is {declared.datatype}; the request says {datatype}.")
-    ordered, rows = check_columns(columns, bundle)
-    return InferRequest(request_id, ordered, rows)
+def _columns(tensors: list[Any], tail: Tail, bundle: Bundle) -> dict[str, list[Any]]:
+    """Return the values of each tensor; one that holds all inputs of a matrix is taken apart."""
+    datatypes = {each.name: each.datatype for each in bundle.inputs}
+    columns: dict[str, list[Any]] = {}
+    for tensor in tensors:
+        name, shape, datatype = _head(tensor)
+        declared = datatypes.get(name)
+        whole = name == bundle.matrix and len(tensors) == 1
+        if whole:
+            declared = bundle.inputs[0].datatype
+        if declared is not None and datatype != declared:
+            raise BadRequest(f"The input {name} is {declared}; the request says {datatype}.")
+        width = len(bundle.inputs) if whole else 1
+        if not (len(shape) == 2 and shape[1] == width) and (whole or len(shape) != 1):
+            allowed = f"[rows, {width}]" if whole else "[rows] or [rows, 1]"
+            raise BadRequest(f"The input {first({name})} must have the shape {allowed}.")
+        values = _values(name, shape, datatype, tensor, tail)
+        if whole:
+            tail.finish()
+            return {each.name: values[place::width] for place, each in enumerate(bundle.inputs)}
+        if name in columns:
+            raise BadRequest(f"The input {first({name})} is given twice.")
+        columns[name] = values
+    tail.finish()
+    return columns
 
 
-def _parse_tensor(tensor: Any) -> tuple[str, list[Any]]:
+def _head(tensor: Any) -> tuple[str, list[int], str]:
+    """Return what a tensor says about itself."""
     if type(tensor) is not dict:
         raise BadRequest("An input is not a JSON object.")
     try:
-        name, shape, datatype, data = tensor["name"], tensor["shape"], tensor["datatype"], tensor["data"]
+        name, shape, datatype = tensor["name"], tensor["shape"], tensor["datatype"]
     except KeyError as error:
         raise BadRequest(f"An input has no field {error.args[0]}.") from None
-    if len(tensor) > 4:
-        if not tensor.keys() <= _TENSOR:
-            raise BadRequest(f"Unknown field {first(tensor.keys() - _TENSOR)} in an input.")
-        _check_parameters(tensor, "an input")
+    if not tensor.keys() <= _TENSOR:
+        raise BadRequest(f"Unknown field {first(tensor.keys() - _TENSOR)} in an input.")
     if type(name) is not str:
         raise BadRequest("The name of an input is not a string.")
     if type(datatype) is not str or datatype not in DATATYPES:
-        raise BadRequest(f"The input {first({name})} has an unknown datatype.")
-    if type(data) is not list:
-        raise BadRequest(f"The data of the input {first({name})} is not a list.")
+        raise BadRequest(f"The input {first({name})} has a datatype that is unknown, or not taken here.")
     if type(shape) is not list or not shape or not all(type(size) is int and size > 0 for size in shape):
         raise BadRequest(f"The shape of the input {first({name})} is not a list of positive integers.")
-    if len(shape) == 2 and shape[1] == 1:
-        data = _flatten(name, data)
-    elif len(shape) != 1:
-        raise BadRequest(f"The input {first({name})} must have the shape [rows] or [rows, 1].")
-    if shape[0] != len(data):
-        raise BadRequest(f"The input {first({name})} says {shape[0]} rows and has {len(data)}.")
-    return name, data
+    return name, shape, datatype
 
 
-def _flatten(name: str, data: list[Any]) -> list[Any]:
+def _values(name: str, shape: list[int], datatype: str, tensor: dict[str, Any], tail: Tail) -> list[Any]:
+    """Return the values of a tensor in one list, from its JSON or from the bytes behind it."""
+    parameters = _parameters(tensor, "an input")
+    if "binary_data_size" in parameters:
+        if "data" in tensor:
+            raise BadRequest(f"The input {first({name})} has data in JSON and in binary form.")
+        return decode(name, datatype, shape, tail.take(name, parameters["binary_data_size"]))
+    data = tensor.get("data")
+    if type(data) is not list:
+        raise BadRequest(f"The input {first({name})} has no list as its data.")
+    width = 1
+    if len(shape) == 2:
+        data = _flatten(name, data, shape[1])
+        width = shape[1]
+    if shape[0] * width != len(data):
+        raise BadRequest(f"The input {first({name})} has not as many values as its shape says.")
+    return data
+
+
+def _flatten(name: str, data: list[Any], width: int) -> list[Any]:
     if not any(type(row) is list for row in data):
         return data
-    if not all(type(row) is list and len(row) == 1 for row in data):
+    if not all(type(row) is list and len(row) == width for row in data):
         raise BadRequest(f"The data of the input {first({name})} does not have its shape.")
-    return [row[0] for row in data]
+    return [value for row in data for value in row]
 
 
-def _check_parameters(holder: Mapping[str, Any], where: str) -> None:
+def _parameters(holder: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     parameters = holder.get("parameters")
     if parameters is None:
-        return
+        return _NONE
     if type(parameters) is not dict:
         raise BadRequest(f"The parameters of {where} are not a JSON object.")
-    if "binary_data_size" in parameters:
-        raise _binary()
+    if not _NO_DATA.isdisjoint(parameters):
+        raise BadRequest(f"Tensors in shared memory and classifications are not taken, as {where} asks for.")
+    return parameters
 
 
-def _check_outputs(outputs: Any, name: str) -> None:
+def _flag(parameters: Mapping[str, Any], name: str, otherwise: bool = False) -> bool:
+    value = parameters.get(name, otherwise)
+    if type(value) is not bool:
+        raise BadRequest(f"The parameter {name} is not true or false.")
+    return value
+
+
+def _parse_outputs(outputs: Any, name: str, binary: bool) -> bool:
+    """Return whether the output is asked for in binary form."""
     if type(outputs) is not list:
         raise BadRequest("The field outputs is not a list.")
     for output in outputs:
@@ -164,6 +199,8 @@ def _check_outputs(outputs: Any, name: str) -> None:
             raise BadRequest("A requested output has unknown fields.")
         if output.get("name") != name:
             raise BadRequest(f"The service has one output, {name}.")
+        binary = _flag(_parameters(output, "an output"), "binary_data", binary)
+    return binary
 
 
 def error_body(error: HoldtrueError) -> bytes:
@@ -182,6 +219,9 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
         ("GET", "/v2/models/{model}/versions/{version}"): routes.model,
         ("GET", "/v2/models/{model}/ready"): routes.ready,
         ("GET", "/v2/models/{model}/versions/{version}/ready"): routes.ready,
+        ("GET", "/v2/models/{model}/config"): routes.config,
+        ("GET", "/v2/models/{model}/versions/{version}/config"): routes.config,
+        ("POST", "/v2/repository/index"): routes.index,
         ("POST", "/v2/models/{model}/infer"): routes.infer,
         ("POST", "/v2/models/{model}/versions/{version}/infer"): routes.infer,
     }
@@ -195,11 +235,9 @@ class _Routes:
         self._engine = engine
 
     async def infer(self, request: Request) -> Reply:
-        if _BINARY in request.headers:
-            raise _binary()
         model, version = _names(request)
         plan = self._engine.plan(request.project, model, version)
-        asked = parse_infer(request.body, plan.bundle)
+        asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
         answer = await self._engine.predict(plan, asked.columns, asked.rows, asked.id, request.started)
         parameters: dict[str, Any] = {
             "prediction_ids": answer.ids,
@@ -208,32 +246,53 @@ class _Routes:
         }
         if answer.fallback is not None:
             parameters["fallback"] = answer.fallback
-        output = {
-            "name": plan.bundle.output,
-            "datatype": "FP32",
-            "shape": [asked.rows],
-            "data": answer.scores,
-        }
+        output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
+        raw = b""
+        if asked.binary:
+            raw = encode(answer.scores)
+            output["parameters"] = {"binary_data_size": len(raw)}
+        else:
+            output["data"] = answer.scores
         response: dict[str, Any] = {"model_name": model, "outputs": [output], "parameters": parameters}
         if asked.id is not None:
             response["id"] = asked.id
         if version is not None:
             response["model_version"] = version
-        return _json(response)
+        if not asked.binary:
+            return _json(response)
+        text = orjson.dumps(response)
+        length = (HEADER, b"%d" % len(text))
+        return Reply(200, text + raw, (length,), media=b"application/octet-stream")
 
     async def model(self, request: Request) -> Reply:
         model, version = _names(request)
         plan = self._engine.plan(request.project, model, version)
-        tensors = [{"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in plan.bundle.inputs]
         return _json(
             {
                 "name": model,
                 "versions": list(plan.loaded),
-                "platform": "onnx",
-                "inputs": tensors,
+                "platform": plan.bundle.model.format,
+                "inputs": _inputs(plan.bundle),
                 "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
             }
         )
+
+    async def config(self, request: Request) -> Reply:
+        """Return the model in the form of Triton's model configuration."""
+        model, version = _names(request)
+        bundle = self._engine.plan(request.project, model, version).bundle
+        inputs = [
+            {"name": each["name"], "data_type": _triton(each["datatype"]), "dims": each["shape"]}
+            for each in _inputs(bundle)
+        ]
+        output = {"name": bundle.output, "data_type": "TYPE_FP32", "dims": [-1]}
+        # Rows are the first dimension of each tensor, which Triton writes as no batch dimension at all.
+        found = {"name": model, "platform": bundle.model.format, "backend": "holdtrue", "max_batch_size": 0}
+        return _json({**found, "input": inputs, "output": [output]})
+
+    async def index(self, request: Request) -> Reply:
+        """Return the services of the project as a model repository lists them."""
+        return _json(self._engine.listing(request.project))
 
     async def ready(self, request: Request) -> Reply:
         model, version = _names(request)
@@ -241,7 +300,9 @@ class _Routes:
         return _json({"name": model, "ready": True})
 
     async def server(self, _request: Request) -> Reply:
-        return _json({"name": "holdtrue", "version": __version__, "extensions": []})
+        return _json(
+            {"name": "holdtrue", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
+        )
 
     async def live(self, _request: Request) -> Reply:
         return _json({"live": True})
@@ -261,5 +322,12 @@ def _json(value: Any, status: int = 200) -> Reply:
     return Reply(status, orjson.dumps(value))
 
 
-def _binary() -> BadRequest:
-    return BadRequest("Tensor data in binary form is not supported: send it as JSON (binary_data=False).")
+def _inputs(bundle: Bundle) -> list[dict[str, Any]]:
+    """Return the tensors of a request as metadata describes them."""
+    if bundle.matrix is not None:
+        return [{"name": bundle.matrix, "datatype": bundle.inputs[0].datatype, "shape": [-1, len(bundle.inputs)]}]
+    return [{"name": each.name, "datatype": each.datatype, "shape": [-1]} for each in bundle.inputs]
+
+
+def _triton(datatype: str) -> str:
+    return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"

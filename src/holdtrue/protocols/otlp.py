@@ -5,14 +5,15 @@ request is refused as a whole. 200 means that every span that was not rejected i
 """
 
 import asyncio
-import zlib
 from collections.abc import Sequence
 from typing import Final
 
 import orjson
 
 from holdtrue.core.access import Permission
-from holdtrue.core.errors import HoldtrueError, StorageFull, TooLarge, Unavailable
+from holdtrue.core.errors import HoldtrueError, StorageFull, Unavailable
+from holdtrue.protocols import bodies
+from holdtrue.protocols.bodies import UnsupportedMedia
 from holdtrue.protocols.otlpbodies import BadExport, Batch, read_json, read_protobuf
 from holdtrue.serving import Endpoint, Reply, Request
 from holdtrue.traces import SpanSink
@@ -24,13 +25,6 @@ SECONDS: Final = 20.0
 JSON: Final = b"application/json"
 PROTOBUF: Final = b"application/x-protobuf"
 _CODES: Final = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 413: 8, 415: 3, 429: 8, 501: 12, 503: 14}
-
-
-class UnsupportedMedia(HoldtrueError):
-    """A body has a type or an encoding that is not taken."""
-
-    code = "unsupported_media"
-    status = 415
 
 
 def endpoints(sink: SpanSink) -> Sequence[Endpoint]:
@@ -72,28 +66,7 @@ async def _export(sink: SpanSink, request: Request, media: bytes) -> Reply:
 
 def inflate(body: bytes, encoding: bytes) -> bytes:
     """Return a body as it was before its encoding; nothing is inflated beyond the limit."""
-    if encoding in (b"identity", b""):
-        return body
-    if encoding != b"gzip":
-        raise UnsupportedMedia("The body has an encoding that is not taken.", mend="Send it plain, or gzipped.")
-    parts: list[bytes] = []
-    room, data = INFLATED_LIMIT, body
-    while data:
-        stream = zlib.decompressobj(wbits=31)
-        try:
-            part = stream.decompress(data, room + 1)
-        except zlib.error as error:
-            raise BadExport("The body is not gzip.", why=str(error)) from None
-        room -= len(part)
-        if room < 0:
-            raise TooLarge(
-                f"The body is over {INFLATED_LIMIT >> 20} MiB once inflated.", mend="Export fewer spans at once."
-            )
-        if not stream.eof:
-            raise BadExport("The body is not gzip.", why="It ends too early.")
-        parts.append(part)
-        data = stream.unused_data
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return bodies.inflate(body, encoding, INFLATED_LIMIT, BadExport)
 
 
 def _sentence(error: HoldtrueError) -> str:

@@ -10,7 +10,7 @@ import orjson
 
 from holdtrue.core.access import Permission
 from holdtrue.protocols.columns import BadRequest, from_records
-from holdtrue.protocols.named import answer_columns, plan_of, service_of
+from holdtrue.protocols.named import answer_columns, body_of, plan_of, service_of
 from holdtrue.protocols.signature import document
 from holdtrue.serving import Answer, Endpoint, Engine, Reply, Request
 
@@ -39,7 +39,7 @@ class _Routes:
     async def predict(self, request: Request) -> Reply:
         plan = plan_of(self._engine, request)
         try:
-            asked = orjson.loads(request.body)
+            asked = orjson.loads(body_of(request))
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"The body is not JSON: {error}") from None
         if type(asked) not in (dict, list):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
     from holdtrue.serving.plan import Plan
-    from holdtrue.serving.plane import Endpoint, Limits, Plane, Reply, Request, Stream
+    from holdtrue.serving.plane import BODY_LIMIT, Endpoint, Limits, Plane, Reply, Request, Stream
     from holdtrue.serving.runtime import Model, load_model
     from holdtrue.serving.snapshot import (
         DATATYPES,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.worker import Fitting, Part, Worker
 
 __all__ = [
+    "BODY_LIMIT",
     "DATATYPES",
     "AccessTable",
     "Answer",
@@ -74,6 +75,7 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
+        "BODY_LIMIT": "plane",
         "DATATYPES": "snapshot",
         "AccessTable": "access",
         "Answer": "engine",

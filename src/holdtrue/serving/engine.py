@@ -119,6 +119,21 @@ class Engine:
             )
         raise NotFound.of("model", service if release is None else f"{service}, version {release}")
 
+    def listing(self, project: str) -> list[dict[str, str]]:
+        """Return the releases of a project's models, one entry each, with state and reason."""
+        table = self.table
+        found = [
+            {"name": service, "version": release, "state": "READY", "reason": ""}
+            for owner, service, release in sorted(table.pinned)
+            if owner == project
+        ]
+        missing = table.unserved.difference(table.applications.unserved)
+        return found + [
+            {"name": service, "version": "", "state": "UNAVAILABLE", "reason": "no release could be loaded"}
+            for owner, service in sorted(missing)
+            if owner == project
+        ]
+
     def only(self, project: str) -> str:
         """Return the name of the one model that a project serves; raise InvalidInput if it is not one."""
         table = self.table

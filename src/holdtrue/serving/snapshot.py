@@ -60,7 +60,8 @@ class Bundle:
     """Hold everything that one release needs to answer a request.
 
     `features` is the JSON of a feature set, `contract` that of a contract; `prediction_time` names the
-    input that says for which moment features are looked up (None: the moment of the request).
+    input that says for which moment features are looked up (None: the moment of the request). `matrix` names a
+    tensor of shape [rows, inputs] in which all inputs, numbers of one datatype, may be sent at once.
     """
 
     release: str
@@ -72,6 +73,7 @@ class Bundle:
     model: ModelFile
     output: str
     prediction_time: str | None = None
+    matrix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,10 @@ def _check_bundle(bundle: Bundle) -> None:
             raise _bad(f"input {each.name} of release {bundle.release} has the datatype {each.datatype}")
     if bundle.prediction_time is not None and bundle.prediction_time not in names:
         raise _bad(f"release {bundle.release} has no input {bundle.prediction_time} for the prediction time")
+    if bundle.matrix is not None:
+        kinds = {each.datatype for each in bundle.inputs}
+        if bundle.matrix in names or len(kinds) != 1 or not kinds.isdisjoint({"BYTES", "BOOL"}):
+            raise _bad(f"release {bundle.release} takes a matrix of inputs that are not numbers of one datatype")
 
 
 def _check_route(identity: str, route: Route, snapshot: Snapshot) -> None:
