@@ -6,6 +6,7 @@ import holdtrue as ht
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.project import ProjectSpec
+from holdtrue.project.checks import check_band
 
 
 def test_a_spec_survives_its_json(toy: ht.Project) -> None:
@@ -62,3 +63,11 @@ def test_a_class_of_risk_is_one_of_three(risk: str) -> None:
     """An unknown class of risk would be taken for no risk later."""
     with pytest.raises(ConfigurationError, match="risk"):
         ht.Project("toy", owner="me", risk=risk)
+
+
+@pytest.mark.parametrize("band", [(0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
+def test_a_service_abstains_within_a_band_of_probabilities(band: tuple[float, float]) -> None:
+    check_band(None)
+    check_band((0.4, 0.4))
+    with pytest.raises(ConfigurationError, match="abstain"):
+        check_band(band)

@@ -17,7 +17,7 @@ from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
 from holdtrue.serving import Arm, Engine, Route, Snapshot, load_model
 from holdtrue.serving.assembly import compile_assembly, compile_check
 from holdtrue.serving.engine import Answer, ContractBroken, NotServed
-from holdtrue.serving.plan import Loaded, NoAnswer
+from holdtrue.serving.plan import Loaded, NoAnswer, Stopped
 from holdtrue.serving.records import record_columns
 from holdtrue.serving.runtime import ModelFailed
 from holdtrue.serving.table import Loaders, Table, build_table
@@ -64,12 +64,14 @@ def serve(home: Home) -> Iterator[Publish]:
     journal = Journal(home.path / "journal", SystemClock())
     writers: list[Writer] = []
 
-    def publish(*releases: tuple[str, str], strict: bool = False, broken: str = "", **changes: Any) -> Bench:
+    def publish(
+        *releases: tuple[str, str], strict: bool = False, broken: str = "", score: Any = None, **changes: Any
+    ) -> Bench:
         def load(bundle: Any) -> Loaded:
             data = home.blobs.get(bundle.model.digest)
             model = load_model(data, bytes_hash(data))
             if bundle.release == broken:
-                model = replace(model, score=fail)
+                model = replace(model, score=score or fail)
             check, moments = compile_check(bundle)
             assembly = compile_assembly(bundle, model.features)
             return Loaded(bundle, model, assembly, check, assembly.moments | moments)
@@ -137,7 +139,7 @@ def test_features_that_cannot_be_looked_up_give_the_fallback(serve: Publish) -> 
     assert answer.fallback == [True, True]
 
 
-def test_a_failing_canary_gives_the_fallback_to_its_own_rows_only(serve: Publish) -> None:
+def test_the_champion_answers_for_a_failing_canary_and_the_failure_is_the_canarys(serve: Publish) -> None:
     arms = (Arm("champion", "rel_a", 50.0), Arm("canary", "rel_b", 50.0))
     bench = serve(("rel_a", "champion"), ("rel_b", "challenger"), arms=arms, paired=True, broken="rel_b")
     rows = [flight(number) for number in range(40)]
@@ -146,10 +148,15 @@ def test_a_failing_canary_gives_the_fallback_to_its_own_rows_only(serve: Publish
 
     assert set(answer.arms) == {"champion", "canary"}
     assert answer.fallback == [arm == "canary" for arm in answer.arms]
-    assert all(score == 0.25 for score, arm in zip(answer.scores, answer.arms, strict=True) if arm == "canary")
-    records = bench.home.records("prediction")
+    champion = serve(("rel_a", "champion"))
+    (expected,) = champion.together(rows)
+    assert answer.scores == expected.scores
+    records = [each for each in bench.home.records("prediction") if each["prediction_id"] in set(answer.ids)]
     answers = [each for each in records if each["role"] == "answer"]
-    assert [each["fallback"] for each in answers if each["arm"] == "canary"] == [True] * answer.arms.count("canary")
+    of_canary = [each for each in answers if each["arm"] == "canary"]
+    assert [each["fallback"] for each in of_canary] == [True] * answer.arms.count("canary")
+    assert {(each["release"], each["fallback_release"]) for each in of_canary} == {("rel_b", "rel_a")}
+    assert {each["fallback_release"] for each in answers if each["arm"] == "champion"} == {None}
     # The champion's twin scores are there all the same: they tell what the rows would have got.
     twins = [each for each in records if each["role"] == "shadow"]
     assert len(twins) == answer.arms.count("canary")
@@ -179,6 +186,123 @@ def test_without_a_fallback_a_failing_model_is_an_error(serve: Publish) -> None:
     (answer,) = bench.together([flight(1)])
     assert isinstance(answer, NoAnswer)
     assert bench.home.records("prediction") == []
+
+
+def spoilt(matrix: Any) -> Any:
+    """Score like a model that trips over one kind of row, whatever stands beside it."""
+    if (matrix[:, 0] == 107.0).any():
+        raise ZeroDivisionError("this row")
+    return matrix[:, 0] / 1000
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "raises": spoilt,
+    "is not a number": lambda matrix: np.where(matrix[:, 0] == 107.0, np.nan, matrix[:, 0] / 1000),
+    "is infinite": lambda matrix: np.where(matrix[:, 0] == 107.0, np.inf, matrix[:, 0] / 1000),
+}
+
+
+@pytest.mark.parametrize("score", WAYS.values(), ids=WAYS.keys())
+def test_a_row_that_spoils_a_batch_fails_alone(serve: Publish, score: Any) -> None:
+    bench = serve(("rel_a", "champion"), broken="rel_a", score=score)
+    answers = bench.together(*([flight(number)] for number in range(12)))
+    found = [(answer.scores[0], answer.fallback) for answer in answers]
+    expected: list[Any] = [(pytest.approx((100 + number) / 1000), None) for number in range(12)]
+    expected[7] = (0.25, [True])
+    assert found == expected
+    kept = {each["key"]: (each["fallback"], each["fallback_release"]) for each in bench.home.records("prediction")}
+    assert kept == {f"flight-{number}": (number == 7, "" if number == 7 else None) for number in range(12)}
+
+
+def test_a_model_that_always_answers_with_the_wrong_shape_is_not_asked_for_every_row(serve: Publish) -> None:
+    asked: list[int] = []
+
+    def score(matrix: Any) -> Any:
+        asked.append(len(matrix))
+        return np.zeros(3)
+
+    bench = serve(("rel_a", "champion"), broken="rel_a", score=score)
+    (answer,) = bench.together([flight(number) for number in range(1000)])
+    assert answer.fallback == [True] * 1000
+    assert answer.scores == [0.25] * 1000
+    assert asked == [1000]
+
+
+def test_a_broken_model_is_not_asked_for_every_row(serve: Publish) -> None:
+    asked: list[int] = []
+
+    def score(matrix: Any) -> Any:
+        asked.append(len(matrix))
+        raise MemoryError
+
+    bench = serve(("rel_a", "champion"), broken="rel_a", score=score)
+    (answer,) = bench.together([flight(number) for number in range(1000)])
+    assert answer.fallback == [True] * 1000
+    assert len(asked) < 100
+
+
+def test_a_backup_answers_before_the_constant(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"), ("rel_b", "challenger"), broken="rel_a", backup="rel_b")
+    expected = serve(("rel_b", "challenger")).together([flight(1), flight(2)])[0].scores
+    (answer,) = bench.together([flight(1), flight(2)])
+    assert (answer.scores, answer.fallback, answer.releases) == (expected, [True, True], ["rel_a"] * 2)
+    kept = [each for each in bench.home.records("prediction") if each["prediction_id"] in answer.ids]
+    assert [(each["release"], each["fallback_release"]) for each in kept] == [("rel_a", "rel_b")] * 2
+
+
+def test_a_service_that_is_switched_off_answers_with_its_constant_and_asks_no_model(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"), stopped="The prices are wrong.")
+    (answer,) = bench.together([flight(1), flight(2)])
+    assert (answer.scores, answer.fallback, answer.arms) == ([0.25] * 2, [True] * 2, ["stopped"] * 2)
+    kept = bench.home.records("prediction")
+    assert [(each["arm"], each["fallback"], each["fallback_release"]) for each in kept] == [("stopped", True, "")] * 2
+    (refused,) = bench.together([flight(1, origin="SFO")])
+    assert isinstance(refused, ContractBroken)
+
+
+def test_a_service_that_is_switched_off_without_a_constant_says_why(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"), stopped="The prices are wrong.", fallback=None)
+    (refused,) = bench.together([flight(1)])
+    assert isinstance(refused, Stopped)
+    assert (refused.status, refused.why) == (503, "The prices are wrong.")
+
+
+def test_scores_within_the_band_are_marked_as_no_decision(serve: Publish) -> None:
+    rows = [flight(number) for number in range(30)]
+    arms = (Arm("champion", "rel_a", 50.0), Arm("canary", "rel_b", 50.0))
+    low, high = 0.105, 0.12
+    for changes in ({}, {"arms": arms}):
+        bench = serve(
+            ("rel_a", "champion"),
+            ("rel_b", "challenger"),
+            abstain=(low, high),
+            broken="rel_a",
+            score=lambda matrix: matrix[:, 0] / 1000,
+            **changes,
+        )
+        (answer,) = bench.together(rows)
+        assert answer.abstained == [low <= score <= high for score in answer.scores]
+        assert 0 < sum(answer.abstained) < len(rows)
+        kept = {each["prediction_id"]: each["abstained"] for each in bench.home.records("prediction")}
+        assert [kept[name] for name in answer.ids] == answer.abstained
+    failing = serve(("rel_a", "champion"), abstain=(0.0, 1.0), broken="rel_a")
+    assert failing.together([flight(1)])[0].abstained == [False]
+
+
+def test_a_request_that_nobody_waits_for_is_neither_scored_nor_recorded(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"))
+
+    async def main() -> list[Any]:
+        gone = asyncio.ensure_future(bench.predict([flight(1)]))
+        stays = asyncio.ensure_future(bench.predict([flight(2)]))
+        asyncio.get_running_loop().call_soon(gone.cancel)
+        return [*await asyncio.gather(gone, stays, return_exceptions=True)]
+
+    # The cancellation and the scoring come in the same turn, so either order is right; what counts is the other one.
+    first, second = asyncio.run(main())
+    assert isinstance(first, asyncio.CancelledError)
+    assert len(second.scores) == 1
+    assert "flight-2" in {each["key"] for each in bench.home.records("prediction")}
 
 
 def test_in_strict_mode_no_record_means_no_answer(serve: Publish) -> None:

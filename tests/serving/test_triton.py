@@ -89,8 +89,8 @@ def test_tritonclient_understands_every_refusal(home: Home) -> None:
     client = client_of(plane)
 
     def refused(inputs: list[Any], **options: Any) -> str:
+        every: dict[str, Any] = {"headers": credentials(), **options}
         with pytest.raises(InferenceServerException) as error:
-            every: dict[str, Any] = {"headers": credentials(), **options}
             client.infer(SERVICE, inputs, **every)
         return f"{error.value.status()} {error.value.message()}"
 

@@ -88,6 +88,7 @@ def route(project: str, champion: Release, rollout: Rollout | None = None, shado
         shadows=tuple(dict.fromkeys(each for each in silent if each != champion.id)),
         paired=rollout is not None and not answers and rollout.canary.metric == "brier",
         fallback=config.get("fallback"),
+        abstain=None if config.get("abstain") is None else tuple(config["abstain"]),
     )
 
 

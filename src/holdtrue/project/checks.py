@@ -57,6 +57,16 @@ def check_inputs(model: "Model", inputs: Mapping[str, str], *, key: str, entity:
             raise _unfit(model, each.column, "BYTES", "is a numeric feature", "FP64 or INT64")
 
 
+def check_band(band: tuple[float, float] | None) -> None:
+    """Raise ConfigurationError for a band of scores that is none."""
+    if band is not None and not 0.0 <= band[0] <= band[1] <= 1.0:
+        raise ConfigurationError(
+            f"A service cannot abstain between {band[0]} and {band[1]}.",
+            why="Scores are probabilities, and the band has a lower and an upper end.",
+            mend="Write it like abstain=(0.4, 0.6).",
+        )
+
+
 def _need(what: str, names: Iterable[str], model: "Model") -> None:
     known = [column.name for column in model.dataset.spec.contract.columns]
     for name in names:

@@ -101,12 +101,13 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Hold what a service needs besides its policy: which request inputs it takes."""
+    """Hold what a service needs besides its policy: which request inputs it takes, and where it does not decide."""
 
     spec: ServiceSpec
     model: Model
     inputs: tuple[tuple[str, str], ...]
     contract: Contract
+    abstain: tuple[float, float] | None = None
 
 
 @dataclass(slots=True)
@@ -227,9 +228,15 @@ class Project:
         inputs: Mapping[str, str],
         rollout: Canary,
         fallback: float | None = None,
+        abstain: tuple[float, float] | None = None,
         name: str | None = None,
     ) -> None:
-        """Declare the service that answers with `model`: its request inputs and how a release is rolled out."""
+        """Declare the service that answers with `model`: its request inputs and how a release is rolled out.
+
+        `fallback` is the constant that answers if the model fails; scores between the two of `abstain` are marked
+        as no decision.
+        """
+        checks.check_band(abstain)
         checks.check_inputs(model, inputs, key=key, entity=entity)
         present = self.serving(model.name)
         if present is not None:
@@ -249,7 +256,7 @@ class Project:
             rollout=rollout,
             fallback=fallback,
         )
-        self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract)
+        self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract, abstain)
 
     def application(
         self,

@@ -74,6 +74,8 @@ class _Routes:
         }
         if answer.fallback is not None:
             found["fallback"] = answer.fallback
+        if answer.abstained is not None:
+            found["abstained"] = answer.abstained
         return Reply(200, orjson.dumps(found))
 
 

@@ -26,6 +26,11 @@ def plan_of(engine: Engine, request: Request) -> Plan:
     return engine.plan(request.project, service_of(engine, request), release)
 
 
+def given_id(request: Request) -> str | None:
+    """Return the id that the client gave its request in the header, under which its predictions are recorded."""
+    return None if b"x-request-id" not in request.headers else request.id
+
+
 def body_of(request: Request) -> bytes:
     """Return the body of a request, inflated if it came compressed."""
     encoding = request.headers.get(b"content-encoding")
@@ -35,4 +40,4 @@ def body_of(request: Request) -> bytes:
 async def answer_columns(engine: Engine, request: Request, plan: Plan, columns: dict[str, list[Any]]) -> Answer:
     """Check the columns of a request and answer them; the same checks, arms and records as for every protocol."""
     checked, rows = check_columns(columns, plan.bundle)
-    return await engine.predict(plan, checked, rows, None, request.started)
+    return await engine.predict(plan, checked, rows, given_id(request), request.started)

@@ -15,7 +15,7 @@ from holdtrue._version import __version__
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns, first
-from holdtrue.protocols.named import body_of
+from holdtrue.protocols.named import body_of, given_id
 from holdtrue.protocols.tensors import HEADER, Tail, decode, encode, split
 from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Reply, Request
 
@@ -238,7 +238,9 @@ class _Routes:
         model, version = _names(request)
         plan = self._engine.plan(request.project, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
-        answer = await self._engine.predict(plan, asked.columns, asked.rows, asked.id, request.started)
+        answer = await self._engine.predict(
+            plan, asked.columns, asked.rows, asked.id or given_id(request), request.started
+        )
         parameters: dict[str, Any] = {
             "prediction_ids": answer.ids,
             "releases": answer.releases,
@@ -246,6 +248,8 @@ class _Routes:
         }
         if answer.fallback is not None:
             parameters["fallback"] = answer.fallback
+        if answer.abstained is not None:
+            parameters["abstained"] = answer.abstained
         output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
         raw = b""
         if asked.binary:

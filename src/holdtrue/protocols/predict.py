@@ -63,4 +63,6 @@ def _row(output: str, answer: Answer, row: int) -> dict[str, Any]:
     }
     if answer.fallback is not None:
         found["fallback"] = answer.fallback[row]
+    if answer.abstained is not None:
+        found["abstained"] = answer.abstained[row]
     return found

@@ -120,7 +120,8 @@ def _answer(output: str) -> dict[str, Any]:
             "prediction_id": {**text, "description": "What labels, feedback and `holdtrue why` name it by."},
             "release": {**text, "description": "The release that answered."},
             "arm": {**text, "description": "The arm of the rollout that answered."},
-            "fallback": {"type": "boolean", "description": "Whether the service's constant stands for the model."},
+            "fallback": {"type": "boolean", "description": "Whether something else answered because the model failed."},
+            "abstained": {"type": "boolean", "description": "Whether the score is too near the line to decide by."},
         },
         "required": ["outputs", "prediction_id", "release", "arm"],
     }

@@ -31,6 +31,7 @@ class PlaneSettings:
     deadline: float
     certificate: Path | None
     key: Path | None
+    requests: int = 256
     trace_capture: str = "full"
     trace_captures: tuple[str, ...] = ()
 
@@ -68,6 +69,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         deadline=common.request_seconds,
         certificate=Path(common.tls_certificate) if common.tls_certificate else None,
         key=Path(common.tls_key) if common.tls_key else None,
+        requests=common.data_requests,
         trace_capture=common.trace_capture,
         trace_captures=common.trace_captures,
     )
@@ -125,7 +127,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         clock,
         records=settings.records,
         hosts=settings.hosts,
-        limits=Limits(deadline=settings.deadline),
+        limits=Limits(requests=settings.requests, deadline=settings.deadline),
         protocols=[oip.endpoints, predict.endpoints, invocations.endpoints],
         # The first prefix that fits decides, so the longer ones stand first.
         errors={

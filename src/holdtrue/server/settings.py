@@ -55,6 +55,11 @@ class Settings:
         "strict",
     )
     data_workers: int = _help("Number of processes that answer predictions.", 1)
+    data_requests: int = _help(
+        "Number of predictions, labels and events under way at the same time in one process of the data plane; more "
+        "are answered 503.",
+        256,
+    )
     body_limit: int = _help("Largest request body the API takes, in bytes.", 1_048_576)
     artifact_limit: int = _help("Largest artifact that may be stored, in bytes.", 10_737_418_240)
     request_seconds: float = _help(
@@ -289,6 +294,7 @@ def _check(settings: Settings) -> None:
     bounds = (
         ("port", 0 <= settings.port <= 65533, "between 0 and 65533; two more ports follow it"),
         ("data_workers", 1 <= settings.data_workers <= 64, "between 1 and 64"),
+        ("data_requests", settings.data_requests >= 1, "1 or more"),
         ("threads", 1 <= settings.threads <= 256, "between 1 and 256"),
         ("queue", settings.queue >= 1, "1 or more"),
         ("body_limit", 1024 <= settings.body_limit <= 64 << 20, "between 1024 and 67108864"),

@@ -16,7 +16,8 @@ from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavaila
 from holdtrue.serving.applications import Applications
 from holdtrue.serving.assembly import Columns, Lookup
 from holdtrue.serving.plan import ANSWER, Plan, Scored
-from holdtrue.serving.records import PredictionIds, record_columns
+from holdtrue.serving.records import PredictionIds, abstentions, record_columns
+from holdtrue.serving.snapshot import Route
 from holdtrue.serving.table import Table
 from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
@@ -42,13 +43,17 @@ class ContractBroken(InvalidInput):
 
 @dataclass(slots=True)
 class Answer:
-    """Hold the answers to one request, one entry a row; `fallback` is None if no row got the constant."""
+    """Hold the answers to one request, one entry a row.
+
+    `fallback` is None if the model itself answered every row; `abstained` is None if the service always decides.
+    """
 
     ids: list[str]
     scores: list[float]
     releases: list[str]
     arms: list[str]
     fallback: list[bool] | None
+    abstained: list[bool] | None = None
 
 
 @dataclass(slots=True)
@@ -181,6 +186,10 @@ class Engine:
             return
         if self._batches.get(id(batch.plan)) is batch:
             del self._batches[id(batch.plan)]
+        # Nobody waits any more for a request that went over its deadline, or whose client went away.
+        batch.waiting = [each for each in batch.waiting if not each.future.done()]
+        if not batch.waiting:
+            return
         try:
             self._score(batch.plan, batch.waiting)
         except Exception as error:  # noqa: BLE001  # whatever went wrong, somebody waits for an answer
@@ -210,7 +219,7 @@ class Engine:
             request_ids=_request_ids(waiting, ids),
             latencies=[int((ended - each.started) * 1e6) for each in waiting for _ in range(each.rows)],
         )
-        answer = _answer(results, ids, rows)
+        answer = _answer(plan.route, results, ids, rows)
         route = plan.route
         if self._strict:
             task = asyncio.ensure_future(self._append_then_settle(plan, record, count, waiting, answer))
@@ -274,19 +283,23 @@ def _request_ids(waiting: list[_Waiting], ids: list[str]) -> list[str]:
     return found
 
 
-def _answer(results: list[Scored], ids: list[str], rows: int) -> Answer:
+def _answer(route: Route, results: list[Scored], ids: list[str], rows: int) -> Answer:
     first = results[0]
     if first.rows is None:
-        return Answer(ids, first.scores, [first.release] * rows, [first.arm] * rows, first.failed)
+        abstained = None if route.abstain is None else abstentions(route, first)
+        return Answer(ids, first.scores, [first.release] * rows, [first.arm] * rows, first.failed, abstained)
     scores, releases, arms = [0.0] * rows, [""] * rows, [""] * rows
-    failed = [False] * rows
+    failed, undecided = [False] * rows, [False] * rows
     for each in results:
         if each.role != ANSWER or each.rows is None:
             continue
+        open_ = [False] * len(each.rows) if route.abstain is None else abstentions(route, each)
         for position, row in enumerate(each.rows):
             scores[row], releases[row], arms[row] = each.scores[position], each.release, each.arm
             failed[row] = each.failed is not None and each.failed[position]
-    return Answer(ids, scores, releases, arms, failed if any(failed) else None)
+            undecided[row] = open_[position]
+    abstained = None if route.abstain is None else undecided
+    return Answer(ids, scores, releases, arms, failed if any(failed) else None, abstained)
 
 
 def _settle(waiting: list[_Waiting], answer: Answer) -> None:
@@ -308,6 +321,7 @@ def _part(answer: Answer, start: int, end: int) -> Answer:
         answer.releases[start:end],
         answer.arms[start:end],
         failed if failed is not None and any(failed) else None,
+        answer.abstained[start:end] if answer.abstained is not None else None,
     )
 
 

@@ -1,25 +1,35 @@
 """The compiled plan of a service: from a request's columns to scores, without building anything twice."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, nan
 from types import MappingProxyType
 from typing import Any, Final
 
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
 from holdtrue.serving.rules import chooser
-from holdtrue.serving.runtime import Matrix, Model
+from holdtrue.serving.runtime import Matrix, Model, WrongShape, checked
 from holdtrue.serving.snapshot import Bundle, Route
 
 ANSWER: Final = "answer"
 SHADOW: Final = "shadow"
+STOPPED: Final = "stopped"
+_MOST_FAILURES: Final = 32
+_log: Final = logging.getLogger("holdtrue.dataplane")
 
 
 class NoAnswer(Unavailable):
     """No model answered, and the service has no fallback."""
 
     code = "no_answer"
+
+
+class Stopped(Unavailable):
+    """A service is switched off, and has no constant to answer with."""
+
+    code = "service_stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,8 @@ class Scored:
     """Hold the scores that one release gave to some rows of a request.
 
     `rows` are positions in the request (None: all of them, in order); `scores` one float a row;
-    `failed` tells per row that the score is the fallback constant (None: no row failed).
+    `failed` tells per row that the release did not give the score (None: no row failed), and `rescuers` which
+    release did instead, "" for the fallback constant.
     """
 
     release: str
@@ -52,6 +63,7 @@ class Scored:
     failed: list[bool] | None
     names: tuple[str, ...]
     matrix: Matrix | None
+    rescuers: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +85,10 @@ class Plan:
         """Score `rows` rows with every arm and shadow they need; answers come first.
 
         `columns` are the request's inputs, `times` the microseconds for which features are looked up.
-        Raises NoAnswer if a model fails and the route has no fallback.
+        Raises NoAnswer if a model fails and nothing else answers, and Stopped.
         """
+        if self.route.stopped is not None:
+            return [self._stopped(rows, self.route.stopped)]
         matrices = _Matrices(columns, rows, times, lookup)
         if self.choose is None:
             arm = self.route.arms[0]
@@ -109,46 +123,104 @@ class Plan:
 
     def _run(self, release: str, arm: str, role: str, rows: list[int] | None, matrices: "_Matrices") -> Scored:
         loaded = self.loaded.get(release)
-        count = matrices.rows if rows is None else len(rows)
-        if loaded is None:
-            return self._failed(release, arm, role, rows, [0.0] * count, [True] * count, (), None)
-        names = loaded.assembly.names
-        try:
-            matrix = matrices.of(loaded.assembly)
-            if rows is not None:
-                matrix = matrix[rows]
-        except HoldtrueError:
-            return self._failed(release, arm, role, rows, [0.0] * count, [True] * count, (), None)
-        try:
-            scores: list[float] = loaded.model.score(matrix).tolist()
-        except HoldtrueError:
-            return self._failed(release, arm, role, rows, [0.0] * count, [True] * count, names, matrix)
-        if all(map(isfinite, scores)):
-            return Scored(release, arm, role, rows, scores, None, names, matrix)
-        failed = [not isfinite(score) for score in scores]
-        return self._failed(release, arm, role, rows, scores, failed, names, matrix)
+        names = () if loaded is None else loaded.assembly.names
+        scores, matrix = _scores(loaded, rows, matrices)
+        found = Scored(release, arm, role, rows, scores, None, names, matrix)
+        if not all(map(isfinite, scores)):
+            found.failed = [not isfinite(score) for score in scores]
+            if role == ANSWER:
+                self._rescue(found, matrices)
+        return found
 
-    def _failed(
-        self,
-        release: str,
-        arm: str,
-        role: str,
-        rows: list[int] | None,
-        scores: list[float],
-        failed: list[bool],
-        names: tuple[str, ...],
-        matrix: Matrix | None,
-    ) -> Scored:
-        fallback = self.route.fallback
-        if role == ANSWER:
-            if fallback is None:
-                raise NoAnswer(
-                    f"The service {self.route.service} cannot answer now.",
-                    why=f"The model of release {release} failed, and the service declares no fallback.",
-                    mend="Try again; declare a fallback on the service to get a constant answer instead.",
-                )
-            scores = [fallback if bad else score for score, bad in zip(scores, failed, strict=True)]
-        return Scored(release, arm, role, rows, scores, failed, names, matrix)
+    def _rescue(self, found: Scored, matrices: "_Matrices") -> None:
+        """Answer the rows that the release failed on by the champion, the backup, or the constant."""
+        assert found.failed is not None
+        left = [place for place, bad in enumerate(found.failed) if bad]
+        rescuers = [""] * len(found.scores)
+        for other in (self.route.arms[0].release, self.route.backup):
+            if other is None or other == found.release or not left:
+                continue
+            rows = left if found.rows is None else [found.rows[place] for place in left]
+            scores, _ = _scores(self.loaded.get(other), rows, matrices)
+            for place, score in zip(left, scores, strict=True):
+                if isfinite(score):
+                    found.scores[place] = score
+                    rescuers[place] = other
+            left = [place for place in left if not rescuers[place]]
+        for place in left:
+            found.scores[place] = self._constant(found.release)
+        found.rescuers = rescuers
+
+    def _constant(self, release: str) -> float:
+        if self.route.fallback is None:
+            raise NoAnswer(
+                f"The service {self.route.service} cannot answer now.",
+                why=f"The model of release {release} failed, and the service declares no fallback.",
+                mend="Try again; declare a fallback on the service to get a constant answer instead.",
+            )
+        return self.route.fallback
+
+    def _stopped(self, rows: int, reason: str) -> Scored:
+        if self.route.fallback is None:
+            raise Stopped(
+                f"The service {self.route.service} is switched off.",
+                why=reason,
+                mend="Wait until it is switched on again.",
+                facts={"retry_after": 60},
+            )
+        release, scores = self.route.arms[0].release, [self.route.fallback] * rows
+        return Scored(release, STOPPED, ANSWER, None, scores, [True] * rows, (), None, [""] * rows)
+
+
+def _scores(loaded: Loaded | None, rows: list[int] | None, matrices: "_Matrices") -> tuple[list[float], Matrix | None]:
+    """Return the scores that a release gives to rows, NaN where it fails, and the features that it read."""
+    count = matrices.rows if rows is None else len(rows)
+    matrix: Matrix | None = None
+    if loaded is None:
+        return [nan] * count, None
+    try:
+        matrix = matrices.of(loaded.assembly)
+    except HoldtrueError:
+        return [nan] * count, None
+    if rows is not None:
+        matrix = matrix[rows]
+    return _Attempt(loaded).score(matrix), matrix
+
+
+class _Attempt:
+    """Run one model for one batch; rows that spoil it are found by halves, so that they fail alone."""
+
+    __slots__ = ("_failures", "_loaded")
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._failures = 0
+
+    def score(self, matrix: Matrix) -> list[float]:
+        """Return a score for each row, NaN for those that the model fails on."""
+        try:
+            scores: list[float] = checked(self._loaded.model.score(matrix), len(matrix)).tolist()
+        except WrongShape as error:
+            # Which score belongs to which row is unknown, also where a part of the rows happens to fit.
+            self._note(error.why)
+            self._failures = _MOST_FAILURES
+            return [nan] * len(matrix)
+        except Exception as error:  # noqa: BLE001  # whatever a model raises is its failure, not the service's
+            self._note(repr(error))
+            return self._halves(matrix)
+        return scores
+
+    def _note(self, why: str) -> None:
+        if not self._failures:
+            _log.error("The model of release %s failed: %s", self._loaded.bundle.release, why[:300])
+        self._failures += 1
+
+    def _halves(self, matrix: Matrix) -> list[float]:
+        half = len(matrix) // 2
+        # A model that is broken as a whole is not asked for every row.
+        if not half or self._failures > _MOST_FAILURES:
+            return [nan] * len(matrix)
+        return self.score(matrix[:half]) + self.score(matrix[half:])
 
 
 def _unseen(release: str, results: list[Scored], rows: int) -> list[int] | None:

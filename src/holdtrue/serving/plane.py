@@ -5,6 +5,7 @@ Paths are compared as they arrive, undecoded, so no spelling of a path reaches a
 """
 
 import asyncio
+import itertools
 import logging
 import re
 import secrets
@@ -39,6 +40,8 @@ _LIVE: Final = "/health/live"
 _PUBLIC: Final = frozenset({_LIVE, "/health/ready"})
 _MATCHES: Final = 4096
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+_MILLISECONDS: Final = re.compile(rb"[1-9][0-9]{0,8}")
 _REST: Final = 300
 _COLLECTED: Final = frozenset(
     {
@@ -52,6 +55,8 @@ _COLLECTED: Final = frozenset(
         b"x-api-key",
         b"x-holdtrue-project",
         b"x-holdtrue-service",
+        b"x-request-id",
+        b"x-request-timeout-ms",
     }
 )
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -78,12 +83,19 @@ class TooSlow(HoldtrueError):
     status = 408
 
 
+class DeadlineExceeded(HoldtrueError):
+    """A request was not answered within the time that its client waits."""
+
+    code = "deadline_exceeded"
+    status = 504
+
+
 @dataclass(slots=True)
 class Request:
     """Hold what an endpoint gets: the body, the project, the path's parameters, who asks, and when it began.
 
-    `id` names the request of a patient endpoint (others have none). `seconds` bounds it; an endpoint that
-    streams raises it to `longest`.
+    `id` is the one that the client gave its request, or else one made for it (of a patient endpoint, always one
+    made for it). `seconds` bounds a patient one; an endpoint that streams raises it to `longest`.
     """
 
     body: bytes
@@ -99,12 +111,13 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """Hold an answer, JSON unless it says otherwise."""
+    """Hold an answer, JSON unless it says otherwise; `named` if its headers need no id of the request."""
 
     status: int
     body: bytes
     headers: Headers = ()
     media: bytes = b"application/json"
+    named: bool = False
 
 
 @dataclass(slots=True)
@@ -206,6 +219,8 @@ class Plane:
         self._lifespan = lifespan
         self._limits = limits
         self._open = _Open()
+        self._mark = f"req_{secrets.token_hex(6)}"
+        self._requests = itertools.count()
         self._log = logging.getLogger("holdtrue.dataplane")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -216,24 +231,34 @@ class Plane:
         started = self._engine.stopwatch()
         raw = scope.get("raw_path")
         path: str = scope["path"] if raw is None else raw.decode("latin-1").partition("?")[0]
+        name = b""
         try:
-            reply = await self._answer(scope, path, receive, send, started)
+            headers = _collect(scope["headers"])
+            name = self._name(headers)
+            reply = await self._answer(scope, path, headers, name, receive, send, started)
         except HoldtrueError as error:
             reply = self._refusal(path, error)
         except asyncio.CancelledError:
             reply = self._refusal(path, self._why_ended())
         except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
-            self._log.exception("A request failed.")
+            self._log.exception("The request %s failed.", name.decode("latin-1"))
             reply = self._refusal(path, HoldtrueError("The request failed."))
         if reply is None:
             return
-        headers = [
-            (b"content-type", reply.media),
-            (b"content-length", b"%d" % len(reply.body)),
-            *reply.headers,
-        ]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        told = [(b"content-type", reply.media), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
+        if name and not reply.named:
+            told.append((b"x-request-id", name))
+        await send({"type": "http.response.start", "status": reply.status, "headers": told})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def _name(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """Return the id of a request, its client's or a new one."""
+        given = headers.get(b"x-request-id")
+        if given is None:
+            return f"{self._mark}{next(self._requests):08x}".encode()
+        if _REQUEST_ID.fullmatch(given) is None:
+            raise InvalidInput("The header X-Request-Id is not 1 to 128 printable characters without spaces.")
+        return given
 
     def _why_ended(self) -> HoldtrueError | None:
         """Return why this task was cancelled, None if its client is gone; a cancellation not ours goes on."""
@@ -280,10 +305,18 @@ class Plane:
                 return form
         return house_error
 
-    async def _answer(self, scope: Scope, path: str, receive: Receive, send: Send, started: float) -> Reply | None:
+    async def _answer(
+        self,
+        scope: Scope,
+        path: str,
+        headers: Mapping[bytes, bytes],
+        name: bytes,
+        receive: Receive,
+        send: Send,
+        started: float,
+    ) -> Reply | None:
         """Return the answer, or None if it has been sent already."""
         method: str = scope["method"]
-        headers = _collect(scope["headers"])
         self._check_host(headers)
         if method == "GET" and path in _PUBLIC:
             ready = path == _LIVE or self._engine.ready
@@ -304,14 +337,35 @@ class Plane:
         under_way = self._open.tasks
         if len(under_way) >= self._limits.requests:
             raise _too_many()
+        timer = self._timer(headers, started, task)
+        request.id = name.decode()
         under_way[task] = started
         try:
             request.body = await _read_body(headers, receive, endpoint.body_limit)
             reply = await endpoint.handle(request)
         finally:
             del under_way[task]
+            if timer is not None:
+                timer.cancel()
         assert isinstance(reply, Reply), "only patient endpoints stream"
         return reply
+
+    def _timer(
+        self, headers: Mapping[bytes, bytes], started: float, task: asyncio.Task[Any]
+    ) -> asyncio.TimerHandle | None:
+        """End a request once the time is over that its client says it waits."""
+        given = headers.get(b"x-request-timeout-ms")
+        if given is None:
+            return None
+        if _MILLISECONDS.fullmatch(given) is None:
+            raise InvalidInput("The header X-Request-Timeout-Ms is not a whole number of milliseconds above 0.")
+        left = int(given) / 1000 - (self._engine.stopwatch() - started)
+        late = DeadlineExceeded(
+            f"The request was not answered within {int(given)} milliseconds.",
+            why="That is how long it says that its client waits.",
+            mend="Try again, or wait longer.",
+        )
+        return asyncio.get_running_loop().call_later(left, self._open.end, task, late)
 
     async def _answer_patiently(
         self, endpoint: Endpoint, request: Request, path: str, receive: Receive, send: Send, task: asyncio.Task[Any]
@@ -334,11 +388,13 @@ class Plane:
             watch.add_done_callback(gone)
             reply = await endpoint.handle(request)
             if isinstance(reply, Reply):
+                reply.named = True
                 return reply
             await self._send_stream(reply, send)
         except HoldtrueError as error:
             refusal = Reply(error.status, self._error_form(path)(error), _extra_headers(error))
             refusal.headers += ((b"x-request-id", request.id.encode()),)
+            refusal.named = True
             return refusal
         finally:
             del under_way[task]
@@ -528,6 +584,6 @@ def _extra_headers(error: HoldtrueError) -> Headers:
     if status in (429, 503):
         seconds = error.facts.get("retry_after", 1 if status == 503 else None)
         return () if seconds is None else ((b"retry-after", b"%d" % seconds),)
-    if status in (408, 413):
+    if status in (408, 413, 504):
         return ((b"connection", b"close"),)
     return ()

@@ -74,6 +74,7 @@ def record_columns(
         "latency_us": taken(latencies),
         "fallback": _fallbacks(results),
     }
+    _add_outcome(record, route, results)
     for name, values in columns.items():
         record["x_" + name] = taken(values)
     _add_features(record, results)
@@ -107,6 +108,8 @@ def _plain(
         "latency_us": latencies,
         "fallback": answer.failed if answer.failed is not None else False,
     }
+    if answer.failed is not None or route.abstain is not None:
+        _add_outcome(record, route, [answer])
     for name, values in columns.items():
         record["x_" + name] = values
     if answer.matrix is not None:
@@ -130,6 +133,29 @@ def _fallbacks(results: Sequence[Scored]) -> list[bool] | bool:
         for each in results
         for failed in (each.failed if each.failed is not None else [False] * len(each.scores))
     ]
+
+
+def _add_outcome(record: dict[str, Any], route: Route, results: Sequence[Scored]) -> None:
+    """Add which release answered where another failed ("": the constant), and where the service abstained."""
+    if any(each.rescuers is not None for each in results):
+        none: list[str | None] = [None]
+        record["fallback_release"] = [
+            name if failed else None
+            for each in results
+            for name, failed in zip(
+                each.rescuers or none * len(each.scores), each.failed or [False] * len(each.scores), strict=True
+            )
+        ]
+    if route.abstain is not None:
+        record["abstained"] = [abstained for each in results for abstained in abstentions(route, each)]
+
+
+def abstentions(route: Route, scored: Scored) -> list[bool]:
+    """Tell of each score whether it is within the band in which the service does not decide."""
+    assert route.abstain is not None
+    low, high = route.abstain
+    failed = scored.failed or [False] * len(scored.scores)
+    return [low <= score <= high and not bad for score, bad in zip(scored.scores, failed, strict=True)]
 
 
 def _add_features(record: dict[str, Any], results: Sequence[Scored]) -> None:

@@ -28,6 +28,12 @@ class ModelFailed(HoldtrueError):
     status = 500
 
 
+class WrongShape(ModelFailed):
+    """A model did not answer with one score for each row."""
+
+    code = "wrong_shape"
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """Hold one loaded model; `score` maps float32 [n, features] to float32 [n]."""
@@ -94,13 +100,17 @@ def _scorer(session: Any, input_name: str, output_name: str) -> Callable[[Matrix
             scores = run(outputs, {input_name: matrix})[0]
         except Exception as error:  # noqa: BLE001  # the runtime raises classes of its own compiled module
             raise ModelFailed("The model did not answer.", why=str(error)[:300]) from None
-        if scores.shape != (len(matrix),):
-            raise ModelFailed(
-                "The model did not answer.", why=f"It gave the shape {scores.shape} for {len(matrix)} rows."
-            )
-        return scores
+        return checked(scores, len(matrix))
 
     return score
+
+
+def checked(scores: Any, rows: int) -> Vector:
+    """Return scores that are one for each row; raise WrongShape for others."""
+    shape = getattr(scores, "shape", None)
+    if shape != (rows,):
+        raise WrongShape("The model did not answer.", why=f"It gave the shape {shape} for {rows} rows.")
+    return scores
 
 
 def _refused(why: str) -> ModelRefused:

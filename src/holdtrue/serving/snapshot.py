@@ -106,7 +106,10 @@ class Route:
     """Say how one service is answered: by which arms, with which shadows, and by what if all fails.
 
     `key` and `entity` name inputs; rows of one entity stay on one arm as long as `seed` and the shares
-    stand. With `paired`, every row the last arm answers is scored by the first arm too.
+    stand. With `paired`, every row the last arm answers is scored by the first arm too. Where a model fails, the
+    first arm's answers, then the release `backup`, then the constant `fallback`. `stopped` is the reason for which
+    the service is switched off: then every row gets the constant. A score within `abstain`, both ends included, is
+    marked as no decision.
     """
 
     project: str
@@ -119,6 +122,9 @@ class Route:
     shadows: tuple[str, ...] = ()
     paired: bool = False
     fallback: float | None = None
+    backup: str | None = None
+    stopped: str | None = None
+    abstain: tuple[float, float] | None = None
 
     @property
     def unit(self) -> str | None:
@@ -128,7 +134,8 @@ class Route:
     @property
     def releases(self) -> tuple[str, ...]:
         """Return every release this route needs, arms first, each once."""
-        return tuple(dict.fromkeys([*(arm.release for arm in self.arms), *self.shadows]))
+        backup = () if self.backup is None else (self.backup,)
+        return tuple(dict.fromkeys([*(arm.release for arm in self.arms), *self.shadows, *backup]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +228,8 @@ def _check_route(identity: str, route: Route, snapshot: Snapshot) -> None:
         raise _bad(f"the shares of {identity} do not add up to 100 percent")
     if sum(arm.percent > 0 for arm in route.arms) > 1 and route.unit is None:
         raise _bad(f"{identity} has several arms, and no entity or key that could tell rows apart")
+    if route.abstain is not None and not route.abstain[0] <= route.abstain[1]:
+        raise _bad(f"{identity} abstains between {route.abstain[0]} and {route.abstain[1]}, where nothing is")
     known: dict[str, Bundle | Application] = {**snapshot.releases, **snapshot.applications}
     for release in route.releases:
         part = known.get(release)

@@ -134,7 +134,7 @@ def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before
 
 def _pin(route: Route, loaded: Loaded) -> Plan:
     release = loaded.bundle.release
-    only = replace(route, arms=(Arm(PINNED, release, 100.0),), shadows=(), paired=False, rollout=None)
+    only = replace(route, arms=(Arm(PINNED, release, 100.0),), shadows=(), paired=False, rollout=None, backup=None)
     return compile_plan(only, {release: loaded}, loaded.bundle)
 
 
