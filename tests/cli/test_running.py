@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from holdtrue.server.client import Client
@@ -112,3 +113,25 @@ def test_up_refuses_a_project_file_that_is_not_there(toy: Path) -> None:
         done = holdtrue("up", "--port", "0", *arguments, cwd=toy, **named)
         assert done.returncode == 1
         assert "There is no project file at nowhere.py" in done.stderr
+
+
+def test_a_dataset_is_scored_into_a_file_and_a_second_time_from_the_cache(toy: Path) -> None:
+    """The release that answers in production scores, or the one that is named; versions are told apart."""
+    made = json.loads(succeed("run", "-w", "2024-01", "-w", "2024-02", "--json", cwd=toy))["release"]
+    nobody = holdtrue("score", "happens", "rows", "--out", "out.parquet", cwd=toy)
+    assert nobody.returncode == 1
+    assert "--release" in nobody.stderr
+    succeed("promote", "happens", made, cwd=toy)
+    first = json.loads(succeed("score", "happens", "rows", "--out", "out.parquet", "--json", cwd=toy))
+    assert (first["rows"], first["bad"], first["cached"], first["release"]) == (1200, 0, 0, made)
+    text = succeed("score", "happens", "rows@1", "--release", made, "--out", "one.parquet", cwd=toy)
+    assert "600 rows of rows" in text
+    assert "1 parts, 1 of them from before" in text
+    table = pq.read_table(toy / "out.parquet")
+    assert table.num_rows == 1200
+    assert table["score"].null_count == 0
+    for wrong in (["nobody", "rows"], ["happens", "nothing"], ["happens", "rows@77"]):
+        done = holdtrue("score", *wrong, "--out", "x.parquet", cwd=toy)
+        assert done.returncode == 1, wrong
+        assert "There is no" in done.stderr
+    assert not (toy / "x.parquet").exists()

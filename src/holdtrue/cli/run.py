@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdtrue.cli.context import AsJson, File, Home, base, open_client, project_file, show
+from holdtrue.cli.context import AsJson, File, Home, base, lines, open_client, project_file, show
 from holdtrue.cli.decide import print_decision
 from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(plan)
     app.command()(apply)
     app.command()(run)
+    app.command()(score)
 
 
 def init(
@@ -110,6 +111,37 @@ def run(
     show(result, as_json, _print_result)
     refused = result["decision"] is not None and result["decision"]["outcome"] == "refused"
     raise typer.Exit(REFUSED if refused else blocked)
+
+
+def score(
+    name: Annotated[str, typer.Argument(help="Service or model.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset; of an older version, NAME@NUMBER or NAME@ID.")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
+    release: Annotated[str | None, typer.Option("--release", help="Release (default: the one in production).")] = None,
+    file: File = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a dataset with a release into a Parquet file; parts that were scored before are not scored again."""
+    from holdtrue.project import Workshop, load_project
+    from holdtrue.server.settings import load_settings
+
+    project = load_project(project_file(file))
+    settings = load_settings(home)
+    with open_client(home) as client:
+        _check_beside(client, settings)
+        workshop = Workshop(project, settings.home, client, on_step=_report(as_json))
+        result = workshop.score(name, dataset, out.absolute(), release)
+    show(result, as_json, _print_scores)
+
+
+def _print_scores(result: Any) -> None:
+    parts = f"{result['parts']} parts, {result['cached']} of them from before"
+    typer.echo(f"{result['rows']} rows of {result['dataset']} ({result['version']}), {parts}: {result['out']}")
+    typer.echo(f"Scored by {result['release']}.")
+    if result["bad"]:
+        typer.echo(f"{result['bad']} rows have no score; the column “error” says why:")
+        lines(f"  {key}: {error}" for key, error in result["named"])
 
 
 def _send(verb: str, file: Path | None, home: Path | None, as_json: bool) -> None:

@@ -137,8 +137,8 @@ def featured(project: Project, pipeline: Pipeline, request: Request, window: str
     def work() -> bytes:
         connection = duckdb.connect(config={"threads": 2})
         connection.execute("SET TimeZone = 'UTC'")
-        queries = _read(pipeline, request.fragments[model.dataset.spec.name][window]["digest"])
-        tables = {each: _selected(connection, pipeline, project, each, around) for each in sorted(sources)}
+        queries = read_part(pipeline, request.fragments[model.dataset.spec.name][window]["digest"])
+        tables = {each: selected(connection, pipeline, project, each, around) for each in sorted(sources)}
         joined = point_in_time(queries, views, tables, time=model.time)
         return _parquet(_with_outcome(connection, model, joined))
 
@@ -181,20 +181,22 @@ def _history(project: Project, pipeline: Pipeline, request: Request, views: Sequ
     return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
 
 
-def _selected(
+def selected(
     connection: duckdb.DuckDBPyConnection,
     pipeline: Pipeline,
     project: Project,
     name: str,
     around: Mapping[str, Sequence[str]],
 ) -> pa.Table:
+    """Return the rows of a source as its own function selects them from the parts of its dataset."""
     source = project.sources[name]
-    parts = [_read(pipeline, digest) for digest in around[source.dataset.spec.name]]
+    parts = [read_part(pipeline, digest) for digest in around[source.dataset.spec.name]]
     rows = connection.from_arrow(pa.concat_tables(parts, promote_options="permissive"))
     return source.select(rows).to_arrow_table()
 
 
-def _read(pipeline: Pipeline, digest: str) -> pa.Table:
+def read_part(pipeline: Pipeline, digest: str) -> pa.Table:
+    """Return one part of a dataset version."""
     return pq.read_table(pipeline.blobs.path(digest))
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from holdtrue import data
 from holdtrue.core.clock import SystemClock
-from holdtrue.core.codec import dump
+from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError, HoldtrueError, InvalidInput, NotFound
+from holdtrue.data.contract import Contract
 from holdtrue.features import FeatureSet
 from holdtrue.pipelines import Pipeline, StepDone
 from holdtrue.project.definitions import Project
@@ -184,6 +185,78 @@ class Workshop:
                 mend="Name one of them.",
             )
         return found
+
+    def score(self, name: str, dataset: str, out: Path, release: str | None = None) -> dict[str, Any]:
+        """Score a dataset (`name`, or `name@` its number or version id) with a service's or model's release.
+
+        Without `release` it is the one that answers in production now. Returns what was scored.
+        """
+        from holdtrue.project.scoring import Scoring, score_dataset
+
+        serving = self.project.services.get(name) or self.project.serving(name)
+        if serving is None:
+            raise NotFound.of("service", name)
+        chosen = release or self._deployed(serving.spec.name)
+        if chosen is None:
+            raise NotFound(
+                f"No release of “{serving.spec.name}” answers in production.",
+                mend="Name one with --release; `holdtrue releases` lists them.",
+            )
+        found = self._api.get(f"{self._base}/releases/{chosen}")
+        manifest = found["manifest"]
+        if "model" not in manifest["versions"] or found["service"] != serving.spec.name:
+            raise InvalidInput(
+                f"The release {chosen} is none of “{serving.spec.name}”.", mend="Name one of its releases."
+            )
+        content = {
+            role: self._api.get(f"{self._base}/versions/{manifest['versions'][role]}")["content"]
+            for role in ("model", "features", "contract")
+            if role in manifest["versions"]
+        }
+        features = FeatureSet.from_json(content["features"])
+        rows = self._dataset(dataset)
+        needed = {self.project.sources[each.source].dataset.spec.name for each in features.views}
+        fragments = {each: self._api.get(f"{self._base}/datasets/{each}")["fragments"] for each in sorted(needed)}
+        asked = Scoring(
+            release=chosen,
+            model=content["model"]["digest"],
+            features=features,
+            contract=load(Contract, content["contract"], "The request contract") if "contract" in content else None,
+            dataset=rows["name"],
+            version=rows["version"],
+            key=rows["key"],
+            time=manifest["config"].get("prediction_time") or rows["time"],
+            fragments={**fragments, rows["name"]: rows["fragments"]},
+        )
+        pipeline = self._pipeline()
+        scores = score_dataset(self.project, pipeline, asked, out)
+        return {**dump(scores), "release": chosen, "dataset": rows["name"], "version": rows["version"], "out": str(out)}
+
+    def _dataset(self, text: str) -> dict[str, Any]:
+        """Return a dataset as it is shown, of the version that `text` names after an @, else of its newest."""
+        name, mark, wanted = text.partition("@")
+        shown = self._api.get(f"{self._base}/datasets/{name}")
+        if mark:
+            version = self._version(name, wanted)
+            shown = {**shown, "version": version["id"], "fragments": version["content"]["fragments"]}
+        if not shown["fragments"]:
+            raise NotFound(
+                f"The dataset “{name}” has no accepted data.",
+                mend=f"Take data in first: holdtrue run --ingest {name} --window YYYY-MM",
+            )
+        return shown
+
+    def _version(self, name: str, wanted: str) -> dict[str, Any]:
+        """Return the version of a dataset that has an id, or a number."""
+        after: str | None = None
+        while True:
+            page = self._api.get(f"{self._base}/versions", kind="dataset", name=name, after=after)
+            for each in page["items"]:
+                if wanted in (each["id"], str(each["number"])):
+                    return each
+            after = page["next"]
+            if after is None:
+                raise NotFound.of("dataset", f"{name}@{wanted}"[:80])
 
     def _standing(self, service: str) -> "Standing | None":
         """Return the release of an application that answers in production now, with all that it pins."""
