@@ -129,8 +129,8 @@ def score(
     project = load_project(project_file(file))
     settings = load_settings(home)
     with open_client(home) as client:
-        _check_beside(client, settings)
-        workshop = Workshop(project, settings.home, client, on_step=_report(as_json))
+        check_beside(client, settings)
+        workshop = Workshop(project, settings.home, client, on_step=report_steps(as_json))
         result = workshop.score(name, dataset, out.absolute(), release)
     show(result, as_json, _print_scores)
 
