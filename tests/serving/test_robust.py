@@ -116,6 +116,7 @@ def test_a_request_under_way_at_sigterm_is_answered_and_recorded(home: Home, mod
     answered: dict[str, Any] = json.loads(text)
     # A second signal would end it at once, with the status of a signal.
     assert plane.popen.wait(60) == 0
+    plane.client.close()
     kept = {each["id"] for each in home.records("prediction")}
     assert set(answered["parameters"]["prediction_ids"]) <= kept
     for each in (idle, under_way):
