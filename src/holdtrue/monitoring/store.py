@@ -7,7 +7,6 @@ from datetime import date
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import NotFound
@@ -24,7 +23,7 @@ from holdtrue.monitoring.model import (
 from holdtrue.monitoring.quality import ALL, day_date, day_number
 from holdtrue.monitoring.scored import DayScores, unpack
 from holdtrue.stats import Interval
-from holdtrue.storage.ledger import Timestamp, Transaction, project_table, scoped
+from holdtrue.storage.ledger import Timestamp, Transaction, insert, project_table, scoped
 
 T = TypeVar("T")
 

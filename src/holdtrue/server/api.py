@@ -159,8 +159,9 @@ def _operations(routes: Routes, app: App) -> None:
     def verify_audit(call: Call) -> dict[str, Any]:
         home = app.stores.home
         anchors = app.settings.anchor_file or None
+        where = app.settings.database or home / "ledger.db"
         key = (home / "keys" / "ledger.pub").read_text("ascii")
-        found = verify(home / "ledger.db", key, anchors=anchors, now=microseconds(app.stores.clock.now()))
+        found = verify(where, key, anchors=anchors, now=microseconds(app.stores.clock.now()))
         return {"ok": found.ok, "exit_code": found.exit_code, **asdict(found)}
 
 

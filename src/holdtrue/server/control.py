@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from granian.constants import HTTPModes, Interfaces
 from granian.errors import ConfigurationError as GranianError
@@ -29,6 +30,7 @@ from holdtrue.storage.ledger import Ledger
 
 _HEADER_MILLISECONDS = 5_000
 _LOOK_SECONDS = 1.0
+_LISTENING_SECONDS = 0.005
 _SWITCH_SECONDS = 0.0005
 
 
@@ -72,8 +74,7 @@ async def _serve(built: Built, *, simulated: bool, ready_fd: int | None) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = loop.create_task(server.serve())
-    # Granian listens in the first step of its task, before anything else of it can run.
-    await asyncio.sleep(0)
+    await _until_listening(serving, app.settings)
     if serving.done():
         _explain(serving, app.settings)
     write_address(app.stores.home, Address(app.settings.url, app.settings.data_url, os.getpid()))
@@ -87,6 +88,19 @@ async def _serve(built: Built, *, simulated: bool, ready_fd: int | None) -> None
     server.stop()
     stopping.cancel()
     await serving
+
+
+async def _until_listening(serving: "asyncio.Task[None]", settings: Settings) -> None:
+    """Wait until the port takes connections, or serving has failed: Granian listens in a later step than it starts."""
+    host = urlsplit(settings.url).hostname
+    while not serving.done():
+        try:
+            _, writer = await asyncio.open_connection(host, settings.port)
+        except OSError:
+            await asyncio.sleep(_LISTENING_SECONDS)
+            continue
+        writer.close()
+        return
 
 
 async def _stopped(stop: asyncio.Event, ledger: Ledger) -> None:

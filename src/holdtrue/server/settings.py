@@ -70,6 +70,15 @@ class Settings:
     background_seconds: float = _help(
         "Seconds between two rounds of background work: monitors, rollouts, retraining, sealing.", 5.0
     )
+    database: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "help": "PostgreSQL database of the ledger, as postgresql://user:password@host:5432/name; empty for a "
+            "file in the data folder. The password is never shown.",
+            "secret": True,
+        },
+    )
     anchor_file: str = _help(
         "File outside the data folder to which every signed checkpoint of the event log is appended.", ""
     )
@@ -114,6 +123,11 @@ class Settings:
     @property
     def _reachable(self) -> str:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104  # a comparison
+
+    def shown(self) -> dict[str, Any]:
+        """Return every setting as people may see it: of the database's address no password and no option."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return values | {"database": _without_secret(self.database)}
 
     def names(self) -> frozenset[str]:
         """Return the names that this machine is addressed by in a Host header, in lower case and without a port.
@@ -200,6 +214,19 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def _without_secret(url: str) -> str:
+    """Return the address of a database without password and options; nothing of one that cannot be read."""
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        user, host, port = parts.username, parts.hostname or "", parts.port
+    except ValueError:
+        return "(cannot be read)"
+    before = f"{user}@" if user else ""
+    return f"postgresql://{before}{_bracketed(host)}{f':{port}' if port else ''}{parts.path}"
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -272,7 +299,9 @@ def _fit(kind: Any, value: Any, where: str, key: str) -> Any:
     else:
         wanted = _WORDS.get(kind, "a list")
     raise ConfigurationError(
-        f"{where[0].upper()}{where[1:]} has a value that cannot be used: {value!r}.",
+        f"{where[0].upper()}{where[1:]} has a value that cannot be used: {value!r}."
+        if "database" not in key.lower()
+        else f"{where[0].upper()}{where[1:]} has a value that cannot be used.",
         why=f"It must be {wanted}.",
         mend="Correct the value, or remove it to use the default.",
         facts={"key": key},
@@ -317,6 +346,13 @@ def _check(settings: Settings) -> None:
             )
     for entry in settings.trace_captures:
         capture_of(entry)
+    if settings.database and not settings.database.startswith(("postgresql://", "postgres://")):
+        raise ConfigurationError(
+            "The setting “database” is not the address of a PostgreSQL database.",
+            why="It is not shown, since there may be a password in it.",
+            mend="Write it like postgresql://user:password@host:5432/name, or remove it to use a file.",
+            facts={"key": "database"},
+        )
     if settings.public_url and urlsplit(settings.public_url).scheme not in ("http", "https"):
         raise ConfigurationError(
             f"The setting “public_url” is not a web address: {settings.public_url!r}.",

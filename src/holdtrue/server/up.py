@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TextIO
 
 from holdtrue.core.clock import SystemClock
@@ -94,6 +95,8 @@ def commands(settings: Settings, wish: Wish) -> tuple[Command, ...]:
     clock = () if wish.clock is None else ("--clock", str(wish.clock.absolute()))
     file = () if wish.file is None else ("--file", str(wish.file.absolute()))
     port = ("--port", str(settings.port))
+    # Only the control plane opens the ledger: nobody else, and no code of a user, needs the database's password.
+    without = MappingProxyType({"HOLDTRUE_DATABASE": ""})
     return (
         Command("control plane", "holdtrue.server.control", (*home, *port, *clock)),
         Command(
@@ -101,8 +104,9 @@ def commands(settings: Settings, wish: Wish) -> tuple[Command, ...]:
             "holdtrue.server.dataplane",
             (*home, "--port", str(settings.port + 1), *clock),
             tells=False,
+            environ=without,
         ),
-        Command("worker", "holdtrue.server.worker", (*home, *port, *file)),
+        Command("worker", "holdtrue.server.worker", (*home, *port, *file), environ=without),
     )
 
 

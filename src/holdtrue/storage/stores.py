@@ -37,12 +37,15 @@ class Stores:
             self.lock.release()
 
 
-def open_stores(home: Path, clock: Clock, *, writer: bool = True, anchors: Path | None = None) -> Stores:
+def open_stores(
+    home: Path, clock: Clock, *, writer: bool = True, anchors: Path | None = None, database: str = ""
+) -> Stores:
     """Open the data folder `home`, creating it if `writer`.
 
     A writer takes the folder's lock first (Locked if another process has it). Permissions wider than 0700
     raise ConfigurationError; a missing folder raises NotFound for a reader. `anchors` is the file, best kept
-    outside the folder, to which the ledger appends its signed checkpoints.
+    outside the folder, to which the ledger appends its signed checkpoints. `database` is the URL of the
+    PostgreSQL database in which the ledger is, empty for a file in the folder.
     """
     prepare_home(home, create=writer)
     lock = FolderLock(home) if writer else None
@@ -50,7 +53,8 @@ def open_stores(home: Path, clock: Clock, *, writer: bool = True, anchors: Path 
         for name in _FOLDERS:
             make_folder(home / name)
         journal = Journal(home / "journal", clock)
-        ledger = Ledger.open(home / "ledger.db", clock=clock, keys=home / "keys", writer=writer, anchors=anchors)
+        where = database or home / "ledger.db"
+        ledger = Ledger.open(where, clock=clock, keys=home / "keys", writer=writer, anchors=anchors)
     except BaseException:
         if lock is not None:
             lock.release()

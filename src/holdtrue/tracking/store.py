@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import Insert, insert
 
-from holdtrue.storage.ledger import Transaction, prepare, prepare_insert, project_table, scoped
+from holdtrue.storage.ledger import Insert, Transaction, insert, prepare, prepare_insert, project_table, scoped
 from holdtrue.tracking.model import (
     DatasetInput,
     Experiment,
@@ -335,7 +334,7 @@ def with_tags(connection: sa.Connection, project: str, rows: Sequence[sa.Row[Any
     tags: dict[int, list[Pair]] = {row.id: [] for row in rows}
     for part in _parts(list(tags)):
         query = scoped(experiment_tags, project).where(experiment_tags.c.experiment.in_(part))
-        for each in connection.execute(query):
+        for each in connection.execute(query.order_by(experiment_tags.c.key)):
             tags[each.experiment].append(Pair(each.key, each.value))
     return [
         Experiment(
@@ -419,7 +418,9 @@ def select_datasets(connection: sa.Connection, project: str, numbers: Sequence[i
     """Return the names and digests of datasets used in experiments, each once."""
     table = run_datasets
     query = (
-        sa.select(table.c.experiment, table.c.name, table.c.digest, sa.func.max(table.c.tags).label("tags"))
+        sa.select(
+            table.c.experiment, table.c.name, table.c.digest, sa.func.max(table.c.tags.cast(sa.Text)).label("tags")
+        )
         .where(table.c.project == project, table.c.experiment.in_(numbers))
         .group_by(table.c.experiment, table.c.name, table.c.digest)
     )

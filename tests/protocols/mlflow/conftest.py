@@ -12,6 +12,7 @@ import pytest
 
 from holdtrue.server.home import read_token
 from holdtrue.server.ports import free_ports
+from tests.clusters import Cluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,11 +71,15 @@ def start(home: Path, **environ: str) -> tuple[subprocess.Popen[bytes], str]:
     return process, f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serve one data folder for all tests of this session."""
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve one data folder for all tests of this session; the ledger is a file in it, or a database."""
     home = tmp_path_factory.mktemp("tracking") / "home"
-    process, url = start(home)
+    database: dict[str, str] = {}
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        database["HOLDTRUE_DATABASE"] = cluster.database()
+    process, url = start(home, **database)
     owner = read_token(home)
     assert owner is not None
     yield Server(url, home, owner)

@@ -11,7 +11,9 @@ from holdtrue.storage.ledger import Ledger, Transaction
 from holdtrue.storage.ledger.checkpoints import append_anchors, read_anchors
 from holdtrue.storage.ledger.notes import Signer
 from tests.storage.ledger.conftest import OpenLedger
-from tests.storage.ledger.toys import CONTEXT, check, make_table, put
+from tests.storage.ledger.toys import BOTH, CONTEXT, about_files, check, make_table, put
+
+PLACES = BOTH
 
 
 def test_the_log_is_sealed_every_256_entries(ledger: Ledger, tmp_path: Path) -> None:
@@ -121,6 +123,7 @@ def test_an_anchor_file_that_cannot_be_written_stops_nothing(open_ledger: OpenLe
     assert read_anchors(anchors) == [first, second]
 
 
+@about_files
 def test_a_restored_old_ledger_is_not_continued(open_ledger: OpenLedger, tmp_path: Path) -> None:
     anchors = tmp_path / "anchors"
     ledger = open_ledger(anchors=anchors)
@@ -140,6 +143,7 @@ def test_a_restored_old_ledger_is_not_continued(open_ledger: OpenLedger, tmp_pat
     assert found.exit_code == 3
 
 
+@about_files
 def test_a_ledger_without_its_key_is_not_continued(
     ledger: Ledger, open_ledger: OpenLedger, tmp_path: Path, clock: SimulatedClock
 ) -> None:

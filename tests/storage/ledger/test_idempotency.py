@@ -12,7 +12,9 @@ from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import Conflict, IdempotencyMismatch
 from holdtrue.storage.ledger import Ledger, Transaction, WriteContext
 from tests.storage.ledger.conftest import OpenLedger
-from tests.storage.ledger.toys import ANN, ROBOT, keys, put
+from tests.storage.ledger.toys import ANN, BOTH, ROBOT, keys, put
+
+PLACES = BOTH
 
 
 def keyed(key: str = "k", digest: str = "d", project: str = "flights") -> WriteContext:

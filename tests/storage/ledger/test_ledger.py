@@ -16,7 +16,9 @@ from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable
 from holdtrue.storage.ledger import Event, Ledger, Transaction, WriteContext
 from tests.storage.ledger.conftest import OpenLedger
-from tests.storage.ledger.toys import CONTEXT, ROBOT, check, keys, make_table, put, rows
+from tests.storage.ledger.toys import BOTH, CONTEXT, ROBOT, about_files, check, keys, make_table, place_of, put, rows
+
+PLACES = BOTH
 
 
 def test_a_write_returns_its_result_and_is_seen_by_readers(ledger: Ledger) -> None:
@@ -195,10 +197,13 @@ def test_an_event_is_made_of_text(ledger: Ledger, tmp_path: Path) -> None:
         ledger.write(CONTEXT, lambda tx: tx.emit("toy.put", 5))  # pyright: ignore[reportArgumentType]
     with pytest.raises(InvalidInput):
         ledger.write(CONTEXT, lambda tx: tx.emit("toy.put", "\ud800"))
-    ledger.write(CONTEXT, lambda tx: tx.emit("toy.put", 'naïve ☃ \x00 \x1f \u2028 \\ "'))
+    # PostgreSQL keeps no U+0000 outside a payload, and says so.
+    nul = "\x00" if isinstance(place_of(tmp_path), Path) else ""
+    ledger.write(CONTEXT, lambda tx: tx.emit("toy.put", f'naïve ☃ {nul} \x1f \u2028 \\ "', {"text": "\x00"}))
     assert check(tmp_path).ok
 
 
+@about_files
 def test_a_reader_cannot_write(ledger: Ledger, open_ledger: OpenLedger) -> None:
     reader = open_ledger(writer=False)
     with pytest.raises(Unavailable, match="only reads"):
@@ -239,18 +244,21 @@ def test_a_ledger_goes_on_where_it_stopped(open_ledger: OpenLedger, tmp_path: Pa
     assert (found.entries, found.sealed, found.checkpoints) == (301, 301, 3)
 
 
+@about_files
 def test_files_are_for_their_owner_alone(ledger: Ledger, tmp_path: Path) -> None:
     ledger.write(CONTEXT, put("a"))
     for path in [*tmp_path.glob("ledger.db*"), *(tmp_path / "keys").iterdir()]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+@about_files
 def test_there_is_nothing_to_read_in_an_empty_folder(open_ledger: OpenLedger, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         open_ledger(writer=False)
     assert list(tmp_path.iterdir()) == []
 
 
+@about_files
 @pytest.mark.parametrize(
     "statement",
     [
@@ -293,9 +301,11 @@ def test_a_payload_is_erased_and_the_proof_stays(ledger: Ledger, tmp_path: Path)
     assert found.erased == 1
     ledger.write(CONTEXT, lambda tx: tx.execute(sa.text("DELETE FROM toys")) and None)
     ledger.close()
-    assert b"personal" not in (tmp_path / "ledger.db").read_bytes()
+    if isinstance(place_of(tmp_path), Path):
+        assert b"personal" not in (tmp_path / "ledger.db").read_bytes()
 
 
+@about_files
 def test_a_second_writer_is_noticed(ledger: Ledger, tmp_path: Path) -> None:
     """Two writers would each continue their own chain, and the history would fork."""
     ledger.write(CONTEXT, put("a"))

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 import holdtrue.storage.ledger.database as database
-import holdtrue.storage.ledger.tables as tables
+import holdtrue.storage.ledger.guards as guards
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import ConfigurationError, Corrupt, NewerSchema, Unavailable
 from holdtrue.storage.ledger import Ledger
@@ -90,7 +90,7 @@ def test_a_migration_that_fails_leaves_nothing(
     def failing(connection: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables, "create_triggers", failing)
+    monkeypatch.setattr(guards, "create_guards", failing)
     with pytest.raises(KeyboardInterrupt):
         open_ledger()
     with sqlite3.connect(tmp_path / "ledger.db") as connection:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -14,6 +14,23 @@ from holdtrue.storage.ledger.verify import Verification, verify
 ANN = Actor("usr_ann", "human", "Ann", frozenset({Role.DEVELOPER}))
 ROBOT = Actor("svc_1", "service", "robot", frozenset({Role.SERVICE}), "flights", created_by="usr_ann")
 CONTEXT = WriteContext(ANN, "flights", request_id="req_1")
+
+FILES, BOTH = ("sqlite",), ("sqlite", "postgresql")
+URL = "database.url"
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def about_files(test: F) -> F:
+    """Mark a test of what only a file can be or suffer."""
+    test.places = FILES  # pyright: ignore[reportFunctionMemberAccess]
+    return test
+
+
+def place_of(folder: Path) -> Path | str:
+    """Return where the ledger of a test's folder is."""
+    named = folder / URL
+    return named.read_text() if named.exists() else folder / "ledger.db"
 
 
 def make_table(ledger: Ledger) -> None:
@@ -34,7 +51,12 @@ def put(key: str, value: str = "") -> Callable[[Transaction], int]:
 
 def rows(ledger: Ledger) -> list[Any]:
     """Return all rows in the order they came."""
-    return ledger.read(lambda connection: list(connection.execute(sa.text("SELECT * FROM toys ORDER BY rowid"))))
+
+    def work(connection: sa.Connection) -> list[Any]:
+        came = "rowid" if connection.dialect.name == "sqlite" else "ctid"
+        return list(connection.execute(sa.select(sa.text("*")).select_from(sa.text("toys")).order_by(sa.text(came))))
+
+    return ledger.read(work)
 
 
 def keys(ledger: Ledger) -> list[str]:
@@ -44,4 +66,4 @@ def keys(ledger: Ledger) -> list[str]:
 
 def check(folder: Path, *, anchors: Path | None = None) -> Verification:
     """Verify the ledger in `folder` with its public key."""
-    return verify(folder / "ledger.db", (folder / "keys" / "ledger.pub").read_text(), anchors=anchors)
+    return verify(place_of(folder), (folder / "keys" / "ledger.pub").read_text(), anchors=anchors)

@@ -18,6 +18,7 @@ from holdtrue.cli.context import wide_console
 from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company
 from holdtrue.cli.why import explained
 from holdtrue.evaluation import days, score_of
+from holdtrue.server.settings import load_settings
 from holdtrue.storage import FileClock
 from holdtrue.storage.stores import open_stores
 
@@ -97,7 +98,8 @@ def line_of(event: Event) -> tuple[str, str] | None:
 
 def finish(folder: Path, told: Told, seconds: float) -> dict[str, Any]:
     """Compute the months from the journal, write the HTML report, and return what the summary prints."""
-    stores = open_stores(folder / "home", FileClock(folder / "clock"))
+    home = folder / "home"
+    stores = open_stores(home, FileClock(folder / "clock"), database=load_settings(home).database)
     try:
         # The writers have ended: what they left is read faster, by this and by whoever looks around, as Parquet.
         stores.journal.seal(roll=False)

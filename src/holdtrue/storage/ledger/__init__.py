@@ -10,28 +10,35 @@ from holdtrue.core.lazy import attach
 if TYPE_CHECKING:
     from holdtrue.storage.ledger.events import Event, EventFilter, select_events
     from holdtrue.storage.ledger.ledger import Ledger
-    from holdtrue.storage.ledger.tables import (
+    from holdtrue.storage.ledger.statements import (
+        Insert,
         Prepared,
-        Timestamp,
-        metadata,
+        any_case_like,
+        exact_like,
+        insert,
+        pairs_in,
         prepare,
         prepare_insert,
-        project_table,
-        scoped,
     )
+    from holdtrue.storage.ledger.tables import Timestamp, metadata, project_table, scoped
     from holdtrue.storage.ledger.transaction import Transaction, WriteContext
     from holdtrue.storage.ledger.verify import Verification
 
 __all__ = [
     "Event",
     "EventFilter",
+    "Insert",
     "Ledger",
     "Prepared",
     "Timestamp",
     "Transaction",
     "Verification",
     "WriteContext",
+    "any_case_like",
+    "exact_like",
+    "insert",
     "metadata",
+    "pairs_in",
     "prepare",
     "prepare_insert",
     "project_table",
@@ -44,15 +51,20 @@ __getattr__ = attach(
     {
         "Event": "events",
         "EventFilter": "events",
+        "Insert": "statements",
         "Ledger": "ledger",
-        "Prepared": "tables",
+        "Prepared": "statements",
         "Timestamp": "tables",
         "Transaction": "transaction",
         "Verification": "verify",
         "WriteContext": "transaction",
+        "any_case_like": "statements",
+        "exact_like": "statements",
+        "insert": "statements",
         "metadata": "tables",
-        "prepare": "tables",
-        "prepare_insert": "tables",
+        "pairs_in": "statements",
+        "prepare": "statements",
+        "prepare_insert": "statements",
         "project_table": "tables",
         "scoped": "tables",
         "select_events": "events",

@@ -1,10 +1,10 @@
 """Checkpoints: signed heads of the log, stored with it and anchored outside it."""
 
 import os
-import sqlite3
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 import sqlalchemy as sa
@@ -13,11 +13,17 @@ from holdtrue.core.errors import Corrupt
 from holdtrue.storage.ledger.events import EMPTY, NO_HASH, Head
 from holdtrue.storage.ledger.merkle import push, root
 from holdtrue.storage.ledger.notes import Signer
+from holdtrue.storage.ledger.statements import prepare_insert
 from holdtrue.storage.ledger.tables import checkpoints, events
+
+if TYPE_CHECKING:
+    from holdtrue.storage.ledger.backend import WritingConnection
 
 ENTRIES_BETWEEN = 256
 TIME_BETWEEN = timedelta(seconds=60)
 NOTE_LINES = 5
+
+_CHECKPOINT = prepare_insert(checkpoints, lambda statement: statement, width=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +52,12 @@ class Checkpointer:
         late = now - self.seal.time >= TIME_BETWEEN
         return wanted or late or head.size - self.seal.size >= ENTRIES_BETWEEN
 
-    def write(self, database: sqlite3.Connection, head: Head, now: datetime) -> Seal:
+    def write(self, database: "WritingConnection", head: Head, now: datetime) -> Seal:
         """Insert the signed head in the open transaction and return it."""
         note = self._signer.sign(head.size, root(head.frontier))
         number = self.seal.number + 1
         frontier = orjson.dumps([node.hex() for node in head.frontier]).decode()
-        database.execute("INSERT INTO checkpoints (number, note, frontier) VALUES (?, ?, ?)", (number, note, frontier))
+        database.rows(_CHECKPOINT, (number, note, frontier))
         return Seal(number, head.size, now, note)
 
     def committed(self, seal: Seal) -> None:

@@ -9,14 +9,13 @@ by `query_only`, and none maps the file into memory.
 import os
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from holdtrue.core.clock import Clock
 from holdtrue.core.errors import Corrupt, NewerSchema, NotFound
 from holdtrue.storage.ledger.tables import to_json
 
@@ -130,24 +129,37 @@ def revision(database: sqlite3.Connection, path: Path) -> str | None:
     except sqlite3.DatabaseError as error:
         raise unreadable(path, error) from error
     found = str(row[0]) if row else ""
-    if found not in REVISIONS:
-        raise NewerSchema(
-            f"The ledger {path} was written by a newer version of Holdtrue.",
-            why=f"Its schema is “{found}”; this version knows schemas up to “{HEAD}”.",
-            mend="Install that newer version again (pip install --upgrade holdtrue), "
-            "or restore a backup made before the upgrade (backups/ in the data folder).",
-            facts={"found": found, "known": HEAD},
-        )
-    return found
+    return known_revision(found, str(path))
 
 
-def migrate(database: sqlite3.Connection, connection: sa.Connection, path: Path, clock: Clock) -> None:
-    """Bring the schema to this version's, in one transaction, after a backup if there was one."""
-    current = revision(database, path)
-    if current == HEAD:
-        return
-    if current is not None:
-        back_up(database, path.parent / "backups" / f"ledger-{current}-{clock.now():%Y%m%dT%H%M%S%f}.db")
+class Transactional(Protocol):
+    """A writing connection, as far as migrating needs it."""
+
+    @property
+    def sql(self) -> sa.Connection:
+        """Return the connection for SQLAlchemy."""
+        ...
+
+    @property
+    def in_transaction(self) -> bool:
+        """Tell whether a transaction is open."""
+        ...
+
+    def begin(self, head: None) -> None:
+        """Open a transaction."""
+        ...
+
+    def commit(self) -> None:
+        """Make it durable."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo it."""
+        ...
+
+
+def upgrade(database: Transactional) -> None:
+    """Run the migrations up to this version's schema, in one transaction."""
     # Imported here: a ledger that is current starts without Alembic.
     from alembic import command
     from alembic.config import Config
@@ -156,18 +168,31 @@ def migrate(database: sqlite3.Connection, connection: sa.Connection, path: Path,
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     # Begun for SQLAlchemy too: Alembic commits what it began itself and leaves alone what it found.
-    begun = connection.begin()
-    database.execute("BEGIN IMMEDIATE")
+    begun = database.sql.begin()
+    database.begin(None)
     try:
-        config.attributes["connection"] = connection
+        config.attributes["connection"] = database.sql
         command.upgrade(config, HEAD)
-        database.execute("COMMIT")
+        database.commit()
     except BaseException:
         if database.in_transaction:
-            database.execute("ROLLBACK")
+            database.rollback()
         raise
     finally:
         begun.close()
+
+
+def known_revision(found: str, name: str) -> str:
+    """Return a revision that this version knows; raise NewerSchema for another one."""
+    if found not in REVISIONS:
+        raise NewerSchema(
+            f"The ledger {name} was written by a newer version of Holdtrue.",
+            why=f"Its schema is “{found}”; this version knows schemas up to “{HEAD}”.",
+            mend="Install that newer version again (pip install --upgrade holdtrue), "
+            "or restore a backup made before the upgrade (backups/ in the data folder).",
+            facts={"found": found, "known": HEAD},
+        )
+    return found
 
 
 def back_up(database: sqlite3.Connection, target: Path) -> Path:

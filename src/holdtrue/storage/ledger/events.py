@@ -2,10 +2,9 @@
 
 import hashlib
 import secrets
-import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import sqlalchemy as sa
@@ -15,10 +14,17 @@ from holdtrue.core.canonical import canonical_bytes
 from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import InvalidInput
 from holdtrue.storage.ledger.merkle import Frontier, leaf_hash, push
+from holdtrue.storage.ledger.statements import prepare_insert
 from holdtrue.storage.ledger.tables import events, payloads
+
+if TYPE_CHECKING:
+    from holdtrue.storage.ledger.backend import WritingConnection
 
 VERSION = b"\x01"
 NO_HASH = "0" * 64
+
+_EVENT = prepare_insert(events, lambda statement: statement, width=1)
+_PAYLOAD = prepare_insert(payloads, lambda statement: statement, width=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ def entry_bytes(entry: dict[str, Any]) -> bytes:
         raise InvalidInput("An event cannot be written.", why=f"{error}.", mend="Use valid Unicode text.") from None
 
 
-def append(database: sqlite3.Connection, head: Head, draft: Draft) -> tuple[Head, Event]:
+def append(database: "WritingConnection", head: Head, draft: Draft) -> tuple[Head, Event]:
     """Insert an event after `head` in the open transaction; return the new head and the event."""
     seq = head.size + 1
     body = _body(draft)
@@ -110,17 +116,9 @@ def append(database: sqlite3.Connection, head: Head, draft: Draft) -> tuple[Head
         if not isinstance(value, str) and name not in ("seq", "time"):
             raise TypeError(f"“{name}” of an event is text, not {type(value).__name__}")
     leaf = leaf_hash(entry_bytes(entry))
-    # The cursor of the driver, not SQLAlchemy: this runs for every event in the house.
-    database.execute(
-        "INSERT INTO events (seq, time, project, actor, on_behalf_of, action, object, before_digest,"
-        " after_digest, request_id, payload_commitment, prev_hash, leaf_hash)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*entry.values(), leaf.hex()),
-    )
-    database.execute(
-        "INSERT INTO payloads (seq, project, salt, body) VALUES (?, ?, ?, ?)",
-        (seq, draft.project, salt, body.decode()),
-    )
+    # The driver itself, not SQLAlchemy: this runs for every event in the house.
+    database.rows(_EVENT, (*entry.values(), leaf.hex()))
+    database.rows(_PAYLOAD, (seq, draft.project, salt, body.decode()))
     event = Event(
         seq=seq,
         time=draft.time,

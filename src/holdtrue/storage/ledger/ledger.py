@@ -10,11 +10,13 @@ from sqlalchemy import exc
 
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import HoldtrueError, StorageFull, Unavailable
-from holdtrue.storage.ledger import database as files
+from holdtrue.core.errors import HoldtrueError, Unavailable
+from holdtrue.storage.ledger.backend import Backend
 from holdtrue.storage.ledger.checkpoints import load
+from holdtrue.storage.ledger.database import HEAD
 from holdtrue.storage.ledger.events import Event, EventFilter, select_events
 from holdtrue.storage.ledger.notes import load_signer
+from holdtrue.storage.ledger.sqlite import SqliteBackend
 from holdtrue.storage.ledger.transaction import Transaction, WriteContext
 from holdtrue.storage.ledger.writer import Writer
 
@@ -24,58 +26,60 @@ T = TypeVar("T")
 class Ledger:
     """Read the SQL state from many threads; write it through one, with group commit."""
 
-    def __init__(self, path: Path, readers: sa.Engine, writer: Writer | None, closing: Callable[[], None]) -> None:
-        self.path = path
+    def __init__(
+        self, backend: Backend, readers: sa.Engine, writer: Writer | None, closing: Callable[[], None]
+    ) -> None:
+        self._backend = backend
         self._readers = readers
         self._writer = writer
         self._closing = closing
 
     @classmethod
     def open(
-        cls, path: Path, *, clock: Clock, keys: Path, writer: bool = True, anchors: Path | None = None
+        cls, where: Path | str, *, clock: Clock, keys: Path, writer: bool = True, anchors: Path | None = None
     ) -> "Ledger":
-        """Open the ledger at `path`, as its only writer unless `writer` is False.
+        """Open the ledger in the file or (a URL) the PostgreSQL database `where`, as its only writer unless
+        `writer` is False.
 
-        A writer makes the file and the signing key in `keys` when they are missing, brings the schema
+        A writer makes the tables and the signing key in `keys` when they are missing, brings the schema
         up to date after a backup, and appends each checkpoint to the file `anchors`, best kept outside
         the data folder. The tables of every room must be imported by then. Raises NewerSchema for a
-        database of a newer version, Corrupt for one that was altered, StorageFull, and
-        ConfigurationError for a missing key.
+        database of a newer version, Corrupt for one that was altered, StorageFull, Locked if another process
+        writes to it, Unavailable if it cannot be reached, and ConfigurationError for a missing key.
         """
+        backend = backend_of(where)
         if writer:
-            return cls._open_writer(path, clock, keys, anchors)
-        files.must_exist(path)
-        probe = files.connect_reader(path)
-        try:
-            found = files.revision(probe, path)
-        finally:
-            probe.close()
-        if found != files.HEAD:
+            return cls._open_writer(backend, clock, keys, anchors)
+        found = backend.revision_to_read()
+        if found != HEAD:
             raise Unavailable(
-                f"The ledger {path} has an older schema than this version reads.",
-                why=f"Its schema is “{found}”, this version's is “{files.HEAD}”.",
+                f"The ledger {backend.name} has an older schema than this version reads.",
+                why=f"Its schema is “{found}”, this version's is “{HEAD}”.",
                 mend="Start `holdtrue up` once: it brings the ledger up to date after a backup.",
             )
-        return cls(path, files.reader_engine(path), None, lambda: None)
+        return cls(backend, backend.reader_engine(), None, lambda: None)
 
     @classmethod
-    def _open_writer(cls, path: Path, clock: Clock, keys: Path, anchors: Path | None) -> "Ledger":
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database = files.connect_writer(path)
+    def _open_writer(cls, backend: Backend, clock: Clock, keys: Path, anchors: Path | None) -> "Ledger":
+        database = backend.open_writer()
         try:
-            fresh = files.revision(database, path) is None
-            signer = load_signer(keys, fresh=fresh)
-            connection = files.writer_engine(database).connect()
-            files.migrate(database, connection, path, clock)
-            head, checkpointer = load(connection, signer, anchors, clock.now())
+            signer = load_signer(keys, fresh=database.revision() is None)
+            database.migrate(clock, keys.parent / "backups")
+            head, checkpointer = load(database.sql, signer, anchors, clock.now())
         except BaseException as error:
             database.close()
-            if files.is_full(error):
-                raise _no_room(error, path) from error
+            found = backend.explain(error)
+            if found is not None:
+                raise found from error
             raise
         checkpointer.anchor()
-        thread = Writer(connection, database, clock, head, checkpointer)
-        return cls(path, files.reader_engine(path), thread, database.close)
+        thread = Writer(database, clock, head, checkpointer)
+        return cls(backend, backend.reader_engine(), thread, database.close)
+
+    @property
+    def name(self) -> str:
+        """Return how messages call the database; no secret is in it."""
+        return self._backend.name
 
     def write(self, context: WriteContext, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction and return its result once that is durable.
@@ -93,8 +97,21 @@ class Ledger:
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` on a read-only connection that sees one consistent, committed state.
 
-        Raises Corrupt for a damaged file and Unavailable when all connections stay in use.
+        Raises Corrupt for a damaged database, and Unavailable when it cannot be reached or all connections
+        stay in use.
         """
+        try:
+            return self._read(work)
+        except exc.DatabaseError as error:
+            if not self._backend.is_lost(error):
+                raise self._backend.explain(error) or error from error
+        # The server was started again: its old connections are gone, and reading twice does no harm.
+        try:
+            return self._read(work)
+        except exc.DatabaseError as error:
+            raise self._backend.explain(error) or error from error
+
+    def _read(self, work: Callable[[sa.Connection], T]) -> T:
         try:
             with self._readers.connect() as connection:
                 return work(connection)
@@ -102,10 +119,6 @@ class Ledger:
             raise Unavailable(
                 "Too many readers use the ledger.", why="All connections are taken.", mend="Try again in a moment."
             ) from error
-        except exc.DatabaseError as error:
-            if files.is_damage(error):
-                raise files.unreadable(self.path, error) from error
-            raise
 
     async def read_async(self, work: Callable[[sa.Connection], T]) -> T:
         """Do as `read` does, in a thread."""
@@ -173,9 +186,11 @@ class Ledger:
         return self._writer
 
 
-def _no_room(error: BaseException, path: Path) -> StorageFull:
-    return StorageFull(
-        f"There is no room to open the ledger {path}.",
-        why=f"{error}.",
-        mend="Make room on the disk of the data folder and start again.",
-    )
+def backend_of(where: Path | str) -> Backend:
+    """Return the database behind a path or a URL; MissingExtra where PostgreSQL's driver is not installed."""
+    if isinstance(where, Path):
+        return SqliteBackend(where)
+    # Imported here: a ledger in a file needs no driver.
+    from holdtrue.storage.ledger.postgres_writer import PostgresBackend
+
+    return PostgresBackend(where)

@@ -1,16 +1,12 @@
 """The ledger's own tables, and the column types and helpers every room builds its tables with."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.schema import SchemaItem
 
-_DIALECT = sqlite.dialect(paramstyle="qmark")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -60,38 +56,6 @@ def project_table(name: str, *columns: SchemaItem, clustered: bool = False) -> s
 def scoped(table: sa.Table, project: str) -> sa.Select[Any]:
     """Return the base query of `table`: every column, only the rows of `project`."""
     return sa.select(table).where(table.c.project == project)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Hold a statement compiled once: its text with a mark for each value.
-
-    `wide` is the same for `width` rows at once, 0 if there is no such form.
-    """
-
-    text: str
-    wide: str = ""
-    width: int = 0
-
-
-def prepare(statement: sa.ClauseElement) -> Prepared:
-    """Compile a statement whose parameters are `sa.bindparam`s, for work too frequent to compile each time.
-
-    Values go to the database as they are given, in the order in which the text names them: columns whose type
-    converts them have no place here.
-    """
-    return Prepared(str(statement.compile(dialect=_DIALECT)))
-
-
-def prepare_insert(table: sa.Table, finish: Callable[[sqlite.Insert], sqlite.Insert], width: int = 50) -> Prepared:
-    """Compile an insert of all columns of `table` in their order, for one row and for `width` rows at once.
-
-    `finish` adds what happens on a conflict.
-    """
-    one = sqlite.insert(table).values({each.name: sa.bindparam(each.name) for each in table.c})
-    rows = [{each.name: sa.bindparam(f"{each.name}_{row}") for each in table.c} for row in range(width)]
-    texts = [str(finish(each).compile(dialect=_DIALECT)) for each in (one, sqlite.insert(table).values(rows))]
-    return Prepared(texts[0], texts[1], width)
 
 
 def to_json(value: Any) -> str:
@@ -150,37 +114,3 @@ idempotency = project_table(
 )
 
 ERASED = "payload.erased"
-
-# These stop accidents and careless scripts; the signatures catch intent (they can be dropped by
-# whoever owns the file). The insert guard also closes INSERT OR REPLACE, which deletes silently.
-_TRIGGERS = (
-    """CREATE TRIGGER events_no_update BEFORE UPDATE ON events
-       BEGIN SELECT RAISE(ABORT, 'events are never changed'); END""",
-    """CREATE TRIGGER events_no_delete BEFORE DELETE ON events
-       BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END""",
-    """CREATE TRIGGER events_in_order BEFORE INSERT ON events
-       WHEN NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM events)
-       BEGIN SELECT RAISE(ABORT, 'events are only appended'); END""",
-    """CREATE TRIGGER checkpoints_no_update BEFORE UPDATE ON checkpoints
-       BEGIN SELECT RAISE(ABORT, 'checkpoints are never changed'); END""",
-    """CREATE TRIGGER checkpoints_no_delete BEFORE DELETE ON checkpoints
-       BEGIN SELECT RAISE(ABORT, 'checkpoints are never deleted'); END""",
-    """CREATE TRIGGER checkpoints_in_order BEFORE INSERT ON checkpoints
-       WHEN NEW.number <> (SELECT COALESCE(MAX(number), 0) + 1 FROM checkpoints)
-       BEGIN SELECT RAISE(ABORT, 'checkpoints are only appended'); END""",
-    """CREATE TRIGGER payloads_no_update BEFORE UPDATE ON payloads
-       BEGIN SELECT RAISE(ABORT, 'payloads are never changed'); END""",
-    """CREATE TRIGGER payloads_once BEFORE INSERT ON payloads
-       WHEN EXISTS (SELECT 1 FROM payloads WHERE seq = NEW.seq)
-       BEGIN SELECT RAISE(ABORT, 'payloads are written once'); END""",
-    """CREATE TRIGGER payloads_erase_needs_tombstone BEFORE DELETE ON payloads
-       WHEN NOT EXISTS (SELECT 1 FROM events WHERE project = OLD.project
-                        AND object = 'event:' || OLD.seq AND action = 'payload.erased')
-       BEGIN SELECT RAISE(ABORT, 'a payload is erased only with a tombstone event'); END""",
-)
-
-
-def create_triggers(connection: sa.Connection) -> None:
-    """Create the triggers that keep events, payloads and checkpoints append-only."""
-    for statement in _TRIGGERS:
-        connection.exec_driver_sql(statement)

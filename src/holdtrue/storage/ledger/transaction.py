@@ -1,10 +1,9 @@
 """A ledger transaction: changes, and the events that tell of them, or neither."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -13,7 +12,11 @@ from holdtrue.core.canonical import Json, content_hash
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
 from holdtrue.storage.ledger.events import Draft, Event, Head, append
-from holdtrue.storage.ledger.tables import ERASED, Prepared, payloads
+from holdtrue.storage.ledger.statements import Prepared
+from holdtrue.storage.ledger.tables import ERASED, payloads
+
+if TYPE_CHECKING:
+    from holdtrue.storage.ledger.backend import WritingConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,9 @@ class Transaction:
     the network, another thread, or the ledger itself. Commit and rollback are the ledger's.
     """
 
-    def __init__(
-        self, context: WriteContext, connection: sa.Connection, database: sqlite3.Connection, head: Head
-    ) -> None:
+    def __init__(self, context: WriteContext, database: "WritingConnection", head: Head) -> None:
         self.context = context
-        self.connection = connection
+        self.connection = database.sql
         self.head = head
         self.sealed = False
         self.actions: set[str] = set()
@@ -70,21 +71,12 @@ class Transaction:
         return result
 
     def many(self, statement: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run a prepared statement once for each row of values; many rows go in groups, each in one step.
-
-        Between two steps the interpreter's lock changes hands, which costs more than the row under load.
-        """
-        width = statement.width
-        whole = len(rows) - len(rows) % width if width else 0
-        for start in range(0, whole, width or 1):
-            values = [value for row in rows[start : start + width] for value in row]
-            self._database.execute(statement.wide, values)
-        if whole < len(rows):
-            self._database.executemany(statement.text, rows[whole:] if whole else rows)
+        """Run a prepared statement once for each row of values."""
+        self._database.many(statement, rows)
 
     def rows(self, statement: Prepared, *values: Any) -> list[tuple[Any, ...]]:
         """Run a prepared statement and return its rows."""
-        return self._database.execute(statement.text, values).fetchall()
+        return self._database.rows(statement, values)
 
     def emit(
         self,

@@ -1,7 +1,8 @@
 """Verify a ledger with its public key alone: offline, with no other code of Holdtrue.
 
 This file runs by itself (`python verify.py LEDGER.DB LEDGER.PUB [ANCHORS]`), on the standard library and
-the package `cryptography`. It computes hashes, tree and notes independently of the code that wrote them.
+the package `cryptography`; for a database of PostgreSQL, named by its URL, also on `psycopg`. It computes hashes,
+tree and notes independently of the code that wrote them.
 
 Exit codes: 0 sound · 2 edited · 3 truncated · 4 forked · 5 sound, with entries newer than the last
 checkpoint that should be signed by now · 6 the key is not the one that signed.
@@ -53,6 +54,12 @@ _QUERY = """
     FROM events e LEFT JOIN payloads p ON p.seq = e.seq ORDER BY e.seq
 """
 _TABLES = ("events", "payloads", "checkpoints")
+_TABLES_OF_SQLITE = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')"
+_TABLES_OF_POSTGRESQL = """
+    SELECT relname, CASE relkind WHEN 'r' THEN 'table' ELSE 'another' END FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind NOT IN ('i', 't', 'S')
+"""
+_URLS = ("postgresql://", "postgres://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +160,10 @@ def verify(
 ) -> Verification:
     """Check a ledger against the public key (C2SP text, as in keys/ledger.pub) and its anchor file.
 
-    `now` is the present time in microseconds since the epoch, for a ledger that is being written.
-    Whatever is wrong with the database becomes a finding. Raises ValueError for a text that is no key
-    and OSError for an anchor file that cannot be read.
+    `path` is a file of SQLite, or the URL of a PostgreSQL database. `now` is the present time in microseconds
+    since the epoch, for a ledger that is being written. Whatever is wrong with the database becomes a finding.
+    Raises ValueError for a text that is no key, and OSError for an anchor file that cannot be read or a database
+    that cannot be reached.
     """
     name, key_id, key = _parse_key(public_key)
     state = _State()
@@ -167,19 +175,19 @@ def verify(
         head = _open_note(state, f"anchor {number}", note, name, key_id, key)
         heads.extend([head] if head else [])
     try:
-        database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+        database = _open(path)
         try:
-            database.execute("PRAGMA query_only=ON")
-            database.execute("BEGIN")
             _check_tables(state, database)
             frontiers = _checkpoints(state, database, heads, (name, key_id, key))
             count = len(frontiers)
             _walk(state, database, heads, frontiers)
             _check_payloads(state, database)
-            kept = {note for (note,) in database.execute("SELECT note FROM checkpoints")}
+            kept = {note for (note,) in _rows(database, "SELECT note FROM checkpoints")}
         finally:
             database.close()
-    except (sqlite3.Error, UnicodeError) as error:
+    except Exception as error:
+        if not isinstance(error, sqlite3.Error | UnicodeError) and not _is_psycopg(error):
+            raise
         state.report(EDITED, f"The database cannot be read: {error}.", state.size + 1)
     for head in heads:
         if head.size > state.size:
@@ -204,21 +212,54 @@ def verify(
     )
 
 
-def _check_tables(state: _State, database: sqlite3.Connection) -> None:
-    rows = dict(database.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')"))
+def _open(path: Path | str) -> Any:
+    """Open a file with SQLite, or a database by its URL with psycopg; read-only, and in one state all along."""
+    if not isinstance(path, str) or not path.startswith(_URLS):
+        database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+        database.execute("PRAGMA query_only=ON")
+        database.execute("BEGIN")
+        return database
+    import psycopg
+
+    try:
+        connection = psycopg.connect(path, connect_timeout=10, client_encoding="UTF8")
+    except psycopg.Error as error:
+        raise ConnectionError(f"the database cannot be reached: {error}") from None
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    return connection
+
+
+def _rows(database: Any, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query, a few thousand at a time where they come from a server."""
+    if isinstance(database, sqlite3.Connection):
+        yield from database.execute(query)
+        return
+    with database.cursor("rows") as cursor:
+        cursor.itersize = 2_000
+        yield from cursor.execute(query)
+
+
+def _is_psycopg(error: Exception) -> bool:
+    return any(each.__module__.partition(".")[0] == "psycopg" for each in type(error).__mro__)
+
+
+def _check_tables(state: _State, database: Any) -> None:
+    query = _TABLES_OF_SQLITE if isinstance(database, sqlite3.Connection) else _TABLES_OF_POSTGRESQL
+    rows = dict(_rows(database, query))
     for name in _TABLES:
         if rows.get(name) != "table":
             state.report(EDITED, f"“{name}” is not a table of this database.")
 
 
 def _checkpoints(
-    state: _State, database: sqlite3.Connection, heads: list[_Head], key: tuple[str, bytes, Ed25519PublicKey]
+    state: _State, database: Any, heads: list[_Head], key: tuple[str, bytes, Ed25519PublicKey]
 ) -> dict[int, str]:
     """Check every checkpoint's signature, add it to `heads`, and return the frontiers by tree size."""
     frontiers: dict[int, str] = {}
     last = 0
     for place, (number, note, frontier) in enumerate(
-        database.execute("SELECT number, note, frontier FROM checkpoints ORDER BY number"), start=1
+        _rows(database, "SELECT number, note, frontier FROM checkpoints ORDER BY number"), start=1
     ):
         if number != place:
             state.report(EDITED, f"Checkpoint {place} is missing.")
@@ -233,12 +274,12 @@ def _checkpoints(
     return frontiers
 
 
-def _walk(state: _State, database: sqlite3.Connection, heads: Iterable[_Head], frontiers: dict[int, str]) -> None:
+def _walk(state: _State, database: Any, heads: Iterable[_Head], frontiers: dict[int, str]) -> None:
     """Recompute every leaf, the chain and the tree, and compare the tree with each signed head."""
     expected: dict[int, list[_Head]] = {}
     for head in heads:
         expected.setdefault(head.size, []).append(head)
-    for row in database.execute(_QUERY):
+    for row in _rows(database, _QUERY):
         entry: dict[str, Any] = dict(zip(_COLUMNS, row, strict=False))
         leaf = _check_entry(state, entry, row[len(_COLUMNS)])
         _check_payload(state, entry, *row[len(_COLUMNS) + 1 :])
@@ -285,11 +326,12 @@ def _check_payload(state: _State, entry: dict[str, Any], project: Any, salt: Any
         state.report(EDITED, f"The payload of entry {seq} is not what was written.", seq)
 
 
-def _check_payloads(state: _State, database: sqlite3.Connection) -> None:
+def _check_payloads(state: _State, database: Any) -> None:
     for seq, project in sorted(state.missing):
         if (f"event:{seq}", project) not in state.tombstones:
             state.report(EDITED, f"The payload of entry {seq} is gone, and no entry says it was erased.", seq)
-    orphans = database.execute("SELECT COUNT(*) FROM payloads WHERE seq NOT IN (SELECT seq FROM events)").fetchone()[0]
+    query = "SELECT COUNT(*) FROM payloads p WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.seq = p.seq)"
+    orphans = next(_rows(database, query))[0]
     if orphans:
         state.report(EDITED, f"{orphans} payloads belong to no entry.")
 
@@ -353,7 +395,7 @@ def _anchored(path: Path) -> Iterator[str]:
 def main(arguments: list[str]) -> int:
     """Verify from the command line, print the verdict, and return the exit code."""
     if len(arguments) not in (2, 3):
-        print("usage: verify.py LEDGER.DB LEDGER.PUB [ANCHORS]", file=sys.stderr)
+        print("usage: verify.py LEDGER.DB|URL LEDGER.PUB [ANCHORS]", file=sys.stderr)
         return KEY
     try:
         key = Path(arguments[1]).read_text("utf-8")

@@ -6,7 +6,6 @@ never writes again; a full disk, found before anything is promised, only refuses
 """
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,13 +13,11 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
-
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import Corrupt, HoldtrueError, StorageFull, Unavailable
+from holdtrue.core.errors import HoldtrueError, Unavailable
+from holdtrue.storage.ledger.backend import WritingConnection
 from holdtrue.storage.ledger.checkpoints import Checkpointer
-from holdtrue.storage.ledger.database import is_damage, is_full, sqlite_code
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.idempotency import recall, remember
 from holdtrue.storage.ledger.transaction import Transaction, WriteContext
@@ -29,14 +26,8 @@ T = TypeVar("T")
 
 _BATCH = 128
 _WAITING = 4096
-_JOBS_BETWEEN_WAL_CHECKPOINTS = 256
-_ROWS_BETWEEN_WAL_CHECKPOINTS = 20_000
 _JUMP_SECONDS = 60
 _log = logging.getLogger("holdtrue.ledger")
-
-# Result codes of SQLite (https://www.sqlite.org/rescode.html).
-_BUSY = 5
-_IOERR = 10
 
 
 @dataclass(slots=True)
@@ -53,13 +44,11 @@ class Writer:
 
     def __init__(
         self,
-        connection: sa.Connection,
-        database: sqlite3.Connection,
+        database: WritingConnection,
         clock: Clock,
         head: Head,
         checkpointer: Checkpointer,
     ) -> None:
-        self._connection = connection
         self._database = database
         self._clock = clock
         self._head = head
@@ -69,9 +58,7 @@ class Writer:
         self._closed = False
         self._failure: HoldtrueError | None = None
         self.observer: Callable[[frozenset[str]], None] | None = None
-        self._jobs, self._rows = 0, database.total_changes
         self._moment = (clock.now(), clock.monotonic())
-        self._version = self._data_version()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -149,7 +136,7 @@ class Writer:
                 job.answer.set_result(result)
             else:
                 job.answer.set_exception(error)
-        self._checkpoint_wal(len(batch.outcomes))
+        self._tend(len(batch.outcomes))
 
     def _next(self) -> Job | None:
         """Take the next waiting job whose caller still wants it, if there is one."""
@@ -166,17 +153,11 @@ class Writer:
 
     def _begin(self) -> None:
         """Open the transaction; make sure that nobody else wrote since the last one, and note a jump of the clock."""
-        self._database.execute("BEGIN IMMEDIATE")
-        if self._data_version() != self._version:
-            raise Corrupt(
-                "Something other than this process wrote to the ledger.",
-                why="Exactly one process may write to it; two would fork its history.",
-                mend="Stop the other process, then start Holdtrue again.",
-            )
+        self._database.begin(self._head)
         now, ticks = self._clock.now(), self._clock.monotonic()
         jump = (now - self._moment[0]).total_seconds() - (ticks - self._moment[1])
         if abs(jump) > _JUMP_SECONDS:
-            tx = Transaction(WriteContext(SYSTEM, ""), self._connection, self._database, self._head)
+            tx = Transaction(WriteContext(SYSTEM, ""), self._database, self._head)
             tx.begin(now)
             tx.emit("clock.jumped", "clock", {"seconds": round(jump)})
             self._head = tx.head
@@ -184,22 +165,20 @@ class Writer:
 
     def _one(self, batch: "_Batch", job: Job) -> None:
         """Run one job in a savepoint of its own; raise only if the whole transaction is lost."""
-        tx = Transaction(job.context, self._connection, self._database, self._head)
+        tx = Transaction(job.context, self._database, self._head)
         tx.begin(self._clock.now())
-        self._database.execute("SAVEPOINT job")
+        self._database.set_savepoint()
         try:
             earlier = recall(tx)
             result = earlier.value if earlier else job.work(tx)
             if earlier is None:
                 remember(tx, result)
-            self._database.execute("RELEASE job")
+            self._database.keep()
         except BaseException as error:
-            # A full disk or an I/O error may have ended the whole transaction (SQLite's choice).
-            if not self._database.in_transaction or _is_fatal(error):
+            if self._database.is_fatal(error):
                 raise
-            self._database.execute("ROLLBACK TO job")
-            self._database.execute("RELEASE job")
-            batch.outcomes.append((job, None, _refusal(error)))
+            self._database.undo()
+            batch.outcomes.append((job, None, self._database.refusal(error)))
             return
         self._head = tx.head
         batch.sealed = batch.sealed or tx.sealed
@@ -211,7 +190,7 @@ class Writer:
         seal = None
         if self._checkpointer.due(self._head, now, wanted=batch.sealed):
             seal = self._checkpointer.write(self._database, self._head, now)
-        self._database.execute("COMMIT")
+        self._database.commit()
         if seal is not None:
             self._checkpointer.committed(seal)
 
@@ -227,14 +206,15 @@ class Writer:
     def _abandon(self, batch: "_Batch", error: BaseException) -> None:
         """Undo the batch and tell everyone in it; stop for good unless nothing can have been written."""
         self._head = batch.start
-        if not _is_passing(error):
+        if not self._database.wrote_nothing(error):
             self._stop(error)
         if self._database.in_transaction:
             try:
-                self._database.execute("ROLLBACK")
-            except sqlite3.Error as second:
-                self._stop(second)
-        refusal = self._failure or _refusal(error)
+                self._database.rollback()
+            except self._database.errors as second:
+                if not self._database.wrote_nothing(second):
+                    self._stop(second)
+        refusal = self._failure or self._database.refusal(error)
         for job, _, own in batch.outcomes:
             if own is None or own is error:
                 job.answer.set_exception(refusal)
@@ -245,33 +225,24 @@ class Writer:
         if self._failure is None:
             self._failure = error if isinstance(error, HoldtrueError) else _stopped(error)
 
-    def _checkpoint_wal(self, jobs: int) -> None:
-        """Move the write-ahead log into the database from time to time, and see if that fails."""
-        self._jobs += jobs
-        rows = self._database.total_changes - self._rows
-        if self._jobs < _JOBS_BETWEEN_WAL_CHECKPOINTS and rows < _ROWS_BETWEEN_WAL_CHECKPOINTS:
-            return
-        self._jobs, self._rows = 0, self._database.total_changes
+    def _tend(self, jobs: int) -> None:
+        """Let the database do what is due from time to time."""
         try:
-            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        except sqlite3.Error as error:
-            # All answers given so far are safe in the write-ahead log, which on a full disk stays.
-            if not _is_passing(error):
+            self._database.tend(jobs)
+        except self._database.errors as error:
+            # All answers given so far are safe where they were committed, also on a full disk.
+            if not self._database.wrote_nothing(error):
                 self._stop(error)
 
     def _finish(self) -> None:
-        """Seal the log and fold the write-ahead log in, before the connection is closed."""
+        """Seal the log before the connection is closed."""
         try:
-            self._database.execute("BEGIN IMMEDIATE")
+            self._database.begin(self._head)
             self._commit(_Batch(self._head, sealed=True))
-            self._database.execute("PRAGMA optimize").fetchall()
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error as error:
-            # Nothing acknowledged depends on it: the next start finds the write-ahead log.
+            self._database.finish()
+        except (*self._database.errors, HoldtrueError) as error:
+            # Nothing acknowledged depends on it: the next start finds all of it.
             self._stop(error)
-
-    def _data_version(self) -> int:
-        return int(self._database.execute("PRAGMA data_version").fetchone()[0])
 
 
 @dataclass(slots=True)
@@ -282,36 +253,6 @@ class _Batch:
     outcomes: list[tuple[Job, Any, BaseException | None]] = field(default_factory=list)
     sealed: bool = False
     actions: set[str] = field(default_factory=set[str])
-
-
-def _is_fatal(error: BaseException) -> bool:
-    code = sqlite_code(error)
-    broken = code is not None and code & 0xFF == _IOERR
-    return (broken or is_damage(error)) and not is_full(error)
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Tell whether a lost transaction surely wrote nothing, so that the next one may be tried."""
-    code = sqlite_code(error)
-    return is_full(error) or (code is not None and code & 0xFF == _BUSY)
-
-
-def _refusal(error: BaseException) -> BaseException:
-    """Return the error that a caller gets for `error`."""
-    code = sqlite_code(error)
-    if is_full(error):
-        return StorageFull(
-            "The disk is full: this change was not written.",
-            why="SQLite found no room. Everything acknowledged before is safe.",
-            mend="Make room on the disk of the data folder, then send the request again.",
-        )
-    if code is not None and code & 0xFF == _BUSY:
-        return Unavailable(
-            "The ledger is busy.",
-            why="Another process holds it, for example a backup tool.",
-            mend="Try again in a moment.",
-        )
-    return error
 
 
 def _stopped(error: BaseException) -> Unavailable:

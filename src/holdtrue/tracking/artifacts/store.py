@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from holdtrue.storage.ledger import Transaction, project_table, scoped
+from holdtrue.storage.ledger import Transaction, insert, project_table, scoped
 
 # A folder has a row of its own with an empty digest, so that listing reads one range of the key.
 artifacts = project_table(

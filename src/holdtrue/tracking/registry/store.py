@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from holdtrue.storage.ledger import Transaction, project_table, scoped
+from holdtrue.storage.ledger import Transaction, insert, project_table, scoped
 from holdtrue.tracking.model import Pair
 from holdtrue.tracking.registry.model import LoggedModel, ModelVersion, RegisteredModel, Stage
 from holdtrue.tracking.search.language import Condition, Order
-from holdtrue.tracking.search.store import Term, compared, paged, values_of
+from holdtrue.tracking.search.store import Term, compared, is_missing, paged, values_of
 from holdtrue.tracking.store import model_metrics, model_metrics_of
 
 logged_models = project_table(
@@ -199,7 +198,7 @@ def _logged_model_order(project: str, order: Order, name: str, digest: str) -> l
     value = query.limit(1).correlate(logged_models).scalar_subquery()
     empty: Any = 0.0 if subject.entity == "metric" else ""
     return [
-        Term(value.is_(None).cast(sa.Integer), ascending=True),
+        Term(is_missing(value), ascending=True),
         Term(sa.func.coalesce(value, empty), order.ascending),
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from holdtrue.core.errors import InvalidInput
+from holdtrue.storage.ledger import any_case_like, exact_like, pairs_in
 from holdtrue.tracking.model import Experiment, RunInfo, View
 from holdtrue.tracking.search.language import Condition, Order
 from holdtrue.tracking.store import (
@@ -185,17 +186,22 @@ def _order(query: sa.Select[Any], project: str, order: Order, position: int) -> 
         if not column.nullable:
             return query, [Term(column, order.ascending)]
         return query, [
-            Term(column.is_(None).cast(sa.Integer), ascending=True),
+            Term(is_missing(column), ascending=True),
             Term(sa.func.coalesce(column, 0), order.ascending),
         ]
     table = (run_metrics if subject.entity == "metric" else _PAIRS[subject.entity]).alias(f"order_by_{position}")
     on = sa.and_(table.c.project == project, table.c.run == runs.c.number, table.c.key == subject.key)
     query = query.outerjoin(table, on)
-    missing = table.c.value.is_(None).cast(sa.Integer)
+    missing = is_missing(table.c.value)
     if subject.entity == "metric":
         missing = sa.case((table.c.value.is_(None), 2), else_=table.c.nan)
         return query, [Term(missing, ascending=True), Term(sa.func.coalesce(table.c.value, 0.0), order.ascending)]
     return query, [Term(missing, ascending=True), Term(sa.func.coalesce(table.c.value, ""), order.ascending)]
+
+
+def is_missing(value: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    """Return 1 where there is no value, else 0."""
+    return sa.case((value.is_(None), 1), else_=0)
 
 
 def _condition(query: sa.Select[Any], project: str, condition: Condition, position: int) -> sa.Select[Any]:
@@ -217,9 +223,7 @@ def _dataset(project: str, condition: Condition) -> sa.ColumnElement[bool]:
     table = run_datasets
     query = sa.select(sa.literal(1)).where(table.c.project == project, table.c.run == runs.c.number).correlate(runs)
     if condition.subject.key == "context":
-        pairs = sa.func.json_each(table.c.tags).table_valued("value").alias("dataset_tags")
-        value = sa.func.json_extract(pairs.c.value, "$[1]")
-        key = sa.func.json_extract(pairs.c.value, "$[0]")
+        pairs, key, value = pairs_in(table.c.tags)
         query = query.select_from(sa.join(table, pairs, sa.true()))
         query = query.where(key == "mlflow.data.context", compared(value, condition))
     elif condition.operator == "IS NULL":
@@ -240,10 +244,9 @@ def compared(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnEl
         assert isinstance(value, tuple)
         return column.in_(value) if operator == "IN" else column.not_in(value)
     if operator == "LIKE":
-        # SQLite's LIKE ignores case; GLOB does not, so the pattern is rewritten.
-        return column.op("GLOB", is_comparison=True)(_glob(str(value)))
+        return exact_like(column, str(value))
     if operator == "ILIKE":
-        return sa.func.lower(column).like(str(value).lower())
+        return any_case_like(column, str(value))
     return {
         "=": column == value,
         "!=": column != value,
@@ -252,12 +255,6 @@ def compared(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnEl
         "<": column < value,
         "<=": column <= value,
     }[operator]
-
-
-def _glob(pattern: str) -> str:
-    """Rewrite a LIKE pattern: % is any text, _ any sign, and GLOB's own signs stand for themselves."""
-    special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
-    return "".join(special.get(sign, sign) for sign in pattern)
 
 
 def search_experiments(

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from holdtrue.storage.ledger.tables import create_triggers
+from holdtrue.storage.ledger.guards import create_guards
 
 revision = "0001"
 down_revision = None
@@ -34,6 +34,31 @@ _NEVER_CHANGED = (
     "BEGIN SELECT RAISE(ABORT, 'rows of rollout_steps never change'); END",
     "CREATE TRIGGER rollout_steps_no_delete BEFORE DELETE ON rollout_steps "
     "BEGIN SELECT RAISE(ABORT, 'rows of rollout_steps never change'); END",
+)
+
+# On PostgreSQL the function is one that guards the event log too.
+_NEVER_CHANGED_ON_POSTGRESQL = (
+    "CREATE TRIGGER approvals_never BEFORE UPDATE OR DELETE ON approvals FOR EACH ROW EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER approvals_not_emptied BEFORE TRUNCATE ON approvals "
+    "FOR EACH STATEMENT EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER decision_effects_never BEFORE UPDATE OR DELETE ON decision_effects "
+    "FOR EACH ROW EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER decision_effects_not_emptied BEFORE TRUNCATE ON decision_effects "
+    "FOR EACH STATEMENT EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER decisions_never BEFORE UPDATE OR DELETE ON decisions FOR EACH ROW EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER decisions_not_emptied BEFORE TRUNCATE ON decisions "
+    "FOR EACH STATEMENT EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER deployment_changes_never BEFORE UPDATE OR DELETE ON deployment_changes "
+    "FOR EACH ROW EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER deployment_changes_not_emptied BEFORE TRUNCATE ON deployment_changes "
+    "FOR EACH STATEMENT EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER evidence_never BEFORE UPDATE OR DELETE ON evidence FOR EACH ROW EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER evidence_not_emptied BEFORE TRUNCATE ON evidence "
+    "FOR EACH STATEMENT EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER rollout_steps_never BEFORE UPDATE OR DELETE ON rollout_steps "
+    "FOR EACH ROW EXECUTE FUNCTION never_changed()",
+    "CREATE TRIGGER rollout_steps_not_emptied BEFORE TRUNCATE ON rollout_steps "
+    "FOR EACH STATEMENT EXECUTE FUNCTION never_changed()",
 )
 
 
@@ -79,8 +104,9 @@ def upgrade() -> None:
         _windows,
     ):
         create()
-    create_triggers(op.get_bind())
-    for statement in _NEVER_CHANGED:
+    create_guards(op.get_bind())
+    on_sqlite = op.get_bind().dialect.name == "sqlite"
+    for statement in _NEVER_CHANGED if on_sqlite else _NEVER_CHANGED_ON_POSTGRESQL:
         op.execute(statement)
 
 

@@ -1,0 +1,319 @@
+"""The one connection that writes a ledger in PostgreSQL, and the backend around it.
+
+A lock of the session keeps every other writer out for as long as the connection lives. When it breaks, the next
+transaction opens another one, takes the lock again, and goes on only if the log ends where this process left it.
+A commit whose answer was lost is looked up by its number: it is known then, not guessed, what became of it.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
+from sqlalchemy import exc
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from holdtrue.core.clock import Clock
+from holdtrue.core.errors import Corrupt, HoldtrueError, Locked, NotFound, Unavailable
+from holdtrue.storage.ledger import database as files
+from holdtrue.storage.ledger import postgres
+from holdtrue.storage.ledger.events import NO_HASH, Head
+from holdtrue.storage.ledger.statements import Prepared
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+# How long a killed server's session may take to end, and a restarted PostgreSQL to answer.
+_LOCK_SECONDS = 5
+_RESOLVE_SECONDS = 30.0
+_RESOLVE_PAUSE = 0.25
+_JOBS_BETWEEN_ANALYSES = 20_000
+
+_LOCK = "SELECT pg_advisory_lock(hashtextextended('holdtrue ledger ' || current_schema(), 0))"
+_HOLDER = """
+    SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database
+    WHERE datname = current_database()) AND a.application_name LIKE 'holdtrue %'
+"""
+
+
+class PostgresWriter:
+    """Hold the one session that writes; open it again when it breaks."""
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, exc.DBAPIError)
+
+    def __init__(self, address: postgres.Address) -> None:
+        self._address = address
+        self._texts: dict[tuple[Prepared, bool], bytes] = {}
+        self._dialect = PGDialect(paramstyle="format")
+        self._open()
+        self._number = ""
+        self._unknown = False
+
+    @property
+    def raw(self) -> "Connection[Any]":
+        """Return the driver's connection."""
+        return self._raw
+
+    @property
+    def sql(self) -> sa.Connection:
+        """Return the connection for SQLAlchemy, which neither begins nor commits on it."""
+        return self._sql
+
+    @property
+    def in_transaction(self) -> bool:
+        """Tell whether the transaction that was begun can still be committed or rolled back."""
+        status = self._raw.info.transaction_status
+        return status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    def revision(self) -> str | None:
+        """Return the schema's revision, None when the database is empty; Corrupt if it is no ledger."""
+        return postgres.revision(self._raw, self._address.name)
+
+    def migrate(self, clock: Clock, backups: Path) -> None:
+        """Bring the schema to this version's, in one transaction, after a backup into `backups` if there was one."""
+        current = self.revision()
+        if current == files.HEAD:
+            return
+        if current is not None:
+            # Imported here: backups are made by programs of PostgreSQL, not by this connection.
+            from holdtrue.storage.ledger.postgres_care import PostgresCare
+
+            PostgresCare(self._address).copy_to(backups / f"ledger-{current}-{clock.now():%Y%m%dT%H%M%S%f}.dump")
+        files.upgrade(self)
+
+    def begin(self, head: Head | None) -> None:
+        """Open a transaction, in a new session where the old one broke; Corrupt if the log moved on meanwhile."""
+        if not self._broken:
+            try:
+                self._start()
+                return
+            except psycopg.Error as error:
+                if not postgres.is_lost(error):
+                    raise
+        self._raw.close()
+        self._open()
+        self._check(head)
+        self._start()
+
+    def commit(self) -> None:
+        """Make the transaction durable; when the answer is lost, find out what became of it.
+
+        Raises Unavailable if it was undone.
+        """
+        try:
+            self._raw.execute("COMMIT")
+        except psycopg.Error as error:
+            if not postgres.is_lost(error):
+                raise
+            self._unknown = True
+            self._look_up(error)
+            self._unknown = False
+
+    def rollback(self) -> None:
+        """Undo the transaction."""
+        self._raw.execute("ROLLBACK")
+
+    def set_savepoint(self) -> None:
+        """Mark the place to which one job may be undone."""
+        self._raw.execute("SAVEPOINT job")
+
+    def keep(self) -> None:
+        """Keep what was done since the mark."""
+        self._raw.execute("RELEASE job")
+
+    def undo(self) -> None:
+        """Undo what was done since the mark."""
+        self._raw.execute("ROLLBACK TO job; RELEASE job")
+
+    def rows(self, statement: Prepared, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a prepared statement and return its rows, none for one that only changes."""
+        cursor = self._raw.execute(self._text(statement), values)
+        return cursor.fetchall() if cursor.description is not None else []
+
+    def many(self, statement: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a prepared statement once for each row of values, without waiting for the answer to each.
+
+        Rows go in groups, one statement for each; a group that names a key twice goes row by row, since
+        PostgreSQL changes no row twice in one statement.
+        """
+        width = statement.width
+        groups: list[list[Any]] = []
+        single: list[tuple[Any, ...]] = []
+        whole = len(rows) - len(rows) % width if width else 0
+        for start in range(0, whole, width or 1):
+            part = rows[start : start + width]
+            if len({tuple(row[place] for place in statement.keys) for row in part}) < len(part):
+                # In order: of two rows with one key, the later one has the last word.
+                single = list(rows[start:])
+                break
+            groups.append([value for row in part for value in row])
+        else:
+            single = list(rows[whole:])
+        with self._raw.cursor() as cursor:
+            if groups:
+                cursor.executemany(self._text(statement, wide=True), groups)
+            if single:
+                cursor.executemany(self._text(statement), single)
+
+    def tend(self, jobs: int) -> None:
+        """Do nothing: the server itself does what is due from time to time."""
+
+    def finish(self) -> None:
+        """Do nothing: the server itself folds its log in."""
+
+    def close(self) -> None:
+        """Close the session, and with it give back the lock."""
+        self._raw.close()
+
+    def is_fatal(self, error: BaseException) -> bool:
+        """Tell whether no further job of this transaction may be tried."""
+        return self._broken or not self.in_transaction
+
+    def wrote_nothing(self, error: BaseException) -> bool:
+        """Tell whether the lost transaction surely wrote nothing: all but a commit of which nothing is known.
+
+        The server undoes what was not committed. Work that ended the transaction by itself, and a log that
+        another process moved on, are no such case.
+        """
+        if self._unknown or isinstance(error, Corrupt):
+            return False
+        return self._broken or self.in_transaction or isinstance(error, HoldtrueError)
+
+    def refusal(self, error: BaseException) -> BaseException:
+        """Return the error that a caller gets for `error`."""
+        return postgres.explain(error, self._address.name) or error
+
+    @property
+    def _broken(self) -> bool:
+        return self._raw.closed or self._raw.info.transaction_status == TransactionStatus.UNKNOWN
+
+    def _open(self) -> None:
+        """Open a session and take the lock; Locked, naming the holder, if another process has it."""
+        self._raw = self._address.connect()
+        try:
+            self._raw.execute("SELECT set_config('lock_timeout', %s, false)", (f"{_LOCK_SECONDS}s",))
+            try:
+                self._raw.execute(_LOCK)
+            except psycopg.errors.LockNotAvailable:
+                raise self._locked() from None
+            self._raw.execute("SELECT set_config('lock_timeout', '0', false)")
+            self._sql = postgres.writer_engine(self._raw).connect()
+        except BaseException as error:
+            self._raw.close()
+            if isinstance(error, psycopg.Error):
+                raise postgres.explain(error, self._address.name) or error from None
+            raise
+
+    def _start(self) -> None:
+        cursor = self._raw.execute("BEGIN; SELECT pg_current_xact_id()::text")
+        cursor.nextset()
+        found = cursor.fetchone()
+        self._number = found[0] if found else ""
+
+    def _check(self, head: Head | None) -> None:
+        """Raise Corrupt unless the log ends at `head`."""
+        if head is None:
+            return
+        found = self._raw.execute("SELECT seq, leaf_hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        if (found or (0, NO_HASH)) != (head.size, head.hash):
+            raise Corrupt(
+                "The database is not as this process left it.",
+                why=f"While the connection was down, its log of {head.size} events became another one: a second "
+                "server wrote to it, or an older state was put in its place.",
+                mend="Stop the other process, or restore the newest state; then start Holdtrue again.",
+            )
+
+    def _look_up(self, error: psycopg.Error) -> None:
+        """Return if the transaction whose commit got no answer was committed; raise Unavailable if it was undone."""
+        until = time.monotonic() + _RESOLVE_SECONDS
+        while True:
+            try:
+                self._raw.close()
+                self._open()
+                found = self._raw.execute("SELECT pg_xact_status(%s::text::xid8)", (self._number,)).fetchone()
+                state = found[0] if found else None
+            except (psycopg.Error, HoldtrueError) as again:
+                if isinstance(again, Locked) or time.monotonic() > until:
+                    raise error from again
+                state = "in progress"
+            if state == "committed":
+                return
+            if state == "aborted":
+                self._unknown = False
+                raise Unavailable(
+                    f"The connection to the database {self._address.name} was lost: this change was not written.",
+                    why="PostgreSQL undid it when the connection ended.",
+                    mend="Send the request again.",
+                ) from error
+            if state != "in progress" or time.monotonic() > until:
+                raise error
+            time.sleep(_RESOLVE_PAUSE)
+
+    def _locked(self) -> Locked:
+        found = self._raw.execute(_HOLDER).fetchone()
+        holder = f"The session “{found[0]}” (program, machine, process id) has it." if found else ""
+        return Locked(
+            f"Another process writes to the database {self._address.name}.",
+            why=f"Exactly one may. {holder}".strip(),
+            mend="Stop that server, or give this one a database of its own in the setting “database”.",
+        )
+
+    def _text(self, statement: Prepared, *, wide: bool = False) -> bytes:
+        found = self._texts.get((statement, wide))
+        if found is None:
+            element = statement.wide if wide else statement.one
+            assert element is not None
+            found = self._texts[(statement, wide)] = str(element.compile(dialect=self._dialect)).encode()
+        return found
+
+
+class PostgresBackend:
+    """Open the ledger in the database at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self._address = postgres.Address(url)
+
+    @property
+    def name(self) -> str:
+        """Return how messages call it; no secret is in it."""
+        return self._address.name
+
+    @property
+    def address(self) -> postgres.Address:
+        """Return how the database is reached."""
+        return self._address
+
+    def open_writer(self) -> PostgresWriter:
+        """Open the one writing connection; Locked if another process has it."""
+        return PostgresWriter(self._address)
+
+    def revision_to_read(self) -> str | None:
+        """Return the revision as a reader finds it; NotFound if there is nothing to read."""
+        connection = self._address.connect()
+        try:
+            found = postgres.revision(connection, self.name)
+        finally:
+            connection.close()
+        if found is None:
+            raise NotFound(
+                f"There is no ledger in the database {self.name}.",
+                why="Reading does not make one.",
+                mend="Name the database of an existing installation, or start one with `holdtrue up`.",
+            )
+        return found
+
+    def reader_engine(self) -> sa.Engine:
+        """Make the pool of reading connections; each use sees one consistent snapshot."""
+        return postgres.reader_engine(self._address)
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Tell whether a read failed because its connection broke, so that it may be tried on another."""
+        return postgres.is_lost(error)
+
+    def explain(self, error: BaseException) -> HoldtrueError | None:
+        """Return what a database error means for whoever reads or opens the ledger; None if it is no such thing."""
+        return postgres.explain(error, self.name)
