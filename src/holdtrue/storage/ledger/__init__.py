@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         prepare,
         prepare_insert,
     )
-    from holdtrue.storage.ledger.tables import Timestamp, metadata, project_table, scoped
+    from holdtrue.storage.ledger.tables import Timestamp, key_of, metadata, project_table, scoped
     from holdtrue.storage.ledger.transaction import Transaction, WriteContext
     from holdtrue.storage.ledger.verify import Verification
 
@@ -37,6 +37,7 @@ __all__ = [
     "any_case_like",
     "exact_like",
     "insert",
+    "key_of",
     "metadata",
     "pairs_in",
     "prepare",
@@ -61,6 +62,7 @@ __getattr__ = attach(
         "any_case_like": "statements",
         "exact_like": "statements",
         "insert": "statements",
+        "key_of": "tables",
         "metadata": "tables",
         "pairs_in": "statements",
         "prepare": "statements",

@@ -104,12 +104,19 @@ class Ledger:
             return self._read(work)
         except exc.DatabaseError as error:
             if not self._backend.is_lost(error):
-                raise self._backend.explain(error) or error from error
+                raise self._meant(error) from error
         # The server was started again: its old connections are gone, and reading twice does no harm.
         try:
             return self._read(work)
         except exc.DatabaseError as error:
-            raise self._backend.explain(error) or error from error
+            raise self._meant(error) from error
+
+    def _meant(self, error: exc.DatabaseError) -> HoldtrueError:
+        """Return what an error of reading means; raise again one that is about a statement."""
+        found = self._backend.explain(error)
+        if found is None:
+            raise error
+        return found
 
     def _read(self, work: Callable[[sa.Connection], T]) -> T:
         try:

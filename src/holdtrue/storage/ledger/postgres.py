@@ -3,6 +3,7 @@
 The address is a URL as libpq takes it. Its password is in no message: messages are made of single parts of it.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -46,7 +47,8 @@ _SESSION = """
            set_config('synchronous_commit', CASE current_setting('synchronous_commit')
                       WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
            current_setting('server_version_num')::int / 10000,
-           current_setting('server_encoding')
+           current_setting('server_encoding'),
+           current_schema()
 """
 
 # Classes and codes of errors (PostgreSQL documentation, appendix A).
@@ -65,12 +67,16 @@ class Address:
 
     def __init__(self, url: str) -> None:
         """Read a URL; raise ConfigurationError, which does not repeat it."""
-        try:
-            self._parts: dict[str, Any] = dict(conninfo.conninfo_to_dict(url))
-        except psycopg.Error:
-            raise unusable() from None
+        parts: dict[str, Any] | None = None
+        # Raised outside of the handler: the driver's own error, which repeats the URL, is no part of ours.
+        with contextlib.suppress(psycopg.Error):
+            parts = dict(conninfo.conninfo_to_dict(url))
+        if parts is None:
+            raise unusable()
+        self._parts = parts
         host = self._parts.get("hostaddr") or self._parts.get("host") or "this machine"
         port = self._parts.get("port")
+        self.is_near = str(host).startswith(("/", "127.", "::1", "localhost", "this machine"))
         self.user = str(self._parts.get("user") or "")
         self.database = str(self._parts.get("dbname") or self.user)
         self.name = f"{self.database or 'the default database'} at {host}{f':{port}' if port else ''}"
@@ -91,10 +97,10 @@ class Address:
             connection.adapters.register_dumper(int, Int8Dumper)
             row = connection.execute(_SESSION).fetchone()
             assert row is not None
-            self._check(*row[-2:])
+            self._check(*row[-3:])
         except psycopg.Error as error:
             connection.close()
-            raise explain(error, self.name) or error from None
+            raise meant(error, self.name) from None
         except BaseException:
             connection.close()
             raise
@@ -108,7 +114,7 @@ class Address:
                  "service": "PGSERVICE", "channel_binding": "PGCHANNELBINDING"}  # fmt: skip
         return {names[key]: str(value) for key, value in self._parts.items() if key in names}
 
-    def _check(self, version: int, encoding: str) -> None:
+    def _check(self, version: int, encoding: str, schema: str | None) -> None:
         if version < _OLDEST:
             raise ConfigurationError(
                 f"The PostgreSQL of the database {self.name} is too old.",
@@ -120,6 +126,13 @@ class Address:
                 f"The database {self.name} cannot hold every text.",
                 why=f"Its encoding is {encoding}.",
                 mend="Make one with the encoding UTF8: createdb --encoding=UTF8 --template=template0 NAME",
+            )
+
+        if schema is None:
+            raise ConfigurationError(
+                f"The user “{self.user}” has no schema in the database {self.name}.",
+                why="Its search_path names none that exists and that it may use.",
+                mend="CREATE SCHEMA one, or correct it: ALTER ROLE user SET search_path = public",
             )
 
     def _refused(self, text: str) -> HoldtrueError:
@@ -189,9 +202,14 @@ def explain(error: BaseException, name: str) -> HoldtrueError | None:
     return _unfit(name, why) if isinstance(inner, psycopg.DataError) else None
 
 
+def meant(error: "psycopg.Error", name: str) -> Exception:
+    """Return what an error means, or the error itself."""
+    return explain(error, name) or error
+
+
 def _full(name: str, why: str) -> HoldtrueError:
     return StorageFull(
-        "The database's disk is full: this change was not written.",
+        "The database's disk is full: this was not done.",
         why=f"{why} Everything acknowledged before is safe.",
         mend=f"Make room on the disk of {name}, then send the request again.",
     )

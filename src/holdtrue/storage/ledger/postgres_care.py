@@ -31,6 +31,7 @@ _INVALID = """
     SELECT COUNT(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
     WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace
 """
+_ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 # What a ledger consists of; the schema itself and what a database's owner put beside it stay.
 _DROPS = """
     SELECT format('DROP TABLE %I.%I CASCADE;', current_schema(), relname)
@@ -51,26 +52,38 @@ class PostgresCare:
     def __init__(self, address: postgres.Address) -> None:
         self._address = address
 
-    def check(self) -> dict[str, str]:
-        """Return what the server says of pages, indexes and its promises, and the schema; nothing is changed."""
+    def posture(self) -> dict[str, str]:
+        """Return which server it is, and what it promises; nothing is read but its settings."""
         connection = self._address.connect()
         try:
             found = postgres.revision(connection, self._address.name)
-            broken = self._broken(connection)
-            safe = {name: _setting(connection, name) for name in ("fsync", "full_page_writes", "synchronous_commit")}
-            checksums = _setting(connection, "data_checksums")
+            off = [name for name in ("fsync", "full_page_writes") if _setting(connection, name) == "off"]
             version = _setting(connection, "server_version")
+            summed = "with" if _setting(connection, "data_checksums") == "on" else "without"
+            (encrypted,) = connection.execute(_ENCRYPTED).fetchone() or (False,)
         except psycopg.Error as error:
-            raise postgres.explain(error, self._address.name) or error from None
+            raise postgres.meant(error, self._address.name) from None
         finally:
             connection.close()
-        off = [name for name, value in safe.items() if value == "off"]
+        near = "on this machine" if self._address.is_near else "not encrypted"
         return {
-            "database": f"{self._address.name}, PostgreSQL {version}",
-            "schema": f"{found} (this version's is {files.HEAD})",
-            "pages": "; ".join(broken) or ("ok" if checksums == "on" else "ok (the cluster keeps no checksums)"),
+            "database": f"{self._address.name}, PostgreSQL {version} {summed} checksums of pages",
+            "schema": f"{found or 'none yet'} (this version's is {files.HEAD})",
             "durability": f"not safe: {', '.join(off)} is off" if off else "ok",
+            "transport": "TLS" if encrypted else near,
         }
+
+    def check(self) -> dict[str, str]:
+        """Return what the server says of pages, indexes and its promises, and the schema; nothing is changed."""
+        found = self.posture()
+        connection = self._address.connect()
+        try:
+            broken = self._broken(connection)
+        except psycopg.Error as error:
+            raise postgres.meant(error, self._address.name) from None
+        finally:
+            connection.close()
+        return {**found, "pages": "; ".join(broken) or "ok"}
 
     def size(self) -> int:
         """Return how many bytes the database takes."""
@@ -155,7 +168,7 @@ class PostgresCare:
             writer.raw.execute("VACUUM (FULL, ANALYZE)")
             return before, _size(writer.raw)
         except psycopg.Error as error:
-            raise postgres.explain(error, self._address.name) or error from None
+            raise postgres.meant(error, self._address.name) from None
         finally:
             writer.close()
 

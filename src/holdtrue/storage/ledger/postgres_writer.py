@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _LOCK_SECONDS = 5
 _RESOLVE_SECONDS = 30.0
 _RESOLVE_PAUSE = 0.25
-_JOBS_BETWEEN_ANALYSES = 20_000
 
 _LOCK = "SELECT pg_advisory_lock(hashtextextended('holdtrue ledger ' || current_schema(), 0))"
 _HOLDER = """
@@ -205,7 +204,7 @@ class PostgresWriter:
         except BaseException as error:
             self._raw.close()
             if isinstance(error, psycopg.Error):
-                raise postgres.explain(error, self._address.name) or error from None
+                raise postgres.meant(error, self._address.name) from None
             raise
 
     def _start(self) -> None:

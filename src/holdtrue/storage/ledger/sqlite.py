@@ -213,8 +213,8 @@ class SqliteBackend:
             return files.unreadable(self.path, error if isinstance(error, Exception) else Exception(str(error)))
         if files.is_full(error):
             return StorageFull(
-                f"There is no room to open the ledger {self.path}.",
+                f"There is no room for the ledger {self.path}.",
                 why=f"{error}.",
-                mend="Make room on the disk of the data folder and start again.",
+                mend="Make room on the disk of the data folder, then try again.",
             )
         return None

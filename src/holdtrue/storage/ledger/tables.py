@@ -58,6 +58,14 @@ def scoped(table: sa.Table, project: str) -> sa.Select[Any]:
     return sa.select(table).where(table.c.project == project)
 
 
+def key_of(table: sa.Table) -> list[sa.Column[Any]]:
+    """Return the columns of a table's key that follow the project, to order by.
+
+    SQLite reads a clustered table in their order anyway; PostgreSQL returns rows in no order that was not asked for.
+    """
+    return [column for column in table.primary_key.columns if column.name != "project"]
+
+
 def to_json(value: Any) -> str:
     """Serialise a JSON column; NaN and infinities raise ValueError, since JSON has none."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

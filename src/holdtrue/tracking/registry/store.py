@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue.storage.ledger import Transaction, insert, project_table, scoped
+from holdtrue.storage.ledger import Transaction, insert, key_of, project_table, scoped
 from holdtrue.tracking.model import Pair
 from holdtrue.tracking.registry.model import LoggedModel, ModelVersion, RegisteredModel, Stage
 from holdtrue.tracking.search.language import Condition, Order
@@ -207,10 +207,12 @@ def _whole(connection: sa.Connection, project: str, rows: Sequence[Any]) -> list
     """Return logged models with everything that belongs to them."""
     ids = [row.id for row in rows]
     pairs: dict[tuple[str, str], list[Pair]] = {}
-    for each in connection.execute(scoped(logged_model_pairs, project).where(logged_model_pairs.c.model.in_(ids))):
+    query = scoped(logged_model_pairs, project).where(logged_model_pairs.c.model.in_(ids))
+    for each in connection.execute(query.order_by(*key_of(logged_model_pairs))):
         pairs.setdefault((each.model, each.kind), []).append(Pair(each.key, each.value))
     registered: dict[str, list[tuple[str, int]]] = {}
-    for each in connection.execute(scoped(model_versions, project).where(model_versions.c.model.in_(ids))):
+    query = scoped(model_versions, project).where(model_versions.c.model.in_(ids))
+    for each in connection.execute(query.order_by(*key_of(model_versions))):
         registered.setdefault(each.model, []).append((each.name, each.number))
     metrics = model_metrics_of(connection, project, ids)
     return [
@@ -350,10 +352,11 @@ def _registered(connection: sa.Connection, project: str, rows: Sequence[Any]) ->
     names = [row.name for row in rows]
     tags: dict[str, list[Pair]] = {}
     query = scoped(model_tags, project).where(model_tags.c.name.in_(names), model_tags.c.number == 0)
-    for each in connection.execute(query):
+    for each in connection.execute(query.order_by(*key_of(model_tags))):
         tags.setdefault(each.name, []).append(Pair(each.key, each.value))
     aliases: dict[str, list[tuple[str, int]]] = {}
-    for each in connection.execute(scoped(model_aliases, project).where(model_aliases.c.name.in_(names))):
+    query = scoped(model_aliases, project).where(model_aliases.c.name.in_(names))
+    for each in connection.execute(query.order_by(*key_of(model_aliases))):
         aliases.setdefault(each.name, []).append((each.alias, each.number))
     latest: dict[str, list[ModelVersion]] = {}
     for each in latest_versions(connection, project, names):
@@ -451,10 +454,11 @@ def _versions(connection: sa.Connection, project: str, rows: Sequence[Any]) -> l
     names = sorted({row.name for row in rows})
     tags: dict[tuple[str, int], list[Pair]] = {}
     query = scoped(model_tags, project).where(model_tags.c.name.in_(names), model_tags.c.number > 0)
-    for each in connection.execute(query) if names else ():
+    for each in connection.execute(query.order_by(*key_of(model_tags))) if names else ():
         tags.setdefault((each.name, each.number), []).append(Pair(each.key, each.value))
     aliases: dict[tuple[str, int], list[str]] = {}
-    for each in connection.execute(scoped(model_aliases, project).where(model_aliases.c.name.in_(names))):
+    query = scoped(model_aliases, project).where(model_aliases.c.name.in_(names))
+    for each in connection.execute(query.order_by(*key_of(model_aliases))):
         aliases.setdefault((each.name, each.number), []).append(each.alias)
     return [
         ModelVersion(
