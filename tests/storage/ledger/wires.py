@@ -5,11 +5,12 @@ import socket
 import threading
 from typing import Literal
 
-Cut = Literal["before", "after"]
+Cut = Literal["before", "after", "unseen"]
 
 
 class Wire:
-    """Pass bytes on to a server; cut the connection once at the next COMMIT: before it arrives, or before its answer.
+    """Pass bytes on to a server; cut the connection once at the next COMMIT: before it arrives, or before its answer,
+    or before it arrives and so that the server does not see the end.
 
     The protocol sends COMMIT in one message, and these tests send nothing else with that word.
     """
@@ -20,12 +21,14 @@ class Wire:
         self.port = int(self._listening.getsockname()[1])
         self.cut: Cut | None = None
         self.cuts = 0
-        self._refusing = threading.Event()
+        self.held: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
         """Take no more connections."""
         self._listening.close()
+        for server in self.held:
+            _end(server)
 
     def _accept(self) -> None:
         while True:
@@ -50,6 +53,9 @@ class Wire:
                         # The server reads on to the end of what was sent, and commits, before it sees the end.
                         server.shutdown(socket.SHUT_WR)
                         continue
+                    if how == "unseen":
+                        self.held.append(server)
+                        return
                     break
                 server.sendall(data)
         _end(client)
@@ -61,7 +67,6 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(65_536):
             target.sendall(data)
     _end(target)
-    _end(source)
 
 
 def _end(connection: socket.socket) -> None:

@@ -32,6 +32,8 @@ _RESOLVE_SECONDS = 30.0
 _RESOLVE_PAUSE = 0.25
 
 _LOCK = "SELECT pg_advisory_lock(hashtextextended('holdtrue ledger ' || current_schema(), 0))"
+_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"
 _HOLDER = """
     SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
     WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database
@@ -48,6 +50,7 @@ class PostgresWriter:
         self._address = address
         self._texts: dict[tuple[Prepared, bool], bytes] = {}
         self._dialect = PGDialect(paramstyle="format")
+        self._session: tuple[Any, ...] | None = None
         self._open()
         self._number = ""
         self._unknown = False
@@ -104,13 +107,17 @@ class PostgresWriter:
         Raises Unavailable if it was undone.
         """
         try:
-            self._raw.execute("COMMIT")
+            done = self._raw.execute("COMMIT").statusmessage == "COMMIT"
         except psycopg.Error as error:
             if not postgres.is_lost(error):
-                raise
+                raise self._undone(f"{postgres.meant(error, self._address.name)}") from error
             self._unknown = True
             self._look_up(error)
             self._unknown = False
+            return
+        if not done:
+            # The server's answer to a commit of what had failed before.
+            raise self._undone("A statement of the transaction had failed.")
 
     def rollback(self) -> None:
         """Undo the transaction."""
@@ -192,8 +199,13 @@ class PostgresWriter:
 
     def _open(self) -> None:
         """Open a session and take the lock; Locked, naming the holder, if another process has it."""
+        before = self._session
         self._raw = self._address.connect()
         try:
+            if before is not None:
+                # Where the wire broke and the server has not seen it yet, our own old session has the lock.
+                self._raw.execute(_END, before)
+            self._session = self._raw.execute(_SESSION).fetchone()
             self._raw.execute("SELECT set_config('lock_timeout', %s, false)", (f"{_LOCK_SECONDS}s",))
             try:
                 self._raw.execute(_LOCK)
@@ -243,14 +255,17 @@ class PostgresWriter:
                 return
             if state == "aborted":
                 self._unknown = False
-                raise Unavailable(
-                    f"The connection to the database {self._address.name} was lost: this change was not written.",
-                    why="PostgreSQL undid it when the connection ended.",
-                    mend="Send the request again.",
-                ) from error
+                raise self._undone("The connection was lost before PostgreSQL had it.") from error
             if state != "in progress" or time.monotonic() > until:
                 raise error
             time.sleep(_RESOLVE_PAUSE)
+
+    def _undone(self, why: str) -> Unavailable:
+        return Unavailable(
+            f"The database {self._address.name} undid this change: it was not written.",
+            why=why,
+            mend="Send the request again.",
+        )
 
     def _locked(self) -> Locked:
         found = self._raw.execute(_HOLDER).fetchone()
