@@ -19,6 +19,7 @@ from holdtrue.server.ports import free_ports
 
 PASSWORD = "p w/d:1@x"
 _ESCAPED = "p%20w%2Fd%3A1%40x"
+_MEMORY = Path("/dev/shm")  # noqa: S108
 _UNPRIVILEGED = ("postgres", "pgserver", "nobody")
 
 
@@ -101,6 +102,10 @@ class Cluster:
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
             [self.programs / program, *arguments], user=self._user, cwd=self.folder, check=True, capture_output=True
@@ -110,7 +115,8 @@ class Cluster:
 @contextmanager
 def running(**settings: str) -> Generator[Cluster]:
     """Run a cluster in a temporary folder that another user can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="holdtrue-pg-"))
+    # In memory where there is such a folder: a database is a thousand files, and removing them takes long on a disk.
+    folder = Path(tempfile.mkdtemp(prefix="holdtrue-pg-", dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
         cluster = Cluster(folder)
         cluster.start(**settings)

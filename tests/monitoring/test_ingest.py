@@ -233,12 +233,18 @@ def test_a_pass_that_could_not_be_written_is_repeated_whole(production: Producti
     production.declare(SPEC)
     keys = production.predict([0.9, 0.1])
     production.label(keys, [1, 0])
-    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON windows BEGIN SELECT RAISE(ABORT, 'no'); END"
-    production.stores.ledger.write(CONTEXT, lambda tx: tx.connection.exec_driver_sql(refuse))
+    ledger = production.stores.ledger
+    words = {
+        "sqlite": ("BEGIN SELECT RAISE(ABORT, 'no'); END", ""),
+        "postgresql": ("FOR EACH ROW EXECUTE FUNCTION never_changed()", " ON windows"),
+    }
+    refuse, of = words[ledger.read(lambda conn: conn.dialect.name)]
+    statement = f"CREATE TRIGGER refuse BEFORE INSERT ON windows {refuse}"
+    ledger.write(CONTEXT, lambda tx: tx.connection.exec_driver_sql(statement))
     with pytest.raises(IntegrityError):
         production.run()
-    assert production.stores.ledger.read(lambda conn: store.read_days(conn, PROJECT, SERVICE, 0, 99_999)) == {}
-    production.stores.ledger.write(CONTEXT, lambda tx: tx.connection.exec_driver_sql("DROP TRIGGER refuse"))
+    assert ledger.read(lambda conn: store.read_days(conn, PROJECT, SERVICE, 0, 99_999)) == {}
+    ledger.write(CONTEXT, lambda tx: tx.connection.exec_driver_sql(f"DROP TRIGGER refuse{of}"))
     production.run()
     assert only(production.windows(grain="day")).roc_auc.value == 1.0
 

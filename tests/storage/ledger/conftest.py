@@ -24,12 +24,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
     """Return where the ledger of this test is: a file in its folder, or a database named by a file in it."""
-    if request.param == "postgresql":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        (tmp_path / URL).write_text(cluster.database())
-    return place_of(tmp_path)
+    if request.param != "postgresql":
+        yield place_of(tmp_path)
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    (tmp_path / URL).write_text(cluster.database())
+    yield place_of(tmp_path)
+    cluster.drop(str(place_of(tmp_path)))
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ class Checkpointer:
         note = self._signer.sign(head.size, root(head.frontier))
         number = self.seal.number + 1
         frontier = orjson.dumps([node.hex() for node in head.frontier]).decode()
-        database.rows(_CHECKPOINT, (number, note, frontier))
+        database.many(_CHECKPOINT, [(number, note, frontier)])
         return Seal(number, head.size, now, note)
 
     def committed(self, seal: Seal) -> None:

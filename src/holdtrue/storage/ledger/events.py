@@ -117,8 +117,8 @@ def append(database: "WritingConnection", head: Head, draft: Draft) -> tuple[Hea
             raise TypeError(f"“{name}” of an event is text, not {type(value).__name__}")
     leaf = leaf_hash(entry_bytes(entry))
     # The driver itself, not SQLAlchemy: this runs for every event in the house.
-    database.rows(_EVENT, (*entry.values(), leaf.hex()))
-    database.rows(_PAYLOAD, (seq, draft.project, salt, body.decode()))
+    database.many(_EVENT, [(*entry.values(), leaf.hex())])
+    database.many(_PAYLOAD, [(seq, draft.project, salt, body.decode())])
     event = Event(
         seq=seq,
         time=draft.time,
