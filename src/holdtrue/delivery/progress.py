@@ -4,6 +4,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import sqlalchemy as sa
+
+from holdtrue import governance
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.codec import dump
 from holdtrue.delivery import changing, rules, store
@@ -38,6 +41,8 @@ def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]
     counted_rows = strategy.absorb(before, rollout, predictions, labels, now)
     judging = replace(counted_rows, cursor=cursor, labels_cursor=labels_cursor)
     found, facts = strategy.judge(rollout.canary, judging, rollout, now)
+    if found.verdict in ("advance", "promote"):
+        found = stores.ledger.read(lambda connection: _held(connection, project, rollout, found, now))
     if found.verdict == "wait":
         judging = strategy.move(rollout.canary, judging, rollout, now)
     verdict = {
@@ -53,6 +58,14 @@ def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]
     counted = replace(rollout, judging=judging.to_json(), verdict=verdict)
     stores.ledger.write(WriteContext(SYSTEM, project), lambda tx: _act(tx, rollout, counted, found, verdict))
     return verdict
+
+
+def _held(
+    connection: sa.Connection, project: str, rollout: Rollout, found: rules.Judgement, now: datetime
+) -> rules.Judgement:
+    """Return a judgement that waits if the environment is closed to changes; going back is never held."""
+    closed = governance.closed(connection, project, rollout.environment, now)
+    return found if closed is None else rules.Judgement("wait", f"{closed.what} {closed.why} {found.why}")
 
 
 def _judged_at(rollout: Rollout) -> datetime:

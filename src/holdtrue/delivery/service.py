@@ -198,7 +198,7 @@ def promote(tx: Transaction, service: str, release_id: str, environment: str = P
     """Bring a release into an environment: at once if it is the first, else through a rollout.
 
     The gate decides again in this transaction. Asking again for what is deployed or under way changes
-    nothing. Raises NotAllowed, NoPolicy, NotDeployable, RolloutRunning, NotFound.
+    nothing. Raises NotAllowed, NoPolicy, ChangeFrozen, NotDeployable, RolloutRunning, NotFound.
     """
     declared = need_service(tx.connection, tx.project, service)
     check_name(environment, "environment name")
@@ -221,6 +221,9 @@ def promote(tx: Transaction, service: str, release_id: str, environment: str = P
         )
     if present is not None and present.release == release_id:
         return Promotion(present, None)
+    closed = governance.closed(tx.connection, tx.project, environment, tx.now)
+    if closed is not None:
+        raise closed
     decision = governance.need_allowed(tx, release_id, environment)
     if present is None:
         bundles.check_servable(tx.connection, tx.project, release, None)

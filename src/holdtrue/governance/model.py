@@ -54,12 +54,36 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """Close an environment to changes from `begin` until before `end`, for a reason."""
+
+    begin: datetime
+    end: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeWindow:
+    """Open an environment to changes on `days` (“mon” to “sun”) from `begin` until before `end` o'clock of a zone."""
+
+    days: tuple[str, ...]
+    begin: float
+    end: float
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """State what a release must show, and who must approve it, before it enters an environment."""
+    """State what a release must show, who must approve it, and when, before it enters an environment.
+
+    With `windows`, changes are made in them only; `freezes` close it whatever the windows say.
+    """
 
     environment: str
     rules: tuple[Rule, ...] = ()
     approvals: int = 1
+    freezes: tuple[Freeze, ...] = ()
+    windows: tuple[ChangeWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +176,24 @@ class NoPolicy(Conflict):
             why="Without rules nothing can be allowed.",
             mend=f'Declare project.gate("{environment}", …) in the project file, then run `holdtrue apply`.',
             facts={"environment": environment},
+        )
+
+
+class ChangeFrozen(Conflict):
+    """An environment is closed to changes now."""
+
+    code = "change_frozen"
+
+    @classmethod
+    def of(cls, environment: str, why: str, until: datetime | None) -> "ChangeFrozen":
+        """Name the environment, why it is closed, and until when."""
+        opens = "" if until is None else f" It opens at {until.isoformat(timespec='minutes')}."
+        return cls(
+            f"Nothing may be changed in {environment} now.",
+            why=f"{why}.{opens}",
+            mend="Wait until then, or change the calendar in the project file and apply it, which is recorded. "
+            "Going back is always possible: holdtrue rollback",
+            facts={"environment": environment, "until": None if until is None else until.isoformat()},
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.governance import expressions
+from holdtrue.governance.calendar import check_calendar
 from holdtrue.governance.model import EVIDENCE_NAMES, FACTS, BadRule, Finding, Outcome, Policy, Rule
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def check_policy(policy: Policy) -> None:
             why="The number of people who approve is between 0 and 10.",
             mend="Choose a number in that range; production should have at least 1.",
         )
+    check_calendar(policy)
     seen: set[str] = set()
     for rule in policy.rules:
         if not rule.name or rule.name in seen:

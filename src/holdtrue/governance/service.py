@@ -1,6 +1,7 @@
 """Use cases of governance: record evidence, bind policies, decide, approve."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,13 +14,14 @@ from holdtrue.core.canonical import canonical_bytes, content_hash
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import Forbidden, NotFound
 from holdtrue.core.ids import check_name, new_id
-from holdtrue.governance import rules, store
+from holdtrue.governance import calendar, rules, store
 from holdtrue.governance.model import (
     APPROVAL_LIFE,
     EVIDENCE_BYTES,
     EVIDENCE_NAMES,
     Approval,
     BadEvidence,
+    ChangeFrozen,
     Decision,
     Evidence,
     NoPolicy,
@@ -95,6 +97,13 @@ def policy_of(connection: sa.Connection, project: str, environment: str) -> tupl
     if version is None:
         raise NoPolicy.of(environment)
     return version, load(Policy, catalog.get(connection, project, version).content, "The policy")
+
+
+def closed(connection: sa.Connection, project: str, environment: str, now: datetime) -> ChangeFrozen | None:
+    """Return why nothing may be changed in an environment now; None if it may, or if it has no policy."""
+    if store.bound_policy(connection, project, environment) is None:
+        return None
+    return calendar.closed(policy_of(connection, project, environment)[1], now)
 
 
 def policies(connection: sa.Connection, project: str) -> dict[str, tuple[str, Policy]]:
@@ -326,6 +335,14 @@ def _facts(connection: sa.Connection, project: str, release: Release, environmen
         "service": release.service,
         "first": not others,
         "champion": others[-1] if others else "none",
+        "deployed_in": [
+            name
+            for name in store.bound_policies(connection, project)
+            if any(
+                each.release == release.id and each.action == "deployed"
+                for each in store.effects_of(connection, project, release.service, name)
+            )
+        ],
     }
 
 

@@ -1,6 +1,7 @@
 """What can be known of a model, its evaluation and its service when they are declared, long before a training ends."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from holdtrue.core.errors import ConfigurationError
@@ -103,3 +104,15 @@ def _unfit(model: "Model", name: str, datatype: str, role: str, fit: str) -> Con
         why=f"“{name}” {role}.",
         mend=f"Declare it as {fit}.",
     )
+
+
+def moment(text: str) -> datetime:
+    """Return the moment that a day or an ISO 8601 time names, in UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"“{text}” is not a day or a moment.",
+            mend="Write it as 2026-12-20 or 2026-12-20T18:00+01:00.",
+        ) from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

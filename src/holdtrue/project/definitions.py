@@ -1,7 +1,7 @@
 """What a user writes: one `Project`, and decorators that say what belongs to it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from holdtrue.data import Contract, DatasetSpec, check_windows
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
 from holdtrue.evaluation import Check
 from holdtrue.features import Latest, OnDemand, Trailing
-from holdtrue.governance import Policy, Rule
+from holdtrue.governance import ChangeWindow, Freeze, Policy, Rule
+from holdtrue.governance.calendar import check_calendar
 from holdtrue.llm.application import read_settings
 from holdtrue.llm.gateway import Route
 from holdtrue.llm.guardrails import Guard
@@ -219,6 +220,23 @@ class Project:
         rules = tuple(Rule(name=name, expression=text) for name, text in require.items())
         self.policies[environment] = Policy(environment=environment, rules=rules, approvals=approvals)
 
+    def freeze(self, environment: str, begin: str, end: str, reason: str) -> None:
+        """Close an environment to changes from a day or moment (“2026-12-20”, ISO 8601; UTC) until before another.
+
+        Its gate must be declared above. Rollouts wait meanwhile; going back stays possible.
+        """
+        policy = self._policy_of(environment)
+        made = Freeze(checks.moment(begin), checks.moment(end), reason)
+        self._set_calendar(replace(policy, freezes=(*policy.freezes, made)))
+
+    def window(self, environment: str, days: Sequence[str], begin: float, end: float, zone: str = "UTC") -> None:
+        """Let changes into an environment only on these days (“mon” to “sun”) between two hours of a time zone.
+
+        Its gate must be declared above; again for more windows.
+        """
+        policy = self._policy_of(environment)
+        self._set_calendar(replace(policy, windows=(*policy.windows, ChangeWindow(tuple(days), begin, end, zone))))
+
     def service(
         self,
         model: Model,
@@ -335,6 +353,20 @@ class Project:
             monitors=tuple(self.monitors),
             retrains=tuple(self.retrains),
         )
+
+    def _policy_of(self, environment: str) -> Policy:
+        found = self.policies.get(environment)
+        if found is None:
+            raise ConfigurationError(
+                f"The environment “{environment}” has no gate yet.",
+                why="When changes may be made is a part of its policy.",
+                mend=f'Declare it above this line: project.gate("{environment}", …)',
+            )
+        return found
+
+    def _set_calendar(self, policy: Policy) -> None:
+        check_calendar(policy)
+        self.policies[policy.environment] = policy
 
     def _service_of(self, model: Model) -> str:
         serving = self.serving(model.name)
