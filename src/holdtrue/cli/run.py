@@ -150,7 +150,7 @@ def _send(verb: str, file: Path | None, home: Path | None, as_json: bool) -> Non
     project = load_project(project_file(file))
     with open_client(home) as client:
         found = client.post(f"{base(project.name)}/{verb}", _spec(project))
-    show(found, as_json, lambda value: _print_changes(value["changes"], verb))
+    show(found, as_json, lambda value: _print_plan(value, verb))
 
 
 def _spec(project: Any) -> Any:
@@ -226,6 +226,15 @@ def _print_result(result: Any) -> None:
     print_decision(result["decision"])
     if result["decision"]["outcome"] == "waiting_approval":
         typer.echo(f"Next, by somebody else: holdtrue approve {result['release']} --reason …")
+
+
+def _print_plan(found: Any, verb: str) -> None:
+    _print_changes(found["changes"], verb)
+    drift = found.get("drift", [])
+    if drift:
+        typer.echo("What is deployed is not as it should be:")
+    for each in drift:
+        typer.echo(f"  {each['subject']}: {each['what']} {each['why']}\n      to mend it: {each['mend']}")
 
 
 def _print_changes(changes: list[Any], verb: str) -> None:

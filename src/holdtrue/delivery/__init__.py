@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.delivery.drifting import (
+        Drift,
+        drift,
+    )
     from holdtrue.delivery.explaining import (
         why,
     )
@@ -98,6 +102,7 @@ __all__ = [
     "Change",
     "Deployment",
     "DeploymentState",
+    "Drift",
     "Measurement",
     "Measures",
     "NewManifest",
@@ -126,6 +131,7 @@ __all__ = [
     "deployment",
     "deployments",
     "dora",
+    "drift",
     "find_service",
     "judge",
     "promote",
@@ -159,6 +165,7 @@ __getattr__ = attach(
         "Change": "model",
         "Deployment": "model",
         "DeploymentState": "model",
+        "Drift": "drifting",
         "Measurement": "service",
         "Measures": "measuring",
         "NewManifest": "service",
@@ -187,6 +194,7 @@ __getattr__ = attach(
         "deployment": "reading",
         "deployments": "reading",
         "dora": "measuring",
+        "drift": "drifting",
         "find_service": "reading",
         "judge": "progress",
         "promote": "service",

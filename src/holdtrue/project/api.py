@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from holdtrue import delivery
 from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
@@ -20,9 +21,10 @@ def definitions(call: Call) -> Any:
 
 @routes.post("/api/projects/{project}/plan", Permission.PROJECT_APPLY, summary="Show what apply would change")
 def plan(call: Call, body: ProjectSpec) -> Any:
-    """Return the differences; nothing is changed."""
+    """Return the differences, and how the deployed state differs from what is applied; nothing is changed."""
     _check(call, body)
-    return {"changes": call.read(lambda connection: service.plan(connection, call.project, body))}
+    changes = call.read(lambda connection: service.plan(connection, call.project, body))
+    return {"changes": changes, "drift": [dump(each) for each in delivery.drift(call.stores, call.project)]}
 
 
 @routes.post("/api/projects/{project}/apply", Permission.PROJECT_APPLY, summary="Apply definitions")
