@@ -190,3 +190,24 @@ def test_an_equal_challenger_is_seldom_rolled_back_although_looked_at_daily(worl
     world.random = np.random.default_rng(seed)
     running = world.rolling()
     assert "roll_back" not in follow(world, running.id, 15, rows=150, noise=0.15)
+
+
+@pytest.mark.parametrize(("margin", "harm", "state"), [(0.05, 0.3, "rolled_back"), (0.05, 0.0, "running")])
+def test_scores_that_drift_are_rolled_back_before_any_label_comes(
+    world: World, margin: float, harm: float, state: str
+) -> None:
+    world.declare(service=replace(SERVICE, rollout=replace(SERVICE.rollout, drift_margin=margin)))
+    running = world.rolling()
+    follow(world, running.id, 3, harm=harm, labels=False)
+    ended = world.rollout(running.id)
+    assert ended.state.value == state
+    assert ("Its scores have drifted from the champion's by +0.1" in ended.reason) == (state == "rolled_back")
+    assert ended.judging["scores"]["n"] > 0
+
+
+def test_scores_are_not_counted_where_their_drift_is_not_judged(world: World) -> None:
+    world.declare()
+    running = world.rolling()
+    follow(world, running.id, 1, harm=0.3, labels=False)
+    assert "scores" not in world.rollout(running.id).judging
+    assert world.rollout(running.id).state is RolloutState.RUNNING

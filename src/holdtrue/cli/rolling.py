@@ -1,4 +1,4 @@
-"""Commands about how releases reach production: `rollout simulate`, `dora`."""
+"""Commands about how releases reach production: `rollout simulate`, `rollout report`, `dora`."""
 
 import os
 from pathlib import Path
@@ -28,8 +28,9 @@ _NEWEST = "newest"
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    group = typer.Typer(no_args_is_help=True, help="Rollouts before they begin.")
+    group = typer.Typer(no_args_is_help=True, help="Rollouts: before they begin, and what they show.")
     group.command()(simulate)
+    group.command()(report)
     app.add_typer(group, name="rollout")
     app.command()(dora)
 
@@ -100,6 +101,43 @@ def _told(spec: "ServiceSpec", scenario: "Scenario", recorded: Any) -> dict[str,
         "requests": scenario.requests,
         "history": recorded and {key: value for key, value in recorded.items() if key != "days"},
     }
+
+
+def report(
+    rollout: Annotated[str, typer.Argument(help="Rollout id, rol_…")],
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a rollout's two releases answer the same rows differently: on the whole, by slice, in time taken."""
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/rollouts/{rollout}/differences")
+    if as_json:
+        show(found, as_json, lambda _: None)
+        return
+    columns = {
+        "slice": lambda each: f"{each['input']} = {each['value']}" if each["input"] else "all rows",
+        "rows": lambda each: each["rows"],
+        "score moved": lambda each: f"{each['moved']:+.4f}",
+        "apart": lambda each: f"{each['apart']:.4f}",
+        "other side of ½": lambda each: f"{each['changed']:.1%}",
+        "labelled": lambda each: each["labelled"],
+        "Brier difference": lambda each: _difference(each),
+        "": lambda each: "worse" if each["worse"] else "",
+    }
+    rows = [found["whole"], *found["slices"]] if found["whole"] else []
+    listing(rows, as_json, columns, empty="No row was scored by both releases yet.")
+    if found["psi"] is not None:
+        typer.echo(f"Spread of scores: PSI {found['psi']:.4f}, Kolmogorov-Smirnov {found['kolmogorov_smirnov']:.4f}")
+    for arm, times in found["times"].items():
+        typer.echo(f"Time of the {arm}: p50 {times['p50']:.1f} ms, p99 {times['p99']:.1f} ms, {times['n']:,} answers")
+
+
+def _difference(each: Any) -> str:
+    if each["brier"] is None:
+        return "–"
+    limits = "" if each["lower"] is None else f" ({each['lower']:+.4f} to {each['upper']:+.4f})"
+    return f"{each['brier']:+.4f}{limits}"
 
 
 def dora(

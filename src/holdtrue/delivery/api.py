@@ -11,6 +11,7 @@ from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.delivery import service, store
+from holdtrue.delivery.differing import differing
 from holdtrue.delivery.explaining import why
 from holdtrue.delivery.history import history
 from holdtrue.delivery.measuring import dora
@@ -120,6 +121,16 @@ def get_rollout(call: Call) -> Any:
         return {**summary(found), "history": [dump(each) for each in recorded]}
 
     return call.read(look)
+
+
+@routes.get(
+    _PROJECT + "/rollouts/{rollout}/differences",
+    Permission.PREDICTIONS_READ,
+    summary="Show how a rollout's two releases answer differently.",
+)
+def get_differences(call: Call) -> Any:
+    """Return how the answers of both releases differ, on the whole, by slice, and in time taken."""
+    return dump(differing(call.stores, call.project, call.path["rollout"]))
 
 
 @routes.get(_SERVICE + "/losses", Permission.PREDICTIONS_READ, summary="Return a rollout's paired losses by day.")

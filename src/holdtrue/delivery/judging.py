@@ -35,8 +35,8 @@ class Judging:
 
     `difference` is the sequence of the challenger's squared error minus the champion's, in [-1, 1];
     `fallbacks` that of the challenger's fallback answers, 0 or 1. `waiting` holds rows without a label,
-    `half` rows scored by one release only so far, by prediction id. `forgotten` counts rows whose label did
-    not come in 60 days.
+    by prediction id. `forgotten` counts rows whose label did not come in 60 days. `scores` is the sequence of the
+    challenger's score minus the champion's, which needs no label (counted if its drift is judged).
     """
 
     cursor: str
@@ -48,6 +48,7 @@ class Judging:
     champion_fallbacks: int = 0
     waiting: dict[str, Waiting] = field(default_factory=dict[str, Waiting])
     forgotten: int = 0
+    scores: MeanSequence = field(default_factory=lambda: sequences.start(-1.0, 1.0))
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -63,6 +64,7 @@ class Judging:
                 name: [row.key, row.champion, row.challenger, row.recorded_at] for name, row in self.waiting.items()
             },
             "forgotten": self.forgotten,
+            **({"scores": self.scores.to_json()} if self.scores.n else {}),
         }
 
     @classmethod
@@ -78,6 +80,7 @@ class Judging:
             data["champion_fallbacks"],
             {name: Waiting(*row) for name, row in data["waiting"].items()},
             data["forgotten"],
+            MeanSequence.from_json(data["scores"]) if "scores" in data else sequences.start(-1.0, 1.0),
         )
 
     def next_step(self) -> "Judging":
@@ -90,14 +93,16 @@ class Judging:
         fallbacks: npt.ArrayLike = (),
         champion_answers: int = 0,
         champion_fallbacks: int = 0,
+        scores: npt.ArrayLike = (),
     ) -> "Judging":
-        """Return this with more differences of losses and more answers counted."""
+        """Return this with more differences of losses and of scores, and more answers, counted."""
         return replace(
             self,
             difference=sequences.update(self.difference, differences),
             fallbacks=sequences.update(self.fallbacks, fallbacks),
             champion_answers=self.champion_answers + champion_answers,
             champion_fallbacks=self.champion_fallbacks + champion_fallbacks,
+            scores=sequences.update(self.scores, scores),
         )
 
 
@@ -159,13 +164,16 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
             entry["recorded_at"] = row["recorded_at"] or row["time"]
             entry[row["release"]] = min(max(float(row["score"]), 0.0), 1.0)
     waiting = dict(judging.waiting)
+    moved: list[float] = []
     for name, entry in scores.items():
         if rollout.champion in entry and rollout.challenger in entry:
+            if rollout.canary.drift_margin:
+                moved.append(entry[rollout.challenger] - entry[rollout.champion])
             waiting[name] = Waiting(
                 entry["key"], entry[rollout.champion], entry[rollout.challenger], entry["recorded_at"]
             )
     return replace(
-        judging.counted((), fallbacks, champion_answers, champion_fallbacks),
+        judging.counted((), fallbacks, champion_answers, champion_fallbacks, moved),
         waiting=waiting,
     )
 
@@ -198,8 +206,9 @@ def _key(value: Any) -> str | None:
 def facts_of(judging: Judging, rollout: Rollout, now: datetime) -> Facts:
     """Return what the counts say at this moment, with limits for the rollout's alpha.
 
-    Half of alpha goes to the share of fallback answers, and a quarter to “worse”: together at most alpha
-    of equal releases are ever rolled back. Half of alpha goes to “at most the margin worse”.
+    Half of alpha goes to the share of fallback answers, a quarter to “worse” and a quarter to scores that have
+    drifted: together at most alpha of equal releases are ever rolled back. Half of alpha goes to “at most the margin
+    worse”.
     """
     canary: Canary = rollout.canary
     sequence, fallbacks = judging.difference, judging.fallbacks
@@ -218,4 +227,17 @@ def facts_of(judging: Judging, rollout: Rollout, now: datetime) -> Facts:
         champion_fallback=(judging.champion_fallbacks / judging.champion_answers if judging.champion_answers else 0.0),
         days=(now - rollout.started_at) / timedelta(days=1),
         step_days=(now - rollout.step_started_at) / timedelta(days=1),
+        **_drift(judging.scores, canary),
     )
+
+
+def _drift(scores: MeanSequence, canary: Canary) -> dict[str, Any]:
+    if not canary.drift_margin or not scores.n:
+        return {}
+    each = canary.alpha / 8.0
+    return {
+        "scored": scores.n,
+        "score_mean": scores.mean,
+        "score_lower": sequences.lower_bound(scores, each),
+        "score_upper": sequences.upper_bound(scores, each),
+    }

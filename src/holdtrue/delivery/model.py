@@ -87,6 +87,9 @@ class Canary:
     `alpha` the chance, over the whole rollout, that an equal release is rolled back. With `shadow`, the
     challenger also scores the rows it does not answer, so that proof comes at the speed of all traffic.
 
+    `drift_margin` is how far a model's mean score may lie from the champion's on the same rows, either way, which is
+    known long before labels come (0: not judged).
+
     With the metric “answers”, for applications, arms are compared by their own answers: `margin` is how much
     larger the share of answers that fail a check may be, `fallback_margin` that of failed answers, `feedback_margin`
     that of bad feedback (waited for if `feedback_needed`), and `cost_margin` the cost as a share of `cost_limit_micros`
@@ -115,6 +118,7 @@ class Canary:
     worth: float = 0.01
     floor: float = 10.0
     move_hours: float = 24.0
+    drift_margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

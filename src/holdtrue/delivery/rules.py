@@ -23,7 +23,8 @@ class Facts:
 
     `mean`, `lower`, `upper` describe the challenger's Brier score minus the champion's on `pairs` labelled
     rows (above 0: the challenger is worse). `fallback_lower` is a lower limit of the challenger's share of
-    fallback answers out of `answers`; `champion_fallback` the champion's share.
+    fallback answers out of `answers`; `champion_fallback` the champion's share. `score_mean`, `score_lower` and
+    `score_upper` describe the challenger's score minus the champion's on `scored` rows, if their drift is judged.
     """
 
     step: int
@@ -39,6 +40,10 @@ class Facts:
     champion_fallback: float
     days: float
     step_days: float
+    scored: int = 0
+    score_mean: float | None = None
+    score_lower: float = -1.0
+    score_upper: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,12 @@ def judge(canary: Canary, facts: Facts) -> Judgement:
             "roll_back",
             f"It answers {facts.fallback:.1%} of {facts.answers} rows with the fallback, surely more than "
             f"{facts.fallback_lower:.1%}; the champion does so on {facts.champion_fallback:.1%}.",
+        )
+    if canary.drift_margin and (facts.score_lower > canary.drift_margin or facts.score_upper < -canary.drift_margin):
+        return Judgement(
+            "roll_back",
+            f"Its scores have drifted from the champion's by {facts.score_mean:+.4f} (between {facts.score_lower:+.4f} "
+            f"and {facts.score_upper:+.4f}) on {facts.scored} rows, more than {canary.drift_margin:g}.",
         )
     seen = _seen(facts)
     if facts.lower > 0.0:
@@ -183,6 +194,7 @@ def check_service(spec: ServiceSpec) -> None:
         ("min_rows_per_step", canary.min_rows_per_step, canary.min_rows_per_step >= 1),
         ("patience_days", canary.patience_days, canary.patience_days > 0),
         ("fallback_margin", canary.fallback_margin, 0 <= canary.fallback_margin < 1),
+        ("drift_margin", canary.drift_margin, 0 <= canary.drift_margin < 1),
         ("feedback_margin", canary.feedback_margin, 0 < canary.feedback_margin < 1),
         ("cost_margin", canary.cost_margin, 0 < canary.cost_margin < 1),
         ("cost_limit_micros", canary.cost_limit_micros, canary.cost_limit_micros >= 0),
