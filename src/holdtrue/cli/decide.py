@@ -81,7 +81,7 @@ def promote(
     with open_client(home) as client:
         path = f"{base(project_name(client, project))}/services/{service}/promote"
         done = client.post(path, {"release": release, "environment": environment})
-    show(done, as_json, lambda _: typer.echo(f"{release} is on its way: holdtrue status"))
+    show(done, as_json, lambda value: _print_promoted(release, value))
 
 
 def rollback(
@@ -150,6 +150,20 @@ def print_decision(decision: Any) -> None:
         typer.echo(f"  {'✓' if finding['passed'] else '✗'} {finding['rule']}: {finding['why']}")
         if not finding["passed"] and finding["mend"]:
             typer.echo(f"      to mend it: {finding['mend']}")
+
+
+def _print_promoted(release: str, done: Any) -> None:
+    typer.echo(f"{release} is on its way: holdtrue status")
+    if done.get("estimate"):
+        typer.echo(told_estimate(done["estimate"]))
+
+
+def told_estimate(found: Any) -> str:
+    """Return in one sentence how long a rollout takes."""
+    if found["rows"] is None:
+        return f"How long an equal release takes cannot be said: {found['why']}"
+    days = "" if found["days"] is None else f", {found['days']:.1f} days at this traffic"
+    return f"An equal release takes about {found['rows']:,} rows{days}: {found['why']}"
 
 
 def _print_approved(decision: Any) -> None:

@@ -18,6 +18,7 @@ from holdtrue.cli.context import (
     project_name,
     show,
 )
+from holdtrue.cli.decide import told_estimate
 from holdtrue.core.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Rollouts: before they begin, and what they show.")
     group.command()(simulate)
     group.command()(report)
+    group.command()(estimate)
     app.add_typer(group, name="rollout")
     app.command()(dora)
 
@@ -101,6 +103,18 @@ def _told(spec: "ServiceSpec", scenario: "Scenario", recorded: Any) -> dict[str,
         "requests": scenario.requests,
         "history": recorded and {key: value for key, value in recorded.items() if key != "days"},
     }
+
+
+def estimate(
+    service: Annotated[str, typer.Argument(help="Service.")],
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say about how long a rollout of an equal release would take at the present traffic, before it begins."""
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/services/{service}/estimate")
+    show(found, as_json, lambda value: typer.echo(told_estimate(value)))
 
 
 def report(

@@ -12,6 +12,7 @@ from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.delivery import service, store
 from holdtrue.delivery.differing import differing
+from holdtrue.delivery.estimating import estimate
 from holdtrue.delivery.explaining import why
 from holdtrue.delivery.history import history
 from holdtrue.delivery.measuring import dora
@@ -85,7 +86,10 @@ def get_service(call: Call) -> Any:
 def post_promote(call: Call, body: PromoteBody) -> Any:
     """Deploy a release, or start the rollout through which it takes over."""
     name = call.path["service"]
-    return call.write(lambda tx: _promotion(service.promote(tx, name, body.release, body.environment)))
+    done = call.write(lambda tx: _promotion(service.promote(tx, name, body.release, body.environment)))
+    if done["rollout"] is not None:
+        done["estimate"] = _estimate(call, name)
+    return done
 
 
 @routes.post(_SERVICE + "/rollback", Permission.DEPLOYMENTS_WRITE, summary="Go back to the release before.")
@@ -131,6 +135,17 @@ def get_rollout(call: Call) -> Any:
 def get_differences(call: Call) -> Any:
     """Return how the answers of both releases differ, on the whole, by slice, and in time taken."""
     return dump(differing(call.stores, call.project, call.path["rollout"]))
+
+
+@routes.get(_SERVICE + "/estimate", Permission.ROLLOUTS_READ, summary="Say how long a rollout would take.")
+def get_estimate(call: Call) -> Any:
+    """Return about how long a rollout of an equal release would take at the present traffic."""
+    return _estimate(call, call.path["service"])
+
+
+def _estimate(call: Call, name: str) -> Any:
+    now = call.stores.clock.now()
+    return dump(call.read(lambda connection: estimate(connection, call.project, name, now)))
 
 
 @routes.get(_SERVICE + "/losses", Permission.PREDICTIONS_READ, summary="Return a rollout's paired losses by day.")
