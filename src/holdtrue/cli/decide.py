@@ -87,6 +87,7 @@ def promote(
 def rollback(
     service: Annotated[str, typer.Argument(help="Service.")],
     reason: Annotated[str, typer.Option("--reason", "-r", help="Why.")] = "",
+    drill: Annotated[bool, typer.Option("--drill", help="Only try whether one could, and how long it takes.")] = False,
     environment: Environment = "production",
     home: Home = None,
     project: ProjectName = None,
@@ -94,6 +95,11 @@ def rollback(
 ) -> None:
     """Stop the rollout that runs, or else go back to the release before."""
     with open_client(home) as client:
+        if drill:
+            path = f"{base(project_name(client, project))}/services/{service}/drill"
+            tried = client.post(path, {"environment": environment})
+            show(tried, as_json, _print_drill)
+            raise typer.Exit(0 if tried["ready"] else 1)
         path = f"{base(project_name(client, project))}/services/{service}/rollback"
         done = client.post(path, {"reason": reason, "environment": environment})
     show(done, as_json, lambda _: typer.echo(f"{service} is rolled back: holdtrue status"))
@@ -150,6 +156,14 @@ def print_decision(decision: Any) -> None:
         typer.echo(f"  {'✓' if finding['passed'] else '✗'} {finding['rule']}: {finding['why']}")
         if not finding["passed"] and finding["mend"]:
             typer.echo(f"      to mend it: {finding['mend']}")
+
+
+def _print_drill(found: Any) -> None:
+    where = f"{found['service']} in {found['environment']}"
+    if found["ready"]:
+        typer.echo(f"{where} could go back to {found['release']}: it was ready after {found['seconds']:.3f} s.")
+    else:
+        typer.echo(f"{where} could NOT go back to {found['release']}: {found['why']}")
 
 
 def _print_promoted(release: str, done: Any) -> None:

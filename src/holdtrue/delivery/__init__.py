@@ -12,6 +12,9 @@ if TYPE_CHECKING:
         Drift,
         drift,
     )
+    from holdtrue.delivery.drilling import (
+        run_drills,
+    )
     from holdtrue.delivery.explaining import (
         why,
     )
@@ -144,6 +147,7 @@ __all__ = [
     "rollout",
     "rollout_steps",
     "rollouts",
+    "run_drills",
     "run_due",
     "services",
     "simulate",
@@ -207,6 +211,7 @@ __getattr__ = attach(
         "rollout": "reading",
         "rollout_steps": "reading",
         "rollouts": "reading",
+        "run_drills": "drilling",
         "run_due": "loop",
         "services": "reading",
         "simulate": "simulating",

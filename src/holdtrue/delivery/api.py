@@ -12,6 +12,7 @@ from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.delivery import service, store
 from holdtrue.delivery.differing import differing
+from holdtrue.delivery.drilling import drill
 from holdtrue.delivery.estimating import estimate
 from holdtrue.delivery.explaining import why
 from holdtrue.delivery.history import history
@@ -20,7 +21,7 @@ from holdtrue.delivery.model import PRODUCTION
 from holdtrue.delivery.service import Promotion, Submission
 from holdtrue.delivery.standing import describe, status, summary
 from holdtrue.door import Call, Routes
-from holdtrue.storage.ledger import Transaction
+from holdtrue.storage.ledger import Transaction, WriteContext
 
 routes = Routes("delivery")
 _PROJECT = "/api/projects/{project}"
@@ -97,6 +98,13 @@ def post_rollback(call: Call, body: RollbackBody) -> Any:
     """End the rollout under way, or go back to the release deployed before."""
     name = call.path["service"]
     return call.write(lambda tx: _promotion(service.rollback(tx, name, body.reason, body.environment)))
+
+
+@routes.post(_SERVICE + "/drill", Permission.DEPLOYMENTS_WRITE, summary="Try whether one could go back.")
+def post_drill(call: Call, body: RollbackBody) -> Any:
+    """Make the earlier release ready without serving it, and record how long that took."""
+    context = WriteContext(call.actor, call.project)
+    return dump(drill(call.stores, call.project, call.path["service"], body.environment, context=context))
 
 
 @routes.get(_PROJECT + "/deployments", Permission.DEPLOYMENTS_READ, summary="List deployments.")

@@ -127,7 +127,8 @@ class ServiceSpec:
 
     `key` names the input that labels come back with, `entity` the one that keeps its arm; `fallback` is
     the constant answer if a model fails; `shadows` are releases that score every row unanswered. A service of
-    the kind “application” is answered by prompt, retrieval and provider; `model` is then its own name.
+    the kind “application” is answered by prompt, retrieval and provider; `model` is then its own name. Every
+    `drill_days` it is tried whether production could go back (0: only by hand).
     """
 
     name: str
@@ -139,6 +140,7 @@ class ServiceSpec:
     fallback: float | None = None
     shadows: tuple[str, ...] = ()
     kind: Literal["model", "application"] = "model"
+    drill_days: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

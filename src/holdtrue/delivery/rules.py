@@ -176,6 +176,8 @@ def check_service(spec: ServiceSpec) -> None:
     check_name(spec.name, "service name")
     canary = spec.rollout
     steps = canary.steps
+    if not 0.0 <= spec.drill_days <= 366.0:
+        raise _bad(spec, f"drill_days is {spec.drill_days:g}", "Give days from 0 (only by hand) to 366.")
     in_order = all(first < second for first, second in pairwise(steps))
     if not steps or not in_order or steps[0] < 0 or steps[-1] >= 100:
         raise _bad(spec, f"steps are {list(steps)}", "Name growing percents below 100, such as 5, 25, 50.")

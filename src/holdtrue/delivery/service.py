@@ -258,11 +258,7 @@ def rollback(tx: Transaction, service: str, reason: str, environment: str = PROD
         return Promotion(present, ended)
     back = rules.earlier(store.list_changes(tx.connection, tx.project, service, environment))
     if back is None:
-        raise NothingEarlier(
-            f"The service {service} has no earlier release in {environment}.",
-            why=f"{present.release} is the first one that stands.",
-            mend="Promote another release.",
-        )
+        raise nothing_earlier(service, environment)
     row = changing.set_release(
         tx,
         service=service,
@@ -273,6 +269,15 @@ def rollback(tx: Transaction, service: str, reason: str, environment: str = PROD
         reason=reason,
     )
     return Promotion(row, None)
+
+
+def nothing_earlier(service: str, environment: str) -> NothingEarlier:
+    """Return the error of a service that cannot go back."""
+    return NothingEarlier(
+        f"The service {service} has no earlier release in {environment}.",
+        why="What is deployed is the first one that stands, or nothing is.",
+        mend="Promote another release.",
+    )
 
 
 def request_retrain(tx: Transaction, model: str, reason: str) -> Trigger:

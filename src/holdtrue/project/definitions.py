@@ -248,6 +248,7 @@ class Project:
         fallback: float | None = None,
         abstain: tuple[float, float] | None = None,
         name: str | None = None,
+        drill_days: float = 0.0,
     ) -> None:
         """Declare the service that answers with `model`: its request inputs and how a release is rolled out.
 
@@ -273,6 +274,7 @@ class Project:
             prediction_time=model.time,
             rollout=rollout,
             fallback=fallback,
+            drill_days=drill_days,
         )
         self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract, abstain)
 

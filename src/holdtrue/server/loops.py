@@ -36,6 +36,7 @@ def duties() -> tuple[Duty, ...]:
         Duty("retraining", delivery.run_due),
         Duty("rollouts", delivery.judge),
         Duty(RECONCILE, delivery.reconcile),
+        Duty("drills", delivery.run_drills),
     )
 
 
