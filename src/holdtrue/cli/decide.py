@@ -128,6 +128,7 @@ def rollouts(home: Home = None, project: ProjectName = None, as_json: AsJson = F
         "rollout": lambda each: each["id"],
         "service": lambda each: each["service"],
         "challenger": lambda each: each["challenger"],
+        "strategy": lambda each: each["strategy"],
         "state": lambda each: each["state"],
         "started": lambda each: each["started_at"],
         "ended": lambda each: each["ended_at"],

@@ -205,7 +205,12 @@ def _simulated(
 
     from holdtrue import delivery
 
-    wanted = effects or [0.0, 2 * canary.margin, 5 * canary.margin]
+    unit = canary.margin or canary.worth
+    better = [-2 * unit] if canary.metric == "feedback" else []
+    wanted = effects or [0.0, 2 * unit, 5 * unit, *better]
+    if canary.strategy == "shadow":
+        # What a shadow shows ends it either way; a blue-green plan with the same settings says which way it was.
+        canary = replace(canary, strategy="blue_green")
     return [
         delivery.simulate(canary, replace(scenario, effect=each), runs, seed, workers=workers).to_json()
         for each in wanted

@@ -80,6 +80,8 @@ def summary(row: Rollout) -> dict[str, Any]:
         "challenger": row.challenger,
         "decision": row.decision,
         "state": row.state.value,
+        "strategy": row.canary.strategy,
+        "metric": row.canary.metric,
         "step": row.step,
         "steps": list(row.canary.steps),
         "percent": row.percent,
