@@ -1,11 +1,15 @@
 """Spans for tests, a data folder to keep them in, and a search that looks at every span."""
 
 import asyncio
+import atexit
+import functools
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
@@ -21,7 +25,6 @@ from holdtrue.traces.words import words
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PROJECT = "support"
-_NO_LEDGER = cast(Ledger, None)
 
 
 def trace_id(number: int) -> str:
@@ -98,11 +101,21 @@ class House:
         return [each.trace_id for each in traces.search(self.stores, TraceFilter(PROJECT, **wanted)).items]
 
 
+@functools.cache
+def _empty_ledger() -> Ledger:
+    """Open a ledger that says nothing of any trace, one for all houses: opening one takes longer than most tests."""
+    home = Path(tempfile.mkdtemp(prefix="empty-ledger-"))
+    opened = Ledger.open(home / "ledger.db", clock=SimulatedClock(NOW), keys=home / "keys")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    atexit.register(opened.close)
+    return opened
+
+
 def open_house(home: Path, capture: Capture = Capture.FULL, **settings: Any) -> House:
-    """Open a journal, which is all that traces need of a data folder, at a simulated time."""
+    """Open a journal and an empty ledger, which is all that traces need of a data folder, at a simulated time."""
     clock = SimulatedClock(NOW)
     journal = Journal(make_folder(home) / "journal", clock)
-    stores = Stores(home, BlobStore(home / "blobs"), ActionCache(home / "actions"), _NO_LEDGER, journal, clock)
+    stores = Stores(home, BlobStore(home / "blobs"), ActionCache(home / "actions"), _empty_ledger(), journal, clock)
     writer = stores.journal.writer("traces", "strict")
     return House(stores, clock, writer, SpanSink(writer, clock, default=TraceSettings(capture), **settings))
 

@@ -37,6 +37,7 @@ class Call:
     body_digest: str | None = None
     origin: str = ""
     stream: AsyncIterator[bytes] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def context(self) -> WriteContext:
         """Return the write context that carries this call's actor, project and idempotency key."""
@@ -118,7 +119,7 @@ class Route:
     """Describe one route: nothing is served that is not described so.
 
     A handler that is a coroutine function runs on the event loop and must never block it. A route of kind
-    “stream” gets its body as `call.stream`.
+    “stream” gets its body as `call.stream`, and in `call.headers` those of the request's that `headers` names.
     """
 
     room: str
@@ -130,6 +131,7 @@ class Route:
     summary: str
     kind: Kind = "json"
     dialect: Dialect | None = None
+    headers: tuple[str, ...] = ()
 
 
 class Routes:
@@ -151,6 +153,7 @@ class Routes:
         *,
         summary: str,
         kind: Kind = "json",
+        headers: tuple[str, ...] = (),
     ) -> Callable[[Handler], Handler]:
         """Declare a route; the handler's parameter `body`, if it has one, names the type of the body."""
 
@@ -158,7 +161,7 @@ class Routes:
             body = None
             if "body" in inspect.signature(handler).parameters:
                 body = typing.get_type_hints(handler)["body"]
-            route = Route(self.room, method, path, permission, handler, body, summary, kind, self.dialect)
+            route = Route(self.room, method, path, permission, handler, body, summary, kind, self.dialect, headers)
             self._routes.append(route)
             return handler
 

@@ -61,7 +61,12 @@ async def _export(sink: SpanSink, request: Request, media: bytes) -> Reply:
     batch = Batch()
     # Read as they are stored, some at a time: a large body must not hold up what else this process answers.
     await sink.write(request.project, read_json(body, batch) if media == JSON else read_protobuf(body, batch))
-    return Reply(200, _accepted_json(batch) if media == JSON else _accepted_protobuf(batch), media=media)
+    return Reply(200, accepted(batch, media), media=media)
+
+
+def accepted(batch: Batch, media: bytes) -> bytes:
+    """Return the body that says which spans of an export were stored, in the form the request had."""
+    return _accepted_json(batch) if media == JSON else _accepted_protobuf(batch)
 
 
 def inflate(body: bytes, encoding: bytes) -> bytes:

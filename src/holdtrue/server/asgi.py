@@ -189,6 +189,7 @@ class Gate:
             body_digest=None if key is None else _digest(scope, path, body.raw),
             origin=self.app.settings.origin,
             stream=stream,
+            headers={name: headers[name] for name in route.headers if name in headers},
             identity=identity,
             cookie=credential.text if credential is not None and credential.cookie else None,
         )

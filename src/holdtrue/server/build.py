@@ -7,6 +7,7 @@ from pathlib import Path
 
 from holdtrue.core.clock import Clock, SystemClock
 from holdtrue.door import Route
+from holdtrue.protocols.mlflow.traces import trace_routes
 from holdtrue.server.access import publish_access
 from holdtrue.server.api import server_routes
 from holdtrue.server.asgi import App, ErrorPage, Gate
@@ -14,9 +15,11 @@ from holdtrue.server.home import check_private, mark_queue
 from holdtrue.server.local import ensure_local_tokens
 from holdtrue.server.loops import DueWork
 from holdtrue.server.service import Identities, SignIns
-from holdtrue.server.settings import Settings
+from holdtrue.server.settings import Settings, capture_of
 from holdtrue.server.table import RouteTable, error_page, room_routes
 from holdtrue.storage import FileClock, Stores, open_stores
+from holdtrue.traces import Capture
+from holdtrue.traces.intake import Intake
 
 _WAITING_JOBS = frozenset({"job.queued", "job.failed"})
 
@@ -65,7 +68,10 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
     )
     stores.ledger.observe(lambda actions: mark_queue(stores.home) if actions & _WAITING_JOBS else None)
     tables: list[RouteTable] = []
-    tables.append(RouteTable([*server_routes(app, lambda: tables[0]), *declared]))
+    captures = dict(map(capture_of, settings.trace_captures))
+    intake = Intake(stores, {name: Capture(each) for name, each in captures.items()}, Capture(settings.trace_capture))
+    own = [*server_routes(app, lambda: tables[0]), *trace_routes(intake)]
+    tables.append(RouteTable([*own, *declared]))
     keep_credentials(app)
     return Built(app, Gate(app, tables[0], page))
 

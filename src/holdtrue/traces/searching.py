@@ -7,7 +7,7 @@ index can cost a look but never change an answer. A trace stands where its newes
 
 import heapq
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -32,8 +32,15 @@ _ATTRIBUTES: Final = ("attributes", "resource")
 class Search:
     """One search of the spans of a project."""
 
-    def __init__(self, spans: Spans, wanted: TraceFilter, among: Numbers | None = None) -> None:
-        """`among`: only these traces, by their numbers (feedback was asked for)."""
+    def __init__(
+        self,
+        spans: Spans,
+        wanted: TraceFilter,
+        among: Numbers | None = None,
+        hidden: Callable[[Sequence[str]], Collection[str]] = lambda _: (),
+    ) -> None:
+        """`among`: only these traces, by their numbers (feedback was asked for); `hidden` names deleted ones."""
+        self._hidden = hidden
         self._spans = spans
         self._wanted = wanted
         self._among = among
@@ -92,7 +99,11 @@ class Search:
         """Return the traces of these numbers that have a span which meets the filter in truth."""
         places = {trace: time for time, trace in batch}
         found: list[tuple[int, int, Summary]] = []
-        for trace_id, spans in gather(self._spans.of_traces(np.array(list(places), np.uint64), self._columns)):
+        gathered = dict(gather(self._spans.of_traces(np.array(list(places), np.uint64), self._columns)))
+        deleted = self._hidden(list(gathered))
+        for trace_id, spans in gathered.items():
+            if trace_id in deleted:
+                continue
             number = term_of("trace_id", trace_id)
             if number in places and any(self._meets(span) for span in spans):
                 self.read[trace_id] = spans

@@ -1,6 +1,6 @@
 """Use cases of traces: find one, search them, keep their indexes, join what people said about them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -8,10 +8,11 @@ from typing import Final
 import numpy as np
 
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.storage import Journal, Stores, make_folder
+from holdtrue.storage import Stores, make_folder
 from holdtrue.traces import feedback as said
+from holdtrue.traces import infos
 from holdtrue.traces.indexing import NEEDED, build_index, remove_others, term_of, usable_index, write_index
-from holdtrue.traces.model import KIND, Page, Trace, TraceFilter
+from holdtrue.traces.model import KIND, Feedback, Page, StoredSpan, Trace, TraceFilter
 from holdtrue.traces.reading import WHOLE, Spans
 from holdtrue.traces.rules import nested, summary_of
 from holdtrue.traces.searching import Search
@@ -32,10 +33,10 @@ def find_trace(stores: Stores, project: str, trace_id: str) -> Trace:
     traces = np.array([term_of("trace_id", trace_id)], np.uint64)
     found = Spans(stores.journal, index_folder(stores.home), project).of_traces(traces, WHOLE)
     spans = [span for span in found if span.trace_id == trace_id]
-    if not spans:
+    if not spans or stores.ledger.read(lambda c: infos.hidden(c, project, [trace_id])):
         raise no_trace()
     spans.sort(key=lambda span: (span.start, span.span_id))
-    about = said.of_traces(stores.journal, project, {trace_id: spans})[trace_id]
+    about = _about(stores, project, {trace_id: spans})[trace_id]
     shown = [span for span, _ in nested(spans[:MOST_SPANS])]
     return Trace(replace(summary_of(spans), feedback=about), tuple(shown), about)
 
@@ -67,20 +68,46 @@ def search(stores: Stores, wanted: TraceFilter) -> Page:
     spans = Spans(stores.journal, index_folder(stores.home), wanted.project)
     among = None
     if wanted.feedback is not None:
-        among = _rated(stores.journal, spans, wanted)
-    chosen = Search(spans, wanted, among)
-    page = chosen.page()
-    about = said.of_traces(
-        stores.journal, wanted.project, {each.trace_id: chosen.read[each.trace_id] for each in page.items}
+        among = _rated(stores, spans, wanted)
+    chosen = Search(
+        spans, wanted, among, lambda ids: stores.ledger.read(lambda c: infos.hidden(c, wanted.project, ids))
     )
+    page = chosen.page()
+    about = _about(stores, wanted.project, {each.trace_id: chosen.read[each.trace_id] for each in page.items})
     return Page(tuple(replace(each, feedback=about[each.trace_id]) for each in page.items), page.next)
 
 
-def _rated(journal: Journal, spans: Spans, wanted: TraceFilter) -> Numbers:
+def spans_of(stores: Stores, project: str, trace_ids: Sequence[str]) -> dict[str, list[StoredSpan]]:
+    """Return the spans of several traces by trace, in the order of their starts; of each the first ten thousand."""
+    found: dict[str, list[StoredSpan]] = {trace_id: [] for trace_id in trace_ids}
+    numbers = np.array(sorted({term_of("trace_id", each) for each in found}), np.uint64)
+    for span in Spans(stores.journal, index_folder(stores.home), project).of_traces(numbers, WHOLE):
+        if span.trace_id in found:
+            found[span.trace_id].append(span)
+    for spans in found.values():
+        spans.sort(key=lambda span: (span.start, span.span_id))
+        del spans[MOST_SPANS:]
+    return found
+
+
+def _about(stores: Stores, project: str, traces: Mapping[str, Sequence[StoredSpan]]) -> dict[str, tuple[Feedback, ...]]:
+    """Return the feedback on traces, and those of their assessments that are numbers, in order of time."""
+    found = said.of_traces(stores.journal, project, traces)
+    judged = stores.ledger.read(lambda c: infos.opinions(c, project, list(traces)))
+    return {
+        trace: tuple(sorted((*about, *judged.get(trace, ())), key=lambda each: each.time))
+        for trace, about in found.items()
+    }
+
+
+def _rated(stores: Stores, spans: Spans, wanted: TraceFilter) -> Numbers:
     """Return the numbers of the traces that have the feedback that is asked for."""
-    assert wanted.feedback is not None
-    found = said.matching(journal, wanted.project, wanted.feedback)
+    asked = wanted.feedback
+    assert asked is not None
+    found = said.matching(stores.journal, wanted.project, asked)
     traces = {term_of("trace_id", each.trace_id) for each in found if each.trace_id}
+    judged = stores.ledger.read(lambda c: infos.rated(c, wanted.project, asked))
+    traces |= {term_of("trace_id", each) for each in judged}
     for column, values in (
         ("span_id", {each.span_id for each in found if each.span_id and not each.trace_id}),
         ("prediction_id", {each.prediction_id for each in found if each.prediction_id and not each.trace_id}),

@@ -60,6 +60,7 @@ MLFLOW: Final = Dialect(
         "/ajax-api/2.0/",
         "/ajax-api/3.0/",
         "/version",
+        "/v1/traces",
     ),
     error=error_form,
     aliases=MappingProxyType({"/ajax-api/": "/api/"}),

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from holdtrue import catalog
 from holdtrue.core.errors import InvalidInput
+from holdtrue.core.filters import Condition, Order, Vocabulary, parse_filter, parse_order
+from holdtrue.core.paging import place_of, token_of
 from holdtrue.storage.ledger import Transaction
 from holdtrue.tracking import rules
 from holdtrue.tracking import service as runs
@@ -28,8 +30,6 @@ from holdtrue.tracking.registry.model import (
     Scan,
     Stage,
 )
-from holdtrue.tracking.search.language import Condition, Order, Vocabulary, parse_filter, parse_order
-from holdtrue.tracking.search.paging import place_of, token_of
 from holdtrue.tracking.search.service import check_limit
 
 _ALIAS = re.compile(r"[\w-]{1,255}")

@@ -5,11 +5,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from holdtrue.core.filters import Condition, Order
 from holdtrue.storage.ledger import Transaction, insert, key_of, project_table, scoped
+from holdtrue.storage.ledger.querying import Term, compared, is_missing, paged, values_of
 from holdtrue.tracking.model import Pair
 from holdtrue.tracking.registry.model import LoggedModel, ModelVersion, RegisteredModel, Stage
-from holdtrue.tracking.search.language import Condition, Order
-from holdtrue.tracking.search.store import Term, compared, is_missing, paged, values_of
 from holdtrue.tracking.store import model_metrics, model_metrics_of
 
 logged_models = project_table(

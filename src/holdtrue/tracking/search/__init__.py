@@ -1,7 +1,7 @@
 """Search: the filter language, its compilation to bound SQL, and pages that stay stable."""
 
-from holdtrue.tracking.search.language import Condition, FilterError, Order, Vocabulary, parse_filter, parse_order
-from holdtrue.tracking.search.paging import place_of, token_of
+from holdtrue.core.filters import Condition, FilterError, Order, Vocabulary, parse_filter, parse_order
+from holdtrue.core.paging import place_of, token_of
 from holdtrue.tracking.search.service import RUNS, Search, check_limit, search_experiments, search_runs
 
 __all__ = [

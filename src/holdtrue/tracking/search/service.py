@@ -8,11 +8,11 @@ from typing import Final
 import sqlalchemy as sa
 
 from holdtrue.core.errors import InvalidInput
+from holdtrue.core.filters import Vocabulary, parse_filter, parse_order
+from holdtrue.core.paging import place_of, token_of
 from holdtrue.tracking import service
 from holdtrue.tracking.model import DEFAULT, PAGE_LIMIT, Experiment, Run, View
 from holdtrue.tracking.search import store
-from holdtrue.tracking.search.language import Vocabulary, parse_filter, parse_order
-from holdtrue.tracking.search.paging import place_of, token_of
 
 _TAGS = dict.fromkeys(("tag", "tags"), "tag")
 _ATTRIBUTES = dict.fromkeys(("attribute", "attributes", "attr", "run"), "attribute")

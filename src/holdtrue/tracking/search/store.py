@@ -12,9 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.storage.ledger import any_case_like, exact_like, pairs_in
+from holdtrue.core.filters import Condition, Order
+from holdtrue.storage.ledger import pairs_in
+from holdtrue.storage.ledger.querying import Term, compared, is_missing, paged, values_of
 from holdtrue.tracking.model import Experiment, RunInfo, View
-from holdtrue.tracking.search.language import Condition, Order
 from holdtrue.tracking.store import (
     experiment_tags,
     experiments,
@@ -30,14 +31,6 @@ from holdtrue.tracking.store import (
 
 _MOST_MERGED = 32
 _PAIRS = {"param": run_params, "tag": run_tags}
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """Hold one expression to order by; it is never null."""
-
-    expression: sa.ColumnElement[Any]
-    ascending: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +71,6 @@ def search_runs(connection: sa.Connection, project: str, wish: RunQuery) -> RunP
     if len(found) > wish.limit and shown:
         last = [shown[-1][0], *values_of(shown[-1][1])]
     return RunPage([run_info(row) for _, row in shown], last)
-
-
-def values_of(row: Any) -> list[Any]:
-    """Return the values by which a row was ordered."""
-    return [value for name, value in row._mapping.items() if name.startswith("order_")]
 
 
 def _phase(
@@ -147,23 +135,6 @@ def _about_null(condition: Condition) -> bool:
     return condition.subject.entity != "metric" or condition.operator in ("IS NULL", "IS NOT NULL")
 
 
-def paged(query: sa.Select[Any], terms: Sequence[Term], place: list[Any] | None, limit: int) -> sa.Select[Any]:
-    """Return `query` in the order of `terms`, from after `place` on."""
-    columns = [term.expression.label(f"order_{number}") for number, term in enumerate(terms)]
-    query = query.add_columns(*columns)
-    if place is not None and len(place) == len(terms):
-        later: Any = sa.false()
-        for term, value in reversed(list(zip(terms, place, strict=True))):
-            beyond = term.expression > value if term.ascending else term.expression < value
-            later = sa.or_(beyond, sa.and_(term.expression == value, later))
-        first, value = terms[0], place[0]
-        # Implied by the rest; said so that an index can begin there.
-        bound = first.expression >= value if first.ascending else first.expression <= value
-        query = query.where(bound, later)
-    by = [term.expression.asc() if term.ascending else term.expression.desc() for term in terms]
-    return query.order_by(*by).limit(limit)
-
-
 def _first_metric(
     query: sa.Select[Any], project: str, order: Order, where: tuple[int, ...], phase: int
 ) -> tuple[sa.Select[Any], list[Term]]:
@@ -199,11 +170,6 @@ def _order(query: sa.Select[Any], project: str, order: Order, position: int) -> 
     return query, [Term(missing, ascending=True), Term(sa.func.coalesce(table.c.value, ""), order.ascending)]
 
 
-def is_missing(value: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-    """Return 1 where there is no value, else 0."""
-    return sa.case((value.is_(None), 1), else_=0)
-
-
 def _condition(query: sa.Select[Any], project: str, condition: Condition, position: int) -> sa.Select[Any]:
     subject = condition.subject
     if subject.entity == "attribute":
@@ -231,30 +197,6 @@ def _dataset(project: str, condition: Condition) -> sa.ColumnElement[bool]:
     else:
         query = query.where(compared(table.c[condition.subject.key], condition))
     return query.exists()
-
-
-def compared(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:
-    """Return a comparison of a column with a bound value."""
-    operator, value = condition.operator, condition.value
-    if operator == "IS NULL":
-        return column.is_(None)
-    if operator == "IS NOT NULL":
-        return column.is_not(None)
-    if operator in ("IN", "NOT IN"):
-        assert isinstance(value, tuple)
-        return column.in_(value) if operator == "IN" else column.not_in(value)
-    if operator == "LIKE":
-        return exact_like(column, str(value))
-    if operator == "ILIKE":
-        return any_case_like(column, str(value))
-    return {
-        "=": column == value,
-        "!=": column != value,
-        ">": column > value,
-        ">=": column >= value,
-        "<": column < value,
-        "<=": column <= value,
-    }[operator]
 
 
 def search_experiments(

@@ -64,13 +64,15 @@ class Vocabulary:
     """Say what may be searched: entities by each of their spellings, and attributes with their type.
 
     `entities` maps a spelling to an entity; an entity that is not in `closed` takes any key.
-    `numeric` holds the entities whose values are numbers, besides the attributes that are.
+    `numeric` holds the entities whose values are numbers, besides the attributes that are; those of `mixed` may be
+    compared with a number or with text.
     """
 
     entities: Mapping[str, str]
     attributes: Mapping[str, tuple[str, type]]
     default: str = "attribute"
     numeric: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
     closed: Mapping[str, Mapping[str, tuple[str, type]]] | None = None
 
 
@@ -81,6 +83,7 @@ class Subject:
     entity: str
     key: str
     numeric: bool
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ class _Reader:
             return Condition(subject, operator, self._list(subject))
         if operator in ("LIKE", "ILIKE") and subject.numeric:
             raise FilterError.at(self._text, start, f"{subject.key} is a number; {operator} compares text.", self._what)
-        if operator in (">", ">=", "<", "<=") and not subject.numeric:
+        if operator in (">", ">=", "<", "<=") and not (subject.numeric or subject.mixed):
             raise FilterError.at(
                 self._text, start, f"{subject.entity}.{subject.key} is text; {operator} compares numbers.", self._what
             )
@@ -211,7 +214,7 @@ class _Reader:
         closed = (self._vocabulary.closed or {}).get(entity)
         known = self._vocabulary.attributes if entity == "attribute" else closed
         if known is None:
-            return Subject(entity, key, entity in self._vocabulary.numeric)
+            return Subject(entity, key, entity in self._vocabulary.numeric, entity in self._vocabulary.mixed)
         found = known.get(key) or known.get(key.lower())
         if found is None:
             close = difflib.get_close_matches(key, list(known), n=1)
@@ -262,7 +265,7 @@ class _Reader:
         if not self.more():
             raise self._wrong("A value is missing.")
         token = self._tokens[self._next]
-        if subject.numeric:
+        if subject.numeric or (subject.mixed and token.kind == "number"):
             if token.kind != "number":
                 raise self._wrong(f"{subject.key} is compared with a number.")
             self._next += 1
