@@ -163,9 +163,10 @@ def test_what_an_mlflow_server_keeps_is_brought_over_and_counted(home: Path, ser
     with Client.open(home) as client:
         for versions in (1, 0):
             done = bring(client, "flights", address)
-            assert done == {
-                "experiments": 1, "runs": 1, "points": 999, "artifacts": 1, "differences": 0,
-                "model versions": versions,
+            assert (done.differences, done.left_out) == ([], [])
+            assert done.counts == {
+                "experiments": 1, "runs": 1, "points": 999, "datasets": 0, "artifacts": 1, "artifact bytes": 7,
+                "registered models": 1, "model versions": 1, "new model versions": versions, "aliases": 1,
             }  # fmt: skip
         found = client.get(f"/api/projects/flights/runs/{run}")
         assert (found["name"], found["params"], found["metrics"]) == ("old", {"a": "1"}, {"m": 998 / 3})

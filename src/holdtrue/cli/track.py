@@ -1,9 +1,13 @@
 """Commands about runs and the database they are kept in."""
 
+import contextlib
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from holdtrue.cli.context import (
     AsJson,
@@ -209,16 +213,48 @@ def upgrade(home: Home = None, as_json: AsJson = False) -> None:
 
 
 def import_mlflow(
-    source: Annotated[str, typer.Argument(help="An MLflow server's address.")],
+    source: Annotated[str, typer.Argument(help="A server's address, a folder (mlruns), a database.")],
+    artifacts: Annotated[
+        Path | None, typer.Option("--artifacts", help="Folder in which an artifact server kept the files.")
+    ] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring experiments, runs, histories, artifacts, models and aliases over; begun again, it goes on where it was."""
+    """Bring over runs, histories, artifacts, models and traces of an MLflow; begun again, it goes on where it was."""
     from holdtrue.server.exchange import bring
 
-    with open_client(home) as client:
-        done = bring(client, project_name(client, project), source)
-    show(done, as_json, lambda value: lines([f"{name}: {count}" for name, count in value.items()]))
-    if done["differences"]:
+    with open_client(home) as client, telling() as tell:
+        report = bring(client, project_name(client, project), source, artifacts=artifacts, tell=tell)
+    show(report.json(), as_json, lambda value: lines(reported(value)))
+    if report.differences:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def telling() -> Generator[Callable[[str, Any], None]]:
+    """Show on the terminal what is being exchanged, one line that changes."""
+    console = Console(stderr=True)
+    with console.status("Reading …") as status:
+
+        def tell(name: str, report: Any) -> None:
+            counts = ", ".join(f"{count} {what}" for what, count in report.counts.items() if what in _SHOWN)
+            status.update(f"{escape(name)}  ({counts})")
+
+        yield tell
+
+
+_SHOWN = frozenset({"experiments", "runs", "points", "artifacts", "traces"})
+_MOST_NAMED = 50
+
+
+def reported(value: Any) -> list[str]:
+    """Return the lines that tell what was exchanged, what the two sides differ in, and what was left out."""
+    told = [f"{name}: {count}" for name, count in value["counts"].items()]
+    told.append(f"differences: {len(value['differences'])}")
+    for name in ("differences", "left_out"):
+        for each in value[name][:_MOST_NAMED]:
+            told.append(f"  {'differs' if name == 'differences' else 'left out'}: {each['what']}: {each['why']}")
+        if len(value[name]) > _MOST_NAMED:
+            told.append(f"  … {len(value[name]) - _MOST_NAMED} more: --json")
+    return told

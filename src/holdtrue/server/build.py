@@ -8,6 +8,7 @@ from pathlib import Path
 from holdtrue.core.clock import Clock, SystemClock
 from holdtrue.door import Route
 from holdtrue.protocols.mlflow.traces import trace_routes
+from holdtrue.protocols.mlflow.tracesin import imported_routes
 from holdtrue.server.access import publish_access
 from holdtrue.server.api import server_routes
 from holdtrue.server.asgi import App, ErrorPage, Gate
@@ -70,7 +71,7 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
     tables: list[RouteTable] = []
     captures = dict(map(capture_of, settings.trace_captures))
     intake = Intake(stores, {name: Capture(each) for name, each in captures.items()}, Capture(settings.trace_capture))
-    own = [*server_routes(app, lambda: tables[0]), *trace_routes(intake)]
+    own = [*server_routes(app, lambda: tables[0]), *trace_routes(intake), *imported_routes(intake)]
     tables.append(RouteTable([*own, *declared]))
     keep_credentials(app)
     return Built(app, Gate(app, tables[0], page))

@@ -177,9 +177,13 @@ def end_run(call: Call, body: Ending) -> Any:
 )
 async def put_artifact(call: Call) -> Any:
     """Store the body under the name that the query's `path` says."""
-    path = rules.artifact_path(call.query.get("path", ""))
     info = await call.stores.ledger.read_async(lambda c: service.find_run_info(c, call.project, call.path["run"]))
-    whole = f"{registry.folder_of(info.artifact_uri)}/{path}"
+    return await _put(call, info.artifact_uri)
+
+
+async def _put(call: Call, uri: str) -> Any:
+    path = rules.artifact_path(call.query.get("path", ""))
+    whole = f"{registry.folder_of(uri)}/{path}"
     assert call.stream is not None
     digest, size = await artifacts.receive(call.stores.blobs, call.stream)
     await call.write_async(lambda tx: artifacts.keep(tx, whole, digest, size))
@@ -193,6 +197,38 @@ def show_version(call: Call) -> Any:
     if not name:
         raise NotFound.of("registered model", name)
     return dump(call.read(lambda c: registry.find_version(c, call.project, name)))
+
+
+@routes.post("/api/projects/{project}/imported-experiments", WRITE, summary="Bring an experiment over")
+def bring_experiment(call: Call, body: importing.ImportedExperiment) -> Any:
+    """Make sure of an experiment with its tags."""
+    return call.write(lambda tx: importing.bring_experiment(tx, body))
+
+
+@routes.post("/api/projects/{project}/imported-logged-models", WRITE, summary="Bring a logged model over")
+def bring_logged_model(call: Call, body: importing.ImportedLoggedModel) -> Any:
+    """Write a logged model of another system down under its own id."""
+    return call.write(lambda tx: importing.bring_logged_model(tx, body))
+
+
+@routes.get("/api/projects/{project}/imported-logged-models/{model}", READ, summary="Count what a logged model holds")
+def count_logged_model(call: Call) -> Any:
+    """Return its artifacts with their digests, for an importer to compare."""
+    return call.read(lambda c: importing.count_logged_model(c, call.project, call.path["model"]))
+
+
+@routes.add(
+    "PUT",
+    "/api/projects/{project}/imported-logged-models/{model}/artifact",
+    WRITE,
+    summary="Store a file with a logged model",
+    kind="stream",
+)
+async def put_model_artifact(call: Call) -> Any:
+    """Store the body under the name that the query's `path` says."""
+    named = call.path["model"]
+    found = await call.stores.ledger.read_async(lambda c: registry.need_logged_model(c, call.project, named))
+    return await _put(call, found.artifact_uri)
 
 
 @routes.post("/api/projects/{project}/imported-runs", WRITE, summary="Bring a run over as it was")

@@ -496,6 +496,14 @@ def steps_of(connection: sa.Connection, project: str, run: int, key: str) -> lis
     return list(connection.execute(query.distinct().order_by(table.c.step)).scalars())
 
 
+def points_of(connection: sa.Connection, project: str, run: int) -> list[Metric]:
+    """Return every point of every metric of a run."""
+    table = metric_points
+    query = sa.select(table.c.key, table.c.step, table.c.timestamp, table.c.value, table.c.nan)
+    rows = connection.execute(query.where(table.c.project == project, table.c.run == run))
+    return [Metric(*row) for row in rows]
+
+
 def count_points(connection: sa.Connection, project: str, run: int) -> int:
     """Return how many points a run's metrics have."""
     table = metric_points

@@ -70,7 +70,7 @@ def _spans(routes: Routes, intake: Intake) -> None:
         sink = intake.sink()
         sink.check_room()
         encoding = call.headers.get("content-encoding", "identity").strip().lower().encode()
-        body = inflate(await _body(call), encoding)
+        body = inflate(await read_body(call), encoding)
         batch, seen = Batch(), dict[str, list[Span]]()
         read = read_json(body, batch) if media == JSON else read_protobuf(body, batch)
         try:
@@ -83,7 +83,8 @@ def _spans(routes: Routes, intake: Intake) -> None:
         return Reply(accepted(batch, media), media_type=media.decode())
 
 
-async def _body(call: Call) -> bytes:
+async def read_body(call: Call) -> bytes:
+    """Return a streamed body, no longer than a trace may be."""
     assert call.stream is not None
     parts: list[bytes] = []
     size = 0

@@ -13,6 +13,7 @@ from holdtrue.traces.infos.rules import check_trace_id, from_spans, opinion_of
 from holdtrue.traces.infos.service import (
     add_assessment,
     begin,
+    bring_assessments,
     change_assessment,
     delete_assessment,
     delete_tag,
@@ -41,6 +42,7 @@ __all__ = [
     "TraceSearch",
     "add_assessment",
     "begin",
+    "bring_assessments",
     "change_assessment",
     "check_trace_id",
     "delete_assessment",

@@ -164,6 +164,18 @@ def create_logged_model(
     return made
 
 
+def check_logged_model_id(id: str) -> str:
+    """Return an id that a logged model may have: it is part of addresses and of folders' names."""
+    if re.fullmatch(r"m-[0-9A-Za-z_-]{1,60}", id) is None:
+        raise InvalidInput(f"Invalid logged model id: {id[:100]!r}.")
+    return id
+
+
+def insert_logged_model(tx: Transaction, row: LoggedModel) -> None:
+    """Write a logged model down as another system had it."""
+    store.insert_logged_model(tx, row)
+
+
 def need_logged_model(connection: sa.Connection, project: str, id: str) -> LoggedModel:
     """Return a logged model; raise NoModel."""
     found = store.logged_model(connection, project, id)
