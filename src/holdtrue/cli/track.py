@@ -24,6 +24,7 @@ from holdtrue.core.errors import NotFound
 
 database = typer.Typer(help="The ledger's database: check, back up, restore, compact, upgrade.", no_args_is_help=True)
 imports = typer.Typer(help="Bring in what other systems keep.", no_args_is_help=True)
+exports = typer.Typer(help="Send to other systems what a project keeps.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +42,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(database, name="db")
     imports.command("mlflow")(import_mlflow)
     app.add_typer(imports, name="import")
+    exports.command("mlflow")(export_mlflow)
+    app.add_typer(exports, name="export")
 
 
 def runs(
@@ -147,17 +150,18 @@ def retain(
     project: ProjectName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove deleted runs for good, in batches."""
-    runs, points = 0, 0
+    """Remove deleted runs for good, in batches, and uploads that nobody finished within a day."""
+    runs, points, uploads = 0, 0, 0
     with open_client(home) as client:
         path = f"{base(project_name(client, project))}/run-retention"
         while True:
             done = client.post(path, {"days": days})
-            runs, points = runs + done["runs"], points + done["points"]
+            runs, points, uploads = runs + done["runs"], points + done["points"], uploads + done["uploads"]
             if not done["more"]:
                 break
-    removed = {"runs": runs, "points": points}
-    show(removed, as_json, lambda value: lines([f"removed {value['runs']} runs and {value['points']} points"]))
+    removed = {"runs": runs, "points": points, "uploads": uploads}
+    told = "removed {runs} runs and {points} points, {uploads} unfinished uploads"
+    show(removed, as_json, lambda value: lines([told.format(**value)]))
 
 
 def check(home: Home = None, as_json: AsJson = False) -> None:
@@ -226,6 +230,22 @@ def import_mlflow(
 
     with open_client(home) as client, telling() as tell:
         report = bring(client, project_name(client, project), source, artifacts=artifacts, tell=tell)
+    show(report.json(), as_json, lambda value: lines(reported(value)))
+    if report.differences:
+        raise typer.Exit(1)
+
+
+def export_mlflow(
+    target: Annotated[str, typer.Argument(help="An empty folder to write (mlruns), or a running MLflow server.")],
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send all runs, histories, artifacts, models and traces of a project to MLflow, then compare both sides."""
+    from holdtrue.server.exchange import send
+
+    with open_client(home) as client, telling() as tell:
+        report = send(client, project_name(client, project), target, tell=tell)
     show(report.json(), as_json, lambda value: lines(reported(value)))
     if report.differences:
         raise typer.Exit(1)

@@ -34,14 +34,16 @@ class Client:
         http: "httpx.Client",
         closing: Callable[[], None] = lambda: None,
         *,
-        inner: bool = False,
+        inner: "httpx.BaseTransport | None" = None,
         trust: ssl.SSLContext | bool = True,
+        read: Callable[[], str] = str,
     ) -> None:
-        """Take over `http`; with `inner` it reaches an application in this process."""
+        """Take over `http`; `inner` reaches an application in this process; `read` gives the token."""
         self._http = http
         self._closing = closing
         self._inner = inner
         self._trust = trust
+        self._read = read
 
     @classmethod
     def open(
@@ -87,9 +89,10 @@ class Client:
 
         from holdtrue.server.transport import Bearer
 
-        auth = Bearer(token if callable(token) else lambda: token)
+        read: Callable[[], str] = token if callable(token) else lambda: token
+        auth = Bearer(read)
         http = httpx.Client(base_url=url, auth=auth, timeout=_SECONDS, trust_env=False, verify=trust or True)
-        return cls(http, trust=trust or True)
+        return cls(http, trust=trust or True, read=read)
 
     @classmethod
     def _inside(cls, home: Path, token: str | None, clock_file: Path | None) -> Self:
@@ -109,9 +112,12 @@ class Client:
         stack = contextlib.ExitStack()
         stack.callback(built.close)
         transport = stack.enter_context(in_process(built.gate))
-        auth = Bearer(lambda: token or read_token(settings.home) or "")
-        http = httpx.Client(base_url=settings.url, auth=auth, transport=transport, trust_env=False)
-        return cls(http, stack.close, inner=True)
+
+        def read() -> str:
+            return token or read_token(settings.home) or ""
+
+        http = httpx.Client(base_url=settings.url, auth=Bearer(read), transport=transport, trust_env=False)
+        return cls(http, stack.close, inner=transport, read=read)
 
     def data_plane(self) -> "httpx.Client | None":
         """Return a client of the data plane beside this server, with the same token; None without a server."""
@@ -122,6 +128,21 @@ class Client:
         address = self._http.base_url.copy_with(port=(self._http.base_url.port or 7700) + 1)
         return httpx.Client(
             base_url=address, auth=self._http.auth, timeout=_SECONDS, trust_env=False, verify=self._trust
+        )
+
+    def speaking(self, project: str) -> "httpx.Client":
+        """Return a client of the same server that asks about `project` in protocols which do not name one."""
+        import httpx
+
+        from holdtrue.server.transport import Named
+
+        return httpx.Client(
+            base_url=self._http.base_url,
+            auth=Named(self._read, project),
+            transport=self._inner,
+            timeout=_SECONDS,
+            trust_env=False,
+            verify=self._trust,
         )
 
     def keeps(self, settings: Settings) -> bool:

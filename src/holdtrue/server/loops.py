@@ -30,11 +30,13 @@ def duties() -> tuple[Duty, ...]:
     """Return what is done for each project, in order: watch, decide, judge, act."""
     # Imported late: numerics are loaded when there is something to compute, not when the server starts.
     from holdtrue import delivery, monitoring
+    from holdtrue.tracking import retention
 
     return (
         Duty("monitors", monitoring.run_due),
         Duty("retraining", delivery.run_due),
         Duty("rollouts", delivery.judge),
+        Duty("abandoned uploads", retention.forget_abandoned),
         Duty(RECONCILE, delivery.reconcile),
         Duty("drills", delivery.run_drills),
     )

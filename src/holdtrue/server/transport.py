@@ -1,5 +1,6 @@
 """How the client reaches the application: with a token; and without a socket inside one process."""
 
+import base64
 import contextlib
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
@@ -37,12 +38,28 @@ class Bearer(httpx.Auth):
                 "There is no token to call the server with.",
                 mend=f"Set HOLDTRUE_TOKEN, or name the data folder with {LOCAL_TOKEN} in it: --home DIR",
             )
-        request.headers["authorization"] = f"Bearer {self._token}"
+        request.headers["authorization"] = self.header(self._token)
         answer = yield request
         if answer.status_code == 401 and (fresh := self._read()) != self._token:
             self._token = fresh
-            request.headers["authorization"] = f"Bearer {fresh}"
+            request.headers["authorization"] = self.header(fresh)
             yield request
+
+    def header(self, token: str) -> str:
+        """Return what is sent of the token."""
+        return f"Bearer {token}"
+
+
+class Named(Bearer):
+    """Send the token with a project's name beside it, as clients of other protocols say which project they mean."""
+
+    def __init__(self, read: Callable[[], str], project: str) -> None:
+        super().__init__(read)
+        self._project = project
+
+    def header(self, token: str) -> str:
+        """Return name and token as user and password."""
+        return f"Basic {base64.b64encode(f'{self._project}:{token}'.encode()).decode()}"
 
 
 class _InProcess(httpx.BaseTransport):

@@ -285,7 +285,7 @@ def _new_version(name: str, each: ImportedVersion, prompt: bool) -> NewVersion |
     """Return the version to register, with a source of ours; None if its files are nobody's here."""
     tags = _pairs(each.tags)
     if prompt:
-        return NewVersion(name, "prompt", description=each.description, tags=tags)
+        return NewVersion(name, "dummy-source", description=each.description, tags=tags)
     if each.model:
         return NewVersion(name, f"models:/{each.model}", each.run, each.model, each.description, tags=tags)
     inside = each.source.partition("/artifacts/")[2] if each.run else ""

@@ -1,13 +1,20 @@
-"""Retention: deleted runs go for good after a time, a batch to a transaction, so that nobody waits for it."""
+"""Retention: deleted runs go for good after a time, a batch to a transaction, so that nobody waits for it.
+
+Uploads in parts that nobody finished go after a day: their parts are then named by nothing, and collected as such.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from holdtrue.core.actor import SYSTEM
 from holdtrue.core.errors import InvalidInput
 from holdtrue.storage.ledger import Ledger, Transaction, WriteContext
-from holdtrue.tracking import service, store
+from holdtrue.storage.stores import Stores
+from holdtrue.tracking import artifacts, service, store
 
 BATCH = 5_000
+ABANDONED = timedelta(days=1)
+"""How long an upload in parts may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +24,7 @@ class Removed:
     runs: int
     points: int
     more: bool
+    uploads: int = 0
 
 
 def remove_deleted(ledger: Ledger, context: WriteContext, days: int, most: int) -> Removed:
@@ -30,7 +38,7 @@ def remove_deleted(ledger: Ledger, context: WriteContext, days: int, most: int) 
         gone_run, gone_points = ledger.write(plain, lambda tx: _batch(tx, days))
         runs, points = runs + gone_run, points + gone_points
         if not gone_run and not gone_points:
-            return Removed(runs, points, more=False)
+            return Removed(runs, points, more=False, uploads=ledger.write(plain, _forget_uploads))
     return Removed(runs, points, more=True)
 
 
@@ -46,3 +54,21 @@ def _batch(tx: Transaction, days: int) -> tuple[int, int]:
     store.erase_run(tx, due[0].number)
     tx.emit("run.erased", due[0].id, {"deleted_for_days": days})
     return 1, gone
+
+
+def forget_abandoned(stores: Stores, project: str) -> int:
+    """Forget the uploads in parts of a project that nobody finished within a day; return how many."""
+    before = int((stores.clock.now() - ABANDONED).timestamp() * 1000)
+    if not stores.ledger.read(lambda c: artifacts.abandoned(c, project, before)):
+        return 0
+    return stores.ledger.write(WriteContext(actor=SYSTEM, project=project), _forget_uploads)
+
+
+def _forget_uploads(tx: Transaction) -> int:
+    due = artifacts.abandoned(
+        tx.connection, tx.project, service.milliseconds(tx) - ABANDONED // timedelta(milliseconds=1)
+    )
+    for each in due:
+        artifacts.end_upload(tx, each)
+        tx.emit("upload.abandoned", f"upload:{each}")
+    return len(due)

@@ -66,7 +66,7 @@ def _spans(routes: Routes, intake: Intake) -> None:
         if media not in (JSON, PROTOBUF):
             raise UnsupportedMedia("The body has a type that is not taken.", mend="Send protobuf or JSON of OTLP.")
         experiment = rules.experiment_id(call.headers.get(EXPERIMENT_HEADER) or _DEFAULT)
-        await call.stores.ledger.read_async(lambda c: tracking.find_experiment(c, call.project, id=experiment))
+        await call.stores.ledger.read_async(lambda c: _active(c, call.project, experiment))
         sink = intake.sink()
         sink.check_room()
         encoding = call.headers.get("content-encoding", "identity").strip().lower().encode()
@@ -81,6 +81,17 @@ def _spans(routes: Routes, intake: Intake) -> None:
         if found:
             await call.write_async(lambda tx: infos.begin(tx, found))
         return Reply(accepted(batch, media), media_type=media.decode())
+
+
+def _active(connection: Any, project: str, experiment: int) -> tracking.Experiment:
+    """Return an experiment that takes traces."""
+    found = tracking.find_experiment(connection, project, id=experiment)
+    if found.lifecycle != "active":
+        raise tracking.NotActive(
+            f"The experiment {experiment} must be in the 'active' state. Current state is deleted.",
+            mend="Restore it, or use another one.",
+        )
+    return found
 
 
 async def read_body(call: Call) -> bytes:
@@ -110,7 +121,7 @@ def _stating(routes: Routes, intake: Intake) -> None:
         info = intake.clean(call.project, info_of(trace.get("trace_info") if isinstance(trace, dict) else None))
 
         def work(tx: Any) -> TraceInfo:
-            place = tracking.find_experiment(tx.connection, tx.project, id=info.experiment)
+            place = _active(tx.connection, tx.project, info.experiment)
             located = f"{place.artifact_location}/traces/tr-{info.id}/artifacts"
             return infos.start(tx, replace(info, tags={**info.tags, ARTIFACTS: located}))
 

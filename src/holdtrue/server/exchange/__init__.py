@@ -2,5 +2,6 @@
 
 from holdtrue.server.exchange.bringing import bring
 from holdtrue.server.exchange.model import Report
+from holdtrue.server.exchange.sending import send
 
-__all__ = ["Report", "bring"]
+__all__ = ["Report", "bring", "send"]

@@ -35,7 +35,7 @@ def open_source(address: str, artifacts: Path | None = None) -> Source:
     """Return the source that an address names: a server, a database, a folder or a file of SQLite."""
     scheme = urlsplit(address).scheme
     if scheme in ("http", "https"):
-        return MlflowServer(address)
+        return MlflowServer.at(address)
     path = Path(urlsplit(address).path) if scheme == "file" else Path(address)
     if scheme in ("", "file") and path.is_dir():
         return FolderSource(path, artifacts)
@@ -185,7 +185,7 @@ class Bringing:
         try:
             for file in self._source.files(owner):
                 with TemporaryFile() as kept, file.read() as stream:
-                    digest, size = _copied(stream, kept)
+                    digest, size = copied(stream, kept)
                     sent[file.path] = digest
                     if before.get(file.path) != digest:
                         kept.seek(0)
@@ -247,7 +247,8 @@ class Bringing:
         self.report.add("assessments", len(trace.assessments))
 
 
-def _copied(stream: BinaryIO, kept: Any) -> tuple[str, int]:
+def copied(stream: BinaryIO, kept: Any) -> tuple[str, int]:
+    """Copy a stream and return the BLAKE3 of its bytes and their number."""
     digest, size = blake3(), 0
     while chunk := stream.read(_CHUNK):
         digest.update(chunk)

@@ -159,7 +159,9 @@ class FolderSource:
                     "tags": _texts(each / "tags"),
                 }
                 for each in _folders(folder)
-                if each.name.startswith("version-") and (said := self._meta(each / _META))
+                if each.name.startswith("version-")
+                and (said := self._meta(each / _META))
+                and said.get("current_stage") != "Deleted_Internal"
             ]
             aliases = {name: int(text) for name, text in _texts(folder / "aliases").items()}
             yield {

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Generator, Iterator, Mapping
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import quote, urlsplit
 
 from holdtrue.core.errors import ConfigurationError, NotFound, Unavailable
@@ -32,12 +32,18 @@ _SECONDS = 300
 class MlflowServer:
     """Ask an MLflow server."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, http: "httpx.Client") -> None:
+        """Ask by `http`, which knows the address."""
+        self._http = http
+
+    @classmethod
+    def at(cls, address: str) -> Self:
+        """Return the server at an address, with user info for those that ask for it."""
         import httpx
 
         if urlsplit(address).scheme not in ("http", "https"):
             raise ConfigurationError(f"{address[:200]} is not the address of an MLflow server.")
-        self._http = httpx.Client(base_url=address.rstrip("/"), timeout=_SECONDS)
+        return cls(httpx.Client(base_url=address.rstrip("/"), timeout=_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""

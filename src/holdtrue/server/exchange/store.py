@@ -197,6 +197,7 @@ class DatabaseSource:
             own = row["request_id"]
             tags = self._pairs("trace_tags", request_id=own)
             metadata = self._pairs("trace_request_metadata", request_id=own)
+            _complete(row, tags, metadata)
             spans = [orjson.loads(each["content"]) for each in self._rows("spans", trace_id=own) if each["content"]]
             spans = spans or self._kept_spans(tags.get("mlflow.artifactLocation", ""))
             info: dict[str, Any] = {
@@ -243,6 +244,21 @@ class DatabaseSource:
             if row.get("assessment_metadata"):
                 written["metadata"] = orjson.loads(row["assessment_metadata"])
             yield written
+
+
+def _complete(row: Mapping[str, Any], tags: dict[str, str], metadata: dict[str, str]) -> None:
+    """Add what newer schemas keep in columns and older ones as tags and metadata."""
+    if row.get("trace_name"):
+        tags.setdefault("mlflow.traceName", row["trace_name"])
+    if row.get("session_id"):
+        metadata.setdefault("mlflow.trace.session", row["session_id"])
+    for key, names in (
+        ("mlflow.trace.tokenUsage", ("input_tokens", "output_tokens", "total_tokens")),
+        ("mlflow.trace.cost", ("input_cost", "output_cost", "total_cost")),
+    ):
+        found = {name: row[name] for name in names if row.get(name) is not None}
+        if found:
+            metadata.setdefault(key, orjson.dumps(found).decode())
 
 
 def _model_of(source: str | None) -> str:

@@ -13,12 +13,13 @@ from holdtrue.tracking.artifacts.service import (
     need_upload,
     receive,
 )
-from holdtrue.tracking.artifacts.store import Stored, Upload, end_upload, parts_of, put_part
+from holdtrue.tracking.artifacts.store import Stored, Upload, abandoned, end_upload, parts_of, put_part
 
 __all__ = [
     "NoArtifact",
     "Stored",
     "Upload",
+    "abandoned",
     "begin_upload",
     "check_secret",
     "delete",

@@ -154,7 +154,7 @@ def end_upload(tx: Transaction, id: str) -> None:
     tx.execute(sa.delete(uploads).where(uploads.c.project == tx.project, uploads.c.id == id))
 
 
-def stale_uploads(connection: sa.Connection, project: str, before_ms: int) -> Sequence[str]:
+def abandoned(connection: sa.Connection, project: str, before_ms: int) -> Sequence[str]:
     """Return uploads that began before a moment and were never finished."""
-    query = sa.select(uploads.c.id).where(uploads.c.project == project, uploads.c.created_ms < before_ms)
+    query = sa.select(uploads.c.id).where(uploads.c.project == project, uploads.c.created_ms <= before_ms)
     return list(connection.execute(query).scalars())

@@ -1,0 +1,163 @@
+"""The quick starts of MLflow's documentation as programs of their own, against `holdtrue up`.
+
+A program is set up as its user would: an address and a token in the environment, and not a line of it is ours.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from holdtrue.server.home import read_token
+from holdtrue.server.ports import free_ports
+
+PROGRAMS = {
+    "autologging": """
+import mlflow
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+
+mlflow.set_experiment("iris")
+mlflow.sklearn.autolog()
+X_train, X_test, y_train, y_test = train_test_split(*load_iris(return_X_y=True), random_state=42)
+model = LogisticRegression(max_iter=500, random_state=8888)
+model.fit(X_train, y_train)
+model.score(X_test, y_test)
+run = mlflow.last_active_run()
+assert run.data.params["max_iter"] == "500"
+assert run.data.metrics["training_accuracy_score"] > 0.9
+assert any(key.startswith("LogisticRegression_score") for key in run.data.metrics), run.data.metrics
+(logged,) = mlflow.search_logged_models(output_format="list")
+assert (mlflow.sklearn.load_model(logged.model_uri).predict(X_test) == model.predict(X_test)).all()
+""",
+    "nested runs": """
+import mlflow
+
+mlflow.set_experiment("sweep")
+with mlflow.start_run(run_name="sweep") as parent:
+    for depth in (1, 2, 3):
+        with mlflow.start_run(run_name=f"depth {depth}", nested=True):
+            mlflow.log_param("depth", depth)
+            for step in range(5):
+                mlflow.log_metric("loss", 1 / (depth + step), step=step)
+children = mlflow.search_runs(
+    filter_string=f"tags.mlflow.parentRunId = '{parent.info.run_id}'", order_by=["metrics.loss ASC"]
+)
+assert list(children["params.depth"]) == ["3", "2", "1"], children
+""",
+    "pyfunc": """
+import mlflow
+from mlflow import MlflowClient
+from mlflow.models import infer_signature
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+mlflow.set_experiment("pyfunc")
+X, y = load_iris(return_X_y=True, as_frame=True)
+model = LogisticRegression(max_iter=500).fit(X, y)
+with mlflow.start_run():
+    info = mlflow.sklearn.log_model(
+        sk_model=model, name="iris", signature=infer_signature(X, model.predict(X)), input_example=X.head(2),
+        registered_model_name="iris-classifier",
+    )
+    mlflow.set_tag("Training Info", "Basic model for iris data")
+MlflowClient().set_registered_model_alias("iris-classifier", "candidate", 1)
+for uri in (info.model_uri, "models:/iris-classifier/1", "models:/iris-classifier@candidate"):
+    loaded = mlflow.pyfunc.load_model(uri)
+    assert (loaded.predict(X) == model.predict(X)).all()
+    assert loaded.metadata.signature is not None
+    assert loaded.input_example.shape == (2, 4)
+""",
+    "prompt registry": """
+import mlflow
+
+prompt = mlflow.genai.register_prompt(
+    name="summarization-prompt",
+    template="Summarize this in {{ num_sentences }} sentences: {{ content }}",
+    commit_message="Initial commit",
+    tags={"author": "author@example.com", "task": "summarization", "language": "en"},
+)
+assert prompt.version == 1
+updated = mlflow.genai.register_prompt(
+    name="summarization-prompt",
+    template="You summarize. In {{ num_sentences }} sentences: {{ content }}",
+    commit_message="Say who it is",
+)
+assert updated.version == 2
+mlflow.genai.set_prompt_alias("summarization-prompt", alias="staging", version=2)
+loaded = mlflow.genai.load_prompt(name_or_uri="prompts:/summarization-prompt@staging")
+assert loaded.format(content="MLflow", num_sentences=1) == "You summarize. In 1 sentences: MLflow"
+chat = mlflow.genai.register_prompt(
+    name="chat-prompt",
+    template=[{"role": "system", "content": "Be {{ style }}."}, {"role": "user", "content": "{{ q }}"}],
+)
+assert chat.format(style="kind", q="Hi")[0] == {"role": "system", "content": "Be kind."}
+assert {each.name for each in mlflow.genai.search_prompts()} == {"summarization-prompt", "chat-prompt"}
+mlflow.genai.set_prompt_version_tag("summarization-prompt", 1, "author", "somebody else")
+assert mlflow.genai.load_prompt("summarization-prompt", version=1).tags["author"] == "somebody else"
+mlflow.genai.delete_prompt_alias("summarization-prompt", "staging")
+""",
+    "tracing": """
+import mlflow
+from mlflow.entities import SpanType
+
+mlflow.set_experiment("tracing")
+
+@mlflow.trace(span_type=SpanType.TOOL)
+def add(x, y):
+    return x + y
+
+@mlflow.trace
+def agent(question):
+    with mlflow.start_span(name="think", span_type=SpanType.CHAIN) as span:
+        span.set_inputs({"question": question})
+        total = add(1, 2)
+        span.set_outputs({"total": total})
+    mlflow.update_current_trace(tags={"fruit": "apple"}, metadata={"mlflow.trace.session": "s-1"})
+    return f"It is {total}."
+
+agent("What is one and two?")
+trace_id = mlflow.get_last_active_trace_id()
+trace = mlflow.get_trace(trace_id, flush=True)
+mlflow.log_feedback(trace_id=trace_id, name="is_correct", value=True)
+assert [span.name for span in trace.data.spans] == ["agent", "think", "add"]
+assert trace.data.response == '"It is 3."' or trace.data.response == "It is 3.", trace.data.response
+traces = mlflow.search_traces(filter_string="tag.fruit = 'apple'")
+assert list(traces["trace_id"]) == [trace_id]
+assert len(mlflow.search_traces(filter_string="metadata.`mlflow.trace.session` = 's-1'")) == 1
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run `holdtrue up` and return what a client's environment holds."""
+    home = tmp_path_factory.mktemp("quickstarts") / "home"
+    port = free_ports("127.0.0.1")
+    command = [sys.executable, "-m", "holdtrue", "up", "--home", str(home), "--port", str(port)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HOLDTRUE_", "MLFLOW_"))}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=kept, text=True)
+    assert process.stdout is not None
+    assert any(line.startswith("ready ") for line in process.stdout)
+    owner, url = read_token(home), f"http://127.0.0.1:{port}"
+    wish = {"roles": ["developer"], "project": "quickstarts"}
+    answer = httpx.post(f"{url}/api/tokens", json=wish, headers={"authorization": f"Bearer {owner}"})
+    yield {**kept, "MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": answer.json()["token"]}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_quick_start_runs_unchanged(name: str, running: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAMS[name]], cwd=tmp_path, env=running, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Failed to" not in done.stderr, done.stderr[-3000:]
