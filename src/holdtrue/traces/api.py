@@ -9,9 +9,10 @@ import orjson
 
 from holdtrue.core.access import Permission
 from holdtrue.core.clock import from_microseconds, microseconds
+from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.door import Call, Routes
-from holdtrue.traces import service
+from holdtrue.traces import infos, service
 from holdtrue.traces.conversation import conversation
 from holdtrue.traces.model import Feedback, FeedbackFilter, Message, StoredSpan, Summary, Trace, TraceFilter
 
@@ -35,9 +36,16 @@ def list_traces(call: Call) -> Any:
 @routes.get("/api/traces/{trace_id}", Permission.TRACES_READ, summary="Show a trace with all its spans.")
 def show_trace(call: Call) -> Any:
     """Return one trace; who may see all projects finds it in whichever has it."""
+    named = call.path["trace_id"]
     if call.project:
-        return trace_json(service.find_trace(call.stores, call.project, call.path["trace_id"]))
-    return trace_json(service.find_anywhere(call.stores, call.path["trace_id"]))
+        return {**trace_json(service.find_trace(call.stores, call.project, named)), "info": _info(call, named)}
+    return trace_json(service.find_anywhere(call.stores, named))
+
+
+def _info(call: Call, trace_id: str) -> dict[str, Any] | None:
+    """Return what is noted of a trace beside its spans, None if nothing is."""
+    found = call.read(lambda c: infos.several(c, call.project, [trace_id]))
+    return dump(found[0]) if found else None
 
 
 def filter_of(project: str, query: Mapping[str, str]) -> TraceFilter:

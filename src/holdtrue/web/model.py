@@ -136,7 +136,7 @@ class FeedbackRow:
 
 @dataclass(frozen=True, slots=True)
 class TracePage:
-    """Hold one trace: what it came to, its waterfall, one span opened, what people said."""
+    """Hold one trace: what it came to, its waterfall, one span opened, what people said, what is noted of it."""
 
     summary: Summary
     cards: tuple[tuple[str, str, str], ...]
@@ -145,6 +145,7 @@ class TracePage:
     opened: OpenSpan
     feedback: tuple[FeedbackRow, ...]
     data_url: str
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

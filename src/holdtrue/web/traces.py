@@ -7,10 +7,11 @@ import orjson
 
 from holdtrue.core.clock import from_microseconds
 from holdtrue.storage import Stores
-from holdtrue.traces import Feedback, StoredSpan, Summary, Trace
+from holdtrue.traces import Feedback, StoredSpan, Summary, Trace, infos
 from holdtrue.traces import service as traces
 from holdtrue.traces.api import filter_of
 from holdtrue.traces.conversation import conversation
+from holdtrue.traces.infos.model import RUN
 from holdtrue.traces.rules import nested
 from holdtrue.web import texts, urls
 from holdtrue.web.model import FeedbackRow, OpenSpan, SpanBar, TracePage, TraceRow, TracesPage
@@ -71,7 +72,24 @@ def one(stores: Stores, project: str, trace_id: str, span_id: str | None) -> Tra
         opened=_opened(opened),
         feedback=tuple(_feedback(each, trace.spans) for each in trace.feedback),
         data_url=urls.trace_data(project, trace_id),
+        notes=_notes(stores, project, trace_id),
     )
+
+
+def _notes(stores: Stores, project: str, trace_id: str) -> tuple[tuple[str, str], ...]:
+    """Return what is noted of a trace beside its spans: experiment and run, tags, assessments that are no numbers."""
+    found = stores.ledger.read(lambda c: infos.several(c, project, [trace_id]))
+    if not found:
+        return ()
+    (info,) = found
+    run = info.metadata.get(RUN)
+    told = [("experiment", str(info.experiment)), *([("run", run)] if run else [])]
+    told += [(f"tag {name}", value) for name, value in sorted(info.tags.items())]
+    told += [(f"metadata {name}", value) for name, value in sorted(info.metadata.items()) if name != RUN]
+    for each in info.assessments:
+        if infos.opinion_of(each) is None:
+            told.append((each.kind if each.valid else f"{each.kind}, overridden", f"{each.name}: {_text(each.value)}"))
+    return tuple((name, _text(value)) for name, value in told)
 
 
 def _telling(spans: Sequence[StoredSpan]) -> StoredSpan:

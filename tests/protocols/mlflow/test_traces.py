@@ -108,6 +108,20 @@ def test_spans_are_those_of_the_pages_and_the_search_of_the_house(rest: httpx.Cl
     assert listed["trace_id"] == trace_id.removeprefix("tr-")
 
 
+def test_what_is_noted_of_a_trace_is_on_its_page(server: Server, rest: httpx.Client, project: str) -> None:
+    trace_id = traced()
+    mlflow.set_trace_tag(trace_id, "place", "<Roma>")
+    mlflow.log_expectation(trace_id=trace_id, name="expected", value={"answer": 3})
+    mlflow.log_feedback(trace_id=trace_id, name="helpful", value=True)
+    own = trace_id.removeprefix("tr-")
+    page = rest.get(f"/projects/{project}/traces/{own}").text
+    assert "&lt;Roma&gt;" in page
+    assert "expected: {&#34;answer&#34;:3}" in page
+    assert "helpful" in page
+    info = rest.get(f"/api/traces/{own}").json()["info"]
+    assert (info["tags"]["place"], info["experiment"], info["state"]) == ("<Roma>", 0, "OK")
+
+
 def test_searches_are_filtered_ordered_and_paged() -> None:
     ids = [traced(f"Question {number} of many") for number in range(3)]
     client = MlflowClient()
@@ -137,6 +151,28 @@ def test_searches_are_filtered_ordered_and_paged() -> None:
     with pytest.raises(MlflowException, match="at sign 13") as refused:
         found("tag.a = 'b' AMD name = 'c'")
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_mistake_in_a_filter_is_pointed_at() -> None:
+    client = MlflowClient()
+    for text, place in (("span.nope = 'a'", 6), ("trace.text RLIKE 'a'", 12), ("bogus.x = 1", 1), ("name > 1", 1)):
+        with pytest.raises(MlflowException, match=f"at sign {place}:") as refused:
+            client.search_traces(["0"], filter_string=text)
+        assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_deleted_experiment_takes_no_trace(rest: httpx.Client) -> None:
+    client = MlflowClient()
+    gone = client.create_experiment("gone")
+    client.delete_experiment(gone)
+    location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": gone}}
+    refusals = [
+        rest.post(TRACES, json={"trace": {"trace_info": {**INFO, "trace_location": location}}}),
+        rest.post("/v1/traces", json=export(), headers={"x-mlflow-experiment-id": gone}),
+    ]
+    for answer in refusals:
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+        assert "active" in answer.json()["message"]
 
 
 def test_tags_are_set_and_removed() -> None:

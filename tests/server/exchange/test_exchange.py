@@ -179,7 +179,8 @@ def dump(uri: str, place: Path) -> dict[tuple[str, ...], Any]:
         own = experiment.experiment_id
         found["experiment", experiment.name] = (experiment.lifecycle_stage, dict(experiment.tags))
         for run in client.search_runs([own], run_view_type=3):
-            found["run", run.info.run_id] = _run(client, run, place / run.info.run_id)
+            own_run = client.get_run(run.info.run_id)
+            found["run", run.info.run_id] = _run(client, own_run, place / run.info.run_id)
         for trace in client.search_traces([own]) if experiment.lifecycle_stage == "active" else ():
             found["trace", trace.info.trace_id] = _trace(trace)
     model = client.get_registered_model("late flights")
@@ -241,7 +242,9 @@ def _trace(trace: Any) -> dict[str, Any]:
             (span.name, span.parent_id, span.start_time_ns // 1000, span.inputs, span.outputs, span.attributes)
             for span in trace.data.spans
         ],
-        "assessments": sorted((each.name, repr(each.value), each.rationale, each.valid) for each in info.assessments),
+        "assessments": sorted(
+            (each.name, repr(each.value), each.rationale or "", each.valid is not False) for each in info.assessments
+        ),
     }
 
 

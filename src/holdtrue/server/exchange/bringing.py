@@ -92,8 +92,11 @@ class Bringing:
             self._guarded(f"logged model {logged.id}", lambda logged=logged: self._logged(experiment, logged))
         for run in self._source.runs(experiment):
             self._guarded(f"run {run.id}", lambda run=run: self._run(experiment, run))
-        for trace in self._source.traces(experiment):
-            self._guarded(f"trace {trace.id}", lambda trace=trace: self._trace(experiment, trace))
+        try:
+            for trace in self._source.traces(experiment):
+                self._guarded(f"trace {trace.id}", lambda trace=trace: self._trace(experiment, trace))
+        except Unreachable as error:
+            self.report.leave(f"traces of {name}", f"{error} is not asked for them; give its database")
         if experiment.deleted and not made["deleted"]:
             self._client.post(f"{self._base}/imported-experiments", {**body, "deleted": True})
 

@@ -27,6 +27,7 @@ FILES = "/api/2.0/mlflow-artifacts/artifacts"
 _PAGE = 1000
 _TRACES = 10
 _SECONDS = 300
+_NOT_FOUND = 404
 
 
 class MlflowServer:
@@ -211,11 +212,11 @@ class MlflowServer:
         }
 
     def traces(self, experiment: SourceExperiment) -> Iterator[SourceTrace]:
-        """Yield the traces of an experiment; servers before version 3 are not asked for theirs."""
+        """Yield the traces of an experiment; raise Unreachable for servers before version 3."""
         where = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment.id}}]
         probe = self.send("POST", f"{API3}/traces/search", json={"locations": where, "max_results": 1})
-        if probe.status_code != 200:
-            return
+        if probe.status_code == _NOT_FOUND:
+            raise Unreachable("a server before version 3")
         gathered: list[Mapping[str, Any]] = []
         for info in self.pages("POST", f"{API3}/traces/search", "traces", locations=where, max_results=100):
             gathered.append(info)

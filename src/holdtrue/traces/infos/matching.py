@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 
-from holdtrue.core.errors import InvalidInput
 from holdtrue.core.filters import Condition
 from holdtrue.traces.model import StoredSpan
 
@@ -33,13 +32,8 @@ def _holds(span: StoredSpan, condition: Condition) -> bool:
         value = span.attributes.get("mlflow.spanType") or span.operation
     elif key == "status":
         value = _STATES.get(span.status, span.status)
-    elif key.startswith("attributes."):
-        value = span.attributes.get(key.removeprefix("attributes."))
     else:
-        raise InvalidInput(
-            f"Invalid span attribute '{key[:80]}'.",
-            why="Spans are asked for by name, type, status, content or attributes.NAME.",
-        )
+        value = span.attributes.get(key.removeprefix("attributes."))
     return _compared(value, condition)
 
 

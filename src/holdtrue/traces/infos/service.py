@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.core.filters import Condition, Vocabulary, parse_filter, parse_order
+from holdtrue.core.filters import Condition, FilterError, Vocabulary, parse_filter, parse_order
 from holdtrue.core.paging import place_of, token_of
 from holdtrue.storage.ledger import Transaction
 from holdtrue.traces.infos import store
@@ -42,6 +42,7 @@ MOST_PAGE: Final = 500
 MOST_DELETED: Final = 10_000
 _MOST_RATED: Final = 10_000
 _MOST_READ: Final = 5_000
+_SPAN_KEYS: Final = frozenset({"name", "type", "status", "content"})
 _ATTRIBUTES: Final[Mapping[str, tuple[str, type]]] = MappingProxyType(
     {
         "request_id": ("id", str),
@@ -152,6 +153,8 @@ def search(
     conditions, orders = parse_filter(wish.filter, TRACES), parse_order(wish.order, TRACES)
     if any(order.subject.entity != "attribute" or order.subject.key == "text" for order in orders):
         raise InvalidInput("Traces are ordered by their attributes only.", mend="For example: timestamp_ms DESC")
+    for each in conditions:
+        _check_span_key(wish.filter, each)
     of_spans = [each for each in conditions if _about_spans(each)]
     rest = [_plain(each) for each in conditions if not _about_spans(each)]
     question = ["traces", sorted(set(wish.experiments)), wish.filter, list(wish.order)]
@@ -177,6 +180,14 @@ def search(
 def _about_spans(condition: Condition) -> bool:
     subject = condition.subject
     return subject.entity == "span" or (subject.entity == "attribute" and subject.key == "text")
+
+
+def _check_span_key(text: str, condition: Condition) -> None:
+    """Refuse a condition on what no span has, and point at it."""
+    key = condition.subject.key
+    if condition.subject.entity == "span" and key not in _SPAN_KEYS and not key.startswith("attributes."):
+        known = "name, type, status, content, attributes.NAME"
+        raise FilterError.at(text, max(0, text.find(key)), f"There is no span “{key[:80]}”. Known are: {known}.")
 
 
 def _plain(condition: Condition) -> Condition:
