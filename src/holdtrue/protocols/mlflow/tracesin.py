@@ -1,5 +1,6 @@
 """Traces brought over from another system: written down as they were, spans into the journal, nothing twice."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,8 +64,8 @@ async def _bring(call: Call, intake: Intake, wish: ImportedTrace) -> dict[str, A
     info = intake.clean(call.project, info_of({**wish.info, "trace_location": location}))
     located = f"{place.artifact_location}/traces/tr-{info.id}/artifacts"
     info = replace(info, tags={**info.tags, ARTIFACTS: located})
-    batch = parse_json(orjson.dumps(wish.spans))
-    known = traces.spans_of(call.stores, call.project, [info.id])[info.id]
+    batch = await asyncio.to_thread(lambda: parse_json(orjson.dumps(wish.spans)))
+    known = (await asyncio.to_thread(traces.spans_of, call.stores, call.project, [info.id]))[info.id]
     have = {span.span_id for span in known}
     new = [span for span in batch.spans if span.trace_id == info.id and span.span_id not in have]
     if new:

@@ -185,7 +185,7 @@ class FolderSource:
             yield SourceTrace(
                 own,
                 _trace_info(own, meta, _texts(folder / "request_metadata"), _texts(folder / "tags")),
-                rules.otlp_of(spans),
+                rules.otlp_of(spans, own),
                 tuple(each for each in judged if each.get("assessment_id")),
                 len(spans),
             )

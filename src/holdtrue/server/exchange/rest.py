@@ -233,7 +233,7 @@ class MlflowServer:
             own = info["trace_id"]
             found = spans.get(own) or self._kept_spans(info)
             said = {name: value for name, value in info.items() if name not in ("assessments", "trace_location")}
-            yield SourceTrace(own, said, rules.otlp_of(found), tuple(info.get("assessments", [])), len(found))
+            yield SourceTrace(own, said, rules.otlp_of(found, own), tuple(info.get("assessments", [])), len(found))
 
     def _kept_spans(self, info: Mapping[str, Any]) -> list[Any]:
         """Return the spans that servers before 3.5 keep in a file of artifacts."""

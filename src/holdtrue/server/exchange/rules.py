@@ -64,20 +64,26 @@ def local_folder(uri: str, base: Path, served: Path | None) -> Path | None:
     return None
 
 
-def otlp_of(spans: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return spans as MLflow writes them (to files, tables or answers) as an export request in OTLP's JSON."""
-    found = [_span(span) for span in spans]
+def otlp_of(spans: Iterable[Mapping[str, Any]], trace: str) -> dict[str, Any]:
+    """Return spans as MLflow writes them (to files, tables or answers) as an export request in OTLP's JSON.
+
+    They get the id of their `trace`: before version 3 that was not the one its spans shared.
+    """
+    digits = _hex(trace)
+    found = [_span(span, digits) for span in spans]
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "mlflow"}}]}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": found}]}]}
 
 
-def _span(span: Mapping[str, Any]) -> dict[str, Any]:
-    status = span.get("status") or {}
-    code = status.get("code", "UNSET") if isinstance(status, Mapping) else "UNSET"
+def _span(span: Mapping[str, Any], trace: str) -> dict[str, Any]:
+    status = span.get("status")
+    if not isinstance(status, Mapping):
+        status = {"code": span.get("status_code"), "message": span.get("status_message")}
+    code = status.get("code") or "UNSET"
     if not str(code).startswith("STATUS_CODE_"):
         code = f"STATUS_CODE_{code}"
     written: dict[str, Any] = {
-        "traceId": _hex(span.get("trace_id") or _context(span, "trace_id")),
+        "traceId": trace,
         "spanId": _hex(span.get("span_id") or _context(span, "span_id")),
         "name": str(span.get("name", "")),
         "startTimeUnixNano": str(span.get("start_time_unix_nano") or span.get("start_time") or 0),

@@ -212,7 +212,7 @@ class DatabaseSource:
             }
             if row.get("execution_time_ms") is not None:
                 info["execution_duration"] = rules.duration(int(row["execution_time_ms"]))
-            yield SourceTrace(own, info, rules.otlp_of(spans), tuple(self._assessments(own)), len(spans))
+            yield SourceTrace(own, info, rules.otlp_of(spans, own), tuple(self._assessments(own)), len(spans))
 
     def _kept_spans(self, location: str) -> list[Any]:
         """Return the spans that versions before 3.5 keep in a file of artifacts."""
