@@ -145,6 +145,9 @@ def bring_run(tx: Transaction, wish: ImportedRun) -> dict[str, Any]:
         tx.emit("run.imported", wish.id, {"experiment": place.id, "name": wish.name})
     elif known.experiment != place.id:
         raise Conflict(f"The run {wish.id} is here already, in another experiment.", mend="Import into a new project.")
+    elif (known.status, known.end_ms) != (wish.status, wish.end_ms) and known.lifecycle == "active":
+        # It was still going on when it came over before.
+        store.change_run(tx, known.number, status=wish.status.value, end_ms=wish.end_ms)
     if known.lifecycle == "active":
         params = tuple(rules.param(*each) for each in wish.params.items())
         tags = tuple(rules.pair(key, value, 100_000, "tag") for key, value in wish.tags.items())
@@ -189,6 +192,7 @@ def count_run(connection: sa.Connection, project: str, run: str) -> dict[str, An
         "tags": len(tags),
         "datasets": len(datasets),
         "deleted": info.lifecycle == "deleted",
+        "status": info.status.value,
         "digest": digest_of(points, params, tags, [(each.name, each.digest) for each in datasets]),
         "artifacts": _files(connection, project, info.artifact_uri),
     }

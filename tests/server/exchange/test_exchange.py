@@ -7,6 +7,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,24 @@ def test_what_differs_afterwards_is_named(folder: Path, client: Client) -> None:
     assert [each["what"] for each in again.differences] == [f"run {run['id']}"]
     assert "'points': 1203" in again.differences[0]["why"]
     assert "'points': 1204" in again.differences[0]["why"]
+
+
+def test_a_run_that_was_going_on_is_brought_to_its_end(folder: Path, client: Client, tmp_path: Path) -> None:
+    copied = tmp_path / "mlruns"
+    shutil.copytree(folder, copied)
+    (meta,) = [each for each in copied.glob("*/*/meta.yaml") if "run_name: one" in each.read_text()]
+    ended = meta.read_text()
+    lines = [line for line in ended.splitlines() if not line.startswith("end_time")]
+    meta.write_text("\n".join(lines).replace("status: 3", "status: 1"))
+    assert bring(client, "flights", str(copied)).differences == []
+    path = "/api/projects/flights/runs"
+    (run,) = client.get(path, filter="run_name = 'one'")["items"]
+    assert (run["status"], run["ended_ms"]) == ("RUNNING", None)
+    meta.write_text(ended)
+    assert bring(client, "flights", str(copied)).differences == []
+    (run,) = client.get(path, filter="run_name = 'one'")["items"]
+    assert run["status"] == "FINISHED"
+    assert run["ended_ms"] is not None
 
 
 def test_the_command_tells_it_and_fails_for_a_difference(

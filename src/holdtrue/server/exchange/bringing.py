@@ -127,6 +127,8 @@ class Bringing:
             wanted = {"points": len(points), "params": len(run.params), "tags": len(tags)}
             here = {name: found[name] for name in wanted}
             self.report.differs(f"run {run.id}", f"there {wanted}, here {here}")
+        if found["status"] != run.status:
+            self.report.differs(f"run {run.id}", f"there {run.status}, here {found['status']}")
         self._compare(f"run {run.id}", sent, found["artifacts"])
         if run.deleted and not found["deleted"]:
             self._client.post(f"{self._base}/imported-runs/{run.id}/deleted", {})
