@@ -41,7 +41,14 @@ def rollout(canary: Canary = CANARY, **changes: Any) -> Rollout:
 
 
 def answers(
-    release: str, scores: Any, *, first: int = 0, failed: Any = None, cost: int | None = None, owner: str = "rol_1"
+    release: str,
+    scores: Any,
+    *,
+    first: int = 0,
+    failed: Any = None,
+    cost: int | None = None,
+    owner: str = "rol_1",
+    seconds: Any = 0.1,
 ) -> pa.Table:
     n = len(scores)
     return pa.table(
@@ -49,9 +56,10 @@ def answers(
             "id": [f"{release}-{first + number}" for number in range(n)],
             "rollout": [owner] * n,
             "release": [release] * n,
-            "score": [float(score) for score in scores],
+            "score": pa.array([None if score is None else float(score) for score in scores], pa.float64()),
             "fallback": [bool(each) for each in (failed if failed is not None else [False] * n)],
             "cost_micros": pa.array([cost] * n, pa.int64()),
+            "latency_us": np.asarray(np.broadcast_to(seconds, n) * 1e6, np.int64),
             "recorded_at": [microseconds(START)] * n,
             "time": [microseconds(START)] * n,
         }
@@ -131,6 +139,72 @@ def test_cost_is_judged_when_it_has_a_limit() -> None:
     assert found.verdict == "roll_back"
     assert "the cost" in found.why
     assert verdict(fed(ArmsJudging("", ""), CANARY, answers("rel_b", [1.0] * 9, cost=9))).verdict == "wait"
+
+
+SLOW = replace(CANARY, latency_limit_seconds=2.0, latency_margin=0.1)
+
+
+def test_a_release_that_is_too_slow_is_rolled_back_with_the_numbers() -> None:
+    random = np.random.default_rng(3)
+    quick, slow = random.exponential(0.5, 400), random.exponential(3.0, 200)
+    judging = fed(
+        ArmsJudging("", ""),
+        SLOW,
+        answers("rel_a", [1.0] * 400, seconds=quick),
+        answers("rel_b", [1.0] * 200, seconds=slow),
+    )
+    found, facts = judge_arms(SLOW, judging, rollout(SLOW), START + timedelta(days=1))
+
+    assert found.verdict == "roll_back"
+    assert "the share of answers that took longer than the limit is 0." in found.why
+    told = {each["measure"]: each for each in facts["measures"]}["latency"]
+    assert told["challenger"] == pytest.approx((slow > 2.0).mean())
+    assert told["champion"] == pytest.approx((quick > 2.0).mean())
+    # Without a limit nobody asks how long answers took.
+    unlimited = fed(
+        ArmsJudging("", ""), CANARY, answers("rel_a", [1.0] * 900), answers("rel_b", [1.0] * 900, seconds=60.0)
+    )
+    assert verdict(unlimited).verdict == "advance"
+
+
+def test_a_release_as_quick_as_the_champion_is_promoted_and_latency_is_part_of_the_reason() -> None:
+    judging = fed(ArmsJudging("", ""), SLOW, answers("rel_a", [1.0] * 900), answers("rel_b", [1.0] * 900))
+    found = verdict(judging, SLOW)
+    assert (found.verdict, "took longer than the limit" in found.why) == ("advance", True)
+
+
+def test_promotion_waits_until_latency_is_known_of_both_arms() -> None:
+    unknown = answers("rel_a", [1.0] * 900).drop_columns(["latency_us"])
+    judging = fed(ArmsJudging("", ""), SLOW, unknown, answers("rel_b", [1.0] * 900))
+    found = verdict(judging, SLOW)
+    assert found.verdict == "wait"
+    assert "Nothing is known yet of the share of answers that took longer" in found.why
+
+
+def test_an_answer_that_its_client_left_says_only_that_it_was_late() -> None:
+    judging = fed(ArmsJudging("", ""), SLOW, answers("rel_b", [None, None, 1.0], seconds=[0.5, 9.0, 0.5]))
+    mine = judging.sequences["challenger"]
+    assert {name: (each.n, each.mean) for name, each in mine.items()} == {
+        "failed": (1, 0.0),
+        "checks": (1, 0.0),
+        "latency": (2, 0.5),
+    }
+
+
+def test_equally_slow_releases_are_hardly_ever_rolled_back() -> None:
+    """Half of all answers are late in both arms: looked at 20 times each, at most alpha of 200 rollouts end badly."""
+    random = np.random.default_rng(11)
+    ended = 0
+    for _ in range(200):
+        arms = {arm: sequences.start(0.0, 1.0) for arm in ("champion", "challenger")}
+        for _ in range(20):
+            arms["champion"] = sequences.update(arms["champion"], (random.random(40) < 0.5).astype(float))
+            arms["challenger"] = sequences.update(arms["challenger"], (random.random(10) < 0.5).astype(float))
+            judging = ArmsJudging("", "", {arm: {"latency": each} for arm, each in arms.items()})
+            if any(each.lower > 0.0 for each in differences(judging, SLOW)):
+                ended += 1
+                break
+    assert ended <= 200 * SLOW.alpha
 
 
 def test_needed_feedback_is_waited_for_and_patience_ends() -> None:

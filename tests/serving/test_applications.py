@@ -1,13 +1,14 @@
 """Applications at request time: who is answered by which release, what is recorded, what happens in a failure."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
+from holdtrue.llm.gateway import ProviderFailed
 from holdtrue.serving import Answered, Application, Arm, Engine, Question, Route, Snapshot
 from holdtrue.serving.applications import LoadedApplication
 from holdtrue.serving.snapshot import BadSnapshot, check_snapshot
@@ -23,7 +24,8 @@ class Fixed:
     """Answer with a release's name, or fail."""
 
     release: str
-    failure: Exception | None = None
+    failure: BaseException | None = None
+    breaks: BaseException | None = None
     asked: list[Question] = field(default_factory=list[Question])
 
     async def answer(self, question: Question) -> Answered:
@@ -36,6 +38,37 @@ class Fixed:
             [{"id": "docs#1"}],
             {"cost_micros": 5, "trace_id": "ab" * 16},
         )
+
+    async def stream(self, question: Question) -> "Pieces":
+        return Pieces(await self.answer(question), self.breaks)
+
+
+@dataclass
+class Pieces:
+    """Give a fixed answer in two pieces, and break before the second if told to."""
+
+    whole: Answered
+    breaks: BaseException | None
+    done: bool = False
+    closed: int = 0
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self.whole.facts
+
+    @property
+    def answered(self) -> Answered:
+        return self.whole if self.done else Answered({}, facts=self.whole.facts)
+
+    async def deltas(self) -> AsyncGenerator[dict[str, Any]]:
+        yield {"content": self.whole.body["said"]}
+        if self.breaks is not None:
+            raise self.breaks
+        yield {"content": "."}
+        self.done = True
+
+    async def aclose(self) -> None:
+        self.closed += 1
 
 
 def part(release: str) -> Application:
@@ -77,6 +110,25 @@ class Desk:
         question = Question({"messages": []}, project, name, user, "tok_1", "request-1")
         return asyncio.run(self.engine.applications.answer(question))
 
+    def stream(self, user: str = "ann", most: int = 9) -> list[Any]:
+        """Return the first pieces of an answer, closed after those."""
+
+        async def taken() -> list[Any]:
+            stream = await self.engine.applications.stream(
+                Question({"messages": []}, PROJECT, NAME, user, "tok_1", "request-1")
+            )
+            found: list[Any] = []
+            try:
+                async for delta in stream.deltas():
+                    found.append(delta["content"])
+                    if len(found) == most:
+                        break
+            finally:
+                await stream.aclose()
+            return found
+
+        return asyncio.run(taken())
+
     def records(self) -> list[Mapping[str, Any]]:
         journal = Journal(self.home.path / "journal", self.home.clock)
         try:
@@ -117,6 +169,56 @@ def test_an_answer_is_given_and_recorded_with_all_that_made_it(desk: Desk) -> No
     assert record["trace_id"] == "ab" * 16
     (asked,) = desk.ready["rel_a"].asked
     assert (asked.prediction, asked.release, asked.arm) == (prediction, "rel_a", "arm-0")
+
+
+def test_an_answer_in_pieces_is_recorded_like_a_whole_one(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a"))
+
+    assert desk.stream() == ["rel_a", "."]
+
+    desk.writer.flush()
+    (record,) = desk.records()
+    assert (record["score"], record["fallback"], record["error"], record["cost_micros"]) == (0.5, False, None, 5)
+    assert 0 <= record["first_us"] <= record["latency_us"]
+    assert record["documents"] == '[{"id":"docs#1"}]'
+
+
+def test_an_answer_that_breaks_or_comes_too_late_counts_and_one_that_is_left_does_not(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a"))
+    ends = (ProviderFailed("It broke."), asyncio.CancelledError("too_slow"), asyncio.CancelledError("unauthenticated"))
+    for breaks in ends:
+        desk.ready["rel_a"].breaks = breaks
+        with pytest.raises(type(breaks)):
+            desk.stream()
+    desk.ready["rel_a"].breaks = None
+    assert desk.stream(most=1) == ["rel_a"]
+    for failure in (asyncio.CancelledError(), asyncio.CancelledError("too_slow")):
+        desk.ready["rel_a"].failure = failure
+        with pytest.raises(asyncio.CancelledError):
+            desk.ask()
+
+    desk.writer.flush()
+    assert [(each["error"], each["fallback"], each["score"]) for each in desk.records()] == [
+        ("provider_failed", True, 0.0),
+        ("too_slow", True, 0.0),
+        ("unauthenticated", False, None),
+        ("left", False, None),
+        ("left", False, None),
+        ("too_slow", True, 0.0),
+    ]
+
+
+def test_a_challenger_that_fails_before_its_first_piece_is_stood_in_for(desk: Desk) -> None:
+    desk.ready["rel_b"].failure = Unavailable("The provider is away.")
+    arms = (Arm("champion", "rel_a", 1.0), Arm("challenger", "rel_b", 99.0))
+    desk.serve(snapshot(desk.home, "rel_a", "rel_b", arms=arms))
+
+    assert {"".join(desk.stream(f"user-{number}")) for number in range(10)} == {"rel_a."}
+
+    desk.writer.flush()
+    failed = [each for each in desk.records() if each["release"] == "rel_b"]
+    assert failed
+    assert {(each["fallback"], each["error"], each["score"]) for each in failed} == {(True, "unavailable", 0.0)}
 
 
 def test_users_stay_on_their_arm_while_its_share_grows(desk: Desk) -> None:

@@ -54,6 +54,8 @@ def _release(found: Mapping[str, Any]) -> Iterator[str]:
     rollout = found.get("rollout")
     if rollout:
         yield f"rollout     {rollout['id']}: {rollout['challenger']} against {rollout['champion']}, {rollout['state']}"
+        if rollout.get("why"):
+            yield f"            {rollout['why']}"
 
 
 def _decision(found: Mapping[str, Any]) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Judge a rollout in which each question is answered by one arm only, as those of applications are.
 
 What is measured of an answer lies in [0, 1], 0 best: that it failed, that its checks did not hold, that people
-did not like it, what it cost. Rows of both arms that are neighbours in time make blocks, whose differences have a
-confidence sequence for each measure: it holds at all times at once, so that one may look as often as one likes, and
-also if the base rate moves with the hour while the challenger's share grows.
+did not like it, what it cost, that it took too long. Rows of both arms that are neighbours in time make blocks, whose
+differences have a confidence sequence for each measure: it holds at all times at once, so that one may look as often as
+one likes, and also if the base rate moves with the hour while the challenger's share grows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,16 +27,30 @@ FAILED: Final = "failed"
 CHECKS: Final = "checks"
 FEEDBACK: Final = "feedback"
 COST: Final = "cost"
+LATENCY: Final = "latency"
 WORDS: Final[Mapping[str, str]] = {
     FAILED: "the share of answers that failed",
     CHECKS: "the share of answers that did not pass their checks",
     FEEDBACK: "the share of bad feedback",
     COST: "the cost, as a share of its limit,",
+    LATENCY: "the share of answers that took longer than the limit",
 }
 _CHAMPION, _CHALLENGER = "champion", "challenger"
 _KEEP_DAYS: Final = 60
 _DAY_US: Final = 86_400_000_000
 _MAX_WAITING: Final = 200_000
+
+_COLUMNS: Final = (
+    "id",
+    "rollout",
+    "release",
+    "score",
+    "fallback",
+    "cost_micros",
+    "latency_us",
+    "recorded_at",
+    "time",
+)
 
 Sequences = dict[str, dict[str, MeanSequence]]
 Found = Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]
@@ -127,9 +141,8 @@ def absorb_arms(
     """Return `judging` with new records counted: answers of this rollout, and the first feedback on each."""
     found: dict[str, tuple[list[bool], list[float]]] = {}
     waiting = dict(judging.waiting)
-    rows = rows_of(predictions, ("id", "rollout", "release", "score", "fallback", "cost_micros", "recorded_at", "time"))
     # Several processes write; blocks are made of neighbours in time.
-    for row in sorted(rows, key=lambda row: row["recorded_at"] or row["time"]):
+    for row in sorted(rows_of(predictions, _COLUMNS), key=lambda row: row["recorded_at"] or row["time"]):
         if row["rollout"] != rollout.id:
             continue
         arm = _CHALLENGER if row["release"] == rollout.challenger else _CHAMPION
@@ -152,6 +165,17 @@ def _append(found: dict[str, tuple[list[bool], list[float]]], name: str, arm: st
 
 
 def _measures(row: Mapping[str, Any], canary: Canary) -> Iterable[tuple[str, float]]:
+    """Yield what an answer says of its arm.
+
+    One that its client did not wait for has no score: it says nothing but that it was late, if it was by then.
+    """
+    left = row["score"] is None and not row["fallback"]
+    if canary.latency_limit_seconds and row["latency_us"] is not None:
+        late = row["latency_us"] > canary.latency_limit_seconds * 1e6
+        if late or not left:
+            yield LATENCY, float(late)
+    if left:
+        return
     yield FAILED, float(bool(row["fallback"]))
     if row["score"] is not None:
         yield CHECKS, 1.0 - _unit(row["score"])
@@ -227,7 +251,7 @@ def difference_of(
 
 
 def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
-    """Return what is known of each measure that both arms have.
+    """Return what is known of each measure that is judged and that both arms have.
 
     For “worse”, half of alpha is shared by all measures; “at most the margin worse” has the other half for each,
     since all measures must be shown.
@@ -236,8 +260,11 @@ def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
         FAILED: (canary.fallback_margin, True),
         CHECKS: (canary.margin, True),
         FEEDBACK: (canary.feedback_margin, canary.feedback_needed),
-        COST: (canary.cost_margin, True),
     }
+    if canary.cost_limit_micros:
+        margins[COST] = (canary.cost_margin, True)
+    if canary.latency_limit_seconds:
+        margins[LATENCY] = (canary.latency_margin, True)
     worse, proof = canary.alpha / (2.0 * len(margins)), canary.alpha / 2.0
     found = (
         difference_of(judging, name, margin, worse, proof, needed=needed) for name, (margin, needed) in margins.items()
@@ -272,7 +299,8 @@ def _decide(canary: Canary, rollout: Rollout, found: list[Difference], step_answ
     share = 1.0 if last else canary.steps[rollout.step + 1] / 100.0
     known = {each.measure for each in found}
     open_ones = [each for each in found if each.needed and each.upper * share >= each.margin]
-    missing = {FAILED, CHECKS, *([FEEDBACK] if canary.feedback_needed else [])} - known
+    expected = {FEEDBACK: canary.feedback_needed, LATENCY: bool(canary.latency_limit_seconds)}
+    missing = {FAILED, CHECKS, *(name for name, needed in expected.items() if needed)} - known
     more = canary.min_rows_per_step - step_answers
     if not open_ones and not missing and more <= 0:
         told = "; ".join(each.told for each in found)

@@ -12,6 +12,7 @@ from holdtrue.core.clock import from_microseconds
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import store
+from holdtrue.delivery.model import Rollout
 from holdtrue.storage import Stores
 
 _LABEL_AGE = timedelta(days=400)
@@ -142,6 +143,7 @@ def _of_release(connection: sa.Connection, project: str, record: dict[str, Any])
             "champion": rollout.champion,
             "challenger": rollout.challenger,
             "started_at": rollout.started_at.isoformat(),
+            "why": rollout.reason or _why_so_far(rollout),
         },
         "decision": None if decision is None else dump(decision),
         "evidence": [dump(each) for each in evidence],
@@ -151,6 +153,11 @@ def _of_release(connection: sa.Connection, project: str, record: dict[str, Any])
             if decision is None or each.id in decision.approvals
         ],
     }
+
+
+def _why_so_far(rollout: Rollout) -> str:
+    """Return the reason of the last judgement of a rollout, "" before the first."""
+    return str(rollout.verdict.get("why", "")) if isinstance(rollout.verdict, dict) else ""
 
 
 def _decision(

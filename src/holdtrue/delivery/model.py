@@ -92,8 +92,9 @@ class Canary:
 
     With the metric “answers”, for applications, arms are compared by their own answers: `margin` is how much
     larger the share of answers that fail a check may be, `fallback_margin` that of failed answers, `feedback_margin`
-    that of bad feedback (waited for if `feedback_needed`), and `cost_margin` the cost as a share of `cost_limit_micros`
-    (millionths of a currency unit an answer; 0: cost is not judged).
+    that of bad feedback (waited for if `feedback_needed`), `cost_margin` the cost as a share of `cost_limit_micros`
+    (millionths of a currency unit an answer; 0: cost is not judged), and `latency_margin` the share of answers that
+    took longer than `latency_limit_seconds`, to their last piece (0: latency is not judged).
 
     With the metric “feedback”, arms are compared by what POST /feedback says under `feedback_name`, more is better:
     `margin` may then be 0 (it must be better), and a difference below `worth` on both sides ends the rollout. The
@@ -113,6 +114,8 @@ class Canary:
     feedback_needed: bool = False
     cost_limit_micros: int = 0
     cost_margin: float = 0.1
+    latency_limit_seconds: float = 0.0
+    latency_margin: float = 0.1
     strategy: Literal["canary", "shadow", "blue_green", "ab", "bandit"] = "canary"
     feedback_name: str = ""
     worth: float = 0.01

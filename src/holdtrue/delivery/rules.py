@@ -200,6 +200,8 @@ def check_service(spec: ServiceSpec) -> None:
         ("feedback_margin", canary.feedback_margin, 0 < canary.feedback_margin < 1),
         ("cost_margin", canary.cost_margin, 0 < canary.cost_margin < 1),
         ("cost_limit_micros", canary.cost_limit_micros, canary.cost_limit_micros >= 0),
+        ("latency_margin", canary.latency_margin, 0 < canary.latency_margin < 1),
+        ("latency_limit_seconds", canary.latency_limit_seconds, 0 <= canary.latency_limit_seconds < 3600),
     )
     for name, value, good in checks:
         if not good:

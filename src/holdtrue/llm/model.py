@@ -1,16 +1,19 @@
 """What an application is asked, what it answers, and how it is set: plain values that cost nothing to import."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from holdtrue.llm.gateway.model import Completion, Route
+from holdtrue.llm.gateway.model import ChunkStream, Completion, Route
 
 if TYPE_CHECKING:
     from holdtrue.llm.retrieval import Hit
 
 Complete = Callable[["Ask", Route, Mapping[str, Any], str], Awaitable[Completion]]
 """Ask a provider: for whom, by which route, with which chat request, below which span (W3C traceparent)."""
+
+Begin = Callable[["Ask", Route, Mapping[str, Any], str], Awaitable[ChunkStream]]
+"""The same, for an answer in pieces: it returns once the first has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +57,25 @@ class Reply:
     abstained: bool
     blocked: str
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Replying(Protocol):
+    """An answer under way: take its pieces, then the reply; close it whatever happens."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Return what a record tells of the provider's part, as far as it is known."""
+        ...
+
+    @property
+    def reply(self) -> Reply:
+        """Return the reply; before the end that is what has left of it, without checks."""
+        ...
+
+    def deltas(self) -> AsyncGenerator[dict[str, Any]]:
+        """Return the pieces, as the deltas of OpenAI's form, once."""
+        ...
+
+    async def aclose(self) -> None:
+        """End the provider's work if it has not ended; a second time does nothing."""
+        ...

@@ -9,7 +9,7 @@ from holdtrue.core.errors import ConfigurationError
 from holdtrue.llm.application import Application, Parts, read_settings
 from holdtrue.llm.gateway import Route
 from holdtrue.llm.guardrails import GuardrailSpec, compile_guardrails
-from holdtrue.llm.model import Complete
+from holdtrue.llm.model import Begin, Complete
 from holdtrue.llm.prompts import parse_prompt
 from holdtrue.llm.retrieval import open_index
 from holdtrue.llm.tracing import Keep
@@ -40,6 +40,8 @@ def compile_parts(
     return Parts(prompt, route, read_settings(config), dict(versions), index, rails, watched)
 
 
-def build_application(parts: Parts, complete: Complete, keep: Keep, clock: Clock) -> Application:
-    """Return an application ready to answer."""
-    return Application(parts, complete, keep, clock)
+def build_application(
+    parts: Parts, complete: Complete, keep: Keep, clock: Clock, *, begin: Begin | None = None
+) -> Application:
+    """Return an application ready to answer; `begin` lets answers leave in pieces while they are made."""
+    return Application(parts, complete, keep, clock, begin=begin)

@@ -9,9 +9,11 @@ from typing import Any, Final, Protocol
 
 from holdtrue.core.clock import Stopwatch
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.llm.guardrails.model import Verdict
 from holdtrue.traces import Span
 from holdtrue.traces.online import GenaiCall, genai_span
 
+_TOLD: Final = 10
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 
 
@@ -104,12 +106,14 @@ class Trace:
         )
         return [root, *self.spans]
 
-    def fail(self, failure: BaseException) -> list[Span]:
-        """Return all spans of a question that got no answer."""
+    def fail(self, failure: BaseException, *, answer: str = "") -> list[Span]:
+        """Return all spans of a question that got no answer, or only the beginning of one."""
         error = failure.what if isinstance(failure, HoldtrueError) else "The request ended."
         kind = failure.code if isinstance(failure, HoldtrueError) else type(failure).__name__
+        said = [{"role": "assistant", "content": answer}] if answer else []
+        told = {"error.type": kind}
         root = self._span(
-            self.span_id, self.parent_id, "invoke_agent", self.watch.start, error=error, attributes={"error.type": kind}
+            self.span_id, self.parent_id, "invoke_agent", self.watch.start, error=error, attributes=told, output=said
         )
         return [root, *self.spans]
 
@@ -148,6 +152,18 @@ class Trace:
                 attributes=attributes or {},
             )
         )
+
+
+def told_of_guards(where: str, action: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return what a span tells of verdicts: what follows, and the guards and labels of what was found, no value."""
+    told: dict[str, Any] = {"holdtrue.guardrails.on": where, "holdtrue.guardrails.action": action}
+    found = dict.fromkeys(f"{each.guard}:{each.label}" for verdict in verdicts for each in verdict.findings)
+    if found:
+        told["holdtrue.guardrails.found"] = ", ".join([*found][:_TOLD])
+    failed = dict.fromkeys(each.guard for verdict in verdicts for each in verdict.failed)
+    if failed:
+        told["holdtrue.guardrails.failed"] = ", ".join(failed)
+    return told
 
 
 Keep = Callable[[str, list[Span]], None]

@@ -1,8 +1,9 @@
 """Applications behind the wire protocols: `app:NAME` is answered by the release that the user's arm has."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.llm.gateway import (
@@ -17,27 +18,42 @@ from holdtrue.llm.gateway import (
     Route,
     Usage,
 )
-from holdtrue.llm.model import Ask, Complete, Reply
+from holdtrue.llm.model import Ask, Begin, Complete, Reply, Replying
 from holdtrue.llm.names import APPLICATION
-from holdtrue.serving import Answered, Applications, Question
+from holdtrue.serving import Answered, Applications, Question, RecordedStream
 
 if TYPE_CHECKING:
     from holdtrue.llm.application import Application
-
-_PIECE: Final = 24
 
 
 def provider_of(gateway: Gateway) -> Complete:
     """Return how an application asks a provider: through the gateway, in the name of whoever asked."""
 
     async def complete(ask: Ask, route: Route, body: Mapping[str, Any], traceparent: str) -> Completion:
-        caller = Caller(ask.project, ask.key, ask.user, ask.request_id, traceparent)
-        known = {"service": ask.service, "release": ask.release, "arm": ask.arm, "prediction": ask.prediction}
-        labels = {**route.labels, **{name: value for name, value in known.items() if value}}
-        chosen = replace(route, labels=labels, policy=ask.release)
-        return await gateway.complete(caller, chosen, dict(body), Operation.CHAT)
+        return await gateway.complete(_caller(ask, traceparent), _chosen(ask, route), dict(body), Operation.CHAT)
 
     return complete
+
+
+def streaming_provider_of(gateway: Gateway) -> Begin:
+    """Return how an application asks a provider for an answer in pieces."""
+
+    async def begin(ask: Ask, route: Route, body: Mapping[str, Any], traceparent: str) -> ChunkStream:
+        asked = {**body, "stream": True}
+        return await gateway.stream(_caller(ask, traceparent), _chosen(ask, route), asked, Operation.CHAT)
+
+    return begin
+
+
+def _caller(ask: Ask, traceparent: str) -> Caller:
+    return Caller(ask.project, ask.key, ask.user, ask.request_id, traceparent)
+
+
+def _chosen(ask: Ask, route: Route) -> Route:
+    """Return the route with what its calls are told by, and are kept apart by in the cache."""
+    known = {"service": ask.service, "release": ask.release, "arm": ask.arm, "prediction": ask.prediction}
+    labels = {**route.labels, **{name: value for name, value in known.items() if value}}
+    return replace(route, labels=labels, policy=ask.release)
 
 
 class ApplicationAnswering:
@@ -48,21 +64,55 @@ class ApplicationAnswering:
 
     async def answer(self, question: Question) -> Answered:
         """Return the answer with its checks, the documents it rests on, and facts for the record."""
-        reply = await self._application.answer(
-            Ask(
-                body=question.body,
-                project=question.project,
-                service=question.service,
-                user=question.user,
-                key=question.key,
-                request_id=question.request_id,
-                traceparent=question.traceparent,
-                prediction=question.prediction,
-                release=question.release,
-                arm=question.arm,
-            )
-        )
-        return Answered(reply.body, reply.checks, _documents(reply), reply.facts)
+        return _answered(await self._application.answer(_ask(question)))
+
+    async def stream(self, question: Question) -> "ApplicationStream":
+        """Begin to answer in pieces."""
+        return ApplicationStream(await self._application.stream(_ask(question)))
+
+
+class ApplicationStream:
+    """Let an answer that an application gives in pieces be taken, and recorded at its end."""
+
+    def __init__(self, replying: Replying) -> None:
+        self._replying = replying
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Return the facts for the record, as far as they are known."""
+        return self._replying.facts
+
+    @property
+    def answered(self) -> Answered:
+        """Return what was answered, as far as it has come."""
+        return _answered(self._replying.reply)
+
+    def deltas(self) -> AsyncGenerator[dict[str, Any]]:
+        """Return the pieces, once."""
+        return self._replying.deltas()
+
+    async def aclose(self) -> None:
+        """End the provider's work if it has not ended."""
+        await self._replying.aclose()
+
+
+def _ask(question: Question) -> Ask:
+    return Ask(
+        body=question.body,
+        project=question.project,
+        service=question.service,
+        user=question.user,
+        key=question.key,
+        request_id=question.request_id,
+        traceparent=question.traceparent,
+        prediction=question.prediction,
+        release=question.release,
+        arm=question.arm,
+    )
+
+
+def _answered(reply: Reply) -> Answered:
+    return Answered(reply.body, reply.checks, _documents(reply), reply.facts)
 
 
 def _documents(reply: Reply) -> list[dict[str, Any]]:
@@ -82,9 +132,11 @@ def _documents(reply: Reply) -> list[dict[str, Any]]:
 class ApplicationFront:
     """Answer the names of applications; hand all others on to the gateway's own front."""
 
-    def __init__(self, applications: Applications, inner: Front) -> None:
+    def __init__(self, applications: Applications, inner: Front, now: Callable[[], int]) -> None:
+        """`now` gives the seconds since the epoch."""
         self._applications = applications
         self._inner = inner
+        self._now = now
 
     async def complete(
         self, caller: Caller, operation: Operation, body: Body, native: Body | None = None
@@ -96,14 +148,14 @@ class ApplicationFront:
         return await self._answer(name, caller, operation, body)
 
     async def stream(self, caller: Caller, operation: Operation, body: Body, native: Body | None = None) -> ChunkStream:
-        """Begin to answer in pieces; an application's answer is checked whole before its first piece leaves."""
+        """Begin to answer in pieces; which leave when is the matter of the application's guards."""
         name = _application(body)
         if name is None:
             return await self._inner.stream(caller, operation, body, native)
-        completion = await self._answer(name, caller, operation, body)
+        stream = await self._applications.stream(_question(name, caller, operation, body))
         options = body.get("stream_options")
         usage = isinstance(options, Mapping) and options.get("include_usage") is True
-        return _Pieces(completion, usage=usage)
+        return _Pieces(name, stream, self._now, usage=usage)
 
     def models(self, project: str) -> list[str]:
         """Return the names of what can be asked for in a project."""
@@ -111,22 +163,25 @@ class ApplicationFront:
         return [*self._inner.models(project), *mine]
 
     async def _answer(self, name: str, caller: Caller, operation: Operation, body: Body) -> Completion:
-        if operation is not Operation.CHAT:
-            raise InvalidInput("An application answers chat completions only.", facts={"param": "model"})
-        user = body.get("user")
-        if user is not None and (not isinstance(user, str) or not 0 < len(user) <= 200):
-            raise InvalidInput("The field user is a text of up to 200 characters.", facts={"param": "user"})
-        question = Question(
-            body=body,
-            project=caller.project,
-            service=name,
-            user=user or caller.actor,
-            key=caller.key,
-            request_id=caller.request_id,
-            traceparent=caller.traceparent,
-        )
-        answered, prediction = await self._applications.answer(question)
+        answered, prediction = await self._applications.answer(_question(name, caller, operation, body))
         return _completion(answered, prediction)
+
+
+def _question(name: str, caller: Caller, operation: Operation, body: Body) -> Question:
+    if operation is not Operation.CHAT:
+        raise InvalidInput("An application answers chat completions only.", facts={"param": "model"})
+    user = body.get("user")
+    if user is not None and (not isinstance(user, str) or not 0 < len(user) <= 200):
+        raise InvalidInput("The field user is a text of up to 200 characters.", facts={"param": "user"})
+    return Question(
+        body=body,
+        project=caller.project,
+        service=name,
+        user=user or caller.actor,
+        key=caller.key,
+        request_id=caller.request_id,
+        traceparent=caller.traceparent,
+    )
 
 
 def _application(body: Body) -> str | None:
@@ -138,11 +193,7 @@ def _application(body: Body) -> str | None:
 def _completion(answered: Answered, prediction: str) -> Completion:
     """Return an answer in the gateway's form; its id is that of the record, by which feedback and `why` know it."""
     facts = answered.facts
-    told = {
-        "prediction_id": prediction,
-        "trace_id": facts.get("trace_id"),
-        "citations": [each["document"] for each in answered.documents if each.get("cited")],
-    }
+    told = _told(answered, prediction)
     return Completion(
         id=prediction,
         body={**answered.body, "id": prediction, "holdtrue": told},
@@ -157,53 +208,78 @@ def _completion(answered: Answered, prediction: str) -> Completion:
     )
 
 
-class _Pieces:
-    """Stream an answer that is there already."""
+def _told(answered: Answered, prediction: str) -> Body:
+    """Return what an answer says of itself beside OpenAI's fields."""
+    return {
+        "prediction_id": prediction,
+        "trace_id": answered.facts.get("trace_id"),
+        "citations": [each["document"] for each in answered.documents if each.get("cited")],
+    }
 
-    def __init__(self, completion: Completion, *, usage: bool) -> None:
-        self._completion = completion
-        self._usage = usage
+
+class _Pieces:
+    """Stream an answer in OpenAI's form; what it cites, how it ended and what it used come in the last pieces."""
+
+    def __init__(self, name: str, stream: RecordedStream, now: Callable[[], int], *, usage: bool) -> None:
+        self._name = name
+        self._stream = stream
+        self._now = now
+        self._wants_usage = usage
 
     @property
     def id(self) -> str:
         """Return the id of the answer."""
-        return self._completion.id
+        return self._stream.prediction
 
     @property
     def provider(self) -> str:
-        """Return the provider that answered."""
-        return self._completion.provider
+        """Return the provider that answers."""
+        return str(self._stream.facts.get("provider", ""))
 
     @property
     def model(self) -> str:
-        """Return the provider's model that answered."""
-        return self._completion.model
+        """Return the provider's model that answers."""
+        return str(self._stream.facts.get("model", ""))
 
     @property
     def cached(self) -> bool:
-        """Tell whether the provider's answer came from the cache."""
-        return self._completion.cached
+        """Tell whether the provider's answer comes from the cache."""
+        return bool(self._stream.facts.get("cached", False))
+
+    @property
+    def usage(self) -> Usage:
+        """Return the tokens that were used so far."""
+        facts = self._stream.facts
+        return Usage(int(facts.get("input_tokens", 0)), int(facts.get("output_tokens", 0)))
+
+    @property
+    def cost_micros(self) -> int:
+        """Return what the answer costs, known at its end."""
+        return int(self._stream.facts.get("cost_micros", 0))
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
         """Yield the pieces."""
-        body = self._completion.body
-        shared = {name: body[name] for name in ("id", "created", "model", "holdtrue") if name in body}
-        shared["object"] = "chat.completion.chunk"
-        choice = body["choices"][0]
-        message = choice["message"]
+        stream = self._stream
+        shared: Body = {
+            "id": stream.prediction,
+            "object": "chat.completion.chunk",
+            "created": self._now(),
+            "model": f"{APPLICATION}{self._name}",
+        }
 
-        def chunk(delta: Body, reason: str | None = None) -> Chunk:
-            return Chunk({**shared, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+        def chunk(delta: Mapping[str, Any], reason: str | None = None, **more: Any) -> Chunk:
+            return Chunk({**shared, **more, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
 
         yield chunk({"role": "assistant", "content": ""})
-        text = message.get("content") or ""
-        for start in range(0, len(text), _PIECE):
-            yield chunk({"content": text[start : start + _PIECE]})
-        for place, call in enumerate(message.get("tool_calls") or ()):
-            yield chunk({"tool_calls": [{"index": place, **call}]})
-        yield chunk({}, choice.get("finish_reason") or "stop")
-        if self._usage:
-            yield Chunk({**shared, "choices": [], "usage": body.get("usage")})
+        async with aclosing(stream.deltas()) as deltas:
+            async for delta in deltas:
+                yield chunk(delta)
+        answered = stream.answered
+        reason = answered.body["choices"][0].get("finish_reason") or "stop"
+        yield chunk({}, reason, holdtrue=_told(answered, stream.prediction))
+        if self._wants_usage:
+            yield Chunk({**shared, "choices": [], "usage": answered.body.get("usage")})
 
     async def aclose(self) -> None:
-        """End; the answer was there before its first piece."""
+        """End the answer; its record is left whatever happened."""
+        await self._stream.aclose()

@@ -10,7 +10,7 @@ from holdtrue.llm.gateway.extractive import Extractive
 from holdtrue.llm.names import Names, PromptBook
 from holdtrue.llm.telling import Telling
 from holdtrue.protocols import anthropic, openai
-from holdtrue.protocols.applications import ApplicationAnswering, ApplicationFront, provider_of
+from holdtrue.protocols.applications import ApplicationAnswering, ApplicationFront, provider_of, streaming_provider_of
 from holdtrue.serving import Answering, Application, Endpoint, Fitting, Part, Snapshot
 
 PROMPTS = "prompts"
@@ -47,8 +47,9 @@ class GatewayPart:
 
         inside = self._inside
         parts = compile_parts(inside.fitting.blobs, application.parts, application.versions, application.config)
-        complete = provider_of(inside.gateway)
-        return ApplicationAnswering(build_application(parts, complete, inside.telling.keep, inside.clock))
+        complete, begin = provider_of(inside.gateway), streaming_provider_of(inside.gateway)
+        ready = build_application(parts, complete, inside.telling.keep, inside.clock, begin=begin)
+        return ApplicationAnswering(ready)
 
     def configure(self, snapshot: Snapshot) -> None:
         """Take over what a new snapshot says; a HoldtrueError keeps what was before."""
@@ -74,7 +75,9 @@ def gateway_part(home: Path, clock: Clock) -> Callable[[Fitting], Part]:
         telling = Telling(fitting.spans)
         gateway = Gateway(home, fitting.name, clock, extractive=lambda _: extractive, observe=telling.call)
         names = Names(PlainModels(gateway))
-        front = ApplicationFront(fitting.engine.applications, GatewayFront(gateway, names))
+        front = ApplicationFront(
+            fitting.engine.applications, GatewayFront(gateway, names), lambda: int(clock.now().timestamp())
+        )
         return GatewayPart(Inside(gateway, names, front, telling, fitting, clock))
 
     return make

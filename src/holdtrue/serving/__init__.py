@@ -9,7 +9,15 @@ from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
     from holdtrue.serving.access import AccessTable, Grant, read_access
-    from holdtrue.serving.applications import Answered, Answering, Applications, BadQuestion, Question
+    from holdtrue.serving.applications import (
+        Answered,
+        Answering,
+        AnswerStream,
+        Applications,
+        BadQuestion,
+        Question,
+        RecordedStream,
+    )
     from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
@@ -36,6 +44,7 @@ __all__ = [
     "DATATYPES",
     "AccessTable",
     "Answer",
+    "AnswerStream",
     "Answered",
     "Answering",
     "Application",
@@ -58,6 +67,7 @@ __all__ = [
     "Plan",
     "Plane",
     "Question",
+    "RecordedStream",
     "Reply",
     "Request",
     "Route",
@@ -79,6 +89,7 @@ __getattr__ = attach(
         "DATATYPES": "snapshot",
         "AccessTable": "access",
         "Answer": "engine",
+        "AnswerStream": "applications",
         "Answered": "applications",
         "Answering": "applications",
         "Application": "snapshot",
@@ -101,6 +112,7 @@ __getattr__ = attach(
         "Plan": "plan",
         "Plane": "plane",
         "Question": "applications",
+        "RecordedStream": "applications",
         "Reply": "plane",
         "Request": "plane",
         "Route": "snapshot",

@@ -4,10 +4,12 @@ What an application does inside (prompt, retrieval, guardrails, provider) is not
 `answer`. Arms, canaries, records and acknowledgements are those of every other service.
 """
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -17,6 +19,10 @@ from holdtrue.serving.records import PredictionIds
 from holdtrue.serving.rules import chooser
 from holdtrue.serving.snapshot import Application, Route, Snapshot
 from holdtrue.storage import Writer
+
+T = TypeVar("T")
+LEFT: Final = "left"
+TOO_SLOW: Final = "too_slow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,37 @@ class Answered:
         return min(self.checks.values(), default=1.0)
 
 
+class AnswerStream(Protocol):
+    """An answer under way: take its pieces, then what was answered; close it whatever happens."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Return the facts for the record, as far as they are known."""
+        ...
+
+    @property
+    def answered(self) -> Answered:
+        """Return what was answered; before the end that is what has left of it, without checks."""
+        ...
+
+    def deltas(self) -> AsyncGenerator[Mapping[str, Any]]:
+        """Return the pieces, once; an answer that breaks raises HoldtrueError."""
+        ...
+
+    async def aclose(self) -> None:
+        """End the work for it if it has not ended; a second time does nothing."""
+        ...
+
+
 class Answering(Protocol):
     """Answer questions with one release."""
 
     async def answer(self, question: Question) -> Answered:
         """Return the answer; a failure to answer is a HoldtrueError."""
+        ...
+
+    async def stream(self, question: Question) -> AnswerStream:
+        """Begin to answer in pieces, and return once the first is there; raise as `answer` does."""
         ...
 
 
@@ -148,57 +180,60 @@ class Applications:
         If the challenger of a rollout fails, the champion answers, and the failure counts against the
         challenger. Raises NotFound, Unavailable, and what the application raises for a request that is wrong.
         """
+        turn = self._begin(question)
+        answered = await self._ask(turn, _whole)
+        await self._record(turn, answered)
+        return answered, turn.asked.prediction
+
+    async def stream(self, question: Question) -> "RecordedStream":
+        """Begin to answer in pieces, as `answer` does; a challenger that fails before its first piece is stood in for.
+
+        The record is written when the answer has ended, however it did.
+        """
+        turn = self._begin(question)
+        return RecordedStream(await self._ask(turn, _begun), turn, self._record)
+
+    def _begin(self, question: Question) -> "Turn":
         plans = self._plans()
         plan = plans.plans.get((question.project, question.service))
         if plan is None:
             raise _missing(plans, question.project, question.service)
-        started = self._stopwatch()
         moment = microseconds(self._clock.now())
         (prediction,) = self._ids.take(1, moment)
         position = plan.arm_of(question.user)
         arm = plan.route.arms[position]
         asked = replace(question, prediction=prediction, release=arm.release, arm=arm.name)
-        failure: HoldtrueError | None = None
+        return Turn(plan, position, asked, moment, self._stopwatch, self._stopwatch())
+
+    async def _ask(self, turn: "Turn", ask: Callable[[Answering, Question], Awaitable[T]]) -> T:
+        """Return what the arm's release says, or the champion's in its place; a failure leaves its record."""
+        plan, asked = turn.plan, turn.asked
         try:
-            answered = await plan.loaded[arm.release].answering.answer(asked)
+            return await ask(plan.loaded[asked.release].answering, asked)
+        except asyncio.CancelledError as ended:
+            await self._record(turn.ended(ended), Answered({}))
+            raise
         except HoldtrueError as error:
             if error.status < 500:
                 raise
-            failure = error
-            answered = await self._rescue(plan, position, asked, error)
-        latency = int((self._stopwatch() - started) * 1e6)
-        await self._record(plan.route, asked, answered, moment, latency, failure)
-        if failure is not None and not answered.body:
-            raise failure
-        return answered, prediction
+            turn.failure = error.code
+            self._log.warning("release %s of %s failed: %s", asked.release, plan.route.service, error.code)
+            if turn.position:
+                with contextlib.suppress(HoldtrueError):
+                    return await ask(plan.loaded[plan.route.arms[0].release].answering, asked)
+            await self._record(turn, Answered({}))
+            raise
 
-    async def _rescue(self, plan: ApplicationPlan, position: int, asked: Question, error: HoldtrueError) -> Answered:
-        """Let the champion answer where the challenger failed; an empty answer if there is none to ask."""
-        self._log.warning("release %s of %s failed: %s", asked.release, plan.route.service, error.code)
-        if position == 0:
-            return Answered({}, {"answered": 0.0})
-        champion = plan.loaded[plan.route.arms[0].release]
-        try:
-            answered = await champion.answering.answer(asked)
-        except HoldtrueError:
-            return Answered({}, {"answered": 0.0})
-        # The words are the champion's; what is counted is the challenger's failure.
-        return replace(answered, checks={"answered": 0.0})
-
-    async def _record(
-        self,
-        route: Route,
-        asked: Question,
-        answered: Answered,
-        moment: int,
-        latency: int,
-        failure: HoldtrueError | None,
-    ) -> None:
+    async def _record(self, turn: "Turn", answered: Answered) -> None:
+        route, asked = turn.plan.route, turn.asked
+        if turn.failure is not None:
+            # The words may be the champion's; what is counted is the failure of the arm that was asked.
+            answered = replace(answered, checks={"answered": 0.0})
         record: dict[str, Any] = {
             "id": [asked.prediction],
             "prediction_id": asked.prediction,
-            "time": [moment],
-            "recorded_at": moment,
+            "time": [turn.moment],
+            "recorded_at": turn.moment,
             "request_id": asked.request_id or asked.prediction,
             "key": None,
             "entity": asked.user,
@@ -206,10 +241,11 @@ class Applications:
             "role": "answer",
             "release": asked.release,
             "rollout": route.rollout,
-            "score": answered.score,
-            "latency_us": latency,
-            "fallback": failure is not None,
-            "error": None if failure is None else failure.code,
+            "score": None if turn.left else answered.score,
+            "latency_us": turn.passed(),
+            "first_us": turn.first,
+            "fallback": turn.failure is not None,
+            "error": turn.left or turn.failure,
             "checks": orjson.dumps(dict(answered.checks)).decode(),
             "documents": orjson.dumps([dict(each) for each in answered.documents]).decode(),
             **answered.facts,
@@ -223,6 +259,103 @@ class Applications:
             if self._strict:
                 raise error if isinstance(error, HoldtrueError) else Unavailable("The disk failed.") from None
             self.dropped += 1
+
+
+@dataclass(slots=True)
+class Turn:
+    """Hold one question under way: which arm it fell to, when it began, and what became of it.
+
+    `failure` is the code of the arm's own failure; `left` says that somebody else ended it: its client, or its token.
+    `first` is how long its first piece took, in microseconds, None if it was not answered in pieces.
+    """
+
+    plan: ApplicationPlan
+    position: int
+    asked: Question
+    moment: int
+    stopwatch: Callable[[], float]
+    started: float
+    failure: str | None = None
+    left: str | None = None
+    first: int | None = None
+
+    def passed(self) -> int:
+        """Return the microseconds since it began."""
+        return int((self.stopwatch() - self.started) * 1e6)
+
+    def ended(self, by: asyncio.CancelledError) -> "Turn":
+        """Note that it was cancelled: an answer that came too late is the arm's failure, all else is not."""
+        code = str(by.args[0]) if by.args else LEFT
+        if code == TOO_SLOW:
+            self.failure = code
+        else:
+            self.left = code
+        return self
+
+
+class RecordedStream:
+    """Give an answer in pieces, and leave its record when it has ended."""
+
+    def __init__(self, stream: AnswerStream, turn: Turn, record: Callable[[Turn, Answered], Awaitable[None]]) -> None:
+        self._stream = stream
+        self._turn = turn
+        self._record = record
+        self._over = False
+
+    @property
+    def prediction(self) -> str:
+        """Return the id of the record."""
+        return self._turn.asked.prediction
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Return what is known of the answer so far."""
+        return self._stream.facts
+
+    @property
+    def answered(self) -> Answered:
+        """Return what was answered."""
+        return self._stream.answered
+
+    async def deltas(self) -> AsyncGenerator[Mapping[str, Any]]:
+        """Yield the pieces; the record is written before this ends, or raises what broke the answer."""
+        turn = self._turn
+        try:
+            async with contextlib.aclosing(self._stream.deltas()) as deltas:
+                async for delta in deltas:
+                    if turn.first is None:
+                        turn.first = turn.passed()
+                    yield delta
+        except asyncio.CancelledError as ended:
+            turn.ended(ended)
+            await self._end()
+            raise
+        except HoldtrueError as error:
+            turn.failure = turn.failure or error.code
+            await self._end()
+            raise
+        await self._end()
+
+    async def aclose(self) -> None:
+        """End the answer; one that was not over is recorded as left. A second time does nothing."""
+        if not self._over:
+            self._turn.left = self._turn.left or LEFT
+            await self._end()
+
+    async def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        await self._stream.aclose()
+        await self._record(self._turn, self._stream.answered)
+
+
+async def _whole(answering: Answering, question: Question) -> Answered:
+    return await answering.answer(question)
+
+
+async def _begun(answering: Answering, question: Question) -> AnswerStream:
+    return await answering.stream(question)
 
 
 def _missing(plans: Plans, project: str, service: str) -> HoldtrueError:

@@ -183,7 +183,8 @@ class _Open:
         """Cancel a request, once."""
         if task not in self.ended:
             self.ended[task] = error
-            task.cancel()
+            # Whoever is at work learns why: an answer that comes too late is another matter than a client that left.
+            task.cancel(None if error is None else error.code)
 
 
 def house_error(error: HoldtrueError) -> bytes:

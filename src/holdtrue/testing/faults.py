@@ -16,7 +16,8 @@ class Fault:
     an error instead. `bad_json` cuts the JSON off, `content_type` replaces the header. `usage` replaces the
     usage: `missing`, or “input:output”. `slow` waits so many seconds before each piece. `redirect` answers
     302 to that address. `size` makes the answer at least so many bytes long. `unfinished` leaves out the
-    reason why the answer is finished, `no_done` the mark at the end of the stream.
+    reason why the answer is finished, `no_done` the mark at the end of the stream. `stall` sends so many pieces of a
+    stream and no more, until the client goes away.
     """
 
     status: int = 0
@@ -34,6 +35,7 @@ class Fault:
     size: int = 0
     unfinished: bool = False
     no_done: bool = False
+    stall: int = -1
 
     @classmethod
     def read(cls, text: str) -> "Fault":

@@ -224,6 +224,8 @@ class FakeProvider:
         for place, piece in enumerate(pieces):
             if fault.slow or self.delay:
                 await wire.sleep(fault.slow or self.delay)
+            if place == fault.stall:
+                await wire.until_gone()
             if place == fault.drop:
                 await wire.end()
                 return

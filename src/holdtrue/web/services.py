@@ -32,6 +32,13 @@ ALL = "all"
 # The release by which monitoring names all answers together.
 _MATURE = 0.8
 _SHADOWS = 2
+_MEASURES: Mapping[str, str] = {
+    "failed": "Answers that failed",
+    "checks": "Answers that did not pass their checks",
+    "feedback": "Bad feedback",
+    "cost": "Cost, as a share of its limit",
+    "latency": "Answers that took longer than the limit",
+}
 _DAYS_SHOWN = timedelta(days=400)
 _MONTHS_SHOWN = timedelta(days=800)
 _QUARTER = timedelta(days=90)
@@ -208,6 +215,14 @@ def _verdict(verdict: Any) -> tuple[tuple[str, str], ...]:
     if facts.get("mean") is not None:
         words = f"{texts.signed(facts['mean'], 4)} ({texts.span(facts.get('lower'), facts.get('upper'), 4)})"
         pairs.append(("Brier score, canary minus champion", words))
+    for each in facts.get("measures") or ():
+        words = (
+            f"{texts.ratio(each['challenger'])} on {texts.count(each['n_challenger'])} answers, the champion's "
+            f"{texts.ratio(each['champion'])} on {texts.count(each['n_champion'])} "
+            f"(difference {texts.signed(each['lower'], 3)} – {texts.signed(each['upper'], 3)}, "
+            f"allowed up to {each['margin']:g})"
+        )
+        pairs.append((_MEASURES.get(each["measure"], str(each["measure"])), words))
     if facts.get("pairs") is not None:
         pairs.append(("Labelled pairs", texts.count(facts["pairs"])))
     for each in facts.get("measures", ()):

@@ -321,6 +321,16 @@ class ChunkStream(Protocol):
         """Tell whether the answer comes from the cache."""
         ...
 
+    @property
+    def usage(self) -> Usage:
+        """Return the tokens that are charged, known once the call has ended."""
+        ...
+
+    @property
+    def cost_micros(self) -> int:
+        """Return what the call costs, known once it has ended."""
+        ...
+
     def chunks(self) -> AsyncGenerator[Chunk]:
         """Return the pieces, once."""
         ...

@@ -8,7 +8,7 @@ from holdtrue.core.errors import HoldtrueError
 from holdtrue.llm.gateway.adapters import Failed, Flow
 from holdtrue.llm.gateway.call import Call
 from holdtrue.llm.gateway.collecting import Collector
-from holdtrue.llm.gateway.model import Body, Chunk, Outcome
+from holdtrue.llm.gateway.model import Body, Chunk, Outcome, Usage
 from holdtrue.llm.gateway.rules import wants_usage
 
 
@@ -54,6 +54,16 @@ class Streamed:
     def cached(self) -> bool:
         """Tell whether the answer comes from the cache."""
         return False
+
+    @property
+    def usage(self) -> Usage:
+        """Return the tokens that are charged, known once the call has ended."""
+        return self._call.usage
+
+    @property
+    def cost_micros(self) -> int:
+        """Return what the call costs, known once it has ended."""
+        return self._call.cost_micros
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
         """Yield the pieces; an answer that breaks raises HoldtrueError."""
@@ -121,6 +131,8 @@ class Replayed:
         self.id = call.id
         self.provider = call.provider
         self.model = call.model
+        self.usage = call.usage
+        self.cost_micros = call.cost_micros
         self._chunks = chunks
 
     async def chunks(self) -> AsyncGenerator[Chunk]:

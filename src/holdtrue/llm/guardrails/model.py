@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from holdtrue.core import codec
 from holdtrue.core.errors import ConfigurationError, InvalidInput
@@ -14,6 +14,8 @@ OnFailure = Literal["open", "closed"]
 Decision = Literal["pass", "log", "mask", "block"]
 Split = Literal["tune", "held_out"]
 
+RANK: Final[Mapping[Decision, int]] = {"pass": 0, "log": 1, "mask": 2, "block": 3}
+"""How grave a decision is."""
 KINDS: tuple[Kind, ...] = ("secrets", "personal_data", "injection", "schema", "grounding")
 
 

@@ -9,6 +9,7 @@ from holdtrue.core import codec
 from holdtrue.core.ids import check_name
 from holdtrue.llm.guardrails.model import (
     KINDS,
+    RANK,
     Action,
     BadGuardrail,
     Decision,
@@ -175,7 +176,6 @@ _PLACES: Final[Mapping[Kind, tuple[On, ...]]] = {
     "schema": ("output",),
     "grounding": ("output",),
 }
-_RANK: Final[Mapping[Decision, int]] = {"pass": 0, "log": 1, "mask": 2, "block": 3}
 
 
 def read_spec(content: Any) -> GuardrailSpec:
@@ -379,5 +379,5 @@ def decide(actions: Sequence[Action], failed: Sequence[Failure]) -> Decision:
     """Return the gravest of what findings ask for; a failed guard that is closed blocks."""
     decision: Decision = "pass"
     for action in actions:
-        decision = action if _RANK[action] > _RANK[decision] else decision
+        decision = action if RANK[action] > RANK[decision] else decision
     return "block" if any(failure.on_failure == "closed" for failure in failed) else decision

@@ -115,8 +115,10 @@ class Guardrails:
 
     @property
     def needs_whole_answer(self) -> tuple[str, ...]:
-        """Return the guards on the output that judge the whole answer, so that it cannot be streamed."""
-        return tuple(each.name for each in self._at["output"] if each.guard.action == "block")
+        """Return the guards on the output that judge and block the whole answer, so that it cannot be streamed."""
+        return tuple(
+            each.name for each in self._at["output"] if each.guard.action == "block" and each.guard.kind not in MASKABLE
+        )
 
     def at(self, place: Place) -> tuple[Armed, ...]:
         """Return the guards on the input, the output, or the retrieved context."""

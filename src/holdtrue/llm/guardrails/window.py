@@ -1,4 +1,4 @@
-"""Mask an answer while it is streamed: hold back its end until what it belongs to is known."""
+"""Mask or block an answer while it is streamed: hold back its end until what it belongs to is known."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.llm.guardrails.model import Action, CannotStream, Failure, Finding, Subject, Verdict
-from holdtrue.llm.guardrails.rules import MASKABLE, Cover, decide, masked
+from holdtrue.llm.guardrails.rules import MASKABLE, Cover, covers, decide, masked
 from holdtrue.llm.guardrails.service import Armed, Guardrails
 
 LEAST_HELD: Final = 256  # the first line of a private key, its headers, and enough of it to be one
@@ -14,10 +14,11 @@ _TAIL: Final = 256  # signs before a place that a detector may look at
 
 
 class OutputWindow:
-    """Run the mask and log guards of the output over a stream, so that a value split over two chunks is still found.
+    """Run the guards of the output over a stream, so that a value split over two chunks is still found.
 
-    `feed` returns what may be sent on, `close` the rest; then `verdict` is final. Guards that block need the whole
-    answer and raise CannotStream; log guards that judge it as a whole (injection, schema, grounding) run at the end.
+    `feed` returns what may be sent on, `close` the rest; then `verdict` is final. Guards that look for values (secrets,
+    personal data) mask them, or block: then nothing of the value leaves, nor anything after it. Guards that judge the
+    whole answer (injection, schema, grounding) raise CannotStream if they block, and run at the end if they log.
     `holdback` is how many signs at least are kept back; a word or a finding that is not over is kept back too, up to
     `most_held` signs, past which the guards that mask have failed. One window is for one stream, and for one thread.
     """
@@ -43,6 +44,8 @@ class OutputWindow:
             )
         self._guardrails = guardrails
         self._masking = [each for each in guardrails.at("output") if each.guard.kind in MASKABLE]
+        self._blocking = {each.name for each in self._masking if each.guard.action == "block"}
+        self._stopped = False
         self._judging = [each for each in guardrails.at("output") if each.guard.kind not in MASKABLE]
         ids = [str(number) for number in range(1, len(context) + 1)] if passage_ids is None else passage_ids
         self._subject = Subject("", tuple(context), tuple(ids), schema)
@@ -59,8 +62,8 @@ class OutputWindow:
 
     @property
     def blocked(self) -> bool:
-        """Tell whether a closed guard has failed: then nothing more comes out."""
-        return any(failure.on_failure == "closed" for failure in self._failed.values())
+        """Tell whether something is to be blocked, or a closed guard has failed: then nothing more comes out."""
+        return self._stopped or any(failure.on_failure == "closed" for failure in self._failed.values())
 
     def feed(self, chunk: str) -> str:
         """Take the next piece of the answer; return what may be sent on now, which may be nothing."""
@@ -110,7 +113,12 @@ class OutputWindow:
         if self.blocked:
             self._held = ""
             return ""
-        cut = len(text) if final else self._cut(text, start, covered)
+        stops = covers([each for each in found if each.guard in self._blocking and each.end > start])
+        cut = len(text) if final else self._cut(text, start, (*covered, *stops))
+        if any(each.start < cut for each in stops):
+            self._note([each for each in found if each.start < cut and each.end > start], self._sent - start)
+            self._stopped, self._held = True, ""
+            return ""
         # What a finding reaches back into is out already; the rest of it is masked all the same.
         here = [Cover(max(each.start, start), each.end, each.mask, each.score) for each in covered if each.end > start]
         shown = [Cover(c.start - start, c.end - start, c.mask, c.score) for c in here if c.start < cut]
