@@ -52,11 +52,6 @@ def provider(connection: sa.Connection, project: str, name: str) -> Provider | N
     return None if row is None else _provider(row)
 
 
-def list_providers(connection: sa.Connection, project: str) -> list[Provider]:
-    """Return the providers that a project has declared itself, by name."""
-    return [_provider(row) for row in connection.execute(scoped(providers, project).order_by(providers.c.name))]
-
-
 def all_providers(connection: sa.Connection) -> Iterator[tuple[str, Provider]]:
     """Yield (project, provider) of all projects, in order."""
     for row in connection.execute(sa.select(providers).order_by(providers.c.project, providers.c.name)):

@@ -203,8 +203,6 @@ def _completion(answered: Answered, prediction: str) -> Completion:
         model=str(facts.get("model", "")),
         cached=bool(facts.get("cached", False)),
         attempts=(),
-        started_us=0,
-        duration_us=0,
     )
 
 

@@ -92,8 +92,6 @@ def _completion(model: str, answer: httpx.Response) -> Completion:
         model=name,
         cached=answer.headers.get("x-holdtrue-cache") == "hit",
         attempts=(),
-        started_us=0,
-        duration_us=0,
     )
 
 

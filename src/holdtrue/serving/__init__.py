@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         Answering,
         AnswerStream,
         Applications,
-        BadQuestion,
         Question,
         RecordedStream,
     )
@@ -50,7 +49,6 @@ __all__ = [
     "Application",
     "Applications",
     "Arm",
-    "BadQuestion",
     "BadSnapshot",
     "Bundle",
     "CannotCompile",
@@ -95,7 +93,6 @@ __getattr__ = attach(
         "Application": "snapshot",
         "Applications": "applications",
         "Arm": "snapshot",
-        "BadQuestion": "applications",
         "BadSnapshot": "snapshot",
         "Bundle": "snapshot",
         "CannotCompile": "compiling",

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import orjson
 
 from holdtrue.core.clock import Clock, SystemClock, microseconds
-from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
+from holdtrue.core.errors import HoldtrueError, NotFound, Unavailable
 from holdtrue.serving.records import PredictionIds
 from holdtrue.serving.rules import chooser
 from holdtrue.serving.snapshot import Application, Route, Snapshot
@@ -125,12 +125,6 @@ class Plans:
     plans: Mapping[tuple[str, str], ApplicationPlan] = field(default_factory=dict[tuple[str, str], ApplicationPlan])
     loaded: Mapping[str, LoadedApplication] = field(default_factory=dict[str, LoadedApplication])
     unserved: frozenset[tuple[str, str]] = frozenset()
-
-
-class BadQuestion(InvalidInput):
-    """A request does not have what an application needs to answer it."""
-
-    code = "bad_question"
 
 
 def plan_applications(snapshot: Snapshot, ready: Mapping[str, LoadedApplication], previous: Plans) -> Plans:

@@ -8,8 +8,6 @@ from typing import Any, Final, NamedTuple
 KIND: Final = "span"
 FEEDBACK: Final = "feedback"
 DEFAULT_SERVICE: Final = "default"
-TRACE_DIGITS: Final = 32
-SPAN_DIGITS: Final = 16
 
 
 class Capture(StrEnum):

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import MappingProxyType
@@ -347,6 +347,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | float):
         return value
     return value if isinstance(value, int) and -(2**63) <= value < 2**63 else str(value)
-
-
-Frames = Iterator[tuple[str, list[tuple[Any, ...]]]]

@@ -37,8 +37,47 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseAnswers:
+    """Hold how one release's answers fared: shares with intervals, seconds to the last piece, mean cost in money."""
+
+    release: str
+    answers: int
+    passed: Estimate | None
+    failed: int
+    liked: Estimate | None
+    median_seconds: float | None
+    slow_seconds: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """Hold the share of answers that passed one check."""
+
+    name: str
+    answers: int
+    passed: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersView:
+    """Hold how an application's answers of the last seven days fared, together, by release and by check."""
+
+    answers: int
+    passed: Estimate | None
+    liked: Estimate | None
+    trend: tuple[Point, ...]
+    releases: tuple[ReleaseAnswers, ...]
+    checks: tuple[CheckRow, ...]
+    chart: Chart
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """Hold one line of the overview; `quality` is that of the newest matured month, `month`."""
+    """Hold one line of the overview; `quality` is that of the newest matured month, `month`.
+
+    For an application `answers` is filled instead.
+    """
 
     name: str
     release: str | None
@@ -50,6 +89,8 @@ class ServiceRow:
     trend: tuple[Point, ...]
     predictions: int
     incidents: int
+    kind: str = "model"
+    answers: AnswersView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +251,7 @@ class ServicePage:
     alarms: tuple[Alarm, ...]
     incidents: tuple[Incident, ...]
     triggers: tuple[Trigger, ...]
+    answers: AnswersView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """The pages: routes, and for each the context its template shows."""
 
+from dataclasses import replace
 from typing import Any
 
 from holdtrue import delivery
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.door import Call, Reply, Routes
-from holdtrue.web import activity, incidents, reasons, releases, services, store, texts, traces, urls
-from holdtrue.web.model import ErrorPage, Frame, HomePage, PredictionPage
+from holdtrue.web import activity, answers, incidents, reasons, releases, services, store, texts, traces, urls
+from holdtrue.web.model import ErrorPage, Frame, HomePage, PredictionPage, ServiceRow
 from holdtrue.web.render import asset, render
 
 routes = Routes("web")
@@ -36,7 +37,14 @@ def overview(call: Call) -> str:
     """Show a project's services, what waits for somebody, and what happened last."""
     now = call.stores.clock.now()
     page = call.read(lambda connection: services.overview(connection, call.project, now))
+    page = replace(page, services=tuple(_with_answers(call, row) for row in page.services))
     return render("overview.html", frame=_frame(call, "Services", "services"), page=page)
+
+
+def _with_answers(call: Call, row: ServiceRow) -> ServiceRow:
+    if row.kind != "application":
+        return row
+    return replace(row, answers=answers.lately(call.stores.journal, call.project, row.name, call.stores.clock.now()))
 
 
 @routes.page("/projects/{project}/services/{service}", Permission.STATUS_READ, summary="Show one service.")
@@ -44,6 +52,8 @@ def service(call: Call) -> str:
     """Show one service over time."""
     name, now = call.path["service"], call.stores.clock.now()
     page = call.read(lambda connection: services.one(connection, call.project, name, now))
+    if page.service.spec.kind == "application":
+        page = replace(page, answers=answers.lately(call.stores.journal, call.project, name, now, closely=True))
     crumbs = (("Services", urls.overview(call.project)),)
     return render("service.html", frame=_frame(call, name, "services", crumbs), page=page)
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from holdtrue import catalog, data, delivery, governance, monitoring
 from holdtrue.core.errors import NotFound
 from holdtrue.data import QuarantineState
-from holdtrue.delivery import Deployment, Rollout, RolloutState, RolloutStep
+from holdtrue.delivery import Deployment, Rollout, RolloutState, RolloutStep, Service
 from holdtrue.governance import Outcome
 from holdtrue.monitoring import Window
 from holdtrue.web import activity, releases, texts
@@ -68,7 +68,7 @@ def overview(connection: sa.Connection, project: str, now: datetime) -> Overview
     measured = delivery.dora(connection, project, now - _QUARTER, now)
     return OverviewPage(
         services=tuple(
-            _service_row(connection, project, each.name, deployments, running, now)
+            _service_row(connection, project, each, deployments, running, now)
             for each in delivery.services(connection, project)
         ),
         incidents=tuple(incidents),
@@ -113,11 +113,12 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
 def _service_row(
     connection: sa.Connection,
     project: str,
-    name: str,
+    service: Service,
     deployments: Sequence[Deployment],
     running: Sequence[Rollout],
     now: datetime,
 ) -> ServiceRow:
+    name = service.name
     deployed = next((each for each in deployments if each.service == name), None)
     rollout = next((each for each in running if each.service == name), None)
     since = (now - _MONTHS_SHOWN).date()
@@ -136,6 +137,7 @@ def _service_row(
         trend=tuple(Point(_moment(window.start), window.roc_auc.value) for window in mature[-12:]),
         predictions=newest.n if newest else sum(window.n for window in together),
         incidents=len(unresolved),
+        kind=service.spec.kind,
     )
 
 

@@ -251,8 +251,6 @@ class Gateway:
             model=call.model,
             cached=call.cached,
             attempts=tuple(call.attempts),
-            started_us=call.watch.start,
-            duration_us=call.watch.now() - call.watch.start,
             native=native,
         )
 

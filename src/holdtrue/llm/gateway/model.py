@@ -277,8 +277,6 @@ class Completion:
     model: str
     cached: bool
     attempts: tuple[Attempt, ...]
-    started_us: int
-    duration_us: int
     native: Body | None = None
 
 
