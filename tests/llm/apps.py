@@ -84,6 +84,10 @@ class Desk(Served):
         publish(self.world, self.fake, applications, routes, **own)
         self.plane.until_acked()
 
+    def fresh(self, **own: Any) -> None:
+        """Publish all of APPLICATIONS anew."""
+        self.serve(*(content(name, guards) for name, guards in APPLICATIONS.items()), **own)
+
     def kept(self, kind: str, count: int = 1, **wanted: Any) -> list[dict[str, Any]]:
         """Return the records of a kind that have such values, once there are so many."""
         found: list[dict[str, Any]] = []
@@ -114,7 +118,9 @@ def publish(
 ) -> None:
     """Write the next snapshot: these applications, and the gateway with the fake provider."""
     world.sequence += 1
-    config = dump(GatewayConfig({PROJECT: only(provider(fake.url), **own)}))
+    # Another timeout makes it another provider, whose circuit breaker knows nothing of failures before.
+    asked = provider(fake.url, timeout=20.0 + world.sequence / 1000)
+    config = dump(GatewayConfig({PROJECT: only(asked, **own)}))
     arms = {each.service: (Arm("champion", each.release, 100.0),) for each in applications}
     plain = {name: Route(PROJECT, name, key=None, entity="user", arms=arm, seed="s") for name, arm in arms.items()}
     chosen = {**plain, **(routes or {})}

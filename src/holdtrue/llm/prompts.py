@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
 from holdtrue.core.ids import check_name
+from holdtrue.llm.gateway.rules import stated_limit
 
 _VARIABLE: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -234,9 +235,9 @@ def compose(prompt: Prompt, body: Mapping[str, Any], given: Mapping[str, Any], w
         place = max(index for index, each in enumerate(prompt.messages) if name in _VARIABLE.findall(each.content))
         messages = [*messages[:place], *history, *messages[place:]]
     made = request_of(prompt, messages)
-    asked = body.get("max_completion_tokens", body.get("max_tokens"))
+    asked = stated_limit(dict(body))
     own = made.get("max_completion_tokens", made.get("max_tokens"))
-    if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0 and (own is None or asked < own):
+    if asked is not None and (own is None or asked < own):
         made.pop("max_completion_tokens", None)
         made["max_tokens"] = asked
     return made
@@ -277,6 +278,14 @@ def text_of(content: Any) -> str:
     raise InvalidInput("The last message has no text.", mend="Send its content as a string.")
 
 
+_NAMES: Final[Mapping[type, str]] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    list: "list",
+    type(None): "null",
+}
 _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "string": (str,),
     "integer": (int,),
@@ -293,8 +302,8 @@ def _text(what: str, name: str, variable: Variable, value: Any) -> str:
     fits = isinstance(value, _KINDS[variable.type]) and boolean == (variable.type == "boolean")
     if not fits or not all(isinstance(each, str) for each in items):
         raise PromptVariable(
-            f"The variable “{name}” of the prompt {what} is a {variable.type}.",
-            why=f"The value is a {type(value).__name__}.",
+            f"The variable “{name}” of the prompt {what} is of the type {variable.type}.".replace("  ", " "),
+            why=f"The value is of the type {_NAMES.get(type(value), 'object')}.",
             mend="Send a value of that type.",
             facts={"variable": name},
         )

@@ -16,7 +16,15 @@ _SHARED: Final = ("id", "object", "created", "system_fingerprint")
 def answer_text(body: Mapping[str, Any]) -> str:
     """Return the words of an answer in OpenAI's form, "" if it only calls tools."""
     message = body["choices"][0]["message"]
-    return message.get("content") or message.get("refusal") or ""
+    return _words(message.get("content")) or _words(message.get("refusal"))
+
+
+def _words(content: Any) -> str:
+    """Return a text, or the text parts of a list of parts; other kinds of parts have no words."""
+    if isinstance(content, list):
+        parts = [each.get("text") for each in content if isinstance(each, Mapping) and each.get("type") == "text"]
+        return "".join(text for text in parts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
 
 
 def tool_calls(body: Mapping[str, Any]) -> list[Any]:

@@ -41,8 +41,14 @@ class Telling:
             self._task = asyncio.get_running_loop().create_task(self._write())
 
     def call(self, facts: CallFacts) -> None:
-        """Take in one call of the gateway."""
-        self.keep(facts.project, [call_span(facts)])
+        """Take in one call of the gateway; what cannot be told of it never stops its answer."""
+        try:
+            span = call_span(facts)
+        except Exception:  # noqa: BLE001  # whatever a client or a provider sent: the answer is given, the log learns it
+            self.dropped += 1
+            self._log.exception("A call could not be told of.")
+            return
+        self.keep(facts.project, [span])
 
     async def close(self) -> None:
         """Write what waits."""
@@ -99,7 +105,7 @@ def call_span(facts: CallFacts) -> Span:
             parameters=facts.parameters,
             input_messages=_messages(request),
             output_messages=_answers(facts.answer),
-            tools=request.get("tools") or (),
+            tools=_list(request.get("tools")),
             input_tokens=facts.usage.input,
             output_tokens=facts.usage.output,
             cached_tokens=facts.usage.cached_input or None,
@@ -116,6 +122,10 @@ def call_span(facts: CallFacts) -> Span:
             attributes=attributes,
         )
     )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _messages(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -33,6 +33,7 @@ _STOPS: Final[Mapping[str, str]] = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
+_WITH_VARIABLES: Final = ("app:", "prompt:")
 _SAME: Final = ("model", "stream", "temperature", "top_p", "top_k")
 
 
@@ -87,6 +88,9 @@ def to_chat(sent: Body) -> Body:
     metadata = sent.get("metadata")
     if type(metadata) is dict and metadata.get("user_id"):
         body["user"] = metadata["user_id"]
+    # The values for the variables of a prompt; a plain model has none.
+    if "variables" in sent and str(sent.get("model", "")).startswith(_WITH_VARIABLES):
+        body["variables"] = sent["variables"]
     if sent.get("tools"):
         body["tools"] = [_tool(tool) for tool in sent["tools"]]
         body |= _tool_choice(sent.get("tool_choice"))

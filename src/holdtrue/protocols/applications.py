@@ -1,11 +1,12 @@
 """Applications behind the wire protocols: `app:NAME` is answered by the release that the user's arm has."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+import difflib
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.core.errors import InvalidInput
+from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.llm.gateway import (
     Body,
     Caller,
@@ -14,12 +15,13 @@ from holdtrue.llm.gateway import (
     Completion,
     Front,
     Gateway,
+    ModelNotFound,
     Operation,
     Route,
     Usage,
 )
 from holdtrue.llm.model import Ask, Begin, Complete, Reply, Replying
-from holdtrue.llm.names import APPLICATION
+from holdtrue.llm.names import APPLICATION, PROMPT
 from holdtrue.serving import Answered, Applications, Question, RecordedStream
 
 if TYPE_CHECKING:
@@ -143,16 +145,19 @@ class ApplicationFront:
     ) -> Completion:
         """Answer a request whole."""
         name = _application(body)
-        if name is None:
-            return await self._inner.complete(caller, operation, body, native)
-        return await self._answer(name, caller, operation, body)
+        with self._hinting(caller.project, body):
+            if name is None:
+                return await self._inner.complete(caller, operation, body, native)
+            answered, prediction = await self._applications.answer(_question(name, caller, operation, body))
+            return _completion(answered, prediction)
 
     async def stream(self, caller: Caller, operation: Operation, body: Body, native: Body | None = None) -> ChunkStream:
         """Begin to answer in pieces; which leave when is the matter of the application's guards."""
         name = _application(body)
-        if name is None:
-            return await self._inner.stream(caller, operation, body, native)
-        stream = await self._applications.stream(_question(name, caller, operation, body))
+        with self._hinting(caller.project, body):
+            if name is None:
+                return await self._inner.stream(caller, operation, body, native)
+            stream = await self._applications.stream(_question(name, caller, operation, body))
         options = body.get("stream_options")
         usage = isinstance(options, Mapping) and options.get("include_usage") is True
         return _Pieces(name, stream, self._now, usage=usage)
@@ -162,14 +167,52 @@ class ApplicationFront:
         mine = [f"{APPLICATION}{name}" for name in self._applications.names(project)]
         return [*self._inner.models(project), *mine]
 
-    async def _answer(self, name: str, caller: Caller, operation: Operation, body: Body) -> Completion:
-        answered, prediction = await self._applications.answer(_question(name, caller, operation, body))
-        return _completion(answered, prediction)
+    @contextmanager
+    def _hinting(self, project: str, body: Body) -> Generator[None]:
+        """Say of a name that does not exist which one is close to it; applications need their prefix."""
+        try:
+            yield
+        except NotFound as error:
+            name = body.get("model")
+            # What a provider says of a model of its own stays as it says it.
+            if (
+                type(error) not in (NotFound, ModelNotFound)
+                or not isinstance(name, str)
+                or name in self.models(project)
+            ):
+                raise
+            close = close_name(name, self.models(project))
+            if close is None and type(error) is ModelNotFound:
+                raise
+            raise ModelNotFound(
+                f"The model “{name[:100]}” does not exist, or this project may not use it.",
+                why=error.why,
+                mend=f"Did you mean “{close}”?" if close else "List the models: GET /v1/models",
+                facts={"param": "model"},
+            ) from None
+
+
+def close_name(name: str, known: Sequence[str]) -> str | None:
+    """Return the name that was probably meant: the same one with its prefix, or one spelt nearly so."""
+    folded = {each.casefold(): each for each in known}
+    asked = name.strip().casefold()
+    for prefix in ("", APPLICATION, PROMPT):
+        if prefix + asked in folded:
+            return folded[prefix + asked]
+    bare = asked.partition("@")[0]
+    if bare in folded:
+        return folded[bare]
+    found = difflib.get_close_matches(asked[:100], folded, n=1, cutoff=0.75)
+    return folded[found[0]] if found else None
 
 
 def _question(name: str, caller: Caller, operation: Operation, body: Body) -> Question:
     if operation is not Operation.CHAT:
         raise InvalidInput("An application answers chat completions only.", facts={"param": "model"})
+    if type(body.get("stream")) not in (bool, type(None)):
+        raise InvalidInput("The field stream must be true or false.", facts={"param": "stream"})
+    if body.get("n") not in (None, 1):
+        raise InvalidInput("An application gives one answer.", mend="Leave n out.", facts={"param": "n"})
     user = body.get("user")
     if user is not None and (not isinstance(user, str) or not 0 < len(user) <= 200):
         raise InvalidInput("The field user is a text of up to 200 characters.", facts={"param": "user"})

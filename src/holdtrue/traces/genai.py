@@ -109,7 +109,7 @@ def _stated(call: GenaiCall) -> dict[str, Any]:
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message with parts, as the conventions have it, from one of the OpenAI API's form."""
-    if "parts" in message:
+    if isinstance(message.get("parts"), list):
         return dict(message)
     role, content = message.get("role", ""), message.get("content")
     parts: list[dict[str, Any]] = []
@@ -119,9 +119,13 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
         parts.append({"type": "text", "content": content})
     elif isinstance(content, list):
         parts += [_part(part) for part in content]
-    for call in message.get("tool_calls") or ():
-        function: Mapping[str, Any] = call.get("function") or {}
-        said = {"name": function.get("name"), "arguments": function.get("arguments")}
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        if not isinstance(call, Mapping):
+            continue
+        function = call.get("function")
+        named: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
+        said = {"name": named.get("name"), "arguments": named.get("arguments")}
         parts.append({"type": "tool_call", "id": call.get("id"), **said})
     found: dict[str, Any] = {"role": role, "parts": parts}
     if message.get("finish_reason"):

@@ -49,6 +49,8 @@ class OpenAIDialect:
             raise other_form(f"Its {name} have another form.")
         if sent.operation is Operation.CHAT and not all(type(entry["message"]) is dict for entry in entries):
             raise other_form("It has no message.")
+        for entry in entries if sent.operation is Operation.CHAT else ():
+            _check_said(entry["message"])
         return Answer(data, data.get("usage"))
 
     def translator(self, sent: Sent) -> "OpenAITranslator":
@@ -103,10 +105,26 @@ class OpenAITranslator:
             index = choice.get("index", 0)
             if type(index) is not int:
                 raise other_form("One of its choices has no number.")
+            delta = choice.get("delta")
+            if type(delta) is dict:
+                _check_said(delta)
             self._open.add(index)
             if choice.get("finish_reason") is not None:
                 self._closed.add(index)
         self.finished = bool(self._open) and self._open == self._closed
+
+
+def _check_said(said: Body) -> None:
+    """Raise ProviderFailed for a message, or a piece of one, that nobody could read."""
+    content, calls = said.get("content"), said.get("tool_calls")
+    if content is not None and type(content) not in (str, list):
+        raise other_form("Its content is neither a text nor a list of parts.")
+    if calls is None:
+        return
+    if type(calls) is not list or not all(
+        type(call) is dict and type(call.get("function") or {}) is dict for call in calls
+    ):
+        raise other_form("Its tool calls have another form.")
 
 
 def _parts(operation: Operation) -> tuple[str, str | None]:
