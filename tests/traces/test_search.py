@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.traces import FeedbackFilter, Origin, Span, TraceFilter
+from holdtrue.traces import FeedbackFilter, Origin, Span, TraceFilter, indexing
 from holdtrue.traces import service as traces
+from holdtrue.traces import words as vocabulary
 from holdtrue.traces.indexing import index_path, open_index
+from holdtrue.traces.reading import Spans
 from tests.traces.spans import NOW, PROJECT, House, brute_force, open_house, said, span, trace_id
 
 BASE = microseconds(NOW) - 86_400_000_000
@@ -174,6 +177,59 @@ def test_each_kind_of_condition_over_many_spans(house: House, state: str) -> Non
         for limit in (7, 500):
             asked = TraceFilter(PROJECT, limit=limit, **wanted)
             assert pages(house, asked) == brute_force(stored, asked), wanted
+
+
+def test_terms_that_share_a_short_number_cost_a_look_and_no_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers that keep 3 of their first 40 bits: nearly every short number stands for several terms."""
+    kept = (0b111 << 61) | ((1 << 24) - 1)
+    one, all_of_them = vocabulary.number_of, vocabulary._mixed  # pyright: ignore[reportPrivateUsage]  # made to collide
+
+    def of_one(salt: int, data: bytes) -> int:
+        return one(salt, data) if salt == indexing.FIELDS["trace_id"] else one(salt, data) & kept
+
+    def of_all(salt: int, totals: Any, lengths: Any) -> Any:
+        found = all_of_them(salt, totals, lengths)
+        return found if salt == indexing.FIELDS["trace_id"] else found & np.uint64(kept)
+
+    monkeypatch.setattr(vocabulary, "number_of", of_one)
+    monkeypatch.setattr(vocabulary, "_mixed", of_all)
+    monkeypatch.setattr(indexing, "number_of", of_one)
+    stored = many(5, 200)
+    house.put(*stored)
+    house.seal(index=True)
+    for wanted in EACH_KIND:
+        asked = TraceFilter(PROJECT, limit=20, **wanted)
+        assert pages(house, asked) == brute_force(stored, asked), wanted
+
+
+@pytest.mark.parametrize("state", ["sealed", "indexed"])
+def test_names_and_values_with_a_nul_between_are_not_each_other(house: House, state: str) -> None:
+    house.put(span(0, 0, attributes={"a\0b": "c"}), span(1, 0, attributes={"a": "b\0c"}))
+    house.seal(index=state == "indexed")
+    assert house.found(attributes={"a\0b": "c"}) == [trace_id(0)]
+    assert house.found(attributes={"a": "b\0c"}) == [trace_id(1)]
+
+
+def test_what_the_index_is_sure_of_is_shown_without_reading_long_texts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.put(*(span(number, 0, attributes={**said(f"word{number} common"), "k": "v"}) for number in range(9)))
+    house.seal(index=True)
+    read: list[str] = []
+    table = Spans.table
+
+    def reading(self: Spans, part: Any, columns: Any, places: Any = None) -> Any:
+        read.extend(columns)
+        return table(self, part, columns, places)
+
+    monkeypatch.setattr(Spans, "table", reading)
+    assert len(house.found(text="common", attributes={"k": "v"})) == 9
+    assert house.found(text="word3") == [trace_id(3)]
+    assert read
+    assert not {"text", "attributes", "resource"} & set(read)
+    assert house.found(attributes={"k": "v" * 300}) == []
 
 
 def tied(stored: list[Span]) -> bool:

@@ -1,8 +1,9 @@
 """The search index of one sealed file of spans: which rows hold a word, an attribute, a trace. It can be made again.
 
 The file, named by the digest of the Parquet file it was made of, holds a JSON header and arrays: of each row its time,
-duration and trace; of each term (a number of `words`) its rows, as a list or, where they are many, as bits. A search
-reads the few kilobytes that its terms need.
+duration and trace; of each term (a short number of `words`) its rows, as a list or, where they are many, as bits, and
+its print: the rest of the number, or that two terms of the file share the short one. A search reads the few kilobytes
+that its terms need; where prints agree, the rows are those that have the term.
 """
 
 import os
@@ -19,9 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdtrue.storage import write_atomic
-from holdtrue.traces.words import Numbering, Numbers, number_of, words
+from holdtrue.traces.words import BITS, Numbering, Numbers, number_of, short, words
 
-VERSION: Final = 1
+VERSION: Final = 2
 VALUE: Final = 256
 WORD, PAIR = 1, 2
 FIELDS: Final[Mapping[str, int]] = {
@@ -51,22 +52,49 @@ _HEADER: Final = 1 << 16
 _CHUNK: Final = 2048
 _SAMPLE: Final = 256
 _DENSE: Final = 16
-_ROW_BITS: Final = 24
+_ROW_BITS: Final = 64 - BITS
+_PRINT: Final = (1 << _ROW_BITS) - 1
+_SHARED: Final = 1 << 31
 
 
-def term_of(column: str, value: str) -> int:
-    """Return the number by which rows with `value` in a column are found."""
-    return number_of(FIELDS[column], value.encode(errors="replace"))
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Hold what rows are found by: a number, and whether those with it surely have what was asked for."""
+
+    number: int
+    exact: bool = True
 
 
-def word_term(word: str) -> int:
-    """Return the number by which rows with a word in their text are found."""
-    return number_of(WORD, word.encode(errors="replace"))
+Found = tuple[Numbers, NDArray[np.int64]]
+"""Numbers, and the row that each is of."""
 
 
-def pair_term(name: str, value: str) -> int:
-    """Return the number by which rows with an attribute are found; longer values are found by their beginning."""
-    return number_of(PAIR, _pair(name, value).encode(errors="replace"))
+def term_of(column: str, value: str) -> Term:
+    """Return what finds the rows with `value` in a column."""
+    return Term(number_of(FIELDS[column], value.encode(errors="replace")), _writable(value))
+
+
+def word_term(word: str) -> Term:
+    """Return what finds the rows with a word in their text."""
+    return Term(number_of(WORD, word.encode(errors="replace")), _writable(word))
+
+
+def pair_term(name: str, value: str) -> Term:
+    """Return what finds the rows with an attribute; longer values are found by their beginning."""
+    said = _pair(name, value)
+    # Between a name and its value stands a sign that either may have, too.
+    exact = len(value) <= VALUE and said.count("\0") == 1 and _writable(said)
+    return Term(number_of(PAIR, said.encode(errors="replace")), exact)
+
+
+def trace_number(trace_id: str) -> int:
+    """Return the number by which the rows of a trace are known."""
+    return short(number_of(FIELDS["trace_id"], trace_id.encode(errors="replace")))
+
+
+def _writable(text: str) -> bool:
+    """Tell whether a text has a form in UTF-8: else a question mark stands for what has none."""
+    return text.isascii() or text.encode(errors="replace").decode() == text
 
 
 def _pair(name: str, value: str) -> str:
@@ -172,17 +200,24 @@ class FileIndex:
         finally:
             os.close(descriptor)
 
-    def rows_with(self, descriptor: int, term: int) -> NDArray[np.int64]:
-        """Return the rows that hold a term, ascending."""
-        stretch = int(np.searchsorted(self._sample, np.uint64(term), side="right")) - 1
+    def rows_with(self, descriptor: int, term: Term) -> tuple[NDArray[np.int64], bool]:
+        """Return the rows that may hold a term, ascending, and whether they surely do."""
+        wanted = np.uint64(short(term.number))
+        stretch = int(np.searchsorted(self._sample, wanted, side="right")) - 1
         if stretch < 0:
-            return _NO_ROWS
+            return _NO_ROWS, True
         first = stretch * _SAMPLE
         terms = self._part(descriptor, "terms", np.uint64, first, _SAMPLE)
-        at = int(np.searchsorted(terms, np.uint64(term)))
-        if at == len(terms) or int(terms[at]) != term:
-            return _NO_ROWS
-        start, end = self._part(descriptor, "starts", np.uint64, first + at, 2).tolist()
+        at = int(np.searchsorted(terms, wanted))
+        if at == len(terms) or terms[at] != wanted:
+            return _NO_ROWS, True
+        mark = int(self._part(descriptor, "prints", np.uint32, first + at, 1)[0])
+        if mark != _SHARED and mark != term.number & _PRINT:
+            return _NO_ROWS, True
+        return self._rows(descriptor, first + at), term.exact and mark != _SHARED
+
+    def _rows(self, descriptor: int, place: int) -> NDArray[np.int64]:
+        start, end = self._part(descriptor, "starts", np.uint64, place, 2).tolist()
         data = os.pread(descriptor, end - start, self._base + self._places["postings"][0] + start)
         if (end - start) == _bit_bytes(self.size):
             return np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8), count=self.size, bitorder="little"))
@@ -203,6 +238,7 @@ class FileIndex:
 
 
 _NO_ROWS: Final = np.empty(0, np.int64)
+_NO_NUMBERS: Final = np.empty(0, np.uint64)
 
 
 def _row_type(rows: int) -> type[Any]:
@@ -226,16 +262,16 @@ def build_index(table: pa.Table, numbering: Numbering) -> bytes:
     size = table.num_rows
     if size >= 1 << _ROW_BITS:
         raise ValueError("a file has too many rows for an index")
-    traces = numbers_of(table, "trace_id", numbering)
-    keys = [_keys(traces, np.arange(size))]
+    traces = _numbers_of(table, "trace_id", numbering)
+    keys, known = [_keys(traces, np.arange(size))], [_distinct(traces)]
     for column, salt in FIELDS.items():
         if column != "trace_id" and column in table.column_names:
-            keys.append(_column_keys(table, column, salt, numbering))
+            _add(keys, known, _column_numbers(table, column, salt, numbering))
     for start in range(0, size, _CHUNK):
         piece = table.slice(start, _CHUNK)
         if "text" in table.column_names:
-            keys.append(_word_keys(piece, start, numbering))
-        keys.append(_pair_keys(piece, start, numbering))
+            _add(keys, known, _word_numbers(piece, start, numbering))
+        _add(keys, known, _pair_numbers(piece, start, numbering))
     merged = _distinct(np.concatenate(keys))
     terms = merged >> np.uint64(_ROW_BITS)
     rows = (merged & np.uint64((1 << _ROW_BITS) - 1)).astype(np.int64)
@@ -245,13 +281,31 @@ def build_index(table: pa.Table, numbering: Numbering) -> bytes:
     sections: dict[str, NDArray[Any]] = {
         "times": table["time"].to_numpy().astype(np.int64),
         "durations": table["duration"].to_numpy().astype(np.int64),
-        "traces": traces,
+        "traces": traces >> np.uint64(_ROW_BITS),
         "sample": distinct[::_SAMPLE],
         "terms": distinct,
+        "prints": _prints(_distinct(np.concatenate(known)), distinct),
         "starts": starts,
         "postings": np.frombuffer(postings, np.uint8),
     }
     return _file(sections, size)
+
+
+def _add(keys: list[Numbers], known: list[Numbers], found: Found) -> None:
+    """Take in numbers and the row that each is of."""
+    numbers, rows = found
+    if len(numbers):
+        keys.append(_distinct(_keys(numbers, rows)))
+        known.append(_distinct(numbers))
+
+
+def _prints(numbers: Numbers, terms: Numbers) -> NDArray[np.uint32]:
+    """Return for each term the rest of its number, or that several of `numbers` have it as their short form."""
+    firsts = np.searchsorted(numbers >> np.uint64(_ROW_BITS), terms)
+    counts = np.diff(np.append(firsts, len(numbers)))
+    prints = (numbers[firsts] & np.uint64(_PRINT)).astype(np.uint32)
+    prints[counts > 1] = _SHARED
+    return prints
 
 
 def _distinct(values: Numbers) -> Numbers:
@@ -293,30 +347,35 @@ def _postings(rows: NDArray[np.int64], bounds: NDArray[np.int64], size: int) -> 
 
 
 def _keys(numbers: Numbers, rows: NDArray[np.int64]) -> Numbers:
-    return (numbers << np.uint64(_ROW_BITS)) | rows.astype(np.uint64)
+    return (numbers & ~np.uint64(_PRINT)) | rows.astype(np.uint64)
 
 
-def numbers_of(table: pa.Table, column: str, numbering: Numbering) -> Numbers:
+def trace_numbers(table: pa.Table, numbering: Numbering) -> Numbers:
+    """Return the number of its trace for each row."""
+    return _numbers_of(table, "trace_id", numbering) >> np.uint64(_ROW_BITS)
+
+
+def _numbers_of(table: pa.Table, column: str, numbering: Numbering) -> Numbers:
     """Return the number of a column's value for each row; a missing value counts as an empty one."""
     values = [value or "" for value in table[column].to_pylist()]
     return numbering.texts(FIELDS[column], values)
 
 
-def _column_keys(table: pa.Table, column: str, salt: int, numbering: Numbering) -> Numbers:
+def _column_numbers(table: pa.Table, column: str, salt: int, numbering: Numbering) -> Found:
     if pa.types.is_null(table[column].type):
-        return np.empty(0, np.uint64)
+        return _NO_NUMBERS, _NO_ROWS
     coded = table[column].combine_chunks().dictionary_encode()
     values = [str(value) for value in coded.dictionary.to_pylist()]
     present = np.flatnonzero(coded.indices.is_valid().to_numpy(zero_copy_only=False))
     codes = coded.indices.drop_null().to_numpy(zero_copy_only=False)
-    return _keys(numbering.texts(salt, values)[codes], present) if len(present) else np.empty(0, np.uint64)
+    return (numbering.texts(salt, values)[codes], present) if len(present) else (_NO_NUMBERS, _NO_ROWS)
 
 
-def _word_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
+def _word_numbers(table: pa.Table, start: int, numbering: Numbering) -> Found:
     texts = [_spaced(text) for text in table["text"].to_pylist()]
     offsets = np.concatenate(([0], np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))))
     numbers, rows = numbering.words(WORD, np.frombuffer(b"".join(texts), np.uint8), offsets)
-    return _distinct(_keys(numbers, rows + start))
+    return numbers, rows + start
 
 
 def _spaced(text: str | None) -> bytes:
@@ -326,7 +385,7 @@ def _spaced(text: str | None) -> bytes:
     return text.encode() if text.isascii() else " ".join(words(text)).encode()
 
 
-def _pair_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
+def _pair_numbers(table: pa.Table, start: int, numbering: Numbering) -> Found:
     values: list[str] = []
     counts: list[int] = []
     known: dict[str, list[str]] = {}
@@ -341,7 +400,7 @@ def _pair_keys(table: pa.Table, start: int, numbering: Numbering) -> Numbers:
             values += known[shared]
         counts.append(len(values) - before)
     rows = np.repeat(np.arange(len(counts)) + start, counts)
-    return _keys(numbering.texts(PAIR, values), rows) if values else np.empty(0, np.uint64)
+    return (numbering.texts(PAIR, values), rows) if values else (_NO_NUMBERS, _NO_ROWS)
 
 
 def _pairs(text: str | None) -> list[str]:

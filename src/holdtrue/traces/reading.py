@@ -13,7 +13,7 @@ import pyarrow as pa
 from holdtrue.storage import Journal
 from holdtrue.storage.journal.holding import LivePart, SealedPart
 from holdtrue.traces.columns import among
-from holdtrue.traces.indexing import Core, FileIndex, numbers_of, term_of, usable_index
+from holdtrue.traces.indexing import Core, FileIndex, term_of, trace_numbers, usable_index
 from holdtrue.traces.model import KIND, StoredSpan
 from holdtrue.traces.words import Numbering, Numbers
 
@@ -73,6 +73,25 @@ class Part:
         return self.held.service
 
 
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Hold a span with its place: which part it is in, and which row of that."""
+
+    span: StoredSpan
+    part: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Some rows of a part that are to be read."""
+
+    place: int
+    part: Part
+    rows: list[int]
+    columns: Sequence[str]
+
+
 class Spans:
     """The spans of a project at one moment."""
 
@@ -104,18 +123,23 @@ class Spans:
 
     def of_traces(self, traces: Numbers, columns: Sequence[str]) -> list[StoredSpan]:
         """Return all spans of some traces (by their numbers), the first of each id; and those of equal number."""
-        jobs: list[tuple[Part, list[int]]] = []
-        for part in self.parts:
+        return [each.span for each in self.located(traces, columns)]
+
+    def located(self, traces: Numbers, columns: Sequence[str]) -> list[Located]:
+        """Return the same with the place of each."""
+        jobs: list[_Job] = []
+        for place, part in enumerate(self.parts):
             present = traces[part.core.which(traces)]
             if len(present):
-                jobs.append((part, sorted(row for trace in present.tolist() for row in part.core.rows_of(trace))))
-        found: dict[str, StoredSpan] = {}
+                rows = sorted(row for trace in present.tolist() for row in part.core.rows_of(trace))
+                jobs.append(_Job(place, part, rows, columns))
+        found: dict[str, Located] = {}
         # Parts are in order of arrival, and so are the rows of each.
-        for (part, _), table in zip(jobs, self._read(jobs, columns), strict=True):
+        for job, table in zip(jobs, self._read(jobs), strict=True):
             order = np.argsort(table[_ROW].to_numpy(), kind="stable")
-            for row in table.take(pa.array(order)).to_pylist():
+            for at, row in zip(order.tolist(), table.take(pa.array(order)).to_pylist(), strict=True):
                 if row["id"] not in found:
-                    found[row["id"]] = span_of(row, part.service)
+                    found[row["id"]] = Located(span_of(row, job.part.service), job.place, job.rows[at])
         return list(found.values())
 
     def traces_with(self, column: str, values: Sequence[str]) -> set[int]:
@@ -125,15 +149,15 @@ class Spans:
             if part.index is not None:
                 with part.index.opened() as descriptor:
                     lists = [part.index.rows_with(descriptor, term_of(column, value)) for value in values]
-                rows = np.concatenate(lists)
+                rows = np.concatenate([each for each, _ in lists])
             else:
                 rows = np.flatnonzero(among(self.table(part, (column,)), column, values))
             found.update(part.core.traces[rows].tolist())
         return found
 
-    def _read(self, jobs: Sequence[tuple[Part, list[int]]], columns: Sequence[str]) -> Iterable[pa.Table]:
-        def read(job: tuple[Part, list[int]]) -> pa.Table:
-            return self.table(job[0], columns, job[1])
+    def _read(self, jobs: Sequence["_Job"]) -> Iterable[pa.Table]:
+        def read(job: _Job) -> pa.Table:
+            return self.table(job.part, job.columns, job.rows)
 
         if len(jobs) < 3:
             return [read(job) for job in jobs]
@@ -146,7 +170,7 @@ def core_of(table: pa.Table, numbering: Numbering) -> Core:
     return Core.of(
         table["time"].to_numpy().astype(np.int64),
         table["duration"].to_numpy().astype(np.int64),
-        numbers_of(table, "trace_id", numbering),
+        trace_numbers(table, numbering),
     )
 
 

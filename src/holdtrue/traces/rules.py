@@ -1,9 +1,9 @@
-"""Pure decisions about spans: whether one meets a filter, what a trace comes to, how its spans nest."""
+"""Pure decisions about spans: what a trace comes to, how its spans nest."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from holdtrue.traces.model import StoredSpan, Summary, TraceFilter
+from holdtrue.traces.model import StoredSpan, Summary
 
 EQUAL = ("name", "status", "release", "model", "user", "session")
 """The conditions that ask for an exact value, called as the column is."""
@@ -88,30 +88,6 @@ def nested(spans: Sequence[StoredSpan]) -> list[tuple[StoredSpan, int]]:
         if span.span_id not in seen:
             walk(span)
     return found
-
-
-def meets(
-    span: StoredSpan, wanted: TraceFilter, asked: Sequence[str], have: Mapping[str, Any], said: frozenset[str]
-) -> bool:
-    """Tell whether a span meets a filter.
-
-    `asked` are the words of its text, `said` those of the span's; `have` maps the span's attributes to their texts.
-    """
-    if wanted.since is not None and span.start < wanted.since:
-        return False
-    if wanted.until is not None and span.start >= wanted.until:
-        return False
-    if wanted.min_duration is not None and span.duration < wanted.min_duration:
-        return False
-    if wanted.service is not None and span.service != wanted.service:
-        return False
-    for name in EQUAL:
-        value = getattr(wanted, name)
-        if value is not None and getattr(span, name) != value:
-            return False
-    if not said.issuperset(asked):
-        return False
-    return all(value in have.get(name, ()) for name, value in wanted.attributes.items())
 
 
 def gather(spans: Sequence[StoredSpan]) -> Iterator[tuple[str, list[StoredSpan]]]:

@@ -1,8 +1,9 @@
 """Find traces: candidates out of every part, the newest first, then the traces of one page, read and checked.
 
-A sealed file with an index answers each condition from its lists of rows; without one, and where rows are live, the
-columns themselves are compared. Either way a page's spans are read whole and held against the filter again, so that an
-index can cost a look but never change an answer. A trace stands where its newest span stands that meets the filter.
+A sealed file with an index answers each condition from its lists of rows. Where these are not sure (two terms share a
+number, or a value is longer than what is indexed), where there is no index, and where rows are live, the columns
+themselves are compared. Of the traces of a page only what is shown is read; long texts stay where they are. A trace
+stands where its newest span stands that meets the filter, and of a doubled span the first counts.
 """
 
 import heapq
@@ -17,16 +18,29 @@ from numpy.typing import NDArray
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.traces.columns import containing, equal, matching
-from holdtrue.traces.indexing import Core, intersection, pair_term, pair_texts, term_of, word_term
+from holdtrue.traces.indexing import (
+    Core,
+    FileIndex,
+    intersection,
+    pair_term,
+    pair_texts,
+    term_of,
+    trace_number,
+    word_term,
+)
 from holdtrue.traces.model import Page, StoredSpan, Summary, TraceFilter
-from holdtrue.traces.reading import LISTED, Part, Spans
-from holdtrue.traces.rules import EQUAL, gather, meets, summary_of
+from holdtrue.traces.reading import LISTED, Located, Part, Spans
+from holdtrue.traces.rules import EQUAL, gather, summary_of
 from holdtrue.traces.words import Numbers, patterns_of, words
 
 MOST_WORDS: Final = 32
 _CURSOR = re.compile(r"(\d{1,18})-([0-9a-f]{10})")
 _LEAST: Final = 8
 _ATTRIBUTES: Final = ("attributes", "resource")
+
+
+Rows = NDArray[np.int64] | None
+_NO_ROWS: Final = np.empty(0, np.int64)
 
 
 class Search:
@@ -50,19 +64,15 @@ class Search:
             *(word_term(word) for word in self._words),
             *(pair_term(name, value) for name, value in wanted.attributes.items()),
         ]
-        columns = [*LISTED]
-        if self._words:
-            columns.append("text")
-        if wanted.attributes:
-            columns += _ATTRIBUTES
-        self._columns = tuple(columns)
+        self._matches: dict[int, Rows] = {}
         # Spans of the traces that were looked at, by trace.
         self.read: dict[str, list[StoredSpan]] = {}
         self._below = read_cursor(wanted.cursor)
         self._newest: dict[int, int] = {}
         self._heap: list[tuple[int, int]] = []
         # The newest part is the last of these; one older than what fills the page is not looked into.
-        self._ahead = sorted(spans.parts, key=lambda part: part.core.last)
+        self._lasts = [part.core.last for part in spans.parts]
+        self._ahead = sorted(range(len(spans.parts)), key=self._lasts.__getitem__)
 
     def page(self) -> Page:
         """Return the page that the filter asks for."""
@@ -82,7 +92,7 @@ class Search:
         """
         ready: list[tuple[int, int]] = []
         while True:
-            bound = self._ahead[-1].core.last if self._ahead else -1
+            bound = self._lasts[self._ahead[-1]] if self._ahead else -1
             while self._heap and len(ready) < count and -self._heap[0][0] > bound:
                 time, trace = heapq.heappop(self._heap)
                 if self._newest[-trace] == -time:
@@ -98,82 +108,112 @@ class Search:
     def _checked(self, batch: Sequence[tuple[int, int]]) -> list[tuple[int, int, Summary]]:
         """Return the traces of these numbers that have a span which meets the filter in truth."""
         places = {trace: time for time, trace in batch}
+        located = self._spans.located(np.array(list(places), np.uint64), LISTED)
+        where = {(each.span.trace_id, each.span.span_id): each for each in located}
         found: list[tuple[int, int, Summary]] = []
-        gathered = dict(gather(self._spans.of_traces(np.array(list(places), np.uint64), self._columns)))
+        gathered = dict(gather([each.span for each in located]))
         deleted = self._hidden(list(gathered))
+        moved: list[tuple[int, int]] = []
         for trace_id, spans in gathered.items():
-            if trace_id in deleted:
+            number = trace_number(trace_id)
+            if number not in places or trace_id in deleted:
                 continue
-            number = term_of("trace_id", trace_id)
-            if number in places and any(self._meets(span) for span in spans):
+            times = [span.start for span in spans if self._holds(where[trace_id, span.span_id])]
+            if times and max(times) < places[number]:
+                moved.append((max(times), number))
+            elif times:
                 self.read[trace_id] = spans
                 found.append((places[number], number, summary_of(spans)))
-        return sorted(found, key=lambda item: item[:2], reverse=True)
+        found.sort(key=lambda item: item[:2], reverse=True)
+        return self._before(found, moved) if moved else found
 
-    def _meets(self, span: StoredSpan) -> bool:
-        said = frozenset(words(span.text)) if self._words else frozenset[str]()
-        return meets(span, self._wanted, self._words, _texts_of((span.attributes, span.resource), self._wanted), said)
+    def _before(
+        self, found: Sequence[tuple[int, int, Summary]], moved: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int, Summary]]:
+        """Put traces back that stand further below than rows which do not meet the filter said, and all below them."""
+        first = max(moved)
+        for time, number in (*moved, *(item[:2] for item in found if item[:2] < first)):
+            self._newest[number] = time
+            heapq.heappush(self._heap, (-time, -number))
+        return [item for item in found if item[:2] > first]
 
-    def _candidates(self, part: Part) -> list[tuple[int, int]]:
+    def _holds(self, located: Located) -> bool:
+        """Tell whether a span, the first of its id, meets the filter."""
+        rows = self._match(located.part)
+        if rows is None:
+            return True
+        at = int(np.searchsorted(rows, located.row))
+        return at < len(rows) and int(rows[at]) == located.row
+
+    def _candidates(self, place: int) -> list[tuple[int, int]]:
         """Return (trace, newest time) of the rows of a part that may meet the filter."""
-        wanted, core = self._wanted, part.core
-        if wanted.service is not None and part.service != wanted.service:
-            return []
-        if wanted.since is not None and core.last < wanted.since:
-            return []
-        if wanted.until is not None and core.first >= wanted.until:
-            return []
-        rows = self._by_index(part) if part.index is not None else self._by_columns(part)
-        if rows is not None and not len(rows):
-            return []
+        core, rows = self._spans.parts[place].core, self._match(place)
         times = core.times if rows is None else core.times[rows]
         traces = core.traces if rows is None else core.traces[rows]
-        kept = self._bounded(core, rows, times, traces)
-        if kept is not None:
-            times, traces = times[kept], traces[kept]
         if not len(times):
             return []
         order = np.lexsort((times, traces))
         lasts = np.flatnonzero(np.append(traces[order][1:] != traces[order][:-1], True))
         return list(zip(traces[order][lasts].tolist(), times[order][lasts].tolist(), strict=True))
 
-    def _bounded(
-        self, core: Core, rows: NDArray[np.int64] | None, times: NDArray[np.int64], traces: Numbers
-    ) -> NDArray[np.bool_] | None:
+    def _match(self, place: int) -> Rows:
+        """Return the rows of a part that meet the filter, ascending (None: all)."""
+        if place not in self._matches:
+            self._matches[place] = self._matching(self._spans.parts[place])
+        return self._matches[place]
+
+    def _matching(self, part: Part) -> Rows:
+        wanted, core = self._wanted, part.core
+        if wanted.service is not None and part.service != wanted.service:
+            return _NO_ROWS
+        if wanted.since is not None and core.last < wanted.since:
+            return _NO_ROWS
+        if wanted.until is not None and core.first >= wanted.until:
+            return _NO_ROWS
+        if not self._terms:
+            return self._bounded(core, None)
+        if part.index is None:
+            return self._bounded(core, self._by_columns(part, None))
+        rows, sure = self._by_index(part.index)
+        rows = self._bounded(core, rows)
+        return rows if sure or not len(rows) else self._by_columns(part, rows)
+
+    def _bounded(self, core: Core, rows: Rows) -> Any:
+        """Return of these rows those within the bounds of the filter."""
         wanted = self._wanted
         kept: list[NDArray[np.bool_]] = []
-        if wanted.since is not None:
-            kept.append(times >= wanted.since)
-        if wanted.until is not None:
-            kept.append(times < wanted.until)
+        if wanted.since is not None or wanted.until is not None:
+            times = core.times if rows is None else core.times[rows]
+            kept += [times >= wanted.since] if wanted.since is not None else []
+            kept += [times < wanted.until] if wanted.until is not None else []
         if wanted.min_duration is not None:
-            durations = core.durations if rows is None else core.durations[rows]
-            kept.append(durations >= wanted.min_duration)
+            kept.append((core.durations if rows is None else core.durations[rows]) >= wanted.min_duration)
         if self._among is not None:
-            kept.append(np.isin(traces, self._among))
-        return np.logical_and.reduce(kept) if kept else None
+            kept.append(np.isin(core.traces if rows is None else core.traces[rows], self._among))
+        if not kept:
+            return rows
+        mask = np.logical_and.reduce(kept)
+        return np.flatnonzero(mask) if rows is None else rows[mask]
 
-    def _by_index(self, part: Part) -> NDArray[np.int64] | None:
-        if not self._terms:
-            return None
-        assert part.index is not None
+    def _by_index(self, index: FileIndex) -> tuple[NDArray[np.int64], bool]:
+        """Return the rows that may meet the conditions on columns, and whether they surely do."""
         lists: list[NDArray[np.int64]] = []
-        with part.index.opened() as descriptor:
+        sure = True
+        with index.opened() as descriptor:
             for term in self._terms:
-                rows = part.index.rows_with(descriptor, term)
+                rows, exact = index.rows_with(descriptor, term)
                 if not len(rows):
-                    return rows
+                    return rows, True
                 lists.append(rows)
-        return intersection(lists)
+                sure &= exact
+        return intersection(lists), sure
 
-    def _by_columns(self, part: Part) -> NDArray[np.int64] | None:
-        """Return the rows that meet the conditions on columns, compared one column after the other."""
+    def _by_columns(self, part: Part, among: Rows) -> NDArray[np.int64]:
+        """Return of these rows those that meet the conditions on columns, compared one column after the other."""
         exact = {name: value for name in EQUAL if (value := getattr(self._wanted, name)) is not None}
-        if not self._terms:
-            return None
         columns = [*exact, *(["text"] if self._words else [])]
         columns += _ATTRIBUTES if self._wanted.attributes else ()
-        table = self._spans.table(part, columns)
+        table = self._spans.table(part, columns, None if among is None else among.tolist())
         mask: NDArray[np.bool_] = np.ones(table.num_rows, np.bool_)
         for name, value in exact.items():
             mask &= equal(table, name, value)
@@ -185,11 +225,12 @@ class Search:
             key = f"{orjson.dumps(name).decode()}:"
             mask &= containing(table, "attributes", key) | containing(table, "resource", key)
         rows = np.flatnonzero(mask)
-        if not self._wanted.attributes or not len(rows):
-            return rows
-        found = table.take(pa.array(rows))
-        texts = [found[name].to_pylist() if name in found.column_names else [None] * len(rows) for name in _ATTRIBUTES]
-        return rows[[self._has(*each) for each in zip(*texts, strict=True)]]
+        if self._wanted.attributes and len(rows):
+            found = table.take(pa.array(rows))
+            nothing = [None] * len(rows)
+            texts = [found[name].to_pylist() if name in found.column_names else nothing for name in _ATTRIBUTES]
+            rows = rows[[self._has(*each) for each in zip(*texts, strict=True)]]
+        return rows if among is None else among[rows]
 
     def _has(self, *texts: str | None) -> bool:
         """Tell whether the attributes of a span and its resource, as JSON, hold all that is asked for."""

@@ -11,7 +11,7 @@ from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.storage import Stores, make_folder
 from holdtrue.traces import feedback as said
 from holdtrue.traces import infos
-from holdtrue.traces.indexing import NEEDED, build_index, remove_others, term_of, usable_index, write_index
+from holdtrue.traces.indexing import NEEDED, build_index, remove_others, trace_number, usable_index, write_index
 from holdtrue.traces.model import KIND, Feedback, Page, StoredSpan, Trace, TraceFilter
 from holdtrue.traces.reading import WHOLE, Spans
 from holdtrue.traces.rules import nested, summary_of
@@ -30,7 +30,7 @@ def index_folder(home: Path) -> Path:
 
 def find_trace(stores: Stores, project: str, trace_id: str) -> Trace:
     """Return a trace of `project` with all its spans (the first ten thousand); raise NotFound."""
-    traces = np.array([term_of("trace_id", trace_id)], np.uint64)
+    traces = np.array([trace_number(trace_id)], np.uint64)
     found = Spans(stores.journal, index_folder(stores.home), project).of_traces(traces, WHOLE)
     spans = [span for span in found if span.trace_id == trace_id]
     if not spans or stores.ledger.read(lambda c: infos.hidden(c, project, [trace_id])):
@@ -80,7 +80,7 @@ def search(stores: Stores, wanted: TraceFilter) -> Page:
 def spans_of(stores: Stores, project: str, trace_ids: Sequence[str]) -> dict[str, list[StoredSpan]]:
     """Return the spans of several traces by trace, in the order of their starts; of each the first ten thousand."""
     found: dict[str, list[StoredSpan]] = {trace_id: [] for trace_id in trace_ids}
-    numbers = np.array(sorted({term_of("trace_id", each) for each in found}), np.uint64)
+    numbers = np.array(sorted({trace_number(each) for each in found}), np.uint64)
     for span in Spans(stores.journal, index_folder(stores.home), project).of_traces(numbers, WHOLE):
         if span.trace_id in found:
             found[span.trace_id].append(span)
@@ -105,9 +105,9 @@ def _rated(stores: Stores, spans: Spans, wanted: TraceFilter) -> Numbers:
     asked = wanted.feedback
     assert asked is not None
     found = said.matching(stores.journal, wanted.project, asked)
-    traces = {term_of("trace_id", each.trace_id) for each in found if each.trace_id}
+    traces = {trace_number(each.trace_id) for each in found if each.trace_id}
     judged = stores.ledger.read(lambda c: infos.rated(c, wanted.project, asked))
-    traces |= {term_of("trace_id", each) for each in judged}
+    traces |= {trace_number(each) for each in judged}
     for column, values in (
         ("span_id", {each.span_id for each in found if each.span_id and not each.trace_id}),
         ("prediction_id", {each.prediction_id for each in found if each.prediction_id and not each.trace_id}),

@@ -2,8 +2,8 @@
 
 A word is a run of letters, digits and underscores in lower case; of scripts without spaces every sign is one. The
 number of a word (or of a name and value) is the polynomial Σ (bᵢ + 1) · Pⁱ mod 2⁶⁴ over its UTF-8 bytes, salted by
-field and mixed by the finalizer of SplitMix64 (Steele, Lea, Flood 2014): 40 bits of it. Two that share a number cost a
-look, never an answer.
+field and mixed by the finalizer of SplitMix64 (Steele, Lea, Flood 2014). By its first 40 bits, its short form, it is
+looked for; the others tell whether what was found is it. Two that share a short number cost a look, never an answer.
 """
 
 import re
@@ -23,7 +23,7 @@ _BEYOND: Final = r"\x{80}-\x{10FFFF}"
 _PRIME: Final = 0x9E3779B97F4A7C15
 _INVERSE: Final = pow(_PRIME, -1, 1 << 64)
 _MASK: Final = (1 << 64) - 1
-_BITS: Final = 40
+BITS: Final = 40
 # Texts are numbered a stretch at a time, so that the powers of its places stay in the processor's cache.
 _BLOCK: Final = 1 << 15
 
@@ -34,7 +34,7 @@ def words(text: str) -> list[str]:
 
 
 def number_of(salt: int, data: bytes) -> int:
-    """Return the number of a word, or of any bytes, in the field that `salt` stands for."""
+    """Return the number (64 bits) of a word, or of any bytes, in the field that `salt` stands for."""
     total, power = 0, 1
     for byte in data:
         total = (total + (byte + 1) * power) & _MASK
@@ -42,7 +42,12 @@ def number_of(salt: int, data: bytes) -> int:
     mixed = (total + salt * 0xBF58476D1CE4E5B9 + len(data) * 0x94D049BB133111EB) & _MASK
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-    return (mixed ^ (mixed >> 31)) >> (64 - _BITS)
+    return mixed ^ (mixed >> 31)
+
+
+def short(number: int) -> int:
+    """Return the short form of a number."""
+    return number >> (64 - BITS)
 
 
 def patterns_of(word: str) -> tuple[str, str]:
@@ -125,7 +130,7 @@ def _mixed(salt: int, totals: Numbers, lengths: Places) -> Numbers:
     mixed += lengths.astype(np.uint64) * np.uint64(0x94D049BB133111EB)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(64 - _BITS)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _word_signs() -> NDArray[np.bool_]:
