@@ -115,6 +115,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
     """Build the ASGI application of one worker process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
+    from holdtrue.llm.masking import Masker
     from holdtrue.protocols import anthropic, invocations, oip, openai, otlp, predict
     from holdtrue.server.gateway import gateway_part
     from holdtrue.serving import Limits, Worker
@@ -141,6 +142,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         telemetry=[otlp.endpoints],
         capture=Capture(settings.trace_capture),
         captures={project: Capture(mode) for project, mode in map(capture_of, settings.trace_captures)},
+        mask=Masker(),
     )
     return worker.app
 

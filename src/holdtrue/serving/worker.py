@@ -24,6 +24,7 @@ from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
 from holdtrue.storage import BlobStore, Journal, Writer, make_folder
 from holdtrue.traces import Capture, SpanSink, TraceSettings
+from holdtrue.traces.redaction import mask_text
 
 Endpoints = Callable[[Engine], Sequence[Endpoint]]
 Telemetry = Callable[[SpanSink], Sequence[Endpoint]]
@@ -93,10 +94,12 @@ class Worker:
         telemetry: Sequence[Telemetry] = (),
         capture: Capture = Capture.FULL,
         captures: Mapping[str, Capture] = MappingProxyType({}),
+        mask: Callable[[str], str] = mask_text,
     ) -> None:
         """Open what lies in `home`; each of `parts` is made with what it may need of the worker.
 
-        `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept of them.
+        `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept of them, and `mask` what
+        texts go through where that is “masked”.
         """
         self._home = home
         self._blobs = BlobStore(home / "blobs")
@@ -107,7 +110,7 @@ class Worker:
         self._engine = Engine(clock, self._records, self._online.lookup, strict=records == "strict")
         self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
         settings = {project: TraceSettings(each) for project, each in captures.items()}
-        self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture))
+        self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture), mask=mask)
         endpoints = [
             *intake_endpoints(self._engine, self._intake, self._online),
             *feedback_endpoints(self._engine, self._intake),
