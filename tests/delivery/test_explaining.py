@@ -26,7 +26,10 @@ def test_a_champions_prediction_is_explained_to_the_bottom(world: World) -> None
     assert found["decision"]["release"] == running.champion
     assert [each["id"] for each in found["evidence"]] == list(found["decision"]["evidence"])
     assert [each["name"] for each in found["approvals"]] == ["ben"]
-    assert found["rollout"]["id"] == running.id
+    assert (found["rollout"]["id"], found["rollout"]["why"]) == (running.id, "")
+    world.judge()
+    judged = delivery.why(world.stores, world.project, answer["id"])["rollout"]["why"]
+    assert judged == world.rollout(running.id).verdict["why"] != ""
 
 
 def test_a_challengers_score_in_the_shadow_is_explained_by_its_own_release(world: World) -> None:

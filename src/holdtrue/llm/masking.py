@@ -29,7 +29,7 @@ class Masker:
     """
 
     def __init__(self) -> None:
-        self._guardrails: "Guardrails | None" = None
+        self._guardrails: Guardrails | None = None
         # Values of attributes come again and again.
         self._known = lru_cache(maxsize=_KEPT)(self._masked)
 
