@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
-from holdtrue.llm.gateway import ProviderFailed
+from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
+from holdtrue.llm.gateway import ModelNotFound, ProviderBusy, ProviderFailed, ProviderRefused
 from holdtrue.serving import Answered, Application, Arm, Engine, Question, Route, Snapshot
 from holdtrue.serving.applications import LoadedApplication
 from holdtrue.serving.snapshot import BadSnapshot, check_snapshot
@@ -219,6 +219,43 @@ def test_a_challenger_that_fails_before_its_first_piece_is_stood_in_for(desk: De
     failed = [each for each in desk.records() if each["release"] == "rel_b"]
     assert failed
     assert {(each["fallback"], each["error"], each["score"]) for each in failed} == {(True, "unavailable", 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("error", "alone", "beside"),
+    [
+        (ProviderBusy("Later."), True, True),
+        (ModelNotFound("No such model."), True, True),
+        (ProviderRefused("Not so."), False, True),
+        (InvalidInput("No question."), False, False),
+    ],
+)
+def test_whose_matter_a_refusal_is(desk: Desk, error: HoldtrueError, alone: bool, beside: bool) -> None:
+    """What a provider refuses is the release's failure if another release can answer it."""
+    desk.ready["rel_b"].failure = error
+    desk.serve(snapshot(desk.home, "rel_b"))
+    with pytest.raises(type(error)):
+        desk.ask()
+    desk.writer.flush()
+    assert [each["error"] for each in desk.records()] == ([error.code] if alone else [])
+
+    arms = (Arm("champion", "rel_a", 1.0), Arm("challenger", "rel_b", 99.0))
+    desk.serve(snapshot(desk.home, "rel_a", "rel_b", sequence=2, arms=arms))
+    user = next(name for number in range(99) if desk_arm(desk, name := f"user-{number}") == 1)
+    if beside:
+        assert desk.ask(user)[0].body == {"said": "rel_a"}
+    else:
+        with pytest.raises(type(error)):
+            desk.ask(user)
+    desk.writer.flush()
+    assert [each["error"] for each in desk.records() if each["entity"] == user] == ([error.code] if beside else [])
+    desk.ready["rel_a"].failure = error
+    with pytest.raises(type(error)):
+        desk.ask(user)
+
+
+def desk_arm(desk: Desk, user: str) -> int:
+    return desk.engine.table.applications.plans[PROJECT, NAME].arm_of(user)
 
 
 def test_users_stay_on_their_arm_while_its_share_grows(desk: Desk) -> None:

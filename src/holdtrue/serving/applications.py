@@ -23,6 +23,10 @@ from holdtrue.storage import Writer
 T = TypeVar("T")
 LEFT: Final = "left"
 TOO_SLOW: Final = "too_slow"
+# Of what a provider says against a request, these are a release's own matter, whatever their status; what it refuses
+# may be the request's or the release's, and another release tells which.
+_OWN: Final = frozenset({"provider_busy", "model_not_found"})
+_REFUSED: Final = frozenset({"provider_refused"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +212,17 @@ class Applications:
             await self._record(turn.ended(ended), Answered({}))
             raise
         except HoldtrueError as error:
-            if error.status < 500:
+            refused = error.code in _REFUSED
+            if error.status < 500 and error.code not in _OWN and not (refused and turn.position):
                 raise
             turn.failure = error.code
             self._log.warning("release %s of %s failed: %s", asked.release, plan.route.service, error.code)
             if turn.position:
                 with contextlib.suppress(HoldtrueError):
                     return await ask(plan.loaded[plan.route.arms[0].release].answering, asked)
+            if refused:
+                # Both releases' providers refuse it: that is the request's fault.
+                raise
             await self._record(turn, Answered({}))
             raise
 
