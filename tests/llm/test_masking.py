@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -90,3 +91,37 @@ def test_nothing_personal_reaches_a_file_of_a_data_plane_that_masks(tmp_path: Pa
         finally:
             desk.close_clients()
             world.end()
+
+
+@pytest.mark.parametrize("capture", ["masked", "off"])
+@pytest.mark.parametrize("model", ["app:bare", "small"])
+def test_what_a_project_says_of_its_calls_is_held_to(desk: Desk, capture: str, model: str) -> None:
+    """`PUT /api/gateway/capture`, which the snapshot brings; the setting `trace_capture` allows everything."""
+    desk.fresh(capture=capture)
+    said = f"{capture} {model} {', '.join(SAID_ONCE)}"
+    answer = desk.openai().chat.completions.create(model=model, messages=[{"role": "user", "content": said}])
+    assert SAID_ONCE[0] in (answer.choices[0].message.content or "")
+    spans = desk.kept("span", 1, operation="chat")
+    assert spans
+    everything = desk.everything()
+    for value in SAID_ONCE:
+        assert value.encode() not in everything, value
+    desk.fresh()
+
+
+def test_what_a_provider_said_is_kept_as_masked_as_the_answer(desk: Desk) -> None:
+    for streamed in (False, True):
+        create: Any = desk.openai().chat.completions.create
+        more = {"extra_body": {"variables": {"tone": f"It is {', '.join(SAID_ONCE)}."}}}
+        found = create(model="app:echo", messages=[{"role": "user", "content": "x"}], stream=streamed, **more)
+        for _ in found if streamed else ():
+            pass
+    desk.kept("span", 2, name="invoke_agent echo")
+    desk.kept("span", 2, operation="chat", service="echo")
+    everything = desk.everything()
+    for value in SAID_ONCE:
+        assert value.encode() not in everything, value
+
+
+# Said by no other test of this module, whose data plane keeps everything.
+SAID_ONCE = ["bert@firma.example", "+49 30 901821", "4242 4242 4242 4242"]

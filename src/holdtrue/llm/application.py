@@ -15,6 +15,7 @@ from holdtrue.core.errors import ConfigurationError, InvalidInput
 from holdtrue.llm.flowing import Flow, Flowing, Settled
 from holdtrue.llm.gateway import Completion, Route
 from holdtrue.llm.guardrails import Guardrails, Verdict
+from holdtrue.llm.guardrails.rules import MASKABLE
 from holdtrue.llm.model import Ask, Begin, Complete, Reply, Replying, Settings
 from holdtrue.llm.prompts import Prompt, compose, conversation
 from holdtrue.llm.replies import answer_text, refusal, reply_to, tool_calls
@@ -60,6 +61,7 @@ class Application:
     ) -> None:
         """`complete` asks a provider for a whole answer, `begin` for one in pieces, if that can be done."""
         self.parts = parts
+        self._route = _route(parts)
         self._complete = complete
         self._begin = begin
         self._keep = keep
@@ -89,7 +91,7 @@ class Application:
                 return Settled(self._ended(ask, trace, ready))
             if self._begin is None or (rails is not None and rails.needs_whole_answer):
                 return Settled(self._ended(ask, trace, await self._whole(ask, trace, ready)))
-            stream = await self._begin(ask, self.parts.route, ready.body, trace.traceparent)
+            stream = await self._begin(ask, self._route, ready.body, trace.traceparent)
         except BaseException as error:
             self._keep(ask.project, trace.fail(error))
             raise
@@ -144,7 +146,7 @@ class Application:
 
     async def _whole(self, ask: Ask, trace: Trace, ready: _Ready) -> Reply:
         parts = self.parts
-        completion = await self._complete(ask, parts.route, ready.body, trace.traceparent)
+        completion = await self._complete(ask, self._route, ready.body, trace.traceparent)
         facts = facts_of(completion)
         verdict = await self._check_output(trace, answer_text(completion.body), ready.hits)
         if verdict is not None and verdict.blocked:
@@ -194,6 +196,13 @@ class Application:
         return [
             replace(hit, text=verdict.text) for hit, verdict in zip(hits, verdicts, strict=True) if not verdict.blocked
         ]
+
+
+def _route(parts: Parts) -> Route:
+    """Return the route; where guards mask or block values in answers, what the provider said is kept masked, too."""
+    rails = parts.guardrails
+    hiding = () if rails is None else [each.guard for each in rails.at("output") if each.guard.action != "log"]
+    return replace(parts.route, capture="masked") if any(each.kind in MASKABLE for each in hiding) else parts.route
 
 
 def facts_of(completion: Completion) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.llm.gateway import CallFacts, Outcome
-from holdtrue.traces import Span, SpanSink
+from holdtrue.traces import Capture, Span, SpanSink
 from holdtrue.traces.online import GenaiCall, genai_span
 
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -25,17 +25,17 @@ class Telling:
     def __init__(self, sink: SpanSink) -> None:
         self.dropped = 0
         self._sink = sink
-        self._waiting: dict[str, list[Span]] = {}
+        self._waiting: dict[tuple[str, Capture], list[Span]] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
         self._log = logging.getLogger("holdtrue.dataplane")
 
-    def keep(self, project: str, spans: Sequence[Span]) -> None:
-        """Take spans in; they are written together with those of the same moment."""
+    def keep(self, project: str, spans: Sequence[Span], capture: Capture = Capture.FULL) -> None:
+        """Take spans in, to be kept as far as `capture` allows; they are written with those of the same moment."""
         if self._count >= _MOST_WAITING:
             self.dropped += len(spans)
             return
-        self._waiting.setdefault(project, []).extend(spans)
+        self._waiting.setdefault((project, capture), []).extend(spans)
         self._count += len(spans)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write())
@@ -48,7 +48,7 @@ class Telling:
             self.dropped += 1
             self._log.exception("A call could not be told of.")
             return
-        self.keep(facts.project, [span])
+        self.keep(facts.project, [span], Capture(facts.capture))
 
     async def close(self) -> None:
         """Write what waits."""
@@ -59,9 +59,9 @@ class Telling:
         while self._waiting:
             await asyncio.sleep(_GATHER_SECONDS)
             waiting, self._waiting, self._count = self._waiting, {}, 0
-            for project, spans in waiting.items():
+            for (project, capture), spans in waiting.items():
                 try:
-                    await self._sink.write(project, spans)
+                    await self._sink.write(project, spans, capture)
                 except (HoldtrueError, OSError) as error:
                     self.dropped += len(spans)
                     self._log.warning("%d spans could not be kept: %s", len(spans), error)

@@ -23,6 +23,7 @@ from holdtrue.llm.gateway import (
 from holdtrue.llm.model import Ask, Begin, Complete, Reply, Replying
 from holdtrue.llm.names import APPLICATION, PROMPT
 from holdtrue.serving import Answered, Applications, Question, RecordedStream
+from holdtrue.traces import Capture
 
 if TYPE_CHECKING:
     from holdtrue.llm.application import Application
@@ -32,7 +33,9 @@ def provider_of(gateway: Gateway) -> Complete:
     """Return how an application asks a provider: through the gateway, in the name of whoever asked."""
 
     async def complete(ask: Ask, route: Route, body: Mapping[str, Any], traceparent: str) -> Completion:
-        return await gateway.complete(_caller(ask, traceparent), _chosen(ask, route), dict(body), Operation.CHAT)
+        return await gateway.complete(
+            _caller(ask, traceparent), _chosen(gateway, ask, route), dict(body), Operation.CHAT
+        )
 
     return complete
 
@@ -42,7 +45,7 @@ def streaming_provider_of(gateway: Gateway) -> Begin:
 
     async def begin(ask: Ask, route: Route, body: Mapping[str, Any], traceparent: str) -> ChunkStream:
         asked = {**body, "stream": True}
-        return await gateway.stream(_caller(ask, traceparent), _chosen(ask, route), asked, Operation.CHAT)
+        return await gateway.stream(_caller(ask, traceparent), _chosen(gateway, ask, route), asked, Operation.CHAT)
 
     return begin
 
@@ -51,11 +54,15 @@ def _caller(ask: Ask, traceparent: str) -> Caller:
     return Caller(ask.project, ask.key, ask.user, ask.request_id, traceparent)
 
 
-def _chosen(ask: Ask, route: Route) -> Route:
+def _chosen(gateway: Gateway, ask: Ask, route: Route) -> Route:
     """Return the route with what its calls are told by, and are kept apart by in the cache."""
     known = {"service": ask.service, "release": ask.release, "arm": ask.arm, "prediction": ask.prediction}
     labels = {**route.labels, **{name: value for name, value in known.items() if value}}
-    return replace(route, labels=labels, policy=ask.release)
+    capture = route.capture
+    if capture is not None:
+        # An application may have less kept than its project does, and never more.
+        capture = Capture(capture).within(Capture(gateway.table.of(ask.project).capture)).value
+    return replace(route, labels=labels, policy=ask.release, capture=capture)
 
 
 class ApplicationAnswering:

@@ -12,6 +12,7 @@ from holdtrue.llm.telling import Telling
 from holdtrue.protocols import anthropic, openai
 from holdtrue.protocols.applications import ApplicationAnswering, ApplicationFront, provider_of, streaming_provider_of
 from holdtrue.serving import Answering, Application, Endpoint, Fitting, Part, Snapshot
+from holdtrue.traces import Capture, Span
 
 PROMPTS = "prompts"
 
@@ -48,7 +49,11 @@ class GatewayPart:
         inside = self._inside
         parts = compile_parts(inside.fitting.blobs, application.parts, application.versions, application.config)
         complete, begin = provider_of(inside.gateway), streaming_provider_of(inside.gateway)
-        ready = build_application(parts, complete, inside.telling.keep, inside.clock, begin=begin)
+
+        def keep(project: str, spans: list[Span]) -> None:
+            inside.telling.keep(project, spans, Capture(inside.gateway.table.of(project).capture))
+
+        ready = build_application(parts, complete, keep, inside.clock, begin=begin)
         return ApplicationAnswering(ready)
 
     def configure(self, snapshot: Snapshot) -> None:

@@ -17,6 +17,11 @@ class Capture(StrEnum):
     MASKED = "masked"
     OFF = "off"
 
+    def within(self, other: "Capture") -> "Capture":
+        """Return the one of two that keeps less."""
+        order = [Capture.OFF, Capture.MASKED, Capture.FULL]
+        return min(self, other, key=order.index)
+
 
 @dataclass(frozen=True, slots=True)
 class TraceSettings:

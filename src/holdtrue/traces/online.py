@@ -143,9 +143,10 @@ class SpanSink:
         if self._waiting >= self._most:
             raise Unavailable("Too many spans wait to be stored.", mend="Send them again in a second.")
 
-    async def write(self, project: str, spans: Iterable[Span]) -> None:
+    async def write(self, project: str, spans: Iterable[Span], capture: Capture = Capture.FULL) -> None:
         """Redact and store spans of `project`; they are durable when this returns.
 
+        Of what they say no more is kept than both `capture` and the project's settings allow.
         Raises Unavailable and StorageFull; then send all of them again: each is stored once. What taking spans out
         of `spans` raises is raised before any is stored.
         """
@@ -154,7 +155,8 @@ class SpanSink:
         try:
             # One at a time, and in slices, so that a flood of spans leaves room for everything else.
             async with self._turn:
-                frames = [frame async for frame in self._frames(project, spans)]
+                capture = capture.within(self._settings.get(project, self._default).capture)
+                frames = [frame async for frame in self._frames(project, spans, capture)]
             appends = [self._append(project, service, rows) for service, rows in frames]
             await asyncio.gather(*appends)
         finally:
@@ -165,9 +167,10 @@ class SpanSink:
         columns["id"] = [row[0] for row in rows]
         await self._writer.append_async(KIND, project, service, columns, len(rows))
 
-    async def _frames(self, project: str, spans: Iterable[Span]) -> AsyncGenerator[tuple[str, list[tuple[Any, ...]]]]:
+    async def _frames(
+        self, project: str, spans: Iterable[Span], capture: Capture
+    ) -> AsyncGenerator[tuple[str, list[tuple[Any, ...]]]]:
         """Yield (service, rows) of at most so many rows as a frame shall have."""
-        capture = self._settings.get(project, self._default).capture
         now = microseconds(self._clock.now())
         sources: dict[int, _Source] = {}
         gathered: dict[str, list[tuple[Any, ...]]] = {}
