@@ -43,6 +43,7 @@ def asked(project: ht.Project, pipeline: Pipeline, **changes: Any) -> Scoring:
     scoring = Scoring(
         release="rel_a",
         model=pipeline.blobs.put(compiled.onnx),
+        format="onnx",
         features=features,
         contract=spec.contract,
         dataset="rows",
@@ -121,8 +122,8 @@ def test_a_model_that_gives_no_number_spoils_its_own_rows_only(
 
     wanted = asked(toy, pipeline)
 
-    def broken(data: bytes, digest: str) -> Any:
-        model = load_model(data, digest)
+    def broken(data: bytes, digest: str, format: str) -> Any:
+        model = load_model(data, digest, format)
 
         def score(matrix: Any) -> Any:
             if (matrix[:, 0] > 2.0).any():

@@ -9,7 +9,7 @@ from holdtrue import catalog
 from holdtrue.catalog import Release, Version
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.delivery.model import NotDeployable, Rollout
-from holdtrue.serving import Application, Arm, Bundle, Input, ModelFile, Route
+from holdtrue.serving import FORMATS, Application, Arm, Bundle, Input, ModelFile, Route
 
 APPLICATION_ROLES = ("prompt", "index", "guardrails", "route")
 """What a release of an application pins; of these, prompt and route must be there."""
@@ -42,10 +42,10 @@ def bundle(connection: sa.Connection, project: str, release: Release) -> Bundle:
     contract = None
     if "contract" in release.manifest.versions:
         contract = _part(connection, project, release, "contract").content
-    if model.content.get("format") != "onnx" or model.content.get("digest") not in model.blobs:
+    if model.content.get("format") not in FORMATS or model.content.get("digest") not in model.blobs:
         raise _lacks(
             release,
-            f"the model {model.id} is not a compiled one: its content names no ONNX file among its blobs",
+            f"the model {model.id} is of no form that is served: its content names no such file among its blobs",
         )
     return Bundle(
         release=release.id,
@@ -54,9 +54,10 @@ def bundle(connection: sa.Connection, project: str, release: Release) -> Bundle:
         inputs=tuple(Input(each["name"], each["datatype"]) for each in _config(release, "inputs")),
         contract=contract,
         features=features.content,
-        model=ModelFile("onnx", model.content["digest"]),
+        model=ModelFile(model.content["format"], model.content["digest"]),
         output=_config(release, "output"),
         prediction_time=config.get("prediction_time"),
+        matrix=config.get("matrix"),
     )
 
 

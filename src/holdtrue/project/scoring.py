@@ -44,6 +44,7 @@ class Scoring:
 
     release: str
     model: str
+    format: str
     features: FeatureSet
     contract: Contract | None
     dataset: str
@@ -132,7 +133,7 @@ def _part(project: Project, pipeline: Pipeline, asked: Scoring, window: str) -> 
 
 def _scored(pipeline: Pipeline, asked: Scoring, window: str, table: pa.Table) -> pa.Table:
     """Return key, time, score, release, window and error of each row, in the order of the part."""
-    model = load_model(pipeline.blobs.get(asked.model), asked.model)
+    model = load_model(pipeline.blobs.get(asked.model), asked.model, asked.format)
     errors: list[str | None] = _broken(asked.contract, table)
     scores = np.full(table.num_rows, np.nan)
     for start in range(0, table.num_rows, _BATCH):

@@ -29,7 +29,7 @@ from holdtrue.evaluation import compare, evaluate
 from holdtrue.features import FeatureSet, point_in_time
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.definitions import EvaluationPlan, Model, Project, Serving, Training
-from holdtrue.serving import compile_model, load_model
+from holdtrue.serving import load_model, pack_model
 
 Fragments = Mapping[str, Mapping[str, Any]]
 OUTCOME = "__outcome"
@@ -43,6 +43,7 @@ class Champion:
     release: str
     model: str
     features: FeatureSet
+    format: str = "onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         lambda: _fit(pipeline, model, features, train_table),
         code=model.fit,
     )
-    artifact = orjson.loads(fitted)
+    artifact: dict[str, Any] = {"format": "onnx", **orjson.loads(fitted)}
     held = rows_of(model, features, held_table)
-    score = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"]).score(held.X)
+    score = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"]).score(held.X)
     evidence = pipeline.step(
         "evaluate",
         {
@@ -229,11 +230,12 @@ def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table
     training = _fit_rows(model, features, table)
     estimator = model.fit(training, model.params)
     sample = training.X[:: max(1, len(training.X) // _PARITY_ROWS)]
-    compiled = compile_model(estimator, features.names, sample)
+    packed = pack_model(estimator, features.names, sample)
     return orjson.dumps(
         {
-            "digest": pipeline.blobs.put(compiled.onnx),
-            "parity": dict(compiled.parity),
+            "digest": pipeline.blobs.put(packed.data),
+            "format": packed.format,
+            "parity": dict(packed.parity),
             "rows": len(training.y),
             "base_rate": float(training.y.mean()),
             "library": f"{type(estimator).__module__.split('.')[0]}",
@@ -290,7 +292,7 @@ def _champion_score(project: Project, pipeline: Pipeline, request: Request, held
             why=f"{len(rows.y)} rows for the champion, {len(held.y)} for the challenger.",
             mend="Hold out at most one month, so that both see the same windows.",
         )
-    return load_model(pipeline.blobs.get(champion.model), champion.model).score(rows.X)
+    return load_model(pipeline.blobs.get(champion.model), champion.model, champion.format).score(rows.X)
 
 
 def _submission(
@@ -316,7 +318,7 @@ def _submission(
             "model",
             model.name,
             {
-                "format": "onnx",
+                "format": artifact["format"],
                 "digest": artifact["digest"],
                 "features": list(features.names),
                 "output": model.label,

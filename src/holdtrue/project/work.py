@@ -220,6 +220,7 @@ class Workshop:
         asked = Scoring(
             release=chosen,
             model=content["model"]["digest"],
+            format=content["model"]["format"],
             features=features,
             contract=load(Contract, content["contract"], "The request contract") if "contract" in content else None,
             dataset=rows["name"],
@@ -289,7 +290,7 @@ class Workshop:
         versions = manifest["versions"]
         content = self._api.get(f"{self._base}/versions/{versions['model']}")["content"]
         features = self._api.get(f"{self._base}/versions/{versions['features']}")["content"]
-        return Champion(release, content["digest"], FeatureSet.from_json(features))
+        return Champion(release, content["digest"], FeatureSet.from_json(features), content["format"])
 
 
 def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:

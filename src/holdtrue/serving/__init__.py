@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
+    from holdtrue.serving.packing import Packed, pack_model, runtime_of
     from holdtrue.serving.plan import Plan
     from holdtrue.serving.plane import BODY_LIMIT, Endpoint, Limits, Plane, Reply, Request, Stream
-    from holdtrue.serving.runtime import Model, load_model
+    from holdtrue.serving.runtime import FORMATS, Model, load_model
     from holdtrue.serving.snapshot import (
         DATATYPES,
         Application,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BODY_LIMIT",
     "DATATYPES",
+    "FORMATS",
     "AccessTable",
     "Answer",
     "AnswerStream",
@@ -61,6 +63,7 @@ __all__ = [
     "Limits",
     "Model",
     "ModelFile",
+    "Packed",
     "Part",
     "Plan",
     "Plane",
@@ -75,8 +78,10 @@ __all__ = [
     "compile_model",
     "intake_endpoints",
     "load_model",
+    "pack_model",
     "read_access",
     "read_snapshot",
+    "runtime_of",
     "write_snapshot",
 ]
 
@@ -85,6 +90,7 @@ __getattr__ = attach(
     {
         "BODY_LIMIT": "plane",
         "DATATYPES": "snapshot",
+        "FORMATS": "runtime",
         "AccessTable": "access",
         "Answer": "engine",
         "AnswerStream": "applications",
@@ -105,6 +111,7 @@ __getattr__ = attach(
         "Limits": "plane",
         "Model": "runtime",
         "ModelFile": "snapshot",
+        "Packed": "packing",
         "Part": "worker",
         "Plan": "plan",
         "Plane": "plane",
@@ -119,8 +126,10 @@ __getattr__ = attach(
         "compile_model": "compiling",
         "intake_endpoints": "intake",
         "load_model": "runtime",
+        "pack_model": "packing",
         "read_access": "access",
         "read_snapshot": "snapshot",
+        "runtime_of": "packing",
         "write_snapshot": "snapshot",
     },
 )

@@ -1,4 +1,7 @@
-"""Run compiled models: bytes in, verified, one ONNX Runtime session out."""
+"""Run models: bytes in, verified, one function from features to scores out.
+
+What Holdtrue compiles is ONNX of one form; other formats are loaded by `formats`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ from holdtrue.serving.onnxfile import check_onnx
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
+FORMATS = ("onnx", "onnx-file", "lightgbm", "xgboost", "skops")
+"""The formats of model files that are served."""
 
 
 class ModelRefused(InvalidInput):
@@ -36,18 +41,26 @@ class WrongShape(ModelFailed):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Hold one loaded model; `score` maps float32 [n, features] to float32 [n]."""
+    """Hold one loaded model; `score` maps float32 [n, features] to float32 [n].
+
+    `names` are those of its features, `output` that of its answer, and `matrix` that of the tensor which holds all
+    features, as far as the file tells.
+    """
 
     digest: str
     features: int
     score: Callable[[Matrix], Vector]
+    names: tuple[str, ...] = ()
+    output: str = ""
+    matrix: str = ""
 
 
-def load_model(data: bytes, digest: str) -> Model:
-    """Return the model in the ONNX bytes `data`, whose BLAKE3 must be `digest`.
+def load_model(data: bytes, digest: str, format: str = "onnx") -> Model:
+    """Return the model in `data`, whose BLAKE3 must be `digest`.
 
-    The digest is computed over the very bytes that are handed to the runtime. Raises Corrupt, ModelRefused,
-    or UnsafeModel; there is no other loader to fall back to.
+    `format` is onnx (as Holdtrue compiles it), onnx-file (of any other making), lightgbm, xgboost or skops. The
+    digest is computed over the very bytes that are handed to the runtime. Raises Corrupt, ModelRefused, UnsafeModel
+    or MissingExtra; there is no other loader to fall back to.
     """
     if bytes_hash(data) != digest:
         raise Corrupt(
@@ -56,25 +69,42 @@ def load_model(data: bytes, digest: str) -> Model:
             mend="Restore the blob from a backup, or release the model again.",
             facts={"digest": digest},
         )
+    if format != "onnx":
+        from holdtrue.serving import formats
+
+        loaders = {
+            "onnx-file": formats.load_onnx,
+            "lightgbm": formats.load_lightgbm,
+            "xgboost": formats.load_xgboost,
+            "skops": formats.load_skops,
+        }
+        if format not in loaders:
+            raise refused(f"its format {format[:60]!r} is unknown")
+        return loaders[format](data, digest)
     check_onnx(data)
-    session = _session(data)
+    session = session_of(data)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
-        raise _refused("it does not take one float32 matrix")
+        raise refused("it does not take one float32 matrix")
     if len(outputs) != 1 or outputs[0].type != "tensor(float)":
-        raise _refused("it does not answer with one float32 tensor")
+        raise refused("it does not answer with one float32 tensor")
     width = inputs[0].shape[1]
     if not isinstance(width, int):
-        raise _refused("it does not say how many features it takes")
-    model = Model(digest, width, _scorer(session, inputs[0].name, outputs[0].name))
+        raise refused("it does not say how many features it takes")
+    return guarded(Model(digest, width, _scorer(session, inputs[0].name, outputs[0].name)))
+
+
+def guarded(model: Model) -> Model:
+    """Return the model after it has answered once; raise ModelRefused if it cannot."""
     try:
-        model.score(np.zeros((1, width), np.float32))
+        model.score(np.zeros((2, model.features), np.float32))
     except ModelFailed as error:
-        raise _refused(error.why) from None
+        raise refused(error.why) from None
     return model
 
 
-def _session(data: bytes) -> Any:
+def session_of(data: bytes) -> Any:
+    """Return an ONNX Runtime session over a file's bytes."""
     try:
         import onnxruntime
     except ImportError:
@@ -89,7 +119,7 @@ def _session(data: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  # the runtime raises classes of its own compiled module
-        raise _refused(f"the runtime says: {str(error)[:300]}") from None
+        raise refused(f"the runtime says: {str(error)[:300]}") from None
 
 
 def _scorer(session: Any, input_name: str, output_name: str) -> Callable[[Matrix], Vector]:
@@ -113,7 +143,8 @@ def checked(scores: Any, rows: int) -> Vector:
     return scores
 
 
-def _refused(why: str) -> ModelRefused:
+def refused(why: str) -> ModelRefused:
+    """Say why a model is not served."""
     return ModelRefused(
         "This model is not served.",
         why=f"As loaded, {why}." if not why.endswith(".") else why,

@@ -49,9 +49,9 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """Name the blob that holds a compiled model."""
+    """Name the blob that holds a model, and its format as `load_model` knows it."""
 
-    format: Literal["onnx"]
+    format: Literal["onnx", "onnx-file", "lightgbm", "xgboost", "skops"]
     digest: str
 
 

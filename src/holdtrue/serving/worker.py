@@ -18,7 +18,7 @@ from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.known import OnlineFeatures
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
-from holdtrue.serving.runtime import load_model
+from holdtrue.serving.probe import load_probed
 from holdtrue.serving.snapshot import Application, Bundle, Snapshot
 from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
@@ -155,7 +155,7 @@ class Worker:
 
     def _load(self, bundle: Bundle) -> Loaded:
         """Load a release; every way in which it can fail is a HoldtrueError."""
-        model = load_model(self._blobs.get(bundle.model.digest), bundle.model.digest)
+        model = load_probed(self._blobs.get(bundle.model.digest), bundle.model.digest, bundle.model.format)
         assembly = compile_assembly(bundle, model.features)
         check, moments = compile_check(bundle)
         return Loaded(bundle, model, assembly, check, assembly.moments | moments)

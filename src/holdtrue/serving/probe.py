@@ -1,0 +1,67 @@
+"""Load a model file in a process of its own first: a native parser that falls over takes only that process with it.
+
+`python -m holdtrue.serving.probe FORMAT` reads the file from standard input and prints one line of JSON.
+"""
+
+import resource
+import subprocess
+import sys
+from typing import Final
+
+import orjson
+
+from holdtrue.core.canonical import bytes_hash
+from holdtrue.core.errors import HoldtrueError, MissingExtra
+from holdtrue.serving.runtime import Model, ModelRefused, load_model, refused
+
+_SECONDS: Final = 60
+_PROBED: Final = frozenset({"lightgbm", "xgboost", "skops"})
+
+
+def load_probed(data: bytes, digest: str, format: str) -> Model:
+    """Return a model as `load_model` does, after another process has loaded it where its parser is native.
+
+    Only bytes that have the digest reach any parser. Raises what `load_model` raises.
+    """
+    if format in _PROBED and bytes_hash(data) == digest:
+        _probe(data, format)
+    return load_model(data, digest, format)
+
+
+def _probe(data: bytes, format: str) -> None:
+    """Raise ModelRefused or MissingExtra if another process cannot load the file."""
+    command = [sys.executable, "-m", "holdtrue.serving.probe", format]
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(part for part in sys.path if part)}
+    try:
+        done = subprocess.run(  # noqa: S603  # our own module; the file goes in as bytes
+            command, input=data, capture_output=True, env=environment, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise refused(f"it was not loaded within {_SECONDS} seconds") from None
+    if done.returncode != 0:
+        raise refused(f"the library that reads {format} files fell over it (status {done.returncode})")
+    told = orjson.loads(done.stdout.splitlines()[-1])
+    if told.get("extra"):
+        raise MissingExtra.of(*told["extra"])
+    if told.get("error"):
+        raise ModelRefused(**told["error"])
+
+
+def main() -> int:
+    """Load the file on standard input; say how that went."""
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    data = sys.stdin.buffer.read()
+    told: dict[str, object] = {}
+    try:
+        load_model(data, bytes_hash(data), sys.argv[1])
+    except MissingExtra as error:
+        told["extra"] = [error.facts["extra"], error.facts["package"]]
+    except HoldtrueError as error:
+        told["error"] = {"what": error.what, "why": error.why, "mend": error.mend}
+    sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
