@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from holdtrue.cli.context import AsJson, File, Home, listing, open_client, project_file_here, show
+from holdtrue.server.client import Client
 
 tokens = typer.Typer(help="Tokens for people and programs.", no_args_is_help=True)
 
@@ -13,6 +14,7 @@ tokens = typer.Typer(help="Tokens for people and programs.", no_args_is_help=Tru
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     app.command()(up)
+    app.command()(serve)
     app.command()(demo)
     tokens.command("create")(token_create)
     tokens.command("list")(token_list)
@@ -33,6 +35,35 @@ def up(
     from holdtrue.server.up import up as start
 
     raise typer.Exit(start(Wish(home, port, project_file_here(file), clock)))
+
+
+def serve(
+    path: Annotated[Path, typer.Argument(help="Model file, or a folder as MLflow writes it.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the service, and of its project.")],
+    home: Home = None,
+    port: Annotated[int | None, typer.Option("--port", help="First port (default: HOLDTRUE_PORT, or 7700).")] = None,
+) -> None:
+    """Serve one model file (ONNX, LightGBM, XGBoost, skops) in the environment dev, with no project file."""
+    from holdtrue.project import read_model, serve_file
+    from holdtrue.server.settings import load_settings
+    from holdtrue.server.up import Wish
+    from holdtrue.server.up import up as start
+    from holdtrue.storage import BlobStore, make_folder
+
+    served = read_model(path)
+    settings = load_settings(home, port=port)
+    make_folder(settings.home)
+    with Client.open(settings.home) as client:
+        release = serve_file(client, BlobStore(settings.home / "blobs"), name, served)
+        running = not client.inner
+        if not running:
+            # So that the data plane finds what to serve when it starts, and all is ready at once.
+            client.post("/api/operations/run-due")
+    typer.echo(f"{name}  {release}, {served.format}, {len(served.names)} inputs: {settings.data_url}/predict/{name}")
+    if running:
+        typer.echo("The server of this data folder runs already, and takes the release over.")
+        return
+    raise typer.Exit(start(Wish(settings.home, port, service=name)))
 
 
 def demo(

@@ -188,7 +188,8 @@ def check_service(spec: ServiceSpec) -> None:
             "Judge applications by “answers” and models by “brier”, or either by “feedback” (ABTest, Bandit).",
         )
     _check_business(spec)
-    if spec.kind == "model" and spec.entity is None and spec.key is None:
+    # A model file that is served as it is has no inputs but its features, and no rollouts.
+    if spec.kind == "model" and spec.model and spec.entity is None and spec.key is None:
         raise _bad(spec, "neither entity nor key is named", "Name the input that tells rows apart.")
     checks: tuple[tuple[str, Any, bool], ...] = (
         ("margin", canary.margin, 0 < canary.margin < 1 or (canary.margin == 0 and canary.metric == "feedback")),

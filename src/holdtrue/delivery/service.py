@@ -225,7 +225,8 @@ def promote(tx: Transaction, service: str, release_id: str, environment: str = P
     if closed is not None:
         raise closed
     decision = governance.need_allowed(tx, release_id, environment)
-    if present is None:
+    # Without a key there is no telling rows apart, so a model file that is served as it is replaces the one before.
+    if present is None or (declared.spec.kind == "model" and not declared.spec.model):
         bundles.check_servable(tx.connection, tx.project, release, None)
         first = changing.set_release(
             tx,

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from holdtrue.project.definitions import Project, Training
     from holdtrue.project.loading import DEFAULT_FILE, load_project
     from holdtrue.project.model import PlannedChange, ProjectSpec
+    from holdtrue.project.modelfile import read_model, serve_file
     from holdtrue.project.service import applied, apply, plan
     from holdtrue.project.store import names
     from holdtrue.project.work import Workshop, execute
@@ -29,7 +30,9 @@ __all__ = [
     "load_project",
     "names",
     "plan",
+    "read_model",
     "route",
+    "serve_file",
 ]
 
 # The server applies definitions and must not load what training needs.
@@ -51,6 +54,8 @@ __getattr__ = attach(
         "load_project": "loading",
         "names": "store",
         "plan": "service",
+        "read_model": "modelfile",
         "route": "applications",
+        "serve_file": "modelfile",
     },
 )

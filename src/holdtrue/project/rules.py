@@ -13,7 +13,8 @@ def check_whole(spec: ProjectSpec) -> None:
         if model.dataset not in datasets:
             raise _missing(f"The model “{model.name}” reads the dataset “{model.dataset}”", "dataset", datasets)
     for service in spec.services:
-        if service.kind == "model" and service.model not in models:
+        # A service without a model's name answers with a model file that nothing here trains.
+        if service.kind == "model" and service.model and service.model not in models:
             raise _missing(f"The service “{service.name}” answers with the model “{service.model}”", "model", models)
     for monitor in spec.monitors:
         if monitor.service not in services:

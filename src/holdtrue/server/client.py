@@ -157,6 +157,11 @@ class Client:
         return (here and called.port == mine.port) or self.url == settings.origin
 
     @property
+    def inner(self) -> bool:
+        """Tell whether the application is in this process, since no server runs."""
+        return self._inner
+
+    @property
     def url(self) -> str:
         """Return the address this client calls."""
         return str(self._http.base_url).rstrip("/")

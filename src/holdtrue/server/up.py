@@ -36,13 +36,14 @@ _LOOK_SECONDS = 0.015
 @dataclass(frozen=True, slots=True)
 class Wish:
     """Say what to start: the data folder, the first port (0: any), the project file, a simulated clock's
-    file.
+    file, and the service (of the project of the same name) that has to answer before all is ready.
     """
 
     home: Path | None = None
     port: int | None = None
     file: Path | None = None
     clock: Path | None = None
+    service: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def up(wish: Wish, out: TextIO | None = None) -> int:
         try:
             for child in children:
                 child.start()
-            if not _wait_until_ready(settings, children, signals, timer.monotonic):
+            if not _wait_until_ready(settings, children, signals, timer.monotonic, wish.service):
                 return 0
             _announce(settings, out or sys.stdout)
             _supervise(children, signals)
@@ -146,7 +147,11 @@ class _Signals:
 
 
 def _wait_until_ready(
-    settings: Settings, children: Sequence[Child], signals: _Signals, monotonic: Callable[[], float]
+    settings: Settings,
+    children: Sequence[Child],
+    signals: _Signals,
+    monotonic: Callable[[], float],
+    service: str | None = None,
 ) -> bool:
     """Wait until all children answer; False if told to stop. Raises ServerFailed if one cannot start."""
     until = monotonic() + _STARTING_SECONDS
@@ -158,7 +163,7 @@ def _wait_until_ready(
                 # What went wrong is on the error stream already, in the process's own words.
                 raise _failed(child, status)
         for child in list(waiting):
-            if child.told_ready() if child.command.tells else _answers(settings):
+            if child.told_ready() if child.command.tells else _answers(settings, service):
                 waiting.discard(child)
         if monotonic() > until:
             late = ", ".join(child.command.name for child in waiting)
@@ -185,11 +190,15 @@ def _failed(child: Child, status: int) -> HoldtrueError:
     return failure
 
 
-def _answers(settings: Settings) -> bool:
-    """Tell whether the data plane says that it is ready."""
+def _answers(settings: Settings, service: str | None) -> bool:
+    """Tell whether the data plane says that it is ready, or that a service is."""
     connection = _connection(settings, settings.port + 1, 0.5)
+    path, headers = "/health/ready", dict[str, str]()
+    if service is not None:
+        path = f"/v2/models/{service}/ready"
+        headers = {"authorization": f"Bearer {read_token(settings.home) or ''}", "x-holdtrue-project": service}
     try:
-        connection.request("GET", "/health/ready")
+        connection.request("GET", path, headers=headers)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

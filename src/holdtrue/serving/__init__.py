@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.packing import Packed, pack_model, runtime_of
     from holdtrue.serving.plan import Plan
     from holdtrue.serving.plane import BODY_LIMIT, Endpoint, Limits, Plane, Reply, Request, Stream
+    from holdtrue.serving.probe import load_probed
     from holdtrue.serving.runtime import FORMATS, Model, load_model
     from holdtrue.serving.snapshot import (
         DATATYPES,
@@ -78,6 +79,7 @@ __all__ = [
     "compile_model",
     "intake_endpoints",
     "load_model",
+    "load_probed",
     "pack_model",
     "read_access",
     "read_snapshot",
@@ -126,6 +128,7 @@ __getattr__ = attach(
         "compile_model": "compiling",
         "intake_endpoints": "intake",
         "load_model": "runtime",
+        "load_probed": "probe",
         "pack_model": "packing",
         "read_access": "access",
         "read_snapshot": "snapshot",

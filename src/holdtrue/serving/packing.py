@@ -7,6 +7,7 @@ are served by their own runtimes from their own formats.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,13 @@ MOST_CHANGED: Final = 0.001
 MOST_DIFFERENT: Final = 0.01
 """The difference of a probability beyond which it is not, on any row of the sample."""
 _CHUNK: Final = 65536
+_RUNTIMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "lightgbm": ("lightgbm", "lightgbm"),
+        "xgboost": ("xgboost", "xgboost"),
+        "skops": ("sklearn", "scikit-learn"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,8 @@ def _measured(format: str, data: bytes, estimator: Any, sample: NDArray[np.float
 
 def runtime_of(format: str) -> str:
     """Return the library and version that serves a format."""
-    from importlib.metadata import version
+    from importlib import import_module
 
-    package = {"lightgbm": "lightgbm", "xgboost": "xgboost", "skops": "scikit-learn"}.get(format, "onnxruntime")
-    return f"{package} {version(package)}"
+    module, name = _RUNTIMES.get(format, ("onnxruntime", "onnxruntime"))
+    # Asked of the module, since distributions of other names bring it, too (xgboost-cpu).
+    return f"{name} {import_module(module).__version__}"
