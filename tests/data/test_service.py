@@ -29,7 +29,8 @@ SPEC = DatasetSpec(
 MOMENT = pa.timestamp("us", "UTC")
 
 
-def _rows(*delays: float | None, **change: Any) -> pa.Table:
+def rows_of(*delays: float | None, **change: Any) -> pa.Table:
+    """Return rows with these delays, other columns as `change` says."""
     numbers = range(len(delays))
     return pa.table(
         {
@@ -48,15 +49,16 @@ def declared(room: Room) -> Room:
     return room
 
 
-def _deliver(room: Room, window: str, table: pa.Table) -> tuple[Ingest, str | None]:
+def deliver(room: Room, window: str, table: pa.Table) -> tuple[Ingest, str | None]:
+    """Take a window in and return what was found, and the version it made."""
     result = data.ingest(room.stores.blobs, SPEC, window, table)
     version = room.write(lambda tx: data.accept(tx, result))
     return result, None if version is None else version.id
 
 
 def test_accepted_windows_make_versions_that_share_their_fragments(declared: Room) -> None:
-    first, one = _deliver(declared, "2013-01", _rows(1, 2, None))
-    _, two = _deliver(declared, "2013-02", _rows(3))
+    first, one = deliver(declared, "2013-01", rows_of(1, 2, None))
+    _, two = deliver(declared, "2013-02", rows_of(3))
     assert one != two
     parts = declared.read(lambda connection: data.fragments(connection, "flights", "flights"))
     assert parts["2013-01"] == {"digest": first.digest, "rows": 3, "bytes": first.bytes}
@@ -70,7 +72,7 @@ def test_accepted_windows_make_versions_that_share_their_fragments(declared: Roo
 
 
 def test_the_same_rows_in_any_order_are_the_same_bytes(room: Room) -> None:
-    table = _rows(*range(20))
+    table = rows_of(*range(20))
     shuffled = table.take([(7 * place) % 20 for place in range(20)]).select(["delay", "left_at", "id", "distance"])
     wide = shuffled.set_column(2, "id", shuffled["id"].dictionary_encode())
     digests = {data.ingest(room.stores.blobs, SPEC, "w", each).digest for each in (table, shuffled, wide)}
@@ -85,17 +87,17 @@ def test_rows_of_one_key_are_ordered_by_the_rest(room: Room) -> None:
 
 
 def test_a_window_delivered_again_unchanged_makes_no_new_version(declared: Room) -> None:
-    _, one = _deliver(declared, "2013-01", _rows(1, 2))
+    _, one = deliver(declared, "2013-01", rows_of(1, 2))
     before = len(declared.actions())
-    _, two = _deliver(declared, "2013-01", _rows(1, 2))
+    _, two = deliver(declared, "2013-01", rows_of(1, 2))
     assert one == two
     assert len(declared.actions()) == before
 
 
 def test_a_corrected_window_replaces_it_and_the_old_one_can_come_back(declared: Room) -> None:
-    _, one = _deliver(declared, "2013-01", _rows(1, 2))
-    _, two = _deliver(declared, "2013-01", _rows(1, 5))
-    _, back = _deliver(declared, "2013-01", _rows(1, 2))
+    _, one = deliver(declared, "2013-01", rows_of(1, 2))
+    _, two = deliver(declared, "2013-01", rows_of(1, 5))
+    _, back = deliver(declared, "2013-01", rows_of(1, 2))
     assert one == back != two
     version = declared.read(lambda connection: data.latest(connection, "flights", "flights"))
     assert version is not None
@@ -103,8 +105,8 @@ def test_a_corrected_window_replaces_it_and_the_old_one_can_come_back(declared: 
 
 
 def test_a_broken_delivery_is_kept_whole_and_mended_by_the_next(declared: Room) -> None:
-    broken = _rows(1, 2, distance=["200 mi", "300 mi"])
-    result, version = _deliver(declared, "2013-04", broken)
+    broken = rows_of(1, 2, distance=["200 mi", "300 mi"])
+    result, version = deliver(declared, "2013-04", broken)
     assert version is None
     assert result.digest is None
     assert [(each.column, each.rule, each.count, each.examples) for each in result.findings] == [
@@ -117,7 +119,7 @@ def test_a_broken_delivery_is_kept_whole_and_mended_by_the_next(declared: Room) 
     assert pq.read_table(declared.stores.blobs.path(held.blob))["distance"].to_pylist() == ["200 mi", "300 mi"]
 
     declared.clock.advance(3600)
-    _, version = _deliver(declared, "2013-04", _rows(1, 2))
+    _, version = deliver(declared, "2013-04", rows_of(1, 2))
     (mended,) = declared.read(lambda connection: data.quarantines(connection, "flights"))
     assert mended.state is QuarantineState.MENDED
     assert mended.mended_by == version
@@ -126,35 +128,35 @@ def test_a_broken_delivery_is_kept_whole_and_mended_by_the_next(declared: Room) 
 
 
 def test_a_pass_of_another_window_mends_nothing(declared: Room) -> None:
-    _deliver(declared, "2013-04", _rows(1, distance=["far"]))
-    _deliver(declared, "2013-05", _rows(1))
+    deliver(declared, "2013-04", rows_of(1, distance=["far"]))
+    deliver(declared, "2013-05", rows_of(1))
     (held,) = declared.read(lambda connection: data.quarantines(connection, "flights"))
     assert held.state is QuarantineState.OPEN
 
 
 def test_single_rows_are_kept_out_and_the_rest_is_taken(declared: Room) -> None:
-    result, version = _deliver(declared, "2013-04", _rows(1, 5000, 2))
+    result, version = deliver(declared, "2013-04", rows_of(1, 5000, 2))
     assert version is not None
     assert (result.accepted, result.quarantined) == (2, 1)
     (held,) = declared.read(lambda connection: data.quarantines(connection, "flights"))
     assert not held.blocked
     assert held.rows == 1
     # The same delivery once more mends nothing and opens nothing.
-    _deliver(declared, "2013-04", _rows(1, 5000, 2))
+    deliver(declared, "2013-04", rows_of(1, 5000, 2))
     assert declared.read(lambda connection: data.quarantines(connection, "flights")) == [held]
-    _deliver(declared, "2013-04", _rows(1, 50, 2))
+    deliver(declared, "2013-04", rows_of(1, 50, 2))
     (mended,) = declared.read(lambda connection: data.quarantines(connection, "flights"))
     assert mended.state is QuarantineState.MENDED
 
 
 def test_the_same_broken_delivery_twice_is_one_quarantine(declared: Room) -> None:
     for _ in range(2):
-        _deliver(declared, "2013-04", _rows(1, distance=["far"]))
+        deliver(declared, "2013-04", rows_of(1, distance=["far"]))
     assert len(declared.read(lambda connection: data.quarantines(connection, "flights"))) == 1
 
 
 def test_a_quarantine_is_discarded_once_and_for_a_reason(declared: Room) -> None:
-    _deliver(declared, "2013-04", _rows(1, distance=["far"]))
+    deliver(declared, "2013-04", rows_of(1, distance=["far"]))
     (held,) = declared.read(lambda connection: data.quarantines(connection, "flights"))
     with pytest.raises(InvalidInput, match="reason"):
         declared.write(lambda tx: service.discard(tx, held.id, " "))
@@ -166,7 +168,7 @@ def test_a_quarantine_is_discarded_once_and_for_a_reason(declared: Room) -> None
 
 
 def test_every_pair_of_quarantine_states_follows_the_table(declared: Room) -> None:
-    _deliver(declared, "2013-04", _rows(1, distance=["far"]))
+    deliver(declared, "2013-04", rows_of(1, distance=["far"]))
     (held,) = declared.read(lambda connection: data.quarantines(connection, "flights"))
     allowed = {(QuarantineState.OPEN, QuarantineState.MENDED), (QuarantineState.OPEN, QuarantineState.DISCARDED)}
     for current in QuarantineState:
@@ -186,16 +188,16 @@ def test_a_delivery_checked_against_another_contract_is_refused(declared: Room) 
         "left_at",
         Contract(tuple(column(each.name, each.dtype, nullable=True) for each in SPEC.contract.columns)),
     )
-    result = data.ingest(declared.stores.blobs, lax, "2013-01", _rows(None))
+    result = data.ingest(declared.stores.blobs, lax, "2013-01", rows_of(None))
     with pytest.raises(Conflict, match="another contract"):
         declared.write(lambda tx: data.accept(tx, result))
 
 
 def test_datasets_and_windows_that_are_not_there_are_named(declared: Room) -> None:
-    result = data.ingest(declared.stores.blobs, SPEC, "2013-01", _rows(1))
+    result = data.ingest(declared.stores.blobs, SPEC, "2013-01", rows_of(1))
     with pytest.raises(NotFound, match="flights"):
         declared.write(lambda tx: data.accept(tx, result), project="other")
-    _deliver(declared, "2013-01", _rows(1))
+    deliver(declared, "2013-01", rows_of(1))
     version = declared.read(lambda connection: data.latest(connection, "flights", "flights"))
     assert version is not None
     with pytest.raises(NotFound, match="2013-09"):
@@ -203,8 +205,8 @@ def test_datasets_and_windows_that_are_not_there_are_named(declared: Room) -> No
 
 
 def test_projects_do_not_see_each_other(declared: Room) -> None:
-    _deliver(declared, "2013-01", _rows(1, distance=["far"]))
-    _deliver(declared, "2013-02", _rows(1))
+    deliver(declared, "2013-01", rows_of(1, distance=["far"]))
+    deliver(declared, "2013-02", rows_of(1))
     assert declared.read(lambda connection: data.quarantines(connection, "other")) == []
     assert declared.read(lambda connection: data.datasets(connection, "other")) == []
     assert declared.read(lambda connection: data.latest(connection, "other", "flights")) is None
@@ -218,8 +220,8 @@ def test_a_key_outside_the_contract_is_refused(room: Room) -> None:
 
 def test_the_routes_tell_what_is_there(declared: Room) -> None:
     blobs = declared.stores.blobs
-    good = data.ingest(blobs, SPEC, "2013-01", _rows(1, 2))
-    bad = data.ingest(blobs, SPEC, "2013-02", _rows(1, distance=["far"]))
+    good = data.ingest(blobs, SPEC, "2013-01", rows_of(1, 2))
+    bad = data.ingest(blobs, SPEC, "2013-02", rows_of(1, distance=["far"]))
     taken = declared.call("POST", "datasets/flights/deliveries", dump(good))
     assert taken["accepted"] == 2
     assert declared.call("POST", "datasets/flights/deliveries", dump(bad))["version"] is None
@@ -241,6 +243,6 @@ def test_the_routes_tell_what_is_there(declared: Room) -> None:
 
 
 def test_a_delivery_whose_bytes_are_not_stored_is_refused(declared: Room) -> None:
-    result = dump(data.ingest(declared.stores.blobs, SPEC, "2013-01", _rows(1)))
+    result = dump(data.ingest(declared.stores.blobs, SPEC, "2013-01", rows_of(1)))
     with pytest.raises(NotFound, match="blob"):
         declared.call("POST", "datasets/flights/deliveries", {**result, "digest": "0" * 64})

@@ -121,7 +121,12 @@ def send_raw(whole: Door, method: str, target: str, token: str | None) -> int:
 
 def test_sixty_spellings_of_protected_addresses_open_none(whole: Door) -> None:
     powerless = whole.token(Role.SERVICE, project="elsewhere")
-    routes = [route for route in whole.built.gate.table.routes if route.permission != "public" and route.path != "/"]
+    # Where the rest of a path is a stored thing's name, another spelling is another name, in the caller's own project.
+    routes = [
+        route
+        for route in whole.built.gate.table.routes
+        if route.permission != "public" and route.path != "/" and not route.path.endswith("{path:path}")
+    ]
     sample = routes[:: max(1, len(routes) // 24)]
     before = whole.digest()
     tried = 0

@@ -130,6 +130,11 @@ def versions(
     return store.select_versions(connection, project, VersionFilter(kind, name, limit, after))
 
 
+def names(connection: sa.Connection, project: str, kind: str) -> list[str]:
+    """Return the names that versions of one kind have, in order."""
+    return store.names(connection, project, check_kind(kind))
+
+
 def cursor(version: Version) -> str:
     """Return the cursor with which a listing of versions goes on after `version`."""
     return f"{version.kind}/{version.name}/{version.number}"

@@ -144,6 +144,12 @@ def select_versions(connection: sa.Connection, project: str, chosen: VersionFilt
     return [_version(row) for row in connection.execute(query)]
 
 
+def names(connection: sa.Connection, project: str, kind: str) -> list[str]:
+    """Return the names that versions of one kind have, in order."""
+    query = scoped(versions, project).where(versions.c.kind == kind).with_only_columns(versions.c.name)
+    return [row.name for row in connection.execute(query.distinct().order_by(versions.c.name))]
+
+
 def put_alias(connection: sa.Connection, project: str, alias: Alias) -> None:
     """Point an alias to a version, wherever it pointed before."""
     mine = _alias_key(project, alias.kind, alias.name, alias.alias)

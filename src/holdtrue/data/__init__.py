@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from holdtrue.data.checking import as_arrow, check_table
     from holdtrue.data.contract import Column, Contract, Finding, Report, column
     from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState, check_window, check_windows
+    from holdtrue.data.profiles import ColumnProfile, Profile, merge_profiles
+    from holdtrue.data.profiling import fragment_profile, profile_table
     from holdtrue.data.service import (
         accept,
         dataset,
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column",
+    "ColumnProfile",
     "Contract",
     "DatasetSpec",
     "Finding",
     "Ingest",
+    "Profile",
     "Quarantine",
     "QuarantineState",
     "Report",
@@ -40,9 +44,12 @@ __all__ = [
     "dataset",
     "datasets",
     "declare",
+    "fragment_profile",
     "fragments",
     "ingest",
     "latest",
+    "merge_profiles",
+    "profile_table",
     "quarantines",
     "read",
     "remove",
@@ -54,6 +61,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "checking": ("as_arrow", "check_table"),
     "contract": ("Column", "Contract", "Finding", "Report", "column"),
     "model": ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState", "check_window", "check_windows"),
+    "profiles": ("ColumnProfile", "Profile", "merge_profiles"),
+    "profiling": ("fragment_profile", "profile_table"),
     "service": (
         "accept",
         "dataset",

@@ -5,19 +5,19 @@ from typing import Any
 from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.data import service
+from holdtrue.data import service, versions
 from holdtrue.data.model import Discard, Ingest, QuarantineState
-from holdtrue.door import Call, Routes
+from holdtrue.door import Call, Download, Routes
 
 routes = Routes("data")
 
 
 @routes.get("/api/projects/{project}/datasets", Permission.DATA_READ, summary="List datasets")
 def list_datasets(call: Call) -> Any:
-    """Return each declared dataset with its newest version."""
+    """Return each dataset with its present version."""
 
     def work(connection: Any) -> list[dict[str, Any]]:
-        return [_described(connection, call, name) for name in service.datasets(connection, call.project)]
+        return [_described(connection, call, name) for name in versions.names(connection, call.project)]
 
     return {"items": call.read(work), "next": None}
 
@@ -26,6 +26,49 @@ def list_datasets(call: Call) -> Any:
 def show_dataset(call: Call) -> Any:
     """Return a dataset's newest version and its fragments."""
     return call.read(lambda connection: _described(connection, call, call.path["name"]))
+
+
+@routes.get("/api/projects/{project}/datasets/{name}/versions", Permission.DATA_READ, summary="List its versions")
+def list_versions(call: Call) -> Any:
+    """Return the versions of a dataset, the newest first, with the windows that each brought."""
+    found = call.read(lambda connection: versions.listed(connection, call.project, call.path["name"]))
+    return {"items": found, "next": None}
+
+
+@routes.get(
+    "/api/projects/{project}/datasets/{name}/versions/{version}",
+    Permission.DATA_READ,
+    summary="Show a version with its profile",
+)
+def show_version(call: Call) -> Any:
+    """Return one version, named by number, alias or id: schema, windows, profile, findings, quarantines."""
+    return versions.shown(call.stores, call.project, call.path["name"], call.path["version"])
+
+
+@routes.get(
+    "/api/projects/{project}/datasets/{name}/versions/{version}/fragments/{digest}",
+    Permission.DATA_READ,
+    summary="Fetch the rows of one window as Parquet",
+)
+def fetch_fragment(call: Call) -> Download:
+    """Return the bytes of a fragment that belongs to the version."""
+    path = call.path
+    version = call.read(lambda connection: versions.resolve(connection, call.project, path["name"], path["version"]))
+    window = next((name for name, part in versions.parts(version).items() if part["digest"] == path["digest"]), None)
+    if window is None:
+        raise NotFound.of(f"fragment of {version.label}", path["digest"][:64])
+    blobs = call.stores.blobs
+    return Download(blobs.path(path["digest"]), blobs.size(path["digest"]), f"{version.name}-{window}.parquet")
+
+
+@routes.get("/api/projects/{project}/datasets/{name}/diff", Permission.DATA_READ, summary="Compare two versions")
+def diff_versions(call: Call) -> Any:
+    """Return windows, schema, rows by key and columns that differ; query: before, after (default: the present one)."""
+    before = call.query.get("before")
+    if before is None:
+        raise InvalidInput("No version to compare with was named.", mend="Send before=NUMBER, and after if it matters.")
+    after = call.query.get("after", "current")
+    return versions.compare(call.stores, call.project, call.path["name"], before, after)
 
 
 @routes.post(
@@ -71,17 +114,18 @@ def discard(call: Call, body: Discard) -> Any:
 
 def _described(connection: Any, call: Call, name: str) -> dict[str, Any]:
     spec = service.dataset(connection, call.project, name)
-    if spec is None:
-        raise NotFound.of("dataset", name)
     version = service.latest(connection, call.project, name)
+    if spec is None and version is None:
+        raise NotFound.of("dataset", name)
     return {
         "name": name,
-        "key": spec.key,
-        "time": spec.time,
-        "columns": [column.name for column in spec.contract.columns],
+        "declared": spec is not None,
+        "key": spec.key if spec is not None else version and versions.key_of(version, spec),
+        "time": None if spec is None else spec.time,
+        "columns": [] if spec is None else [column.name for column in spec.contract.columns],
         "version": None if version is None else version.id,
         "number": 0 if version is None else version.number,
-        "fragments": {} if version is None else version.content["fragments"],
+        "fragments": {} if version is None else versions.parts(version),
     }
 
 

@@ -181,7 +181,12 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
     tx.emit(
         "fragment.accepted",
         f"dataset:{result.dataset}",
-        {"window": result.window, "rows": result.accepted, "version": version.id},
+        {
+            "window": result.window,
+            "rows": result.accepted,
+            "version": version.id,
+            "findings": [dump(each) for each in result.findings],
+        },
     )
     return version
 

@@ -90,6 +90,8 @@ class Workshop:
                 mend="See that the delivery is there and can be read, then take it in again.",
             ) from error
         result = data.ingest(self._blobs, dataset.spec, window, table)
+        if result.digest is not None:
+            data.fragment_profile(self._blobs, self._actions, result.digest)
         answer = self._api.post(
             f"{self._base}/datasets/{name}/deliveries", dump(result), key=f"{job}-{window}" if job else None
         )

@@ -186,6 +186,15 @@ class Client:
         """Send a file's bytes as they are, and return the JSON answer."""
         return self.request("PUT", path, query=query, stream=stream)
 
+    def download(self, path: str, target: BinaryIO) -> None:
+        """Write the bytes of a GET's answer to `target`, as they come; raise the error it reports."""
+        with self._http.stream("GET", path) as answer:
+            if not answer.is_success:
+                answer.read()
+                _value(answer)
+            for chunk in answer.iter_bytes():
+                target.write(chunk)
+
     def items(self, path: str, **query: Any) -> Iterator[Any]:
         """Yield every item of a listing, page after page."""
         cursor: str | None = None

@@ -21,19 +21,25 @@ from holdtrue.stats.ratios import ratio_of_means, typical_ratio
 from holdtrue.stats.resampling import Bootstrap, bootstrap, mean_bootstrap
 from holdtrue.stats.scoring import brier_differences, brier_losses, log_losses, reliability
 from holdtrue.stats.sequences import MeanSequence
+from holdtrue.stats.sketches import DISTINCT_ERROR, Distinct, Frequent, Moments, Quantiles, mixed
 from holdtrue.stats.subsets import lower_than_chance
 
 __all__ = [
+    "DISTINCT_ERROR",
     "Agreement",
     "AucDifference",
     "BadNumbers",
     "Bootstrap",
+    "Distinct",
+    "Frequent",
     "Interval",
     "MatchedDifference",
     "MeanSequence",
+    "Moments",
     "OneClassOnly",
     "PairCounts",
     "PairedDifference",
+    "Quantiles",
     "adjusted",
     "agreement",
     "auc_difference",
@@ -52,6 +58,7 @@ __all__ = [
     "lower_than_chance",
     "matched",
     "mean_bootstrap",
+    "mixed",
     "pair_counts",
     "paired_difference",
     "psi",

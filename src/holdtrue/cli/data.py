@@ -1,0 +1,220 @@
+"""Commands on versions of datasets: list them, show one, compare two, write one out."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdtrue.cli.context import (
+    AsJson,
+    Home,
+    ProjectName,
+    base,
+    lines,
+    listing,
+    open_client,
+    project_name,
+    show,
+    text_of,
+)
+from holdtrue.core.errors import ConfigurationError
+
+group = typer.Typer(help="Versions of datasets: list, show, compare, write out.", no_args_is_help=True)
+
+_LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})(?:@([A-Za-z0-9][A-Za-z0-9._-]{0,62}))?")
+_MOST_COLUMNS = 30
+Label = Annotated[str, typer.Argument(help="Dataset and version: flights@3, flights@current, or just flights.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    group.command("ls")(data_ls)
+    group.command("show")(data_show)
+    group.command("diff")(data_diff)
+    group.command("export")(data_export)
+    app.add_typer(group, name="data")
+
+
+def split_label(label: str) -> tuple[str, str]:
+    """Return the name and the version that “flights@3” names; without one, the present version."""
+    found = _LABEL.fullmatch(label)
+    if found is None:
+        raise ConfigurationError(
+            f"{label[:80]!r} does not name a version of a dataset.",
+            why="A version is named by its dataset and a number, an alias or an id.",
+            mend="Write it like flights@3, flights@current or flights.",
+        )
+    return found[1], found[2] or "current"
+
+
+def data_ls(
+    name: Annotated[str | None, typer.Argument(help="Dataset (default: list all datasets).")] = None,
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List datasets, or the versions of one with the windows that each brought."""
+    with open_client(home) as client:
+        root = f"{base(project_name(client, project))}/datasets"
+        found = client.get(root if name is None else f"{root}/{split_label(name)[0]}/versions")["items"]
+    if name is None:
+        columns = {
+            "dataset": lambda each: each["name"],
+            "version": lambda each: each["version"],
+            "number": lambda each: each["number"],
+            "key": lambda each: each["key"],
+            "windows": lambda each: len(each["fragments"]),
+            "rows": lambda each: sum(part["rows"] for part in each["fragments"].values()),
+        }
+        listing(found, as_json, columns, empty="No dataset yet. Apply a project file: holdtrue apply")
+        return
+    columns = {
+        "version": lambda each: each["label"] + (" (current)" if each["current"] else ""),
+        "made": lambda each: each["created_at"],
+        "windows": lambda each: each["windows"],
+        "rows": lambda each: each["rows"],
+        "bytes": lambda each: each["bytes"],
+        "new bytes": lambda each: each["new_bytes"],
+        "brought": lambda each: _brought(each),
+    }
+    listing(found, as_json, columns, empty=f"No version of {name} yet. Take a window in: holdtrue run --ingest")
+
+
+def data_show(label: Label, home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:
+    """Show a version: schema, windows, profile, what its contract found, what is in quarantine."""
+    name, version = split_label(label)
+    with open_client(home) as client:
+        found = client.get(f"{base(project_name(client, project))}/datasets/{name}/versions/{version}")
+    show(found, as_json, lambda value: lines(_shown(value)))
+
+
+def data_diff(
+    before: Label,
+    after: Annotated[str | None, typer.Argument(help="The other version (default: the present one).")] = None,
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two versions: schema, rows by key, and columns with effect sizes."""
+    name, old = split_label(before)
+    other, new = split_label(after or name)
+    if other != name:
+        raise ConfigurationError(
+            f"{before} and {after} are versions of two datasets.",
+            why="Versions of one dataset are compared.",
+            mend=f"Name another version of {name}: holdtrue data diff {before} {name}@NUMBER",
+        )
+    with open_client(home) as client:
+        address = f"{base(project_name(client, project))}/datasets/{name}/diff"
+        found = client.get(address, before=old, after=new)
+    show(found, as_json, lambda value: lines(_compared(value)))
+
+
+def data_export(
+    label: Label,
+    target: Annotated[Path, typer.Argument(help="File to write: its ending, .parquet or .csv, says what.")],
+    windows: Annotated[
+        list[str] | None, typer.Option("--window", "-w", help="Only this window; again for more.")
+    ] = None,
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the rows of a version to one Parquet or CSV file."""
+    from holdtrue.cli.exporting import export
+
+    name, version = split_label(label)
+    with open_client(home) as client:
+        address = f"{base(project_name(client, project))}/datasets/{name}/versions/{version}"
+        found = export(client, address, target, windows or [])
+    show(found, as_json, lambda value: typer.echo(f"Wrote {value['rows']:,} rows of {value['label']} to {target}."))
+
+
+def _brought(version: Any) -> str | None:
+    if version["tree"]:
+        return None
+    said = [f"{change} {', '.join(version[change])}" for change in ("added", "changed", "removed") if version[change]]
+    return "; ".join(said) or None
+
+
+def _shown(found: Any) -> Iterator[str]:
+    yield f"{found['label']}  {found['version']}, made {text_of(found['created_at'])} by {found['created_by']}"
+    if found["tree"]:
+        yield f"files     {found['files']:,}, {found['bytes']:,} bytes, tree {found['tree']}"
+        return
+    yield f"rows      {found['rows']:,} in {len(found['windows'])} windows, {found['bytes']:,} bytes"
+    yield f"key       {found['key'] or '–'}" + (f", dated by {found['time']}" if found["time"] else "")
+    yield "windows"
+    for each in found["windows"]:
+        yield f"  {each['window']}  {each['rows']:,} rows, {each['bytes']:,} bytes"
+    yield "columns"
+    for column in found["profile"][:_MOST_COLUMNS]:
+        yield f"  {_profiled(column)}"
+    if len(found["profile"]) > _MOST_COLUMNS:
+        yield f"  and {len(found['profile']) - _MOST_COLUMNS} more: see --json"
+    yield from (f"{each['severity']}  {each['window']}: {each['what']} {each['mend']}" for each in found["findings"])
+    for held in found["quarantines"]:
+        yield f"quarantine {held['id']}: {held['window']}, {held['rows']:,} rows kept out"
+
+
+def _profiled(column: Any) -> str:
+    head = f"{column['name']}  {column['kind']}"
+    missing = f", {column['missing'] / column['rows']:.1%} missing" if column["missing"] else ""
+    if "distinct" not in column:
+        return head + missing
+    # An estimate within 1.6 % is not written to the last digit.
+    distinct = f", {'' if column['distinct'] < 100 else '~'}{column['distinct']:,} distinct"
+    if column["kind"] == "text":
+        often = ", ".join(f"{each['value']!r} {each['count']:,}" for each in column["frequent"][:3])
+        return f"{head}{missing}{distinct}, {column['low']}–{column['high']} characters" + (
+            f"; often {often}" if often else ""
+        )
+    spread = column["quantiles"]
+    shown = f", {text_of(column['low'])} … {text_of(column['high'])}"
+    return f"{head}{missing}{distinct}{shown}; median {text_of(spread['p50'])}" + (
+        f", mean {text_of(column['mean'])}" if column["kind"] != "time" else ""
+    )
+
+
+def _compared(found: Any) -> Iterator[str]:
+    yield f"{found['before']['label']} → {found['after']['label']}"
+    windows = found["windows"]
+    said = [f"{change} {', '.join(windows[change])}" for change in ("added", "removed", "changed") if windows[change]]
+    yield f"windows   {'; '.join(said) or 'all the same'}; {len(windows['same'])} the same"
+    for each in found["schema"]:
+        yield f"schema    {each['column']}: {each['change']} ({each['before'] or '–'} → {each['after'] or '–'})"
+    if not found["schema"]:
+        yield "schema    the same"
+    yield from _rows(found["rows"], found["key"])
+    moved = [each for each in found["columns"] if each["distance"] or any(each["missing"])]
+    if moved:
+        yield "columns   distance: 0 equal, 1 disjoint; d: difference of means in standard deviations"
+    for each in moved[:_MOST_COLUMNS]:
+        parts = [f"distance {each['distance']:.3f}" if each["distance"] is not None else ""]
+        if each["standardised"] is not None and each["kind"][0] != "text":
+            parts.append(f"d {each['standardised']:+.3f}")
+            parts.append(f"mean {text_of(each['mean'][0])} → {text_of(each['mean'][1])}")
+        if any(each["missing"]):
+            parts.append(f"missing {each['missing'][0] or 0:.1%} → {each['missing'][1] or 0:.1%}")
+        yield f"  {each['column']}: {', '.join(part for part in parts if part)}"
+    yield f"read      {', '.join(found['read']) or 'no window'}"
+
+
+def _rows(rows: Any, key: str | None) -> Iterator[str]:
+    by = f" by {key}" if key else ", without a key"
+    yield f"rows      {rows['before']:,} → {rows['after']:,}{by}"
+    for change in ("added", "removed"):
+        if rows[change]["rows"]:
+            examples = ", ".join(rows[change]["examples"])
+            yield f"  {change} {rows[change]['rows']:,}" + (f", such as {examples}" if examples else "")
+    changed = rows["changed"]
+    if changed["rows"]:
+        columns = ", ".join(f"{name} {count:,}" for name, count in changed["columns"].items())
+        yield f"  changed {changed['rows']:,}: {columns}"
+    for each in changed["examples"]:
+        pairs = "; ".join(f"{name} {text_of(a)} → {text_of(b)}" for name, (a, b) in each["columns"].items())
+        yield f"    {each['key']}: {pairs}"
+    if rows["doubled_keys"]:
+        yield f"  {rows['doubled_keys']:,} rows have a key that another row has; they are told apart by their order"

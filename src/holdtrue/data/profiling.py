@@ -1,0 +1,193 @@
+"""Profile a table in one pass: each column is put in order once, and all is read from that."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from holdtrue.core.canonical import content_hash
+from holdtrue.core.errors import Corrupt, NotFound
+from holdtrue.data.profiles import ColumnProfile, Kind, Profile
+from holdtrue.stats import Distinct, Frequent, Moments, Quantiles, mixed
+from holdtrue.stats.sketches import MOST_FREQUENT
+from holdtrue.storage import ActionCache, BlobStore
+
+_THREADS = 2
+_MOST_TEXT = 200
+_MARK = 20
+_HEAD = 8
+
+
+def profile_table(table: pa.Table) -> Profile:
+    """Return the profile of a table; columns are worked on side by side."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        columns = pool.map(lambda place: _column(table.field(place).name, table.column(place)), _places(table))
+    return Profile(table.num_rows, tuple(columns))
+
+
+def fragment_profile(blobs: BlobStore, actions: ActionCache, digest: str) -> tuple[Profile, bool]:
+    """Return the profile of a stored fragment, and whether the fragment had to be read for it.
+
+    A profile is made once and kept as a blob beside its fragment; a damaged or collected one is made again.
+    """
+    kept = actions.get(_key(digest))
+    if kept is not None:
+        with suppress(Corrupt, NotFound, orjson.JSONDecodeError, pa.ArrowException, OSError):
+            data = blobs.get(kept)
+            size = int.from_bytes(data[:_HEAD], "big")
+            return Profile.from_json(orjson.loads(pa.decompress(data[_HEAD:], size, "zstd", asbytes=True))), False
+    found = profile_table(pq.read_table(blobs.path(digest)))
+    keep_profile(blobs, actions, digest, found)
+    return found, True
+
+
+def keep_profile(blobs: BlobStore, actions: ActionCache, digest: str, found: Profile) -> int:
+    """Store the profile of a fragment, compressed, and return its size in bytes."""
+    data = orjson.dumps(found.to_json())
+    packed: bytes = len(data).to_bytes(_HEAD, "big") + pa.compress(data, "zstd", asbytes=True)
+    actions.put(_key(digest), blobs.put(packed))
+    return len(packed)
+
+
+def _key(digest: str) -> str:
+    return content_hash({"profile": 1, "fragment": digest})
+
+
+def _places(table: pa.Table) -> range:
+    return range(table.num_columns)
+
+
+def _column(name: str, values: pa.ChunkedArray) -> ColumnProfile:
+    kind = kind_of(values.type)
+    rows, missing = len(values), values.null_count
+    if kind in ("empty", "other"):
+        return ColumnProfile(name, kind, rows, missing)
+    make = _text if kind == "text" else _numbers
+    return make(name, kind, values, rows, missing)
+
+
+def kind_of(type_: Any) -> Kind:
+    """Return the kind of a column of an Arrow type."""
+    types = pa.types
+    if types.is_dictionary(type_):
+        return kind_of(type_.value_type)
+    tests: tuple[tuple[Kind, tuple[Callable[[Any], bool], ...]], ...] = (
+        ("empty", (types.is_null,)),
+        ("bool", (types.is_boolean,)),
+        ("whole", (types.is_integer,)),
+        ("number", (types.is_floating, types.is_decimal)),
+        ("time", (types.is_timestamp, types.is_date)),
+        ("text", (types.is_string, types.is_large_string, types.is_string_view)),
+    )
+    for kind, each in tests:
+        if any(test(type_) for test in each):
+            return kind
+    return "other"
+
+
+def _numbers(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
+    given = _as_numpy(kind, values)
+    infinite = 0
+    if given.dtype.kind == "f":
+        # A number that is not one counts as missing, as it does for a contract.
+        usable = np.isfinite(given)
+        infinite = int(np.isinf(given).sum())
+        missing += len(given) - int(usable.sum()) - infinite
+        given = given if usable.all() else given[usable]
+    ordered = np.sort(given)
+    if not len(ordered):
+        return ColumnProfile(name, kind, rows, missing, infinite)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff(np.append(starts, len(ordered)))
+    different = ordered[starts]
+    floats = ordered.astype(np.float64)
+    return ColumnProfile(
+        name,
+        kind,
+        rows,
+        missing,
+        infinite,
+        low=ordered[0].item(),
+        high=ordered[-1].item(),
+        moments=Moments.of(floats),
+        quantiles=Quantiles.of(floats),
+        # A column of whole numbers may have fractions in another fragment: both are hashed as numbers.
+        distinct=Distinct.of(mixed(different.astype(np.float64) if kind in ("whole", "number") else different)),
+        frequent=_frequent(lambda places: different[places].tolist(), counts),
+    )
+
+
+def _as_numpy(kind: Kind, values: pa.ChunkedArray) -> npt.NDArray[Any]:
+    type_: Any = values.type
+    if pa.types.is_dictionary(type_):
+        values = values.cast(type_.value_type)
+    if kind == "time":
+        zone = getattr(type_, "tz", None)
+        values = values.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
+    elif kind == "bool":
+        values = values.cast(pa.int8()).cast(pa.int64())
+    elif kind == "number" and type_ != pa.float64():
+        values = values.cast(pa.float64(), safe=False)
+    elif kind == "whole" and type_ != pa.int64():
+        values = values.cast(pa.float64() if pa.types.is_uint64(type_) else pa.int64(), safe=False)
+    return (values.drop_null() if values.null_count else values).to_numpy()
+
+
+def _text(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
+    encoded = values.cast(pa.large_string()).combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    texts = encoded.dictionary
+    if not len(texts):
+        return ColumnProfile(name, kind, rows, missing)
+    counts = np.bincount(encoded.indices.drop_null().to_numpy(), minlength=len(texts))
+    lengths = pc.call_function("utf8_length", [texts]).to_numpy().astype(np.float64)
+    order = np.argsort(lengths, kind="stable")
+    sizes, starts = np.unique(lengths[order], return_index=True)
+    weights = np.add.reduceat(counts[order].astype(np.float64), starts)
+    n = int(counts.sum())
+    mean = float(sizes @ weights) / n
+    return ColumnProfile(
+        name,
+        kind,
+        rows,
+        missing,
+        low=float(sizes[0]),
+        high=float(sizes[-1]),
+        moments=Moments(n, mean, float(((sizes - mean) ** 2) @ weights)),
+        quantiles=Quantiles(sizes, weights).compressed(1024),
+        distinct=Distinct.of(_hashes(texts)),
+        frequent=_frequent(lambda places: _names(texts.take(pa.array(places)).to_pylist()), counts),
+    )
+
+
+def _hashes(texts: Any) -> npt.NDArray[np.uint64]:
+    """Return hashes uint64[n] of texts that are the same on every machine and in every version."""
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.register("given", pa.table({"value": texts}))
+        found = connection.execute("SELECT md5_number_lower(value) AS hash FROM given").fetchnumpy()["hash"]
+    return np.asarray(found, np.uint64)
+
+
+def _names(texts: list[str]) -> list[str]:
+    """Return texts under which values are counted: long ones by their beginning and a hash of the whole."""
+    return [
+        text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - _MARK]}…{content_hash(text)[:16]}" for text in texts
+    ]
+
+
+def _frequent(names: Callable[[npt.NDArray[np.intp]], list[Any]], counts: npt.NDArray[np.int64]) -> Frequent:
+    """Return the values with the largest counts; one more than is kept, whose count is the error."""
+    most = MOST_FREQUENT + 1
+    places = np.arange(len(counts))
+    if len(counts) > most:
+        places = np.argpartition(counts, len(counts) - most)[-most:]
+    return Frequent.of(dict(zip(names(places), counts[places].tolist(), strict=True)))

@@ -1,0 +1,209 @@
+"""Summaries of a column that can be merged: moments, quantiles, distinct and frequent values, each with its error.
+
+What is merged from parts says the same of the whole as one pass over it: moments and distinct counts up to rounding,
+quantiles and frequent values within the error that the summary carries.
+"""
+
+import base64
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log, sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdtrue.stats.arrays import Floats
+from holdtrue.stats.errors import BadNumbers
+
+POINTS = 256
+"""How many points a summary of quantiles keeps: each compression adds 1 / (2 · points) to its error."""
+MOST_POINTS = 4096
+MOST_FREQUENT = 64
+_PRECISION = 12
+_REGISTERS = 1 << _PRECISION
+DISTINCT_ERROR = 1.04 / sqrt(_REGISTERS)
+"""The relative standard error of a distinct count (Flajolet et al., HyperLogLog, 2007)."""
+
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Hold the number of values, their mean, and the sum of squared distances from it."""
+
+    n: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, values: Floats) -> "Moments":
+        """Return the moments of finite `values` float64[n]."""
+        if not len(values):
+            return cls()
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(values.mean())
+            away = values - mean
+            return cls(len(values), mean, float(away @ away))
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Return the moments of both together (Chan, Golub and LeVeque, 1979)."""
+        n = self.n + other.n
+        if not self.n or not other.n:
+            return self if self.n else other
+        step = other.mean - self.mean
+        share = other.n / n
+        return Moments(n, self.mean + step * share, self.squares + other.squares + step * step * self.n * share)
+
+    @property
+    def deviation(self) -> float | None:
+        """Return the standard deviation, None for fewer than two values."""
+        return sqrt(self.squares / (self.n - 1)) if self.n > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Hold points of a distribution in rising order, each standing for `weights` values.
+
+    The share of values up to x is known within `error`, whatever x is: k points at the middles of k equal parts
+    are off by at most 1 / (2k), and parts that are merged keep their errors, weighted by their sizes.
+    """
+
+    points: Floats = field(default_factory=lambda: np.empty(0))
+    weights: Floats = field(default_factory=lambda: np.empty(0))
+    error: float = 0.0
+
+    @classmethod
+    def of(cls, ordered: Floats, points: int = POINTS) -> "Quantiles":
+        """Return the summary of values that are finite and sorted, float64[n]."""
+        return cls(ordered, np.ones(len(ordered))).compressed(points)
+
+    @classmethod
+    def merged(cls, parts: "Iterable[Quantiles]") -> "Quantiles":
+        """Return the summary of all parts together."""
+        held = [part for part in parts if part.n]
+        if not held:
+            return cls()
+        points = np.concatenate([part.points for part in held])
+        order = np.argsort(points, kind="stable")
+        weights = np.concatenate([part.weights for part in held])[order]
+        error = sum(part.error * part.n for part in held) / float(weights.sum())
+        return cls(points[order], weights, error).compressed(MOST_POINTS)
+
+    @property
+    def n(self) -> float:
+        """Return how many values are summarised."""
+        return float(self.weights.sum())
+
+    def compressed(self, points: int) -> "Quantiles":
+        """Return the same with at most `points` points."""
+        if len(self.points) <= points:
+            return self
+        upto = np.cumsum(self.weights)
+        total = float(upto[-1])
+        wanted = (np.arange(points) + 0.5) * (total / points)
+        chosen = self.points[np.minimum(np.searchsorted(upto, wanted), len(self.points) - 1)]
+        return Quantiles(chosen, np.full(points, total / points), self.error + 0.5 / points)
+
+    def at(self, shares: Sequence[float]) -> list[float | None]:
+        """Return the values below which these shares of the values lie; None where there is none."""
+        if not len(self.points):
+            return [None for _ in shares]
+        upto = np.cumsum(self.weights)
+        places = np.searchsorted(upto, np.asarray(shares) * upto[-1] * (1 - 1e-12))
+        return [float(value) for value in self.points[np.minimum(places, len(self.points) - 1)]]
+
+    def below(self, edges: Floats) -> Floats:
+        """Return the share of values up to each edge, float64[edges]."""
+        if not len(self.points):
+            raise BadNumbers("A summary of no values has no shares.", mend="Leave out empty columns.")
+        upto = np.concatenate([[0.0], np.cumsum(self.weights)])
+        return upto[np.searchsorted(self.points, edges, side="right")] / upto[-1]
+
+    def histogram(self, edges: Floats) -> Floats:
+        """Return how many values lie in each of len(edges) + 1 bins; a value on an edge goes left."""
+        shares = np.concatenate([[0.0], self.below(edges), [1.0]])
+        return np.diff(shares) * self.n
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Count different values by HyperLogLog: the parts' largest registers are those of the whole."""
+
+    registers: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(_REGISTERS, np.uint8))
+
+    @classmethod
+    def of(cls, hashes: Hashes) -> "Distinct":
+        """Return the registers of values given as evenly spread hashes uint64[n]."""
+        registers = np.zeros(_REGISTERS, np.uint8)
+        if len(hashes):
+            rest = (hashes & np.uint64((1 << (64 - _PRECISION)) - 1)).astype(np.float64)
+            # The place of the first one among the 52 bits that are left; 53 if there is none.
+            ranks = (64 - _PRECISION + 1 - np.frexp(rest)[1]).astype(np.uint8)
+            np.maximum.at(registers, (hashes >> np.uint64(64 - _PRECISION)).astype(np.intp), ranks)
+        return cls(registers)
+
+    def merged(self, other: "Distinct") -> "Distinct":
+        """Return the registers of both together."""
+        return Distinct(np.maximum(self.registers, other.registers))
+
+    @property
+    def count(self) -> int:
+        """Return the estimate of how many different values there are."""
+        empty = int(np.count_nonzero(self.registers == 0))
+        raw = (0.7213 / (1 + 1.079 / _REGISTERS)) * _REGISTERS**2 / float(np.exp2(-self.registers.astype(float)).sum())
+        if empty and raw <= 2.5 * _REGISTERS:
+            return round(_REGISTERS * log(_REGISTERS / empty))
+        return round(raw)
+
+    def packed(self) -> str:
+        """Return the registers as text."""
+        return base64.b85encode(zlib.compress(self.registers.tobytes(), 9)).decode()
+
+    @classmethod
+    def unpacked(cls, text: str) -> "Distinct":
+        """Return the registers that `packed` wrote."""
+        data = zlib.decompress(base64.b85decode(text))
+        return cls(np.frombuffer(data, np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class Frequent:
+    """Hold the values seen most often with their counts, most frequent first.
+
+    A value's true count is its `counts` entry or up to `error` more; one that is not here occurs at most `error` times.
+    """
+
+    counts: Mapping[Any, int] = field(default_factory=dict[Any, int])
+    error: int = 0
+
+    @classmethod
+    def of(cls, counts: Mapping[Any, int], error: int = 0) -> "Frequent":
+        """Return the summary of exact counts, of which only the largest are kept."""
+        ordered = sorted(counts.items(), key=lambda each: (-each[1], str(each[0])))
+        # What is dropped occurs as often as the largest of it, at most.
+        dropped = ordered[MOST_FREQUENT][1] if len(ordered) > MOST_FREQUENT else 0
+        return cls(dict(ordered[:MOST_FREQUENT]), error + dropped)
+
+    @classmethod
+    def merged(cls, parts: "Iterable[Frequent]") -> "Frequent":
+        """Return the summary of all parts together (Misra-Gries summaries; Agarwal et al., 2013)."""
+        total: dict[Any, int] = {}
+        error = 0
+        for part in parts:
+            error += part.error
+            for value, count in part.counts.items():
+                total[value] = total.get(value, 0) + count
+        return cls.of(total, error)
+
+
+def mixed(values: npt.NDArray[Any]) -> Hashes:
+    """Return evenly spread hashes uint64[n] of numbers by their bits (the finaliser of SplitMix64)."""
+    # 0.0 and −0.0 are one value with two forms.
+    plain = values + 0.0 if values.dtype.kind == "f" else values
+    bits = plain.astype(np.float64 if values.dtype.kind == "f" else np.int64).view(np.uint64)
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

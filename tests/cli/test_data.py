@@ -1,0 +1,56 @@
+"""Commands on datasets as a person uses them."""
+
+import json
+from pathlib import Path
+
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.test_commands import holdtrue
+from tests.cli.toys import succeed, toy_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = toy_folder(tmp_path_factory.mktemp("data"))
+    succeed("apply", cwd=made)
+    succeed("run", "--ingest", "-w", "2031-02", "-w", "2031-03", cwd=made)
+    return made
+
+
+def test_versions_are_listed_shown_and_compared(folder: Path) -> None:
+    assert [each["name"] for each in json.loads(succeed("data", "ls", "--json", cwd=folder))] == ["rows"]
+    assert "rows@2 (current)" in succeed("data", "ls", "rows", cwd=folder)
+    shown = succeed("data", "show", "rows@1", cwd=folder)
+    assert "600 rows" in shown
+    assert "amount  number" in shown
+    told = succeed("data", "diff", "rows@1", "rows@2", cwd=folder)
+    assert "added 600, such as 2031-03-00000" in told
+    assert json.loads(succeed("data", "diff", "rows@1", "--json", cwd=folder))["rows"]["added"]["rows"] == 600
+
+
+def test_a_version_is_written_whole_or_not_at_all(folder: Path) -> None:
+    succeed("data", "export", "rows", "rows.parquet", cwd=folder)
+    assert pq.read_table(folder / "rows.parquet").num_rows == 1200
+    succeed("data", "export", "rows", "rows.csv", "--window", "2031-03", cwd=folder)
+    assert pa_csv.read_csv(folder / "rows.csv").num_rows == 600
+    for wrong, said in (
+        (("rows", "rows.xlsx"), ".parquet or .csv"),
+        (("rows", "none/rows.csv"), "no folder"),
+        (("rows", "more.csv", "--window", "2031-09"), "2031-09"),
+        (("rows@7", "more.csv"), "rows@7"),
+        (("no rows", "more.csv"), "does not name a version"),
+    ):
+        done = holdtrue("data", "export", *wrong, cwd=folder)
+        assert done.returncode in (1, 2)
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (folder / "more.csv").exists()
+    assert list(folder.glob(".holdtrue-*")) == []
+
+
+def test_versions_of_two_datasets_are_not_compared(folder: Path) -> None:
+    done = holdtrue("data", "diff", "rows@1", "trains@2", cwd=folder)
+    assert done.returncode == 2
+    assert "two datasets" in done.stderr

@@ -1,0 +1,144 @@
+"""Profiles: the merge of any split of a table says what the profile of the whole says."""
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdtrue.core.errors import Corrupt
+from holdtrue.data import Profile, fragment_profile, merge_profiles, profile_table
+from holdtrue.data.profiles import MEASURED, shift, told
+from tests.data.conftest import Room
+
+MOMENT = pa.timestamp("us", "UTC")
+_COLUMNS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
+    "whole": (pa.int64(), st.integers(-(2**40), 2**40) | st.integers(0, 3)),
+    "number": (pa.float64(), st.floats(width=32)),
+    "text": (pa.string(), st.text(max_size=5) | st.sampled_from(["EWR", "JFK"])),
+    "truth": (pa.bool_(), st.booleans()),
+    "moment": (MOMENT, st.integers(0, 2**50)),
+    "nothing": (pa.null(), st.none()),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[pa.Table, list[int]]:
+    """Draw a table of every kind of column with missing values, and where to cut it."""
+    rows = draw(st.integers(0, 400))
+    # One drawn seed for the rows: hypothesis shrinks the kinds of values, not each of them.
+    numbers = np.random.default_rng(draw(st.integers(0, 2**32)))
+    columns: dict[str, Any] = {}
+    for name, (kind, values) in _COLUMNS.items():
+        pool = draw(st.lists(st.none() | values, min_size=1, max_size=120))
+        columns[name] = pa.array([pool[place] for place in numbers.integers(0, len(pool), rows)], kind)
+    return pa.table(columns), sorted(draw(st.lists(st.integers(0, rows), max_size=4)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=tables())
+def test_the_merge_of_any_split_is_the_profile_of_the_whole(drawn: tuple[pa.Table, list[int]]) -> None:
+    table, cuts = drawn
+    ends = [*cuts, table.num_rows]
+    parts = [table.slice(start, end - start) for start, end in zip([0, *cuts], ends, strict=True)]
+    # Through its stored form, as fragments are.
+    merged = merge_profiles([Profile.from_json(orjson.loads(orjson.dumps(profile_table(p).to_json()))) for p in parts])
+    whole = profile_table(table)
+    assert merged.rows == whole.rows == table.num_rows
+    for one, other in zip(merged.columns, whole.columns, strict=True):
+        assert (one.name, one.kind, one.rows, one.missing) == (other.name, other.kind, other.rows, other.missing)
+        if one.kind not in MEASURED:
+            continue
+        assert (one.low, one.high, one.infinite) == (other.low, other.high, other.infinite)
+        assert one.moments.n == other.moments.n
+        assert one.moments.mean == pytest.approx(other.moments.mean, rel=1e-9, abs=1e-9)
+        assert one.moments.squares == pytest.approx(other.moments.squares, rel=1e-6, abs=1e-3)
+        assert one.distinct.count == other.distinct.count
+        error = one.frequent.error + other.frequent.error
+        for value in {*one.frequent.counts, *other.frequent.counts}:
+            assert abs(one.frequent.counts.get(value, 0) - other.frequent.counts.get(value, 0)) <= error
+        if one.quantiles.n:
+            points = other.quantiles.points
+            gap = np.abs(one.quantiles.below(points) - other.quantiles.below(points)).max()
+            assert gap <= one.quantiles.error + other.quantiles.error + 1e-9
+
+
+def test_what_a_person_reads() -> None:
+    table = pa.table(
+        {
+            "n": pa.array([1, 2, 2, None], pa.int64()),
+            "f": [0.5, float("nan"), float("inf"), 1.5],
+            "s": ["EWR", "JFK", "EWR", "LGAA"],
+            "t": pa.array([0, 60_000_000, 0, None], MOMENT),
+            "x": pa.array([[1], [2], [], None], pa.list_(pa.int64())),
+        }
+    )
+    n, f, s, t, x = (told(each) for each in profile_table(table).columns)
+    assert (n["missing"], n["low"], n["high"], n["distinct"], n["quantiles"]["p50"]) == (1, 1, 2, 2, 2)
+    assert n["frequent"] == [{"value": 2, "count": 2}, {"value": 1, "count": 1}]
+    assert (f["missing"], f["infinite"], f["mean"]) == (1, 1, 1.0)
+    assert (s["of"], s["low"], s["high"], s["frequent"][0]) == ("length", 3, 4, {"value": "EWR", "count": 2})
+    assert t["high"] == "1970-01-01T00:01:00+00:00"
+    assert x == {"name": "x", "kind": "other", "rows": 4, "missing": 1}
+
+
+def test_long_texts_are_told_apart_though_only_their_beginnings_are_shown() -> None:
+    texts = ["a" * 500 + "x", "a" * 500 + "y", "a" * 500 + "x"]
+    (column,) = profile_table(pa.table({"s": texts})).columns
+    assert sorted(column.frequent.counts.values()) == [1, 2]
+    assert all(len(value) <= 200 for value in column.frequent.counts)
+
+
+def test_a_column_that_came_later_is_missing_before() -> None:
+    merged = merge_profiles([profile_table(pa.table({"a": [1, 2]})), profile_table(pa.table({"a": [1.5], "b": ["x"]}))])
+    a, b = merged.columns
+    assert (a.kind, a.rows, a.missing, a.high) == ("number", 3, 0, 2)
+    assert (b.kind, b.rows, b.missing) == ("text", 3, 2)
+    mixed = merge_profiles([profile_table(pa.table({"a": [1]})), profile_table(pa.table({"a": ["x"]}))])
+    assert mixed.columns[0].kind == "other"
+
+
+def test_effect_sizes_say_how_far_a_column_moved() -> None:
+    numbers = np.random.default_rng(1)
+    base = numbers.normal(size=4000)
+
+    def of(values: Any) -> Any:
+        return profile_table(pa.table({"c": values})).columns[0]
+
+    same = shift(of(base), of(numbers.normal(size=4000)))
+    moved = shift(of(base), of(numbers.normal(size=4000) + 1))
+    assert same["distance"] < 0.08 < 0.3 < moved["distance"]
+    assert abs(same["standardised"]) < 0.1
+    assert moved["standardised"] == pytest.approx(1.0, abs=0.1)
+    assert moved["moved"] == pytest.approx(1.0, abs=0.1)
+    assert shift(of(["a", "b"]), of(["c", "d"]))["distance"] == pytest.approx(1.0)
+    assert shift(of([f"id{each}" for each in range(900)]), of(["a"]))["distance"] is None
+    assert shift(of(base), of(["a"]))["distance"] is None
+
+
+def test_a_fragments_profile_is_made_once_and_again_when_it_is_lost(room: Room) -> None:
+    import io
+
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    pq.write_table(pa.table({"a": [1, 2, 3]}), out)
+    blobs, actions = room.stores.blobs, room.stores.actions
+    digest = blobs.put(out.getvalue())
+    first, read = fragment_profile(blobs, actions, digest)
+    assert read
+    second, read = fragment_profile(blobs, actions, digest)
+    assert not read
+    assert second.to_json() == first.to_json()
+    assert blobs.collect({digest}, -1.0) == 1
+    third, read = fragment_profile(blobs, actions, digest)
+    assert read
+    assert third.to_json() == first.to_json()
+
+
+def test_a_profile_of_another_form_is_refused() -> None:
+    with pytest.raises(Corrupt, match="profile"):
+        Profile.from_json({"profile": 2})
