@@ -54,3 +54,21 @@ def test_versions_of_two_datasets_are_not_compared(folder: Path) -> None:
     done = holdtrue("data", "diff", "rows@1", "trains@2", cwd=folder)
     assert done.returncode == 2
     assert "two datasets" in done.stderr
+
+
+def test_files_become_versions_without_a_project_file(tmp_path: Path) -> None:
+    (tmp_path / ".holdtrue").mkdir(mode=0o700)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("id,v\n1,2\n")
+    assert "1 rows" in succeed("data", "add", "trips", "in", "--key", "id", cwd=tmp_path)
+    (tmp_path / "in" / "a.csv").write_text("id,v\n1,3\n")
+    assert json.loads(succeed("data", "add", "trips", "in/*.csv", "--key", "id", "--json", cwd=tmp_path))["number"] == 2
+    assert "v 2 → 3" in succeed("data", "diff", "trips@1", cwd=tmp_path)
+    (tmp_path / "in" / "b.txt").write_text("b")
+    succeed("data", "add", "mixed", "in", cwd=tmp_path)
+    succeed("data", "export", "mixed", "out", cwd=tmp_path)
+    assert (tmp_path / "out" / "b.txt").read_text() == "b"
+    assert "removed" in succeed("data", "gc", "--dry-run", cwd=tmp_path)
+    done = holdtrue("data", "add", "mixed", "in", "--key", "id", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "have no key" in done.stderr

@@ -1,5 +1,6 @@
 """Commands on versions of datasets: list them, show one, compare two, write one out."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,15 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
+from holdtrue.cli.run import check_beside
 from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.ids import check_name
 
 group = typer.Typer(help="Versions of datasets: list, show, compare, write out.", no_args_is_help=True)
 
 _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})(?:@([A-Za-z0-9][A-Za-z0-9._-]{0,62}))?")
 _MOST_COLUMNS = 30
+_MOST_NAMES = 12
 Label = Annotated[str, typer.Argument(help="Dataset and version: flights@3, flights@current, or just flights.")]
 
 
@@ -34,6 +38,8 @@ def register(app: typer.Typer) -> None:
     group.command("show")(data_show)
     group.command("diff")(data_diff)
     group.command("export")(data_export)
+    group.command("add")(data_add)
+    group.command("gc")(data_gc)
     app.add_typer(group, name="data")
 
 
@@ -129,20 +135,101 @@ def data_export(
     with open_client(home) as client:
         address = f"{base(project_name(client, project))}/datasets/{name}/versions/{version}"
         found = export(client, address, target, windows or [])
-    show(found, as_json, lambda value: typer.echo(f"Wrote {value['rows']:,} rows of {value['label']} to {target}."))
+    show(found, as_json, lambda value: typer.echo(_written(value)))
+
+
+def data_add(
+    name: Annotated[str, typer.Argument(help="Dataset that gets a new version.")],
+    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs in quotes.")],
+    key: Annotated[str | None, typer.Option("--key", help="Column that names a row.")] = None,
+    as_files: Annotated[bool, typer.Option("--files", help="Keep the files as they are, whatever they hold.")] = False,
+    delimiter: Annotated[str | None, typer.Option("--delimiter", help="What separates values in CSV files.")] = None,
+    encoding: Annotated[str, typer.Option("--encoding", help="How text files are written.")] = "utf-8",
+    home: Home = None,
+    project: Annotated[
+        str | None,
+        typer.Option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, the only one, or default)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version of a dataset from files, with no project file; only changed files are read again."""
+    from holdtrue.cli.exporting import Wanted, add
+    from holdtrue.data.reading import Reading
+    from holdtrue.server.settings import load_settings
+
+    with open_client(home) as client:
+        chosen = project or os.environ.get("HOLDTRUE_PROJECT")
+        if chosen is None and not client.get("/api/projects")["items"]:
+            chosen = "default"
+        settings = load_settings(home)
+        check_beside(client, settings, "data add")
+        address = f"{base(project_name(client, chosen))}/datasets/{check_name(name, 'dataset name')}/versions"
+        how = Reading(_sign(delimiter), encoding)
+        found = add(client, settings.home, address, Wanted(name, tuple(paths), key, as_files, how))
+    show(found, as_json, lambda value: lines(_added(value)))
+
+
+def data_gc(
+    grace_hours: Annotated[float, typer.Option("--grace-hours", help="Leave what was stored since.")] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what nothing refers to.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove stored bytes that no version, run, quarantine or cached step refers to."""
+    with open_client(home) as client:
+        found = client.post("/api/blobs/collect", {"grace_hours": grace_hours, "dry": dry_run})
+    show(
+        found,
+        as_json,
+        lambda value: typer.echo(
+            f"Nothing refers to {value['unreferenced']:,} of {value['blobs']:,} blobs "
+            f"({value['unreferenced_bytes']:,} of {value['bytes']:,} bytes); {value['removed']:,} were removed."
+        ),
+    )
+
+
+def _written(found: Any) -> str:
+    what = f"{found['rows']:,} rows" if found["rows"] else f"{len(found['windows']):,} files"
+    return f"Wrote {what} of {found['label']} to {found['file']}."
+
+
+def _sign(delimiter: str | None) -> str | None:
+    if delimiter is None or delimiter == r"\t":
+        return None if delimiter is None else "\t"
+    if len(delimiter) == 1 and delimiter.isascii():
+        return delimiter
+    raise ConfigurationError(
+        f"{delimiter[:20]!r} cannot separate values.",
+        why="A delimiter is one character.",
+        mend="Write it in quotes: --delimiter ';'",
+    )
+
+
+def _added(found: Any) -> Iterator[str]:
+    read = f"{found['files']:,} files, {found['read']:,} of them read"
+    yield f"{found['label']}  {found['version']}: {read}" + (f", {found['rows']:,} rows" if found["rows"] else "")
 
 
 def _brought(version: Any) -> str | None:
     if version["tree"]:
         return None
-    said = [f"{change} {', '.join(version[change])}" for change in ("added", "changed", "removed") if version[change]]
+    said = [f"{change} {_names(version[change])}" for change in ("added", "changed", "removed") if version[change]]
     return "; ".join(said) or None
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def _shown(found: Any) -> Iterator[str]:
     yield f"{found['label']}  {found['version']}, made {text_of(found['created_at'])} by {found['created_by']}"
     if found["tree"]:
-        yield f"files     {found['files']:,}, {found['bytes']:,} bytes, tree {found['tree']}"
+        yield f"files     {len(found['files']):,}, {found['bytes']:,} bytes, tree {found['tree']}"
+        for each in found["files"][:_MOST_COLUMNS]:
+            yield f"  {each['file']}  {each['bytes']:,} bytes"
+        if len(found["files"]) > _MOST_COLUMNS:
+            yield f"  and {len(found['files']) - _MOST_COLUMNS:,} more: see --json"
         return
     yield f"rows      {found['rows']:,} in {len(found['windows'])} windows, {found['bytes']:,} bytes"
     yield f"key       {found['key'] or '–'}" + (f", dated by {found['time']}" if found["time"] else "")
@@ -181,8 +268,11 @@ def _profiled(column: Any) -> str:
 def _compared(found: Any) -> Iterator[str]:
     yield f"{found['before']['label']} → {found['after']['label']}"
     windows = found["windows"]
-    said = [f"{change} {', '.join(windows[change])}" for change in ("added", "removed", "changed") if windows[change]]
-    yield f"windows   {'; '.join(said) or 'all the same'}; {len(windows['same'])} the same"
+    said = [f"{change} {_names(windows[change])}" for change in ("added", "removed", "changed") if windows[change]]
+    what = "windows   " if found["rows"] else "files     "
+    yield f"{what}{'; '.join(said) or 'all the same'}; {len(windows['same'])} the same"
+    if not found["rows"]:
+        return
     for each in found["schema"]:
         yield f"schema    {each['column']}: {each['change']} ({each['before'] or '–'} → {each['after'] or '–'})"
     if not found["schema"]:

@@ -1,31 +1,65 @@
-"""Write the rows of a dataset's version to a file that is there whole or not at all."""
+"""Files into a version of a dataset, and a version into files that are there whole or not at all."""
 
 import contextlib
 import tempfile
 from collections.abc import Generator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
+from holdtrue.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound
+from holdtrue.data.adding import Adding, find_files
+from holdtrue.data.reading import ENDINGS, Reading
 from holdtrue.server.client import Client
+from holdtrue.storage import ActionCache, BlobStore
 from holdtrue.storage.files import storing
 
 _FORMATS = (".parquet", ".csv")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Say what is added: to which dataset, which files, with which key, kept as files or read as rows, and how."""
+
+    name: str
+    paths: tuple[str, ...]
+    key: str | None
+    as_files: bool
+    how: Reading
+
+
+def add(client: Client, home: Path, address: str, wanted: Wanted) -> dict[str, Any]:
+    """Store files beside the data folder's server, and register the version they make."""
+    folder = find_files(wanted.paths)
+    adding = Adding(BlobStore(home / "blobs"), ActionCache(home / "actions"), wanted.name, wanted.how, wanted.key)
+    as_rows = folder.tables and not wanted.as_files
+    if wanted.key is not None and not as_rows:
+        raise ConfigurationError(
+            "Files that are kept as they are have no key.",
+            why=f"Not every file ends with {', '.join(ENDINGS)}." if not wanted.as_files else "--files was given.",
+            mend="Leave --key out, or name files of rows only.",
+        )
+    added = adding.tables(folder) if as_rows else adding.tree(folder)
+    made = client.post(address, added.content)
+    rows = sum(part["rows"] for part in added.content.get("fragments", {}).values())
+    return {**made, "files": added.files, "read": added.read, "rows": rows}
+
+
 def export(client: Client, address: str, target: Path, windows: Sequence[str]) -> dict[str, Any]:
     """Fetch the version's fragments one by one and write them to `target`; return what was written."""
+    shown = client.get(address)
+    if shown["tree"]:
+        return _export_tree(client, address, shown, target)
     if target.suffix not in _FORMATS:
         raise ConfigurationError(
             f"{target.name!r} does not say in which format rows are wanted.",
             why=f"The ending of the file says it: {' or '.join(_FORMATS)}.",
             mend=f"Name it {target.stem or 'rows'}.parquet, for example.",
         )
-    shown = client.get(address)
     parts = {each["window"]: each for each in shown["windows"]}
     absent = [name for name in windows if name not in parts]
     if absent or not parts:
@@ -54,6 +88,32 @@ def export(client: Client, address: str, target: Path, windows: Sequence[str]) -
         finished.replace(target)
     names = [part["window"] for part in chosen]
     return {"label": shown["label"], "version": shown["version"], "windows": names, "rows": rows, "file": str(target)}
+
+
+def _export_tree(client: Client, address: str, shown: Any, target: Path) -> dict[str, Any]:
+    """Write the files of a tree into a new folder."""
+    if target.exists():
+        raise Conflict(f"{target} is there already.", mend="Name a folder that is not there yet.")
+    if not target.parent.is_dir():
+        raise NotFound(f"There is no folder {target.parent}.", mend="Make it first, or name another one.")
+    with (
+        storing(f"the files of {shown['label']} in {target.name}"),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=".holdtrue-") as scratch,
+    ):
+        finished = Path(scratch) / "finished"
+        for each in shown["files"]:
+            place = PurePosixPath(each["file"])
+            if place.is_absolute() or ".." in place.parts:
+                raise InvalidInput(
+                    f"The file {each['file']!r} would lie outside of {target}.", mend="Write no such tree."
+                )
+            file = finished / place
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as out:
+                client.download(f"{address}/fragments/{each['digest']}", out)
+        finished.replace(target)
+    files = [each["file"] for each in shown["files"]]
+    return {"label": shown["label"], "version": shown["version"], "windows": files, "rows": 0, "file": str(target)}
 
 
 def _fetched(client: Client, address: str, folder: Path) -> Path:

@@ -172,11 +172,11 @@ def _datasets(project: Any, name: str | None) -> list[str]:
     return [name]
 
 
-def check_beside(client: "Client", settings: "Settings") -> None:
+def check_beside(client: "Client", settings: "Settings", command: str = "run") -> None:
     """Refuse to work for a server on another machine: what is made here would not be in its data folder."""
     if not client.keeps(settings):
         raise Conflict(
-            f"`holdtrue run` works beside the data folder of its server, and {client.url} has another one.",
+            f"`holdtrue {command}` works beside the data folder of its server, and {client.url} has another one.",
             why=f"What it reads and makes is put into {settings.home}; the server would not find it.",
             mend="Run it on the server's machine with --home DIR, or let the server's worker train: "
             "POST /api/projects/{project}/triggers.",

@@ -4,9 +4,11 @@ from typing import Any
 
 from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
-from holdtrue.core.errors import InvalidInput, NotFound
+from holdtrue.core.errors import Forbidden, InvalidInput, NotFound
+from holdtrue.core.ids import check_name
 from holdtrue.data import service, versions
-from holdtrue.data.model import Discard, Ingest, QuarantineState
+from holdtrue.data.collecting import Collect, collect
+from holdtrue.data.model import Discard, Ingest, NewDatasetVersion, QuarantineState
 from holdtrue.door import Call, Download, Routes
 
 routes = Routes("data")
@@ -35,6 +37,21 @@ def list_versions(call: Call) -> Any:
     return {"items": found, "next": None}
 
 
+@routes.post(
+    "/api/projects/{project}/datasets/{name}/versions",
+    Permission.DATA_WRITE,
+    summary="Make a version from stored files",
+)
+def add_version(call: Call, body: NewDatasetVersion) -> Any:
+    """Make a version of a dataset that no project file declares, from blobs that are stored."""
+    for digest in body.blobs():
+        if not call.stores.blobs.has(digest):
+            raise NotFound.of("blob", digest[:64])
+    name = check_name(call.path["name"], "dataset name")
+    version = call.write(lambda tx: service.add(tx, name, body))
+    return {"name": name, "version": version.id, "number": version.number, "label": version.label}
+
+
 @routes.get(
     "/api/projects/{project}/datasets/{name}/versions/{version}",
     Permission.DATA_READ,
@@ -48,17 +65,15 @@ def show_version(call: Call) -> Any:
 @routes.get(
     "/api/projects/{project}/datasets/{name}/versions/{version}/fragments/{digest}",
     Permission.DATA_READ,
-    summary="Fetch the rows of one window as Parquet",
+    summary="Fetch one window as Parquet, or one file",
 )
 def fetch_fragment(call: Call) -> Download:
-    """Return the bytes of a fragment that belongs to the version."""
+    """Return the bytes of a window or file that belongs to the version."""
     path = call.path
     version = call.read(lambda connection: versions.resolve(connection, call.project, path["name"], path["version"]))
-    window = next((name for name, part in versions.parts(version).items() if part["digest"] == path["digest"]), None)
-    if window is None:
-        raise NotFound.of(f"fragment of {version.label}", path["digest"][:64])
     blobs = call.stores.blobs
-    return Download(blobs.path(path["digest"]), blobs.size(path["digest"]), f"{version.name}-{window}.parquet")
+    window = versions.window_of(blobs, version, path["digest"])
+    return Download(blobs.path(path["digest"]), blobs.size(path["digest"]), f"{version.name}-{window}")
 
 
 @routes.get("/api/projects/{project}/datasets/{name}/diff", Permission.DATA_READ, summary="Compare two versions")
@@ -85,6 +100,18 @@ def accept_delivery(call: Call, body: Ingest) -> Any:
             raise NotFound.of("blob", digest)
     version = call.write(lambda tx: _id(service.accept(tx, body)))
     return {"version": version, "accepted": body.accepted, "quarantined": body.quarantined}
+
+
+@routes.post("/api/blobs/collect", Permission.OPERATIONS_RUN, summary="Remove stored bytes that nothing refers to")
+def collect_blobs(call: Call, body: Collect) -> Any:
+    """Return how many blobs there are, how many nothing refers to, and how many were removed."""
+    if call.actor.project is not None:
+        raise Forbidden(
+            f"A token of the project {call.actor.project} cannot collect blobs.",
+            why="Blobs are shared by all projects of a data folder.",
+            mend="Use a token that is not bound to a project.",
+        )
+    return collect(call.stores, body)
 
 
 @routes.get("/api/projects/{project}/quarantines", Permission.DATA_READ, summary="List quarantines")

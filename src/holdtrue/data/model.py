@@ -1,6 +1,7 @@
 """Datasets, deliveries of one window, and quarantines, as frozen values."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -76,6 +77,50 @@ QUARANTINE_MOVES: dict[QuarantineState, frozenset[QuarantineState]] = {
     QuarantineState.MENDED: frozenset(),
     QuarantineState.DISCARDED: frozenset(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Say where the rows of one window are: a Parquet blob, its rows and bytes."""
+
+    digest: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewDatasetVersion:
+    """State the content of a version that was made from files: fragments by name, or a tree."""
+
+    fragments: Mapping[str, Part] | None = None
+    key: str | None = None
+    tree: str | None = None
+    files: int = 0
+    bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.fragments is None) == (self.tree is None) or self.fragments == {}:
+            raise InvalidInput(
+                "A version of a dataset has fragments or a tree of files.",
+                why="It is either a table or files as they are.",
+                mend="Send one of the two.",
+            )
+
+    def content(self) -> dict[str, Any]:
+        """Return the content that names the version."""
+        if self.fragments is None:
+            return {"tree": self.tree, "files": self.files, "bytes": self.bytes}
+        parts = {
+            name: {"digest": part.digest, "rows": part.rows, "bytes": part.bytes}
+            for name, part in sorted(self.fragments.items())
+        }
+        return {"fragments": parts} if self.key is None else {"fragments": parts, "key": self.key}
+
+    def blobs(self) -> tuple[str, ...]:
+        """Return the digests that the content names."""
+        if self.fragments is None:
+            return () if self.tree is None else (self.tree,)
+        return tuple(part.digest for _, part in sorted(self.fragments.items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Take deliveries in: check them, keep them, and make a new version of their dataset."""
 
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,16 @@ from holdtrue.core.ids import new_id, version_id
 from holdtrue.data import store
 from holdtrue.data.checking import as_arrow, check_table, conform
 from holdtrue.data.contract import Contract
-from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState, check_window, check_windows
+from holdtrue.data.model import (
+    DatasetSpec,
+    Ingest,
+    NewDatasetVersion,
+    Quarantine,
+    QuarantineState,
+    check_window,
+    check_windows,
+)
+from holdtrue.data.reading import parquet_bytes
 from holdtrue.storage import BlobStore
 from holdtrue.storage.ledger import Transaction
 
@@ -54,13 +62,13 @@ def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any) -> Inge
     report = check_table(spec.contract, arrow)
     contract = content_hash(dump(spec.contract))
     if not report.passed:
-        kept = blobs.put(_parquet(arrow))
+        kept = blobs.put(parquet_bytes(arrow))
         return Ingest(spec.name, window, contract, report.rows, report.findings, None, 0, 0, kept, report.rows)
     mask = np.zeros(arrow.num_rows, bool)
     mask[list(report.quarantined)] = True
     accepted = _ordered(arrow.filter(pa.array(~mask)), spec)
-    data = _parquet(accepted)
-    aside = blobs.put(_parquet(arrow.filter(pa.array(mask)))) if mask.any() else None
+    data = parquet_bytes(accepted)
+    aside = blobs.put(parquet_bytes(arrow.filter(pa.array(mask)))) if mask.any() else None
     return Ingest(
         spec.name,
         window,
@@ -101,6 +109,24 @@ def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
     if result.quarantine is not None:
         _quarantine(tx, result)
     return version
+
+
+def add(tx: Transaction, name: str, wanted: NewDatasetVersion) -> catalog.Version:
+    """Make a version of a dataset from files that are stored already, and make it the present one.
+
+    Raises Conflict for a dataset that a project file declares: its rows come by deliveries, past its contract.
+    """
+    if dataset(tx.connection, tx.project, name) is not None:
+        raise Conflict(
+            f"“{name}” is declared in the project file, so its rows are taken in and not added.",
+            why="What is added passes no contract.",
+            mend=f"Take a window in (holdtrue run --ingest {name} --window YYYY-MM), or add under another name.",
+        )
+    before = latest(tx.connection, tx.project, name)
+    content = wanted.content()
+    if before is not None and before.content == content:
+        return before
+    return _register(tx, name, content, wanted.blobs(), before)
 
 
 def discard(tx: Transaction, id: str, reason: str) -> Quarantine:
@@ -173,11 +199,7 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
     parts[result.window] = part
     content = {"fragments": {name: parts[name] for name in sorted(parts)}}
     blobs = tuple(each["digest"] for each in content["fragments"].values())
-    # A version that was there before has its lineage; going back to it must not make it its own descendant.
-    origin = () if before is None or _registered(tx, content) else (before.id,)
-    version = catalog.register(tx, "dataset", result.dataset, content, blobs=blobs, derived_from=origin)
-    # So the newest number is not always the present version.
-    catalog.set_alias(tx, "dataset", result.dataset, _CURRENT, version.id)
+    version = _register(tx, result.dataset, content, blobs, before)
     tx.emit(
         "fragment.accepted",
         f"dataset:{result.dataset}",
@@ -188,6 +210,18 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
             "findings": [dump(each) for each in result.findings],
         },
     )
+    return version
+
+
+def _register(
+    tx: Transaction, name: str, content: Any, blobs: tuple[str, ...], before: catalog.Version | None
+) -> catalog.Version:
+    """Register a version and make it the present one."""
+    # A version that was there before has its lineage; going back to it must not make it its own descendant.
+    origin = () if before is None or _registered(tx, content) else (before.id,)
+    version = catalog.register(tx, "dataset", name, content, blobs=blobs, derived_from=origin)
+    # So the newest number is not always the present version.
+    catalog.set_alias(tx, "dataset", name, _CURRENT, version.id)
     return version
 
 
@@ -267,12 +301,6 @@ def _ordered(table: pa.Table, spec: DatasetSpec) -> pa.Table:
     key = chosen[spec.key]
     others = [] if len(key.unique()) == len(key) else [name for name in chosen.column_names if name != spec.key]
     return chosen.sort_by([(name, "ascending") for name in (spec.key, *others)]).combine_chunks()
-
-
-def _parquet(table: pa.Table) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(None), out, compression="zstd", store_schema=False)
-    return out.getvalue()
 
 
 def request_contract(spec: DatasetSpec, names: tuple[str, ...]) -> Contract:

@@ -17,7 +17,7 @@ from holdtrue.data.comparing import fragment_changes, row_changes, schema_change
 from holdtrue.data.model import QuarantineState
 from holdtrue.data.profiles import Profile, merge_profiles, shift, told
 from holdtrue.data.profiling import fragment_profile
-from holdtrue.storage import Stores
+from holdtrue.storage import BlobStore, Stores
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _MOST = 1000
@@ -98,7 +98,7 @@ def shown(stores: Stores, project: str, name: str, wanted: str) -> dict[str, Any
         "rows": _total(version, "rows"),
         "bytes": _total(version, "bytes"),
         "windows": [{"window": each, **part} for each, part in parts(version).items()],
-        "files": version.content.get("files"),
+        "files": None if "tree" not in version.content else _listed(stores.blobs, version),
         "schema": [{"column": each.name, "kind": each.kind, **columns.get(each.name, {})} for each in whole.columns],
         "profile": [told(each) for each in whole.columns],
         "findings": _findings(stores, project, version),
@@ -120,13 +120,8 @@ def compare(stores: Stores, project: str, name: str, before: str, after: str) ->
             service.dataset(connection, project, name),
         )
     )
-    for version in (old, new):
-        if "fragments" not in version.content:
-            raise InvalidInput(
-                f"{version.label} is a tree of files, not a table.",
-                why="Files are compared by their names and hashes.",
-                mend=f"List its files with `holdtrue data show {name}@{version.number}`.",
-            )
+    if "tree" in old.content or "tree" in new.content:
+        return _compare_trees(stores, old, new)
     changes = fragment_changes(parts(old), parts(new))
     reading = _Reading(stores)
     first, second = reading.profile(old), reading.profile(new)
@@ -148,6 +143,48 @@ def compare(stores: Stores, project: str, name: str, before: str, after: str) ->
     }
 
 
+def _compare_trees(stores: Stores, old: catalog.Version, new: catalog.Version) -> dict[str, Any]:
+    """Return which files differ; no file is read."""
+    for version in (old, new):
+        if "tree" not in version.content:
+            raise InvalidInput(
+                f"{old.label} and {new.label} cannot be compared.",
+                why=f"{version.label} is a table, and the other one a tree of files.",
+                mend="Compare two versions of the same form.",
+            )
+    return {
+        "before": _head(old),
+        "after": _head(new),
+        "windows": fragment_changes(_files(stores.blobs, old), _files(stores.blobs, new)),
+        "schema": [],
+        "key": None,
+        "rows": None,
+        "columns": [],
+        "read": [],
+    }
+
+
+def _listed(blobs: BlobStore, version: catalog.Version) -> list[dict[str, Any]]:
+    found = _files(blobs, version)
+    return [
+        {"file": name, "digest": part["digest"], "bytes": blobs.size(part["digest"])} for name, part in found.items()
+    ]
+
+
+def _files(blobs: BlobStore, version: catalog.Version) -> dict[str, Any]:
+    return {name: {"digest": digest} for name, digest in blobs.tree(version.content["tree"]).items()}
+
+
+def window_of(blobs: BlobStore, version: catalog.Version, digest: str) -> str:
+    """Return a plain name for the window or file of a version that has this digest; NotFound if none has."""
+    held = _files(blobs, version) if "tree" in version.content else parts(version)
+    for name, part in held.items():
+        if part["digest"] == digest:
+            plain = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+            return plain if "tree" in version.content else f"{plain.removesuffix('.parquet')}.parquet"
+    raise NotFound.of(f"fragment of {version.label}", digest[:64])
+
+
 def key_of(version: catalog.Version, spec: Any) -> str | None:
     """Return the column that names a row: of the declared dataset, else as the version says."""
     return version.content.get("key") if spec is None else spec.key
@@ -156,19 +193,6 @@ def key_of(version: catalog.Version, spec: Any) -> str | None:
 def parts(version: catalog.Version) -> Mapping[str, Any]:
     """Return a version's fragments by window; a tree of files has none."""
     return version.content.get("fragments", {})
-
-
-def fragment(connection: sa.Connection, project: str, name: str, wanted: str, window: str) -> Mapping[str, Any]:
-    """Return one fragment of a version; NotFound names the windows there are."""
-    version = resolve(connection, project, name, wanted)
-    found = parts(version).get(window)
-    if found is None:
-        raise NotFound(
-            f"{version.label} has no window {window[:80]!r}.",
-            why=f"Its windows: {', '.join(parts(version)) or 'none'}.",
-            mend="Name one of them.",
-        )
-    return found
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """What a step gave for given inputs: step key → digest of its result, so equal work is done once."""
 
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from holdtrue.storage.blobs import check_digest
@@ -32,6 +33,14 @@ class ActionCache:
         path = self._file(key)
         make_folder(path.parent)
         write_atomic(path, text + b" " + _check(text) + b"\n")
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digest of every result."""
+        for folder in self._root.glob("[0-9a-f][0-9a-f]"):
+            for path in folder.iterdir():
+                digest = self.get(path.name) if len(path.name) == 64 else None
+                if digest is not None:
+                    yield digest
 
     def _file(self, key: str) -> Path:
         return self._root / check_digest(key)[:2] / key

@@ -10,6 +10,7 @@ from holdtrue.core.lazy import attach
 if TYPE_CHECKING:
     from holdtrue.storage.ledger.events import Event, EventFilter, select_events
     from holdtrue.storage.ledger.ledger import Ledger
+    from holdtrue.storage.ledger.mentions import digests_in, mentioned_digests
     from holdtrue.storage.ledger.statements import (
         Insert,
         Prepared,
@@ -35,9 +36,11 @@ __all__ = [
     "Verification",
     "WriteContext",
     "any_case_like",
+    "digests_in",
     "exact_like",
     "insert",
     "key_of",
+    "mentioned_digests",
     "metadata",
     "pairs_in",
     "prepare",
@@ -60,9 +63,11 @@ __getattr__ = attach(
         "Verification": "verify",
         "WriteContext": "transaction",
         "any_case_like": "statements",
+        "digests_in": "mentions",
         "exact_like": "statements",
         "insert": "statements",
         "key_of": "tables",
+        "mentioned_digests": "mentions",
         "metadata": "tables",
         "pairs_in": "statements",
         "prepare": "statements",

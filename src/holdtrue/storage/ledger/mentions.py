@@ -1,0 +1,35 @@
+"""Find what the ledger mentions: every digest in any cell of any table, whichever room wrote it."""
+
+import re
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+
+def mentioned_digests(connection: sa.Connection) -> set[str]:
+    """Return every text of 64 hexadecimal digits in the database.
+
+    Too many rather than too few: what is no digest of a blob harms nobody, and a room that keeps digests in a way
+    of its own loses nothing.
+    """
+    tables = sa.MetaData()
+    tables.reflect(bind=connection)
+    return {found for table in tables.sorted_tables for found in _in_table(connection, table)}
+
+
+def _in_table(connection: sa.Connection, table: sa.Table) -> Iterator[str]:
+    columns = [column for column in table.columns if not isinstance(column.type, sa.Integer | sa.Float | sa.Boolean)]
+    if not columns:
+        return
+    for row in connection.execute(sa.select(*(sa.cast(column, sa.LargeBinary) for column in columns))):
+        for value in row:
+            if value is not None:
+                yield from digests_in(bytes(value))
+
+
+def digests_in(data: bytes) -> Iterator[str]:
+    """Yield every text of 64 hexadecimal digits that stands alone in `data`."""
+    for found in _DIGEST.finditer(data):
+        yield found.group().decode()
