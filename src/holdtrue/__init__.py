@@ -9,7 +9,7 @@ from holdtrue._version import __version__
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data import Column, Contract, column
+    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Unique, column
     from holdtrue.delivery import ABTest, Bandit, BlueGreen, Canary, Shadow
     from holdtrue.features import (
         Latest,
@@ -31,11 +31,17 @@ __all__ = [
     "Canary",
     "Column",
     "Contract",
+    "Distribution",
+    "Expect",
+    "Fresh",
+    "KeyInto",
     "Latest",
     "Project",
+    "RowCount",
     "Shadow",
     "Trailing",
     "Training",
+    "Unique",
     "__version__",
     "category",
     "check",
@@ -61,6 +67,12 @@ __getattr__ = attach(
         "Canary": "delivery",
         "Column": "data",
         "Contract": "data",
+        "Unique": "data",
+        "RowCount": "data",
+        "KeyInto": "data",
+        "Fresh": "data",
+        "Expect": "data",
+        "Distribution": "data",
         "Latest": "features",
         "Project": "project",
         "Trailing": "features",

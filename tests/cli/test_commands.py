@@ -49,7 +49,8 @@ def test_init_does_not_overwrite(made: Path) -> None:
 def test_applying_again_says_so(made: Path) -> None:
     """A second apply finds nothing to do; plan agrees."""
     assert "Nothing to change" in holdtrue("apply", cwd=made).stdout
-    assert json.loads(holdtrue("plan", "--json", cwd=made).stdout) == {"changes": [], "drift": []}
+    planned = json.loads(holdtrue("plan", "--json", cwd=made).stdout)
+    assert planned == {"changes": [], "contracts": [], "drift": []}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.test_commands import holdtrue
-from tests.cli.toys import succeed, toy_folder
+from tests.cli.toys import edited, succeed, toy_folder
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,19 @@ def test_files_become_versions_without_a_project_file(tmp_path: Path) -> None:
     done = holdtrue("data", "add", "mixed", "in", "--key", "id", cwd=tmp_path)
     assert done.returncode == 2
     assert "have no key" in done.stderr
+
+
+def test_a_contract_is_inferred_written_and_changed(folder: Path) -> None:
+    (folder / "new.csv").write_text("id,v\na1,2\nb2,\n")
+    inferred = succeed("data", "infer", "new.csv", cwd=folder)
+    assert "ht.column('id', 'string', unique=True, pattern='[a-z][0-9]')" in inferred
+    document = succeed("data", "contract", "rows", "--odcs", cwd=folder)
+    (folder / "rows.odcs.yaml").write_text(document)
+    assert succeed("data", "contract", "rows.odcs.yaml", cwd=folder) == succeed("data", "contract", "rows", cwd=folder)
+    edited(folder, ('ht.column("amount", "float64", le=100)', 'ht.column("amount", "float64", nullable=True)'))
+    planned = succeed("plan", cwd=folder)
+    assert "breaking contract rows: “amount” may be missing now" in planned
+    assert "breaking contract rows: “amount” has no largest value any more" in planned
+    done = holdtrue("data", "infer", "nothing.csv", cwd=folder)
+    assert done.returncode == 1
+    assert "no file nothing.csv" in done.stderr

@@ -13,7 +13,7 @@ from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError, InvalidInput
 from holdtrue.data import Column, Contract, check_table, column
 from holdtrue.data.checking import ARROW
-from holdtrue.data.contract import Dtype
+from holdtrue.data.columns import Dtype
 from holdtrue.data.online import compile_request
 
 MOMENT = pa.timestamp("us", "UTC")

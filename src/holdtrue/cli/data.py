@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from holdtrue.cli import contracts
 from holdtrue.cli.context import (
     AsJson,
     Home,
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
     group.command("export")(data_export)
     group.command("add")(data_add)
     group.command("gc")(data_gc)
+    contracts.register(group)
     app.add_typer(group, name="data")
 
 

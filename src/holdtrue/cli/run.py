@@ -229,6 +229,7 @@ def _print_result(result: Any) -> None:
 
 
 def _print_plan(found: Any, verb: str) -> None:
+    _print_contracts(found.get("contracts", []))
     _print_changes(found["changes"], verb)
     drift = found.get("drift", [])
     if drift:
@@ -244,3 +245,10 @@ def _print_changes(changes: list[Any], verb: str) -> None:
     for change in changes:
         typer.echo(f"  {change['action']:7} {change['kind']} {change['name']}")
     typer.echo("Apply it: holdtrue apply" if verb == "plan" else "Applied.")
+
+
+def _print_contracts(contracts: list[Any]) -> None:
+    for each in contracts:
+        typer.echo(f"  {each['effect']:8} contract {each['dataset']}: {each['what']}")
+        for dependent in each["dependents"]:
+            typer.echo(f"           {dependent} depends on it")

@@ -5,11 +5,17 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.data.changes import ContractChange, contract_changes
     from holdtrue.data.checking import as_arrow, check_table
-    from holdtrue.data.contract import Column, Contract, Finding, Report, column
+    from holdtrue.data.columns import Column, Finding, column
+    from holdtrue.data.contract import Contract, Report
+    from holdtrue.data.dependence import dependents
+    from holdtrue.data.inferring import infer
     from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState, check_window, check_windows
+    from holdtrue.data.odcs import from_odcs, to_odcs
     from holdtrue.data.profiles import ColumnProfile, Profile, merge_profiles
     from holdtrue.data.profiling import fragment_profile, profile_table
+    from holdtrue.data.rules import Distribution, Expect, Fresh, KeyInto, RowCount, TableRule, Unique
     from holdtrue.data.service import (
         accept,
         dataset,
@@ -23,43 +29,68 @@ if TYPE_CHECKING:
         remove,
         request_contract,
     )
+    from holdtrue.data.surroundings import look_around
+    from holdtrue.data.whole import Around
 
 __all__ = [
+    "Around",
     "Column",
     "ColumnProfile",
     "Contract",
+    "ContractChange",
     "DatasetSpec",
+    "Distribution",
+    "Expect",
     "Finding",
+    "Fresh",
     "Ingest",
+    "KeyInto",
     "Profile",
     "Quarantine",
     "QuarantineState",
     "Report",
+    "RowCount",
+    "TableRule",
+    "Unique",
     "accept",
     "as_arrow",
     "check_table",
     "check_window",
     "check_windows",
     "column",
+    "contract_changes",
     "dataset",
     "datasets",
     "declare",
+    "dependents",
     "fragment_profile",
     "fragments",
+    "from_odcs",
+    "infer",
     "ingest",
     "latest",
+    "look_around",
     "merge_profiles",
     "profile_table",
     "quarantines",
     "read",
     "remove",
     "request_contract",
+    "to_odcs",
 ]
 
 # The data plane uses the contract's request check and must not load DuckDB or SQLAlchemy for it.
 _MODULES: dict[str, tuple[str, ...]] = {
+    "changes": ("ContractChange", "contract_changes"),
     "checking": ("as_arrow", "check_table"),
-    "contract": ("Column", "Contract", "Finding", "Report", "column"),
+    "columns": ("Column", "Finding", "column"),
+    "contract": ("Contract", "Report"),
+    "rules": ("Distribution", "Expect", "Fresh", "KeyInto", "RowCount", "TableRule", "Unique"),
+    "surroundings": ("look_around",),
+    "whole": ("Around",),
+    "dependence": ("dependents",),
+    "inferring": ("infer",),
+    "odcs": ("from_odcs", "to_odcs"),
     "model": ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState", "check_window", "check_windows"),
     "profiles": ("ColumnProfile", "Profile", "merge_profiles"),
     "profiling": ("fragment_profile", "profile_table"),

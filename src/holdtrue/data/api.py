@@ -76,6 +76,15 @@ def fetch_fragment(call: Call) -> Download:
     return Download(blobs.path(path["digest"]), blobs.size(path["digest"]), f"{version.name}-{window}")
 
 
+@routes.get("/api/projects/{project}/datasets/{name}/contract", Permission.DATA_READ, summary="Show its contract")
+def show_contract(call: Call) -> Any:
+    """Return the declaration of a dataset: key, time, contract."""
+    spec = call.read(lambda connection: service.dataset(connection, call.project, call.path["name"]))
+    if spec is None:
+        raise NotFound.of("declared dataset", call.path["name"])
+    return dump(spec)
+
+
 @routes.get("/api/projects/{project}/datasets/{name}/diff", Permission.DATA_READ, summary="Compare two versions")
 def diff_versions(call: Call) -> Any:
     """Return windows, schema, rows by key and columns that differ; query: before, after (default: the present one)."""

@@ -1,6 +1,7 @@
 """Check a table against a contract in one DuckDB scan."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
@@ -10,19 +11,23 @@ import numpy as np
 import pyarrow as pa
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.data.contract import (
+from holdtrue.data.columns import (
     MOST_EXAMPLES,
     MOST_TEXT,
     Column,
-    Contract,
+    Dtype,
     Finding,
-    Report,
+    Severity,
     broken,
     doubled,
     missing,
     unknown,
     wrong_type,
 )
+from holdtrue.data.contract import Contract, Report
+from holdtrue.data.expressions import compile_condition
+from holdtrue.data.rules import OF_ROWS, Expect, KeyInto, TableRule, Unique, columns_of, rule_broken
+from holdtrue.data.whole import NOTHING, Around, whole_findings
 
 ARROW: dict[str, pa.DataType] = {
     "int64": pa.int64(),
@@ -38,27 +43,39 @@ _ROW = "row_number"
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One rule of one column, and the SQL condition that is true for a row which breaks it."""
+    """One rule, the SQL condition that is true for a row which breaks it, and the value shown of such a row."""
 
-    column: Column
+    subject: Column | TableRule
     name: str
+    severity: Severity
     value: str
     broken: str
 
+    def finding(self, count: int, examples: list[str]) -> Finding:
+        """Return what to say when rows break it."""
+        if isinstance(self.subject, Column):
+            return broken(self.subject, self.name, count, examples)
+        return rule_broken(self.subject, count, examples)
 
-def check_table(contract: Contract, table: Any) -> Report:
+
+def check_table(contract: Contract, table: Any, around: Around = NOTHING) -> Report:
     """Check `table` (anything with the Arrow PyCapsule interface) and say what breaks the contract.
 
     Columns that are missing, unknown, doubled or of another type block; the others are checked all the same.
+    `around` has what rules need to know besides the rows: the time, other datasets, what was accepted before.
     """
     arrow = as_arrow(table)
     findings, columns = conform(contract, arrow)
+    findings += whole_findings(contract, columns, arrow.num_rows, around)
     rules, scanned = _compiled(contract, columns)
     if not rules or arrow.num_rows == 0:
         return Report(arrow.num_rows, tuple(findings))
     scanned[_ROW] = pa.array(np.arange(arrow.num_rows))
     with duckdb.connect(config={"threads": 2}) as connection:
         connection.register("delivery", pa.table(scanned))
+        for place, rule in enumerate(contract.rules):
+            if isinstance(rule, KeyInto):
+                connection.register(f"keys{place}", pa.table({"value": around.keys_of(rule)}))
         found = _scan(connection, rules)
         quarantined = _quarantined(connection, [rule for rule, each in found if each.count])
     findings += [each for _, each in found if each.count]
@@ -166,12 +183,49 @@ def _compiled(
         scanned[value] = columns[column.name]
         if column.pattern is not None:
             scanned[f"{value}_matches"] = _matches(columns[column.name], column.pattern)
-        rules += [_Rule(column, name, value, text) for name, text in _conditions(column, value)]
-    return rules, scanned
+        rules += [
+            _Rule(column, name, column.severity_of(name), value, text) for name, text in _conditions(column, value)
+        ]
+    return rules + list(_of_rows(contract, set(columns))), scanned
+
+
+def _of_rows(contract: Contract, sound: set[str]) -> Iterator[_Rule]:
+    """Yield the rules over several columns, unless a column of theirs is not sound and blocks already."""
+    places = {column.name: f"c{place}" for place, column in enumerate(contract.columns)}
+    dtypes: dict[str, Dtype] = {column.name: column.dtype for column in contract.columns}
+    for place, rule in enumerate(contract.rules):
+        if not isinstance(rule, OF_ROWS) or not sound.issuperset(columns_of(rule, contract.columns)):
+            continue
+        if isinstance(rule, Expect):
+            condition = compile_condition(rule.that, dtypes)
+            values = [f"'{_quoted(name)} ' || coalesce({places[name]}::VARCHAR, '–')" for name in condition.columns]
+            shown = " || ', ' || ".join(values) or "'–'"
+            text = f"({condition.sql(places)}) IS FALSE"
+        elif isinstance(rule, Unique):
+            names = [places[name] for name in rule.columns]
+            there = " AND ".join(f"NOT {_absent(dtypes[name], places[name])}" for name in rule.columns)
+            both = ", ".join(names)
+            twice = f"SELECT {both} FROM delivery WHERE {there} GROUP BY {both} HAVING count(*) > 1"  # noqa: S608
+            shown = " || ', ' || ".join(f"{name}::VARCHAR" for name in names)
+            text = f"{there} AND ({both}) IN ({twice})"
+        else:
+            assert isinstance(rule, KeyInto)
+            shown = places[rule.column]
+            absent = _absent(dtypes[rule.column], shown)
+            text = f"NOT {absent} AND {shown} NOT IN (SELECT value FROM keys{place})"  # noqa: S608
+        yield _Rule(rule, rule.rule, rule.severity, shown, text)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
+
+
+def _absent(dtype: str, value: str) -> str:
+    return f"({value} IS NULL OR isnan({value}))" if dtype == "float64" else f"{value} IS NULL"
 
 
 def _conditions(column: Column, value: str) -> list[tuple[str, str]]:
-    absent = f"({value} IS NULL OR isnan({value}))" if column.dtype == "float64" else f"{value} IS NULL"
+    absent = _absent(column.dtype, value)
     conditions: list[tuple[str, str]] = []
     if not column.nullable:
         conditions.append(("null", absent))
@@ -180,7 +234,7 @@ def _conditions(column: Column, value: str) -> list[tuple[str, str]]:
     if column.le is not None:
         conditions.append(("le", f"NOT {absent} AND {value} > {_bound(column, column.le, up=False)}"))
     if column.isin is not None:
-        values = ", ".join("'" + text.replace("'", "''") + "'" for text in column.isin)
+        values = ", ".join(f"'{_quoted(text)}'" for text in column.isin)
         conditions.append(("isin", f"NOT {absent} AND {value} NOT IN ({values})"))
     if column.pattern is not None:
         conditions.append(("pattern", f"NOT {absent} AND NOT {value}_matches"))
@@ -223,7 +277,7 @@ def _scan(connection: duckdb.DuckDBPyConnection, rules: list[_Rule]) -> list[tup
     for rule, count in zip(rules, row, strict=True):
         if count:
             examples = [] if rule.name == "null" else _examples(connection, rule)
-            found.append((rule, broken(rule.column, rule.name, count, examples)))
+            found.append((rule, rule.finding(count, examples)))
     return found
 
 
@@ -236,7 +290,7 @@ def _examples(connection: duckdb.DuckDBPyConnection, rule: _Rule) -> list[str]:
 
 
 def _quarantined(connection: duckdb.DuckDBPyConnection, rules: list[_Rule]) -> tuple[int, ...]:
-    texts = [f"({rule.broken})" for rule in rules if rule.column.severity == "quarantine"]
+    texts = [f"({rule.broken})" for rule in rules if rule.severity == "quarantine"]
     if not texts:
         return ()
     marked = f"SELECT {_ROW}, {' OR '.join(texts)} AS bad FROM delivery"  # noqa: S608  # as above

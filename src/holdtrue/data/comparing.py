@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from holdtrue.data.contract import MOST_EXAMPLES, MOST_TEXT
+from holdtrue.data.columns import MOST_EXAMPLES, MOST_TEXT
 from holdtrue.data.profiles import Profile
 from holdtrue.data.profiling import kind_of
 

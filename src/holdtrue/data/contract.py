@@ -1,37 +1,10 @@
 """What data must look like: one definition, compiled to a table scan and to a request check."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
-from typing import Any, Literal
 
 from holdtrue.core.errors import ConfigurationError
-
-Dtype = Literal["int64", "float64", "string", "bool", "timestamp"]
-Severity = Literal["block", "quarantine", "warn"]
-MOST_EXAMPLES = 3
-MOST_TEXT = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Describe one column: type, whether it may be missing, range, set, pattern, uniqueness.
-
-    `severity` says what a broken rule does: block the delivery, quarantine its rows, or warn.
-    A wrong type, a missing column and an unknown one always block. NaN counts as missing. A pattern is a
-    Python regular expression and has to match the whole text. A timestamp has a time zone.
-    """
-
-    name: str
-    dtype: Dtype
-    nullable: bool = False
-    ge: float | None = None
-    le: float | None = None
-    isin: tuple[str, ...] | None = None
-    pattern: str | None = None
-    unique: bool = False
-    severity: Severity = "block"
+from holdtrue.data.columns import Column, Finding, check_column
+from holdtrue.data.rules import Expect, TableRule, Unique, check_rule, columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +12,7 @@ class Contract:
     """Hold what a table, and each request made of its columns, must look like."""
 
     columns: tuple[Column, ...]
+    rules: tuple[TableRule, ...] = ()
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -50,24 +24,21 @@ class Contract:
                 mend="Join the two descriptions into one.",
             )
         for column in self.columns:
-            _check_column(column)
+            check_column(column)
+        for rule in self.rules:
+            check_rule(rule, self.columns)
 
     def only(self, names: "tuple[str, ...]") -> "Contract":
-        """Return the contract of the columns in `names`."""
-        return Contract(tuple(column for column in self.columns if column.name in names))
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Say which rule of which column was broken, by how many rows, with examples, and how to mend it."""
-
-    column: str
-    rule: str
-    severity: Severity
-    count: int
-    examples: tuple[str, ...]
-    what: str
-    mend: str
+        """Return what a request made of the columns in `names`, in that order, has to keep."""
+        known = {column.name: column for column in self.columns}
+        chosen = tuple(known[name] for name in names if name in known)
+        # A request knows neither other datasets nor other deliveries.
+        rules = tuple(
+            rule
+            for rule in self.rules
+            if isinstance(rule, Expect | Unique) and set(columns_of(rule, self.columns)) <= set(names)
+        )
+        return Contract(chosen, rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,123 +53,3 @@ class Report:
     def passed(self) -> bool:
         """Tell whether the delivery may be taken in (without its quarantined rows)."""
         return all(finding.severity != "block" for finding in self.findings)
-
-
-def column(
-    name: str,
-    dtype: Dtype,
-    *,
-    nullable: bool = False,
-    ge: float | None = None,
-    le: float | None = None,
-    isin: "list[str] | tuple[str, ...] | None" = None,
-    pattern: str | None = None,
-    unique: bool = False,
-    severity: Severity = "block",
-) -> Column:
-    """Describe one column of a contract."""
-    chosen = None if isin is None else tuple(isin)
-    return Column(name, dtype, nullable, ge, le, chosen, pattern, unique, severity)
-
-
-def broken(column: Column, rule: str, count: int, examples: "Sequence[Any]") -> Finding:
-    """Build the finding of one broken rule."""
-    said = {
-        "null": ("is missing", "Deliver a value for each row, or declare the column nullable."),
-        "ge": (f"is below {_short(column.ge)}", "Correct the values, or widen the contract's range."),
-        "le": (f"is above {_short(column.le)}", "Correct the values, or widen the contract's range."),
-        "isin": (
-            f"is none of {', '.join(column.isin or ())}",
-            "Correct the values, or add the new one to the contract's set.",
-        ),
-        "pattern": (
-            f"does not match {column.pattern}",
-            "Correct the values, or change the contract's pattern.",
-        ),
-        "unique": ("occurs more than once", "Remove the doubled rows from the delivery."),
-    }[rule]
-    return Finding(
-        column=column.name,
-        rule=rule,
-        severity=column.severity,
-        count=count,
-        examples=_texts(examples),
-        what=f"“{column.name}” {said[0]} in {count} row{'s' if count != 1 else ''}.",
-        mend=said[1],
-    )
-
-
-def missing(name: str) -> Finding:
-    """Build the finding of a column that is not there."""
-    return _shape(
-        name,
-        "missing",
-        f"The column “{name}” is missing.",
-        "Deliver it, or take it out of the contract.",
-    )
-
-
-def unknown(name: str) -> Finding:
-    """Build the finding of a column that the contract does not name."""
-    return _shape(
-        name,
-        "unknown",
-        f"The column “{name}” is not in the contract.",
-        "Leave it out, or describe it in the contract.",
-    )
-
-
-def doubled(name: str) -> Finding:
-    """Build the finding of two columns of one name."""
-    return _shape(name, "doubled", f"Two columns have the name “{name}”.", "Leave one of them out.")
-
-
-def wrong_type(column: Column, found: str, count: int, examples: "Sequence[Any]" = ()) -> Finding:
-    """Build the finding of values of another type than the contract's."""
-    return _shape(
-        column.name,
-        "type",
-        f"“{column.name}” is {found}, and the contract says {column.dtype}.",
-        f"Deliver it as {column.dtype}, or change the contract.",
-        count,
-        examples,
-    )
-
-
-def _shape(name: str, rule: str, what: str, mend: str, count: int = 1, examples: "Sequence[Any]" = ()) -> Finding:
-    # What a column is called and holds is no matter of single rows: such findings always block.
-    return Finding(name, rule, "block", count, _texts(examples), what, mend)
-
-
-def _texts(examples: "Sequence[Any]") -> tuple[str, ...]:
-    return tuple(str(example)[:MOST_TEXT] for example in examples[:MOST_EXAMPLES])
-
-
-def _short(bound: float | None) -> str:
-    return "" if bound is None else str(int(bound) if bound == int(bound) else bound)
-
-
-def _check_column(column: Column) -> None:
-    wrong = None
-    bounds = [bound for bound in (column.ge, column.le) if bound is not None]
-    if bounds and column.dtype not in ("int64", "float64"):
-        wrong = "a range needs a number"
-    elif (column.isin is not None or column.pattern is not None) and column.dtype != "string":
-        wrong = "a set or a pattern needs a string"
-    elif not all(isfinite(bound) for bound in bounds):
-        wrong = "the ends of a range are finite numbers"
-    elif column.ge is not None and column.le is not None and column.ge > column.le:
-        wrong = f"the range from {_short(column.ge)} to {_short(column.le)} is empty"
-    elif column.isin is not None and not column.isin:
-        wrong = "no value is in an empty set"
-    elif column.pattern is not None:
-        try:
-            re.compile(column.pattern)
-        except re.error as error:
-            wrong = f"the pattern is not a regular expression: {error}"
-    if wrong:
-        raise ConfigurationError(
-            f"The contract of “{column.name}” ({column.dtype}) cannot hold.",
-            why=f"{wrong[:1].upper()}{wrong[1:]}.",
-            mend="Correct the column's description.",
-        )

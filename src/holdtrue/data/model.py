@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from holdtrue.core.errors import ConfigurationError, InvalidInput, StateError
-from holdtrue.data.contract import Contract, Finding
+from holdtrue.data.columns import Finding
+from holdtrue.data.contract import Contract
 
 _MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 

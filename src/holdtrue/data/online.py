@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.data.contract import Column, Contract, Finding, broken, missing, unknown, wrong_type
+from holdtrue.data.columns import Column, Dtype, Finding, broken, missing, unknown, wrong_type
+from holdtrue.data.contract import Contract
+from holdtrue.data.expressions import compile_condition
+from holdtrue.data.rules import Expect, TableRule, Unique, columns_of, rule_broken
 
 __all__ = ["Finding", "compile_request"]
 
 Check: TypeAlias = Callable[[Sequence[Any]], list[Finding]]
 Test: TypeAlias = Callable[[Any], bool]
+RowCheck: TypeAlias = Callable[[Mapping[str, Sequence[Any]]], list[Finding]]
 
 _INT64 = 2**63
 _NULL = type(None)
@@ -24,6 +28,7 @@ def compile_request(contract: Contract) -> Callable[[Mapping[str, list[Any]]], l
     row is the one the table check gives. The check raises InvalidInput for columns of unequal length.
     """
     checks = {column.name: _compile(column) for column in contract.columns}
+    rules = [each for rule in contract.rules for each in _compile_rule(rule, contract.columns)]
 
     def check(columns: Mapping[str, list[Any]]) -> list[Finding]:
         if len(set(map(len, columns.values()))) > 1:
@@ -39,11 +44,52 @@ def compile_request(contract: Contract) -> Callable[[Mapping[str, list[Any]]], l
                 findings.append(missing(name))
             else:
                 findings += column(values)
+        if rules:
+            # A column that is not there or of another type is a finding already; rules need sound ones.
+            unsound = {each.column for each in findings if each.rule in ("missing", "type")}
+            for needed, rule in rules:
+                if unsound.isdisjoint(needed):
+                    findings += rule(columns)
         if columns.keys() - checks.keys():
             findings += [unknown(name) for name in columns if name not in checks]
         return findings
 
     return check
+
+
+def _compile_rule(rule: TableRule, described: Sequence[Column]) -> list[tuple[frozenset[str], RowCheck]]:
+    """Return the columns and the check of a rule over several columns; none for rules that a request cannot break."""
+    names = columns_of(rule, described)
+    if isinstance(rule, Expect):
+        dtypes: dict[str, Dtype] = {column.name: column.dtype for column in described}
+        holds = compile_condition(rule.that, dtypes).value
+
+        def expected(columns: Mapping[str, Sequence[Any]]) -> list[Finding]:
+            values = [columns[name] for name in names]
+            rows = range(len(values[0])) if values else range(len(next(iter(columns.values()), ())))
+            bad = [row for row in rows if holds({name: columns[name][row] for name in names}) is False]
+            if not bad:
+                return []
+            shown = [", ".join(f"{name} {columns[name][row]}" for name in names) for row in bad[:3]]
+            return [rule_broken(rule, len(bad), shown)]
+
+        return [(frozenset(names), expected)]
+    if isinstance(rule, Unique):
+
+        def together(columns: Mapping[str, Sequence[Any]]) -> list[Finding]:
+            rows = [
+                row
+                for row in zip(*(columns[name] for name in names), strict=True)
+                if all(value is not None and value == value for value in row)
+            ]
+            if len(set(rows)) == len(rows):
+                return []
+            twice = {row: count for row, count in Counter(rows).items() if count > 1}
+            shown = [", ".join(map(str, row)) for row in sorted(twice)]
+            return [rule_broken(rule, sum(twice.values()), shown)]
+
+        return [(frozenset(names), together)]
+    return []
 
 
 def _compile(column: Column) -> Check:

@@ -26,6 +26,7 @@ from holdtrue.data.model import (
     check_windows,
 )
 from holdtrue.data.reading import parquet_bytes
+from holdtrue.data.whole import NOTHING, Around
 from holdtrue.storage import BlobStore
 from holdtrue.storage.ledger import Transaction
 
@@ -52,14 +53,14 @@ def remove(tx: Transaction, name: str, reason: str) -> None:
         tx.emit("dataset.removed", f"dataset:{name}", {}, reason=reason)
 
 
-def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any) -> Ingest:
+def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any, around: Around = NOTHING) -> Ingest:
     """Check one delivered window and put its bytes into `blobs`; nothing else changes.
 
     Accepted rows are stored sorted by key, in the contract's column order, as Parquet whose bytes depend
     on the rows alone. A blocked delivery is kept whole for its quarantine.
     """
     arrow = as_arrow(table)
-    report = check_table(spec.contract, arrow)
+    report = check_table(spec.contract, arrow, around)
     contract = content_hash(dump(spec.contract))
     if not report.passed:
         kept = blobs.put(parquet_bytes(arrow))

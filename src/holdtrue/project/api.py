@@ -21,10 +21,15 @@ def definitions(call: Call) -> Any:
 
 @routes.post("/api/projects/{project}/plan", Permission.PROJECT_APPLY, summary="Show what apply would change")
 def plan(call: Call, body: ProjectSpec) -> Any:
-    """Return the differences, and how the deployed state differs from what is applied; nothing is changed."""
+    """Return the differences, what they mean for contracts, and how what is deployed differs; nothing is changed."""
     _check(call, body)
-    changes = call.read(lambda connection: service.plan(connection, call.project, body))
-    return {"changes": changes, "drift": [dump(each) for each in delivery.drift(call.stores, call.project)]}
+    found = call.read(
+        lambda connection: {
+            "changes": service.plan(connection, call.project, body),
+            "contracts": service.contract_plan(connection, call.project, body),
+        }
+    )
+    return {**found, "drift": [dump(each) for each in delivery.drift(call.stores, call.project)]}
 
 
 @routes.post("/api/projects/{project}/apply", Permission.PROJECT_APPLY, summary="Apply definitions")

@@ -264,8 +264,7 @@ class Project:
                 why="A release is made for one service.",
                 mend="Declare a model of its own for the second service.",
             )
-        known = {column.name: column for column in model.dataset.spec.contract.columns}
-        contract = Contract(columns=tuple(known[each] for each in inputs))
+        contract = model.dataset.spec.contract.only(tuple(inputs))
         spec = ServiceSpec(
             name=name or model.name,
             model=model.name,

@@ -50,6 +50,20 @@ def plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> tuple[
     return tuple(changes)
 
 
+def contract_plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> list[dict[str, Any]]:
+    """Return what changes in the contracts of datasets that stay; a breaking change names who depends on it."""
+    before = applied(connection, project)
+    old = {} if before is None else {each.name: each.contract for each in before.datasets}
+    found: list[dict[str, Any]] = []
+    for dataset in wanted.datasets:
+        changes = data.contract_changes(old[dataset.name], dataset.contract) if dataset.name in old else []
+        for change in changes:
+            breaking = change.effect == "breaking"
+            who = data.dependents(connection, project, dataset.name, change.columns) if breaking else []
+            found.append({"dataset": dataset.name, **dump(change), "dependents": who})
+    return found
+
+
 def apply(tx: Transaction, wanted: ProjectSpec) -> tuple[PlannedChange, ...]:
     """Make `wanted` the project's definitions, in one transaction; return what changed.
 

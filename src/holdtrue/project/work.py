@@ -89,7 +89,10 @@ class Workshop:
                 why="The dataset's own function raised this.",
                 mend="See that the delivery is there and can be read, then take it in again.",
             ) from error
-        result = data.ingest(self._blobs, dataset.spec, window, table)
+        around = data.look_around(
+            dataset.spec, window, SystemClock().now(), (self._blobs, self._actions), self._fragments
+        )
+        result = data.ingest(self._blobs, dataset.spec, window, table, around)
         if result.digest is not None:
             data.fragment_profile(self._blobs, self._actions, result.digest)
         answer = self._api.post(
@@ -103,6 +106,9 @@ class Workshop:
             "quarantined": result.quarantined,
             "findings": [dump(each) for each in result.findings],
         }
+
+    def _fragments(self, name: str) -> Mapping[str, Any]:
+        return self._api.get(f"{self._base}/datasets/{name}")["fragments"]
 
     def train(self, payload: Mapping[str, Any], author: str, job: str = "") -> dict[str, Any]:
         """Train a challenger, submit it as a release with its evidence, and return the decision."""

@@ -96,17 +96,18 @@ def compile_check(bundle: Bundle) -> tuple[Check | None, frozenset[str]]:
         return None, frozenset()
     names = {each.name for each in bundle.inputs}
     contract = load(Contract, bundle.contract, "The request contract")
-    columns = tuple(column for column in contract.columns if column.name in names)
+    described = contract.only(tuple(column.name for column in contract.columns if column.name in names))
+    columns = described.columns
     if not columns:
         return None, frozenset()
     moments = frozenset(column.name for column in columns if column.dtype == "timestamp")
-    check = compile_request(Contract(columns))
+    check = compile_request(described)
     if len(columns) == len(names):
         return check, moments
-    described = frozenset(column.name for column in columns)
+    known = frozenset(column.name for column in columns)
 
     def check_described(given: Columns) -> Sequence[Finding]:
-        return check({name: values for name, values in given.items() if name in described})
+        return check({name: values for name, values in given.items() if name in known})
 
     return check_described, moments
 

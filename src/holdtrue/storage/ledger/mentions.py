@@ -23,10 +23,11 @@ def _in_table(connection: sa.Connection, table: sa.Table) -> Iterator[str]:
     columns = [column for column in table.columns if not isinstance(column.type, sa.Integer | sa.Float | sa.Boolean)]
     if not columns:
         return
-    for row in connection.execute(sa.select(*(sa.cast(column, sa.LargeBinary) for column in columns))):
+    cells = (column if isinstance(column.type, sa.LargeBinary) else sa.cast(column, sa.Text) for column in columns)
+    for row in connection.execute(sa.select(*cells)):
         for value in row:
             if value is not None:
-                yield from digests_in(bytes(value))
+                yield from digests_in(value.encode() if isinstance(value, str) else bytes(value))
 
 
 def digests_in(data: bytes) -> Iterator[str]:
