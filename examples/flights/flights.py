@@ -43,7 +43,14 @@ project = ht.Project("flight-delays", owner="dispatch", risk="limited")
             ht.column("arrived_at", "timestamp", nullable=True),
             ht.column("departure_delay", "int64", nullable=True, ge=-180, le=3000),
             ht.column("arrival_delay", "int64", nullable=True, ge=-180, le=3000),
-        )
+        ),
+        rules=(
+            ht.Expect("arrives after it departs", "arrived_at >= departed_at", severity="warn"),
+            ht.Expect("in its hour", "scheduled_hour <= scheduled_departure < scheduled_hour + hours(1)"),
+            ht.RowCount(ge=10_000),
+            ht.Fresh("scheduled_departure", within="2d"),
+            ht.Distribution("distance", within=0.3, severity="warn"),
+        ),
     ),
 )
 def flights(window: str) -> pa.Table:
@@ -173,6 +180,8 @@ project.gate(
         "better than guessing": "metric.brier.value < baseline.brier.value",
         "no weak slice": "slices.all(s, s.upper >= 0.6)",
         "better than what is live": "comparison.champion.p_better >= 0.95",
+        "nothing leaks": "data.leakage.suspects == 0 && data.overlap.keys == 0",
+        "every feature is there": "data.empty.features == 0 && data.constant.features == 0",
         "compiled faithfully": "parity.max_difference <= 0.001 && parity.changed_decisions <= 0.001",
     },
     approvals=1,

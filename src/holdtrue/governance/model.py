@@ -21,6 +21,8 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "comparison": ("comparison",),
         "parity": ("parity",),
         "contract": ("contract",),
+        "data": ("data",),
+        "replay": ("replay",),
         "answers": ("answers",),
         "retrieval": ("retrieval",),
         "guardrails": ("guardrails",),

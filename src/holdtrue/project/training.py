@@ -29,6 +29,8 @@ from holdtrue.evaluation import compare, evaluate
 from holdtrue.features import FeatureSet, point_in_time
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.definitions import EvaluationPlan, Model, Project, Serving, Training
+from holdtrue.project.rows import Rows
+from holdtrue.project.soundness import soundness
 from holdtrue.serving import load_model, pack_model
 
 Fragments = Mapping[str, Mapping[str, Any]]
@@ -58,16 +60,6 @@ class Request:
     author: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Hold rows with their features: a float32 matrix [n, k], outcomes [n], times (µs) [n], and the table."""
-
-    X: np.ndarray
-    y: np.ndarray
-    times: np.ndarray
-    table: pa.Table
-
-
 def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, Any]:
     """Run all steps and return the submission: versions, release manifest and evidence."""
     model = request.model
@@ -91,6 +83,12 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             mend="Take more windows in, or hold out fewer days: project.evaluation(…, holdout_days=…).",
         )
     features = FeatureSet.fit(model.views, model.expressions, train_table)
+    held = rows_of(model, features, held_table)
+    doubts = pipeline.step(
+        "soundness",
+        {"data": _digests(request), "features": features.to_json(), "holdout": plan.holdout_days},
+        lambda: orjson.dumps(soundness(model, features, rows_of(model, features, train_table), held)),
+    )
     fitted = pipeline.step(
         "train",
         {"data": _digests(request), "features": features.to_json(), "params": dict(model.params)},
@@ -98,7 +96,6 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         code=model.fit,
     )
     artifact: dict[str, Any] = {"format": "onnx", **orjson.loads(fitted)}
-    held = rows_of(model, features, held_table)
     score = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"]).score(held.X)
     evidence = pipeline.step(
         "evaluate",
@@ -110,7 +107,8 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         },
         lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
-    return _submission(project, request, features, artifact, orjson.loads(evidence))
+    found = [*orjson.loads(evidence), {"kind": "data", "content": orjson.loads(doubts)}]
+    return _submission(project, request, features, artifact, found)
 
 
 def rows_of(model: Model, features: FeatureSet, table: pa.Table) -> Rows:

@@ -14,6 +14,7 @@ from holdtrue.stats.distances import (
 )
 from holdtrue.stats.errors import BadNumbers, OneClassOnly
 from holdtrue.stats.intervals import Interval, finite
+from holdtrue.stats.leakage import told_alone
 from holdtrue.stats.matched import MatchedDifference
 from holdtrue.stats.multiple import adjusted, discoveries
 from holdtrue.stats.proportions import clopper_pearson, wilson
@@ -66,6 +67,7 @@ __all__ = [
     "reliability",
     "roc_auc",
     "sequences",
+    "told_alone",
     "typical_ratio",
     "wasserstein",
     "wasserstein_counts",

@@ -1,0 +1,135 @@
+"""Evidence about the rows of a model before it is trained: leakage, overlap, empty columns, doubtful labels."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from holdtrue.features import FeatureSet
+from holdtrue.project.definitions import Model
+from holdtrue.project.rows import Rows
+from holdtrue.stats import told_alone
+
+SUSPECT = 0.98
+"""The area under the ROC curve from which a feature alone is suspected to know the label."""
+_EMPTY = 0.99
+_NAMED = 10
+
+
+def soundness(model: Model, features: FeatureSet, train: Rows, held: Rows) -> dict[str, Any]:
+    """Return what is doubtful about training rows and those held out, as numbers that a policy can ask for.
+
+    `leakage`: features that tell the label nearly alone, and what was dated after the prediction. `overlap`: held-out
+    rows whose key, or whose features and label, are among the training rows. `empty` and `constant`: features
+    without values or with one. `conflicts`: training rows with equal features and another label.
+    """
+    alone = _alone(features.names, train)
+    strongest = max(alone, key=lambda name: alone[name], default=None)
+    suspects = [name for name in alone if alone[name] >= SUSPECT]
+    late = [*_late_inputs(model, train.table), *_own_outcome(model, train.table)]
+    missing = {name: float(np.isnan(train.X[:, place]).mean()) for place, name in enumerate(features.names)}
+    empty = [name for name, share in missing.items() if share >= _EMPTY]
+    constant = [
+        name for place, name in enumerate(features.names) if name not in empty and _is_constant(train.X[:, place])
+    ]
+    return {
+        "rows": {"train": len(train.y), "held_out": len(held.y)},
+        "leakage": {
+            "suspects": len(suspects) + len(late),
+            "features": suspects[:_NAMED],
+            "late": late[:_NAMED],
+            "strongest": strongest or "",
+            "strongest_auc": alone[strongest] if strongest else 0.5,
+        },
+        "overlap": _overlap(model.dataset.spec.key, train, held),
+        "empty": {"features": len(empty), "names": empty[:_NAMED]},
+        "constant": {"features": len(constant), "names": constant[:_NAMED]},
+        "conflicts": _conflicts(train),
+    }
+
+
+def _alone(names: Sequence[str], rows: Rows) -> Mapping[str, float]:
+    positive = rows.y.astype(bool)
+    found: dict[str, float] = {}
+    for place, name in enumerate(names):
+        area = told_alone(rows.X[:, place].astype(np.float64), positive)
+        if area is not None:
+            found[name] = round(area, 6)
+    return found
+
+
+def _late_inputs(model: Model, table: pa.Table) -> list[str]:
+    """Name the moments among the request's columns that are later than the prediction, and not always known.
+
+    A moment that is planned, such as a scheduled departure, is in every row; one that is missing in some rows comes to
+    be known, and a row that has it has it from afterwards.
+    """
+    described = {column.name: column for column in model.dataset.spec.contract.columns}
+    found: list[str] = []
+    for name in dict.fromkeys(each.column for each in model.expressions):
+        column = described[name]
+        if column.dtype == "timestamp" and column.nullable and (count := _later(table, name, model.time)):
+            found.append(f"{name} is after {model.time} in {count} rows")
+    return found
+
+
+def _own_outcome(model: Model, table: pa.Table) -> list[str]:
+    """Name the views of the same dataset by which a row would see its own row, and so its own outcome."""
+    outcome = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", model.outcome))
+    found: list[str] = []
+    for view in model.views:
+        read = view.columns if view.view == "latest" else (view.column,)
+        # Only where the view reads what the outcome is made of, and from these rows.
+        if outcome.isdisjoint(read) or view.time not in table.column_names:
+            continue
+        if count := table.num_rows - table[view.time].null_count - _later(table, view.time, model.time):
+            found.append(f"{view.name} knows the outcome of its own row in {count} rows")
+    return found
+
+
+def _later(table: pa.Table, name: str, moment: str) -> int:
+    later = _moments(table, name) > _moments(table, moment)
+    return int(np.count_nonzero(later & table[name].is_valid().to_numpy()))
+
+
+def _moments(table: pa.Table, name: str) -> np.ndarray:
+    column = table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    return column.fill_null(0).to_numpy()
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    there = values[~np.isnan(values)]
+    return bool(len(there)) and bool((there == there[0]).all()) and len(there) == len(values)
+
+
+def _overlap(key: str, train: Rows, held: Rows) -> dict[str, Any]:
+    keys = set(train.table[key].to_pylist()) & set(held.table[key].to_pylist())
+    known = {row.tobytes() for row in _labelled(train)}
+    rows = sum(row.tobytes() in known for row in _labelled(held))
+    return {
+        "keys": len(keys),
+        "examples": sorted(map(str, keys))[:3],
+        "rows": rows,
+        "share": rows / len(held.y) if len(held.y) else 0.0,
+    }
+
+
+def _labelled(rows: Rows) -> np.ndarray:
+    """Return features and label of each row as one row float32[n, k + 1]; 0 and −0 are one value."""
+    return np.ascontiguousarray(np.column_stack([rows.X + 0.0, rows.y.astype(np.float32)]).astype(np.float32))
+
+
+def _conflicts(rows: Rows) -> dict[str, Any]:
+    """Count rows whose features another row has with another label: wrong labels, or features too coarse."""
+    matrix = np.ascontiguousarray(rows.X + 0.0)
+    _, groups = np.unique(
+        matrix.view(np.dtype((np.void, matrix.dtype.itemsize * matrix.shape[1]))), return_inverse=True
+    )
+    groups = groups.ravel()
+    n = np.bincount(groups)
+    hits = np.bincount(groups, weights=rows.y)
+    mixed = (hits > 0) & (hits < n)
+    count = int(n[mixed].sum())
+    return {"rows": count, "share": count / len(rows.y) if len(rows.y) else 0.0}
