@@ -24,9 +24,22 @@ app = typer.Typer(
 def command_line() -> typer.Typer:
     """Return the application with every command."""
     # Each brings the libraries of its commands.
-    from holdtrue.cli import applications, data, decide, gateway, look, prompts, rolling, run, serve, traces, track
+    from holdtrue.cli import (
+        applications,
+        data,
+        decide,
+        features,
+        gateway,
+        look,
+        prompts,
+        rolling,
+        run,
+        serve,
+        traces,
+        track,
+    )
 
-    for module in (run, data, applications, decide, rolling, look, prompts, serve, gateway, traces, track):
+    for module in (run, data, features, applications, decide, rolling, look, prompts, serve, gateway, traces, track):
         module.register(app)
     return app
 

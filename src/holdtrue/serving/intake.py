@@ -140,6 +140,8 @@ def event_columns(
         record["id"] = _texts("id", record["id"])
     else:
         record["id"] = _event_ids(columns, source)
+    # So that a replay can tell what had come when an answer was given.
+    record.setdefault("known_at", now_us)
     return record
 
 

@@ -1,0 +1,236 @@
+"""Commands on features: replay what was answered, look an entity up, see who uses what."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from holdtrue.cli.context import (
+    AsJson,
+    File,
+    Home,
+    ProjectName,
+    base,
+    lines,
+    listing,
+    open_client,
+    project_file,
+    project_name,
+    show,
+    text_of,
+)
+from holdtrue.cli.run import check_beside
+from holdtrue.core.errors import ConfigurationError, NotFound
+
+group = typer.Typer(help="Features: replay, look up, see who uses what.", no_args_is_help=True)
+_UNEQUAL = 1
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    group.command("parity")(features_parity)
+    group.command("get")(features_get)
+    group.command("usage")(features_usage)
+    app.add_typer(group, name="features")
+
+
+def features_parity(
+    service: Annotated[str | None, typer.Argument(help="Service (default: the only one).")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="Answers of each release.")
+    ] = 10_000,
+    record: Annotated[bool, typer.Option("--record", help="Record the result as evidence on each release.")] = False,
+    most_rate: Annotated[
+        float, typer.Option("--at-most", min=0.0, max=1.0, help="Rate that ends with status 0.")
+    ] = 1.0,
+    file: File = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the features of recorded answers again from accepted windows, and compare them row by row."""
+    from holdtrue.core.clock import SystemClock
+    from holdtrue.features import FeatureSet
+    from holdtrue.project import load_project
+    from holdtrue.project.replaying import Replay, replayed
+    from holdtrue.server.settings import load_settings
+    from holdtrue.storage import BlobStore
+    from holdtrue.storage.journal import Journal
+
+    project = load_project(project_file(file))
+    chosen = service or _only(list(project.services))
+    settings = load_settings(home)
+    with open_client(home) as client:
+        check_beside(client, settings, "features parity")
+        root = base(project.name)
+
+        def features_of(release: str) -> FeatureSet:
+            pinned = client.get(f"{root}/releases/{release}")["manifest"]["versions"]
+            return FeatureSet.from_json(client.get(f"{root}/versions/{pinned['features']}")["content"])
+
+        asked = Replay(
+            project,
+            chosen,
+            Journal(settings.home / "journal", SystemClock()),
+            BlobStore(settings.home / "blobs"),
+            lambda name: client.get(f"{root}/datasets/{name}")["fragments"],
+            features_of,
+        )
+        found = replayed(asked, most=limit)
+        if record:
+            for each in found:
+                content = {name: value for name, value in each.items() if name != "release"}
+                client.post(f"{root}/evidence", {"kind": "replay", "subject": each["release"], "content": content})
+    show(found, as_json, lambda value: lines(_parity(value)))
+    if any(each["rate"] > most_rate for each in found):
+        raise typer.Exit(_UNEQUAL)
+
+
+def features_get(
+    service: Annotated[str, typer.Argument(help="Service whose release in production says which features.")],
+    entities: Annotated[list[str], typer.Argument(help="Entities: origin=EWR carrier=UA.")],
+    at: Annotated[str | None, typer.Option("--at", help="Moment (ISO 8601; default: now).")] = None,
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look the features of entities up in the online store, as a request would."""
+    from holdtrue.core.clock import SystemClock, microseconds
+    from holdtrue.features import FeatureSet, OnlineStore
+    from holdtrue.server.settings import load_settings
+
+    given = dict(_pair(each) for each in entities)
+    settings = load_settings(home)
+    with open_client(home) as client:
+        check_beside(client, settings, "features get")
+        name = project_name(client, project)
+        pinned = _deployed(client, base(name), service)
+        features = FeatureSet.from_json(client.get(f"{base(name)}/versions/{pinned}")["content"])
+    views = [view for view in features.views if view.entity in given]
+    unknown = [entity for entity in given if entity not in {view.entity for view in features.views}]
+    if unknown:
+        raise NotFound(
+            f"No feature view of “{service}” has the entity “{unknown[0]}”.",
+            why=f"Its entities: {', '.join(sorted({view.entity for view in features.views})) or 'none'}.",
+            mend="Name one of them, such as origin=EWR.",
+        )
+    moment = microseconds(SystemClock().now()) if at is None else microseconds(_moment(at))
+    folder = settings.home / "online" / name
+    if not folder.is_dir():
+        raise NotFound(
+            f"There is no online store of {name} yet.",
+            why="It is made by the first events that a data plane takes.",
+            mend="Send events first: POST /events/SOURCE",
+        )
+    store = OnlineStore(folder)
+    try:
+        values = store.lookup(views, {each: [value] for each, value in given.items()}, [moment])
+    finally:
+        store.close()
+    told = {feature: None if found[0] != found[0] else float(found[0]) for feature, found in values.items()}
+    show(told, as_json, lambda value: lines(f"{feature}  {text_of(found)}" for feature, found in value.items()))
+
+
+def features_usage(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:
+    """List feature views with what they read, which feature sets have them, and which services answer with them."""
+    with open_client(home) as client:
+        root = base(project_name(client, project))
+        versions = client.get(f"{root}/versions", kind="feature_view", limit=1000)["items"]
+        live = _live(client, root)
+    found: dict[str, dict[str, Any]] = {}
+    for version in versions:
+        for view in version["content"].get("views", ()):
+            each = found.setdefault(
+                f"{view['name']}/{view['source']}",
+                {
+                    "view": view["name"],
+                    "source": view["source"],
+                    "entity": view["entity"],
+                    "columns": view.get("columns") or [view.get("column")],
+                    "versions": [],
+                    "services": [],
+                },
+            )
+            each["versions"].append(f"{version['name']}@{version['number']}")
+            each["services"] = sorted({*each["services"], *live.get(version["id"], ())})
+    columns = {
+        "view": lambda each: each["view"],
+        "source": lambda each: each["source"],
+        "entity": lambda each: each["entity"],
+        "reads": lambda each: ", ".join(each["columns"]),
+        "in": lambda each: ", ".join(each["versions"][:5]),
+        "answers in": lambda each: ", ".join(each["services"]) or None,
+    }
+    listing(list(found.values()), as_json, columns, empty="No feature view was released yet: holdtrue run")
+
+
+def _only(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    raise ConfigurationError(
+        f"The project file has {len(names)} services of models, and none was named.",
+        why=f"They are: {', '.join(names) or 'none'}.",
+        mend="Name one: holdtrue features parity SERVICE",
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not mark or not name or not value:
+        raise ConfigurationError(f"{text[:60]!r} is not entity=value.", mend="Write it like origin=EWR.")
+    return name, value
+
+
+def _moment(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{text[:60]!r} is no moment.", mend="Write it like 2013-01-31T15:00:00Z.") from None
+    if found.tzinfo is None:
+        raise ConfigurationError(
+            f"{text[:60]!r} has no time zone.",
+            why="The same clock time is another moment in another zone.",
+            mend=f"Write {text}Z for UTC.",
+        )
+    return found
+
+
+def _deployed(client: Any, root: str, service: str) -> str:
+    shown = client.get(f"{root}/services/{service}")["deployments"]
+    release = next((each["release"] for each in shown if each["environment"] == "production"), None)
+    if release is None:
+        raise NotFound(
+            f"No release of “{service}” answers in production.",
+            mend="Promote one first: holdtrue promote.",
+        )
+    return client.get(f"{root}/releases/{release}")["manifest"]["versions"]["features"]
+
+
+def _live(client: Any, root: str) -> dict[str, list[str]]:
+    """Return which services answer in production with each version of a feature set."""
+    found: dict[str, list[str]] = {}
+    for service in client.get(f"{root}/status")["services"]:
+        for each in service["deployments"]:
+            if each["environment"] == "production":
+                versions = client.get(f"{root}/releases/{each['release']}")["manifest"]["versions"]
+                if "features" in versions:
+                    found.setdefault(versions["features"], []).append(service["name"])
+    return found
+
+
+def _parity(found: list[Any]) -> Iterator[str]:
+    for each in found:
+        yield (
+            f"{each['release']}: {each['mismatched']:,} of {each['rows']:,} answers differ "
+            f"({each['rate']:.2%}), {each['compared']} features, windows {', '.join(each['windows'])}"
+        )
+        if each["not_accepted_yet"]:
+            yield f"  {each['not_accepted_yet']:,} answers lie in windows that were not accepted yet"
+        ordered = sorted(each["features"].items(), key=lambda item: -item[1]["mismatched"])
+        for name, told in ordered:
+            causes = ", ".join(f"{cause} {count:,}" for cause, count in told["causes"].items())
+            largest = "" if told["largest"] is None else f", by up to {told['largest']:.6g}"
+            yield f"  {name}: {told['mismatched']:,} ({told['rate']:.2%}){largest}; likely {causes}"
+            for example in told["examples"]:
+                said = f"answered with {text_of(example['online'])}, history gives {text_of(example['offline'])}"
+                yield f"    {example['prediction']}: {said} ({example['cause']})"
