@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.stats import DISTINCT_ERROR, BadNumbers, Distinct, Frequent, Moments, Quantiles, mixed
+from holdtrue.stats import DISTINCT_ERROR, BadNumbers, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
 from holdtrue.stats.sketches import MOST_FREQUENT, POINTS
 
 
@@ -113,3 +113,26 @@ def test_a_histogram_counts_every_value_once() -> None:
         Quantiles().below(np.array([1.0]))
     nothing: list[Any] = Quantiles().at([0.5])
     assert nothing == [None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.text(max_size=20), max_size=40))
+def test_texts_have_one_hash_each_wherever_they_stand(texts: list[str]) -> None:
+    encoded = [text.encode() for text in texts]
+    data = np.frombuffer(b"".join(encoded), np.uint8)
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in encoded])]).astype(np.int64)
+    found = text_hashes(data, offsets).tolist()
+    assert len(set(found)) == len(set(texts))
+    alone = [
+        text_hashes(np.frombuffer(each, np.uint8), np.array([0, len(each)])).tolist()[0] if each else None
+        for each in encoded
+    ]
+    assert [one for one in alone if one is not None] == [one for one, each in zip(found, encoded, strict=True) if each]
+
+
+def test_hashes_of_texts_are_evenly_spread_and_never_change() -> None:
+    data = np.frombuffer(b"EWRJFK", np.uint8)
+    assert text_hashes(data, np.array([0, 3, 6])).tolist() == [9406780384909720169, 2840962103261977071]
+    many = [f"id{each:06d}".encode() for each in range(20_000)]
+    offsets = np.arange(20_001, dtype=np.int64) * 8
+    assert abs(Distinct.of(text_hashes(np.frombuffer(b"".join(many), np.uint8), offsets)).count - 20_000) < 1300

@@ -26,6 +26,7 @@ from holdtrue.data.columns import (
 )
 from holdtrue.data.contract import Contract, Report
 from holdtrue.data.expressions import compile_condition
+from holdtrue.data.proving import kept
 from holdtrue.data.rules import OF_ROWS, Expect, KeyInto, TableRule, Unique, columns_of, rule_broken
 from holdtrue.data.whole import NOTHING, Around, whole_findings
 
@@ -176,15 +177,20 @@ def _compiled(
     """Return the rules, and the columns they read under names of our own (DuckDB's do not know case)."""
     rules: list[_Rule] = []
     scanned: dict[str, Any] = {}
+    needed = {name for rule in contract.rules for name in columns_of(rule, contract.columns)}
     for place, column in enumerate(contract.columns):
         if column.name not in columns:
             continue
+        proven = kept(column, columns[column.name])
         value = f"c{place}"
-        scanned[value] = columns[column.name]
+        if column.name in needed or not proven.issuperset(name for name, _ in _conditions(column, value)):
+            scanned[value] = columns[column.name]
         if column.pattern is not None:
             scanned[f"{value}_matches"] = _matches(columns[column.name], column.pattern)
         rules += [
-            _Rule(column, name, column.severity_of(name), value, text) for name, text in _conditions(column, value)
+            _Rule(column, name, column.severity_of(name), value, text)
+            for name, text in _conditions(column, value)
+            if name not in proven
         ]
     return rules + list(_of_rows(contract, set(columns))), scanned
 

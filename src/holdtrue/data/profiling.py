@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import Corrupt, NotFound
 from holdtrue.data.profiles import ColumnProfile, Kind, Profile
-from holdtrue.stats import Distinct, Frequent, Moments, Quantiles, mixed
+from holdtrue.stats import Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
 from holdtrue.stats.sketches import MOST_FREQUENT
 from holdtrue.storage import ActionCache, BlobStore
 
@@ -24,6 +23,7 @@ _THREADS = 2
 _MOST_TEXT = 200
 _MARK = 20
 _HEAD = 8
+_SAMPLE = 4096
 
 
 def profile_table(table: pa.Table) -> Profile:
@@ -142,18 +142,21 @@ def _as_numpy(kind: Kind, values: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def _text(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
-    encoded = values.cast(pa.large_string()).combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    texts = encoded.dictionary
-    if not len(texts):
+    there = plain_texts(values)
+    if not len(there):
         return ColumnProfile(name, kind, rows, missing)
-    counts = np.bincount(encoded.indices.drop_null().to_numpy(), minlength=len(texts))
-    lengths = pc.call_function("utf8_length", [texts]).to_numpy().astype(np.float64)
-    order = np.argsort(lengths, kind="stable")
-    sizes, starts = np.unique(lengths[order], return_index=True)
-    weights = np.add.reduceat(counts[order].astype(np.float64), starts)
-    n = int(counts.sum())
+    if mostly_different(there):
+        # Names of rows: to number them is dear, and says nothing more than their hashes.
+        texts, counts, hashes = there, None, hashes_of(there)
+    else:
+        encoded = there.dictionary_encode()
+        texts, hashes = encoded.dictionary, hashes_of(encoded.dictionary)
+        counts = np.bincount(encoded.indices.to_numpy(), minlength=len(texts))
+    lengths = pc.call_function("utf8_length", [texts]).to_numpy()
+    weights = np.bincount(lengths, weights=counts)
+    sizes = np.flatnonzero(weights).astype(np.float64)
+    weights = weights[weights > 0].astype(np.float64)
+    n = len(there)
     mean = float(sizes @ weights) / n
     return ColumnProfile(
         name,
@@ -164,17 +167,56 @@ def _text(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: in
         high=float(sizes[-1]),
         moments=Moments(n, mean, float(((sizes - mean) ** 2) @ weights)),
         quantiles=Quantiles(sizes, weights).compressed(1024),
-        distinct=Distinct.of(_hashes(texts)),
-        frequent=_frequent(lambda places: _names(texts.take(pa.array(places)).to_pylist()), counts),
+        distinct=Distinct.of(hashes),
+        frequent=_of_texts(texts, hashes)
+        if counts is None
+        else _frequent(lambda places: _taken(texts, places), counts),
     )
 
 
-def _hashes(texts: Any) -> npt.NDArray[np.uint64]:
-    """Return hashes uint64[n] of texts that are the same on every machine and in every version."""
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.register("given", pa.table({"value": texts}))
-        found = connection.execute("SELECT md5_number_lower(value) AS hash FROM given").fetchnumpy()["hash"]
-    return np.asarray(found, np.uint64)
+def plain_texts(values: pa.ChunkedArray) -> Any:
+    """Return the texts that are there as one array of Arrow's plain or large strings."""
+    kind: Any = values.type
+    if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+        values = values.cast(pa.large_string())
+    there = values.drop_null() if values.null_count else values
+    joined: Any = there.combine_chunks()
+    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def mostly_different(texts: Any) -> bool:
+    """Tell by some texts, evenly spread, whether most occur once."""
+    some = texts.take(pa.array(np.linspace(0, len(texts) - 1, min(len(texts), _SAMPLE)).astype(np.int64)))
+    return len(texts) > _SAMPLE and len(some.unique()) > len(some) // 2
+
+
+def hashes_of(texts: Any) -> npt.NDArray[np.uint64]:
+    """Return hashes uint64[n] of an array of texts without gaps; the same on every machine."""
+    wide = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return text_hashes(np.empty(0, np.uint8), np.zeros(len(texts) + 1, np.int64))
+    places = np.frombuffer(offsets, wide)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    return text_hashes(np.frombuffer(data, np.uint8)[places[0] : places[-1]], places - places[0])
+
+
+def _of_texts(texts: Any, hashes: npt.NDArray[np.uint64]) -> Frequent:
+    """Return the frequent ones among texts that are mostly different."""
+    ordered = np.sort(hashes)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff(np.append(starts, len(ordered)))
+
+    def names(places: npt.NDArray[np.intp]) -> list[str]:
+        wanted = ordered[starts[places]]
+        found = np.flatnonzero(np.isin(hashes, wanted))
+        first = {int(hashes[place]): place for place in found[::-1]}
+        return _taken(texts, np.array([first[int(each)] for each in wanted], np.intp))
+
+    return _frequent(names, counts)
+
+
+def _taken(texts: Any, places: npt.NDArray[np.intp]) -> list[str]:
+    return _names(texts.take(pa.array(places)).to_pylist())
 
 
 def _names(texts: list[str]) -> list[str]:
@@ -186,8 +228,12 @@ def _names(texts: list[str]) -> list[str]:
 
 def _frequent(names: Callable[[npt.NDArray[np.intp]], list[Any]], counts: npt.NDArray[np.int64]) -> Frequent:
     """Return the values with the largest counts; one more than is kept, whose count is the error."""
-    most = MOST_FREQUENT + 1
-    places = np.arange(len(counts))
-    if len(counts) > most:
-        places = np.argpartition(counts, len(counts) - most)[-most:]
-    return Frequent.of(dict(zip(names(places), counts[places].tolist(), strict=True)))
+    if len(counts) <= MOST_FREQUENT:
+        places = np.arange(len(counts))
+        return Frequent.of(dict(zip(names(places), counts.tolist(), strict=True)))
+    if counts.max() == 1:
+        return Frequent({}, 1)
+    places = np.argpartition(counts, len(counts) - MOST_FREQUENT - 1)[-MOST_FREQUENT - 1 :]
+    dropped = int(counts[places].min())
+    kept = places[counts[places] > dropped]
+    return Frequent.of(dict(zip(names(kept), counts[kept].tolist(), strict=True)), dropped)

@@ -22,7 +22,7 @@ from holdtrue.stats.ratios import ratio_of_means, typical_ratio
 from holdtrue.stats.resampling import Bootstrap, bootstrap, mean_bootstrap
 from holdtrue.stats.scoring import brier_differences, brier_losses, log_losses, reliability
 from holdtrue.stats.sequences import MeanSequence
-from holdtrue.stats.sketches import DISTINCT_ERROR, Distinct, Frequent, Moments, Quantiles, mixed
+from holdtrue.stats.sketches import DISTINCT_ERROR, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
 from holdtrue.stats.subsets import lower_than_chance
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "reliability",
     "roc_auc",
     "sequences",
+    "text_hashes",
     "told_alone",
     "typical_ratio",
     "wasserstein",
