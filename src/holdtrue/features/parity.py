@@ -174,10 +174,10 @@ def _late(view: View, name: str, part: Logged, history: History, got: Floats) ->
     known = history.known[view.source]
     source = history.sent[view.source]
     hit = np.zeros(len(got), bool)
-    # Answers of one second saw the same rows: each second is joined once.
-    for moment in np.unique(part.recorded // 1_000_000):
-        mine = part.recorded // 1_000_000 == moment
-        rows = source.filter(pa.array(known <= (moment + 1) * 1_000_000))
+    # Answers of one moment saw the same rows and are joined together.
+    for moment in np.unique(part.recorded):
+        mine = part.recorded == moment
+        rows = source.filter(pa.array(known <= moment))
         values = _view_values(view, name, part, {view.source: rows}, part.times)
         hit |= mine & same(values, got)
     return hit
