@@ -45,7 +45,7 @@ class DatabaseSource:
             raise ConfigurationError(
                 "The database cannot be read.",
                 why=str(getattr(error, "orig", error))[:300],
-                mend="Check the address; PostgreSQL needs its driver: pip install 'psycopg[binary]'",
+                mend="Check the address; PostgreSQL needs its driver: pip install 'holdtrue[postgres]'",
             ) from error
         if "experiments" not in self._known.tables or "runs" not in self._known.tables:
             self.close()
