@@ -83,7 +83,7 @@ def _make_ready(stores: Stores, project: str, release: str) -> None:
 
     bundle = stores.ledger.read(look)
     if bundle is not None:
-        model = load_model(stores.blobs.get(bundle.model.digest), bundle.model.digest)
+        model = load_model(stores.blobs.get(bundle.model.digest), bundle.model.digest, bundle.model.format)
         compile_assembly(bundle, model.features)
         model.score(np.zeros((1, model.features), np.float32))
 

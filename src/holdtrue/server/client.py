@@ -159,7 +159,7 @@ class Client:
     @property
     def inner(self) -> bool:
         """Tell whether the application is in this process, since no server runs."""
-        return self._inner
+        return self._inner is not None
 
     @property
     def url(self) -> str:
