@@ -41,7 +41,8 @@ def main(topic: str | None) -> int:
         if hasattr(loaded, "run"):
             found = loaded.run()
             rows += found
-            kept[module.name] = {"measured": f"{datetime.now(UTC):%Y-%m-%d}", "rows": found}
+            notes = " ".join(getattr(loaded, "NOTES", "").split())
+            kept[module.name] = {"measured": f"{datetime.now(UTC):%Y-%m-%d}", "rows": found, "notes": notes}
             # What ran is kept, whatever becomes of the topics after it.
             RESULTS.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n", encoding="utf-8")
             PAGE.write_text(_page(kept), encoding="utf-8")
@@ -65,7 +66,8 @@ def _page(kept: Mapping[str, Any]) -> str:
         names = [name for name in _NAMES if name != "topic"]
         lines = ["| " + " | ".join(names) + " |", "|" + "--|" * len(names)]
         lines += ["| " + " | ".join(_text(row.get(name)) for name in names) + " |" for row in found["rows"]]
-        parts.append(f"## {topic.replace('_', ' ')}\n\nMeasured {found['measured']}.\n\n" + "\n".join(lines) + "\n")
+        head = f"## {topic.replace('_', ' ')}\n\nMeasured {found['measured']}. {found.get('notes', '')}".rstrip()
+        parts.append(f"{head}\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
