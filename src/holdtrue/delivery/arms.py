@@ -136,9 +136,18 @@ class ArmsJudging:
 
 
 def absorb_arms(
-    judging: ArmsJudging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime
+    judging: ArmsJudging,
+    rollout: Rollout,
+    predictions: pa.Table,
+    labels: pa.Table,
+    now: datetime,
+    *,
+    checked: bool = True,
 ) -> ArmsJudging:
-    """Return `judging` with new records counted: answers of this rollout, and the first feedback on each."""
+    """Return `judging` with new records counted: answers of this rollout, and the first feedback on each.
+
+    `checked` tells that an answer's score says whether its checks held, as an application's does.
+    """
     found: dict[str, tuple[list[bool], list[float]]] = {}
     waiting = dict(judging.waiting)
     # Several processes write; blocks are made of neighbours in time.
@@ -147,7 +156,8 @@ def absorb_arms(
             continue
         arm = _CHALLENGER if row["release"] == rollout.challenger else _CHAMPION
         for name, value in _measures(row, rollout.canary):
-            _append(found, name, arm, value)
+            if checked or name != CHECKS:
+                _append(found, name, arm, value)
         waiting[row["id"]] = (arm, row["recorded_at"] or row["time"])
     for row in rows_of(labels, ("prediction_id", "value", "low", "high")):
         if row["prediction_id"] in waiting and row["value"] is not None:

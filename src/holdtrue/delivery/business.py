@@ -24,15 +24,17 @@ def absorb_business(
     judging: ArmsJudging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime
 ) -> ArmsJudging:
     """Return `judging` with new answers counted, and the first feedback under the metric's name on each."""
-    return absorb_arms(judging, rollout, _answers(predictions), _named(labels, rollout.canary.feedback_name), now)
+    # A model's scores are no checks.
+    said = _named(labels, rollout.canary.feedback_name)
+    return absorb_arms(judging, rollout, _answers(predictions), said, now, checked=False)
 
 
 def _answers(predictions: pa.Table) -> pa.Table:
-    """Return only what was answered, without scores: those are a model's, and no check's."""
-    rows = predictions
-    if "role" in rows.column_names:
-        rows = rows.filter(pa.array([role != "shadow" for role in rows.column("role").to_pylist()], pa.bool_()))
-    return rows.drop_columns([name for name in ("score",) if name in rows.column_names])
+    """Return only what was answered."""
+    if "role" not in predictions.column_names:
+        return predictions
+    answered = [role != "shadow" for role in predictions.column("role").to_pylist()]
+    return predictions.filter(pa.array(answered, pa.bool_()))
 
 
 def _named(labels: pa.Table, name: str) -> pa.Table:

@@ -25,11 +25,11 @@ def test_a_signed_note_opens_with_its_key() -> None:
     assert note.split("\n")[3] == ""
 
 
-@pytest.mark.parametrize("place", range(0, 200, 3))
-def test_a_changed_note_does_not_open(place: int) -> None:
+@pytest.mark.parametrize("at", range(0, 200, 3))
+def test_a_changed_note_does_not_open(at: int) -> None:
     signer = Signer.new()
     note = signer.sign(7, bytes(range(32)))
-    changed = note[: place % len(note)] + "~" + note[place % len(note) + 1 :]
+    changed = note[: at % len(note)] + "~" + note[at % len(note) + 1 :]
     with pytest.raises(Corrupt):
         signer.open(changed)
 
