@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,15 +15,7 @@ ROOT = Path(__file__).parents[2]
 def holdtrue(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run one command with an empty home and no settings of this machine."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HOLDTRUE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "holdtrue", *arguments],
-        cwd=cwd,
-        env={**clean, "HOME": str(cwd), **environ},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return forked.run(arguments, cwd, {**clean, "HOME": str(cwd), **environ})
 
 
 @pytest.fixture(scope="module")

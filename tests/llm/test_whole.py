@@ -25,6 +25,7 @@ from holdtrue import prompt as fetch
 from holdtrue.core.clock import SimulatedClock, SystemClock
 from holdtrue.core.errors import NotFound, Unavailable
 from holdtrue.server.client import Client
+from tests import forked
 
 SECONDS = 60.0
 PROJECT = """
@@ -105,13 +106,8 @@ class Shop:
 
     def command(self, *arguments: str, token: str = "", status: int = 0) -> Any:
         """Run a command of the real program; return its JSON, or its text."""
-        made = subprocess.run(
-            [sys.executable, "-m", "holdtrue", *arguments, "--home", str(self.home)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(self.root), **({"HOLDTRUE_TOKEN": token} if token else {})},
-        )
+        environ = {"PATH": "/usr/bin:/bin", "HOME": str(self.root), **({"HOLDTRUE_TOKEN": token} if token else {})}
+        made = forked.run((*arguments, "--home", str(self.home)), self.root, environ)
         assert made.returncode == status, made.stdout + made.stderr
         return json.loads(made.stdout) if "--json" in arguments and status in (0, 3) else made.stdout + made.stderr
 

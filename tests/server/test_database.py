@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.server.home import read_token
 from holdtrue.server.settings import load_settings
+from tests import forked
 from tests.clusters import PASSWORD, Cluster, running
 from tests.server.test_up import Running, Start, environment, start, until
 
@@ -31,10 +31,7 @@ def own() -> Iterator[Cluster]:
 
 def command(*words: str, home: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command of ours to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "holdtrue", *words, "--home", str(home)],
-        capture_output=True, text=True, check=False, env=environment(**environ),
-    )  # fmt: skip
+    return forked.run((*words, "--home", str(home)), Path.cwd(), environment(**environ))
 
 
 def without_secret(text: str) -> str:
