@@ -15,6 +15,19 @@ from holdtrue.storage.ledger.backend import Backend
 from tests.clusters import Cluster, running
 
 
+# Of the tests that ask a server on each database, these do so in every run, the others among the long ones.
+_ON_BOTH = ("test_client", "test_recording", "test_crash")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a sample of what is tried on both databases for every run."""
+    for item in items:
+        chosen = getattr(item, "callspec", None)
+        if chosen is not None and chosen.params.get("server") == "postgresql" and item.path.stem not in _ON_BOTH:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Run a PostgreSQL for all tests of this session that want a database."""

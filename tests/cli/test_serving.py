@@ -61,6 +61,9 @@ def test_a_model_file_answers_as_soon_as_it_says_ready(tmp_path: Path) -> None:
         )
         headers = {"authorization": f"Bearer {json.loads(made)['token']}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port + 1}", headers=headers, timeout=30) as client:
+            # The data plane learns of a token at its next look.
+            while client.get("/v2/models/credit").status_code == 401:
+                pass
             rows = X[:5]
             tensor = {"name": "X", "datatype": "FP32", "shape": [5, 3], "data": rows.tolist()}
             answer = client.post("/v2/models/credit/infer", json={"inputs": [tensor]}).json()

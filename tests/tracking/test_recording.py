@@ -19,9 +19,9 @@ from holdtrue.storage.stores import prepare_home
 from holdtrue.tracking import Run, RunInfo, RunStatus
 from holdtrue.tracking.comparing import compare
 from holdtrue.tracking.model import Metric, Pair
-from tests.protocols.mlflow.conftest import Server, server
+from tests.protocols.mlflow.conftest import Server, postgresql_server, server, sqlite_server
 
-__all__ = ["server"]
+__all__ = ["postgresql_server", "server", "sqlite_server"]
 
 
 @pytest.fixture

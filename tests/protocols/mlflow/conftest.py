@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,20 +72,35 @@ def start(home: Path, **environ: str) -> tuple[subprocess.Popen[bytes], str]:
     return process, f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serve one data folder for all tests of this session; the ledger is a file in it, or a database."""
-    home = tmp_path_factory.mktemp("tracking") / "home"
-    database: dict[str, str] = {}
-    if request.param == "postgresql":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        database["HOLDTRUE_DATABASE"] = cluster.database()
-    process, url = start(home, **database)
+@contextmanager
+def served(home: Path, **environ: str) -> Generator[Server]:
+    """Serve one data folder."""
+    process, url = start(home, **environ)
     owner = read_token(home)
     assert owner is not None
     yield Server(url, home, owner)
     process.terminate()
     assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve one data folder for all tests of this session; the ledger is a file in it."""
+    with served(tmp_path_factory.mktemp("tracking") / "home") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve one data folder for all tests of this session; the ledger is a database."""
+    with served(tmp_path_factory.mktemp("tracking") / "home", HOLDTRUE_DATABASE=cluster.database()) as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Return the server on each database; both stay up, since tests come in any order."""
+    return request.getfixturevalue(f"{request.param}_server")
 
 
 @pytest.fixture

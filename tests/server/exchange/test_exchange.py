@@ -24,9 +24,9 @@ from holdtrue.core.errors import ConfigurationError, InvalidInput
 from holdtrue.server.client import Client
 from holdtrue.server.exchange import Report, bring, folderout, send
 from holdtrue.storage.stores import prepare_home
-from tests.protocols.mlflow.conftest import Server, server
+from tests.protocols.mlflow.conftest import Server, postgresql_server, server, sqlite_server
 
-__all__ = ["server"]
+__all__ = ["postgresql_server", "server", "sqlite_server"]
 
 # The client library warns of its own affairs.
 pytestmark = pytest.mark.filterwarnings("default")
