@@ -14,7 +14,6 @@ from holdtrue.storage.ledger import ledger as opening
 from holdtrue.storage.ledger.backend import Backend
 from tests.clusters import Cluster, running
 
-
 # Of the tests that ask a server on each database, these do so in every run, the others among the long ones.
 _ON_BOTH = ("test_client", "test_recording", "test_crash")
 
