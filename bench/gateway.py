@@ -37,7 +37,7 @@ MESSAGES = [
 
 NOTES = """
 Fifty times LiteLLM is not reached: it was set when LiteLLM answered 28 requests a second, and its version here
-answers several times as many. A request costs about 0.7 ms of the processor at 32 connections; no part of it stands
+answers more than twice as many. A request costs about 0.7 ms of the processor at 32 connections; no part of it stands
 out: the client library has about a quarter, the server a quarter, the two transactions of a budget a tenth, its span
 a twelfth. Gathering the spans of 20 ms made a call alone 40 % cheaper and changed nothing at 32 connections; two
 workers share the two cores with the load and the provider and answer no more than one.
