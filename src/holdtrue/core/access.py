@@ -119,14 +119,6 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
 )
 
 
-def permissions_of(roles: Iterable[Role]) -> frozenset[Permission]:
-    """Return everything that the holder of `roles` may do."""
-    held: frozenset[Permission] = frozenset()
-    for role in roles:
-        held |= PERMISSIONS[role]
-    return held
-
-
 def allowed(roles: Iterable[Role], permission: Permission) -> bool:
     """Tell whether any of `roles` grants `permission`."""
     return any(permission in PERMISSIONS[role] for role in roles)

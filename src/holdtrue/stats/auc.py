@@ -12,7 +12,6 @@ import numpy.typing as npt
 from scipy.special import ndtr, stdtr
 
 from holdtrue.stats.arrays import Bools, Floats, Ints, binary_labels, block_codes, need_both_classes, scores
-from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import Interval, around_logit, normal_quantile, student_quantile
 
 _FEW_BLOCKS = 6
@@ -229,12 +228,3 @@ def pair_counts(y: npt.ArrayLike, score: npt.ArrayLike, blocks: npt.ArrayLike) -
         wins[:, block] = won[low_codes == block].sum(axis=0)
     negatives = np.bincount(low_codes, minlength=k).astype(np.float64)
     return PairCounts(wins, total, negatives)
-
-
-def check_alpha(alpha: float) -> float:
-    """Return `alpha` if it is a probability strictly between 0 and 1, else raise BadNumbers."""
-    if not 0.0 < alpha < 1.0:
-        raise BadNumbers(
-            f"An error probability of {alpha} makes no interval.", mend="Give one between 0 and 1, like 0.05."
-        )
-    return alpha

@@ -504,13 +504,6 @@ def points_of(connection: sa.Connection, project: str, run: int) -> list[Metric]
     return [Metric(*row) for row in rows]
 
 
-def count_points(connection: sa.Connection, project: str, run: int) -> int:
-    """Return how many points a run's metrics have."""
-    table = metric_points
-    query = sa.select(sa.func.count()).select_from(table).where(table.c.project == project, table.c.run == run)
-    return int(connection.execute(query).scalar_one())
-
-
 def deleted_runs(connection: sa.Connection, project: str, before_ms: int, limit: int) -> list[RunInfo]:
     """Return runs that were deleted before a moment, the oldest first."""
     query = scoped(runs, project).where(runs.c.lifecycle == "deleted", runs.c.deleted_ms <= before_ms)
