@@ -46,7 +46,8 @@ APPLICATIONS: Mapping[str, list[dict[str, Any]]] = {
     "stopping": [guard("secrets", "output", "block"), guard("personal_data", "output", "mask")],
     "judged": [guard("grounding", "output", "block")],
     "echo": [guard("secrets", "output", "mask"), guard("personal_data", "output", "mask")],
-    "tools": [guard("secrets", "output", "mask")],
+    "tools": [guard("secrets", "output", "mask"), guard("grounding", "output", "log")],
+    "tools_stopping": [guard("secrets", "output", "block")],
 }
 LOOK_UP: Mapping[str, Any] = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 PROMPTS: Mapping[str, Mapping[str, Any]] = {
@@ -56,6 +57,7 @@ PROMPTS: Mapping[str, Mapping[str, Any]] = {
         "variables": PROMPT["variables"],
     },
     "tools": {**PROMPT, "tools": [LOOK_UP]},
+    "tools_stopping": {**PROMPT, "tools": [LOOK_UP]},
 }
 
 

@@ -352,6 +352,12 @@ def test_a_worse_prompt_is_refused_with_its_questions_and_cannot_be_promoted(sho
     finding = next(each for each in result["decision"]["findings"] if not each["passed"])
     assert result["decision"]["outcome"] == "refused"
     assert re.search(r"q\d: .*\?", finding["why"])
+    (shop.root / "pages" / "empty.md").write_text("")
+    try:
+        told = shop.command("run", "helper", "--file", str(shop.root / "project.py"), status=3)
+    finally:
+        (shop.root / "pages" / "empty.md").unlink()
+    assert re.search(r"1 left out:\s+pages/empty.md: ", told)
     said = shop.command("promote", "helper", result["release"], token=shop.token("operator"), status=1)
     assert "may not enter production" in said
     assert re.search(r"q\d: .*\?", said)

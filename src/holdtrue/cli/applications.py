@@ -21,14 +21,13 @@ from holdtrue.cli.context import (
     show,
     wide_console,
 )
-from holdtrue.cli.run import check_beside, report_steps
+from holdtrue.cli.run import NAMED, check_beside, print_left_out, report_steps
 from holdtrue.core.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from holdtrue.project import Workshop
     from holdtrue.server.client import Client
 
-_NAMED = 10
 _READ = 200
 
 
@@ -149,7 +148,7 @@ def _print_index(found: Mapping[str, Any]) -> None:
         f"  {summary['made']} made, {summary['from_cache']} from the cache, "
         f"{summary['from_previous']} taken over from the version before; {summary['bytes'] / 1e6:.1f} MB"
     )
-    _print_left_out(summary)
+    print_left_out(summary)
     if found["against"] is not None:
         _print_difference(found["against"])
     for each in found["found"]:
@@ -159,16 +158,6 @@ def _print_index(found: Mapping[str, Any]) -> None:
         for place, hit in enumerate(each["passages"], 1):
             text = " ".join(hit["text"].split())
             lines([f"  {place}. {hit['id']} ({hit['score']:.4f}): {text[:_READ]}{'…' if len(text) > _READ else ''}"])
-
-
-def _print_left_out(summary: Mapping[str, Any]) -> None:
-    left = summary["left_out"]
-    if not left:
-        return
-    typer.echo(f"  {summary['skipped']} left out:")
-    lines(f"    {each['uri']}: {each['reason']}, {each['detail']}" for each in left[:_NAMED])
-    if summary["skipped"] > _NAMED:
-        typer.echo(f"    and {summary['skipped'] - _NAMED} more; --json lists them")
 
 
 def _print_difference(against: Mapping[str, Any]) -> None:
@@ -186,6 +175,6 @@ def _print_difference(against: Mapping[str, Any]) -> None:
 
 def _print_named(word: str, named: Mapping[str, Any]) -> None:
     if named["count"]:
-        first: Sequence[str] = named["first"][:_NAMED]
+        first: Sequence[str] = named["first"][:NAMED]
         more = "" if named["count"] <= len(first) else ", …"
         lines([f"    {named['count']} {word}: {', '.join(first)}{more}"])

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from holdtrue.server.client import Client
     from holdtrue.server.settings import Settings
 
+NAMED = 10
+"""How many documents that were left out a command names."""
 REFUSED = 3
 BLOCKED = 4
 """What `run` ends with if the gate refused the release, and if a delivery was blocked."""
@@ -219,6 +221,8 @@ def _print_ingest(taken: Any) -> None:
 
 
 def _print_result(result: Any) -> None:
+    if result.get("index"):
+        print_left_out(result["index"])
     if result["decision"] is None:
         typer.echo(f"{result['release']}: no gate is declared for production, so nothing can let it in there.")
         typer.echo("Declare one in the project file: project.gate(…)")
@@ -226,6 +230,17 @@ def _print_result(result: Any) -> None:
     print_decision(result["decision"])
     if result["decision"]["outcome"] == "waiting_approval":
         typer.echo(f"Next, by somebody else: holdtrue approve {result['release']} --reason …")
+
+
+def print_left_out(summary: Any) -> None:
+    """Say which documents an index leaves out, and why."""
+    left = summary["left_out"]
+    if not left:
+        return
+    typer.echo(f"  {summary['skipped']} left out:")
+    lines(f"    {each['uri']}: {each['reason']}, {each['detail']}" for each in left[:NAMED])
+    if summary["skipped"] > NAMED:
+        typer.echo(f"    and {summary['skipped'] - NAMED} more; --json lists them")
 
 
 def _print_plan(found: Any, verb: str) -> None:

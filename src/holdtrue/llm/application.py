@@ -12,13 +12,14 @@ from typing import Any, Final
 from holdtrue.core.clock import Clock
 from holdtrue.core.codec import load
 from holdtrue.core.errors import ConfigurationError, InvalidInput
+from holdtrue.llm.calling import Calls, guard_calls
 from holdtrue.llm.flowing import Flow, Flowing, Settled
 from holdtrue.llm.gateway import Completion, Route
 from holdtrue.llm.guardrails import Guardrails, Verdict
 from holdtrue.llm.guardrails.rules import MASKABLE
 from holdtrue.llm.model import Ask, Begin, Complete, Reply, Replying, Settings
 from holdtrue.llm.prompts import Prompt, compose, conversation
-from holdtrue.llm.replies import answer_text, refusal, reply_to, tool_calls
+from holdtrue.llm.replies import answer_text, refusal, reply_to, tool_calls, with_calls
 from holdtrue.llm.retrieval import Hit, Index, render_passages
 from holdtrue.llm.screening import screen
 from holdtrue.llm.tracing import Keep, Trace, told_of_guards
@@ -148,10 +149,22 @@ class Application:
         parts = self.parts
         completion = await self._complete(ask, self._route, ready.body, trace.traceparent)
         facts = facts_of(completion)
-        verdict = await self._check_output(trace, answer_text(completion.body), ready.hits)
-        if verdict is not None and verdict.blocked:
+        body = completion.body
+        verdict = await self._check_output(trace, answer_text(body), ready.hits)
+        calls = await self._check_calls(trace, tool_calls(body))
+        if (verdict is not None and verdict.blocked) or calls.action == "block":
             return refusal(ask, parts.settings, "output", self._now(), hits=ready.hits, facts=facts)
-        return reply_to(ask, parts.settings, parts.watched, completion.body, verdict, ready.hits, facts)
+        body = with_calls(body, calls.calls) if calls.action == "mask" else body
+        return reply_to(ask, parts.settings, parts.watched, body, verdict, ready.hits, facts, of_calls=calls.verdicts)
+
+    async def _check_calls(self, trace: Trace, calls: Sequence[Any]) -> Calls:
+        rails = self.parts.guardrails
+        if rails is None or not calls or not rails.at("output"):
+            return Calls(tuple(calls), ())
+        started = trace.watch.now()
+        found = await asyncio.get_running_loop().run_in_executor(None, guard_calls, calls, rails.check_value)
+        trace.child("guardrails", started, attributes=told_of_guards("tool_calls", found.action, found.verdicts))
+        return found
 
     async def _check_output(self, trace: Trace, text: str, hits: Sequence[Hit]) -> Verdict | None:
         rails = self.parts.guardrails

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from holdtrue.core.clock import Clock
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.llm.calling import Calls, guard_calls
 from holdtrue.llm.gateway import Chunk, ChunkStream, Operation
 from holdtrue.llm.gateway.collecting import Collector
 from holdtrue.llm.guardrails import Guardrails, OutputWindow, Verdict
 from holdtrue.llm.model import Ask, Reply, Settings
-from holdtrue.llm.replies import refusal, reply_to
+from holdtrue.llm.replies import refusal, reply_to, tool_calls, with_calls
 from holdtrue.llm.retrieval import Hit
 from holdtrue.llm.tracing import Keep, Trace, told_of_guards
 
@@ -90,6 +91,7 @@ class Flowing:
         self._keep = keep
         self._collector = Collector(Operation.CHAT)
         self._waiting = ""
+        self._calls = Calls((), ())
         self._reply: Reply | None = None
         self._over = False
         context = [hit.text for hit in flow.hits], [hit.id for hit in flow.hits]
@@ -150,7 +152,7 @@ class Flowing:
 
     @property
     def _blocked(self) -> bool:
-        return self._window is not None and self._window.blocked
+        return self._window is not None and (self._window.blocked or self._calls.action == "block")
 
     def _fail(self, error: BaseException) -> None:
         if not self._over:
@@ -195,7 +197,24 @@ class Flowing:
             return window.feed(waiting) + window.close()
 
         found = self._leave(await asyncio.get_running_loop().run_in_executor(None, end))
-        return found if window.blocked else [*found, *self._flow.calls]
+        return found if window.blocked else [*found, *await self._called()]
+
+    async def _called(self) -> list[dict[str, Any]]:
+        """Return the calls of tools as they came, or whole as guards leave them."""
+        flow, rails = self._flow, self._rails
+        if not flow.calls or rails is None:
+            return flow.calls
+        started = flow.trace.watch.now()
+        calls = tool_calls(self._collector.body({}))
+        found = await asyncio.get_running_loop().run_in_executor(None, guard_calls, calls, rails.check_value)
+        told = told_of_guards("tool_calls", found.action, found.verdicts)
+        flow.trace.child("guardrails", started, attributes=told)
+        self._calls = found
+        if found.action == "block":
+            return []
+        if found.action != "mask":
+            return flow.calls
+        return [{"tool_calls": [{"index": place, **call}]} for place, call in enumerate(found.calls)]
 
     def _leave(self, text: str) -> list[dict[str, Any]]:
         if not text:
@@ -225,5 +244,8 @@ class Flowing:
             body = self._collector.body(usage)
             if not body["choices"]:
                 body["choices"] = [_EMPTY]
-            reply = reply_to(flow.ask, flow.settings, flow.watched, body, verdict, flow.hits, facts)
+            if self._calls.action == "mask":
+                body = with_calls(body, self._calls.calls)
+            told = self._calls.verdicts
+            reply = reply_to(flow.ask, flow.settings, flow.watched, body, verdict, flow.hits, facts, of_calls=told)
         return self._ended(flow.ask, flow.trace, reply)

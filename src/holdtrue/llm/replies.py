@@ -27,6 +27,13 @@ def _words(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
+def with_calls(body: Mapping[str, Any], calls: Sequence[Any]) -> dict[str, Any]:
+    """Return an answer in OpenAI's form with its first choice's calls of tools exchanged."""
+    first, *others = body["choices"]
+    message = {**first["message"], "tool_calls": list(calls)}
+    return {**body, "choices": [{**first, "message": message}, *others]}
+
+
 def tool_calls(body: Mapping[str, Any]) -> list[Any]:
     """Return the tool calls of an answer in OpenAI's form."""
     return body["choices"][0]["message"].get("tool_calls") or []
@@ -46,10 +53,12 @@ def reply_to(
     verdict: Verdict | None,
     hits: Sequence[Hit],
     facts: Mapping[str, Any],
+    *,
+    of_calls: Sequence[Verdict] = (),
 ) -> Reply:
     """Return the reply that a provider's answer makes under a verdict that lets it go on.
 
-    `watched` names the guards that look at answers: each of them is a check.
+    `watched` names the guards that look at answers: each of them is a check, of its words and of its calls of tools.
     """
     said = answer_text(body) if verdict is None else verdict.text
     cited = citations(said, hits)
@@ -59,7 +68,7 @@ def reply_to(
         checks["cited"] = 1.0 if cited else 0.0
     if verdict is not None:
         checks["unblocked"] = 1.0
-        noted = {finding.guard for finding in verdict.findings}
+        noted = {finding.guard for each in (verdict, *of_calls) for finding in each.findings}
         checks.update((guard, 0.0 if guard in noted else 1.0) for guard in watched)
     return Reply(
         body=_body(body, ask, said),

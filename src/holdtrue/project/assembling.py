@@ -70,17 +70,18 @@ class _Parts:
     found: Mapping[str, tuple[str, str, Any, Sequence[str]]]
     standing: Standing
     tests: TestSet | None
+    indexed: Mapping[str, Any] | None
 
 
-def assemble(project: Project, pipeline: Pipeline, making: Making) -> dict[str, Any]:
-    """Run all steps and return the submission: versions, release manifest and evidence."""
+def assemble(project: Project, pipeline: Pipeline, making: Making) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """Run all steps and return the submission (versions, release manifest, evidence), and what became of the index."""
     application = making.application
     parts = _parts(project, pipeline, making)
     policy = project.policies.get("production")
     pinned = {role: name for role, name in parts.standing.versions.items() if role != "test_set"}
     if policy is not None:
         pinned["policy"] = version_id("policy", dump(policy))
-    return {
+    submission = {
         "release": {
             "service": application.name,
             "commit": code_commit(project.root),
@@ -95,6 +96,7 @@ def assemble(project: Project, pipeline: Pipeline, making: Making) -> dict[str, 
         "evidence": _evidence(project, pipeline, making, parts),
         "author": making.author,
     }
+    return submission, parts.indexed
 
 
 def evaluate(project: Project, pipeline: Pipeline, making: Making) -> dict[str, Any]:
@@ -133,9 +135,11 @@ def _parts(project: Project, pipeline: Pipeline, making: Making) -> _Parts:
     found: dict[str, tuple[str, str, Any, Sequence[str]]] = {
         role: (kind, name, content, ()) for role, (kind, name, content) in contents(application, project.root).items()
     }
+    indexed = None
     if application.index is not None:
         built = make_index(project, pipeline, application, making.champion)
         found["index"] = ("index", application.index.spec.name, built.content, built.blobs)
+        indexed = built.summary
     tests = None if application.test_set is None else application.test_set.read(project.root)
     if tests is not None:
         blob = pipeline.blobs.put(tests.blob())
@@ -143,7 +147,7 @@ def _parts(project: Project, pipeline: Pipeline, making: Making) -> _Parts:
     versions = {role: version_id(kind, content) for role, (kind, _, content, _) in found.items()}
     config = {"kind": "application", "answering": dump(application.answering)}
     held = {role: content for role, (_, _, content, _) in found.items()}
-    return _Parts(found, Standing("", held, versions, config), tests)
+    return _Parts(found, Standing("", held, versions, config), tests, indexed)
 
 
 def _evidence(project: Project, pipeline: Pipeline, making: Making, parts: _Parts) -> list[dict[str, Any]]:

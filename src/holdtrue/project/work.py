@@ -143,12 +143,13 @@ class Workshop:
 
         pipeline = self._pipeline()
         making = Making(self._application(name), complete, self._standing(name), author, repeats)
-        submission = assemble(self.project, pipeline, making)
+        submission, indexed = assemble(self.project, pipeline, making)
         made = self._api.post(f"{self._base}/submissions", submission)
         return {
             "release": made["release"],
             "decision": made["decision"],
             "evidence": {each["kind"]: each["content"] for each in submission["evidence"]},
+            "index": indexed,
             "steps": _steps(pipeline),
         }
 

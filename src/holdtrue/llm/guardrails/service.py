@@ -33,6 +33,8 @@ Place = Literal["input", "output", "context"]
 
 _MASK_TOKEN: Final = re.compile(r"\[(?:secret:)?[a-z_0-9]{3,24}\]")
 _MOST_ROUNDS: Final = 8
+# They judge an answer by what it should rest on or look like, which a value for a tool need not.
+_OF_ANSWERS: Final = frozenset({"schema", "grounding"})
 
 
 class OutOfTime(HoldtrueError):
@@ -151,9 +153,16 @@ class Guardrails:
         """Check each retrieved passage on its own; the verdicts are in the order of the passages."""
         return tuple(self.check("context", Subject(passage)) for passage in passages)
 
+    def check_value(self, text: str) -> Verdict:
+        """Check what an answer gives to a tool: with the guards that need no passages and no form of an answer."""
+        return self._check([each for each in self._at["output"] if each.guard.kind not in _OF_ANSWERS], Subject(text))
+
     def check(self, place: Place, subject: Subject) -> Verdict:
         """Check a text with the guards of one place."""
-        outcomes = [self.run(armed, subject) for armed in self._at[place]]
+        return self._check(self._at[place], subject)
+
+    def _check(self, guards: Sequence[Armed], subject: Subject) -> Verdict:
+        outcomes = [self.run(armed, subject) for armed in guards]
         failed = [outcome.failure for outcome in outcomes if outcome.failure is not None]
         acting = [outcome for outcome in outcomes if outcome.hits]
         decision = decide([outcome.armed.guard.action for outcome in acting], failed)
@@ -161,7 +170,7 @@ class Guardrails:
         seconds = {outcome.armed.name: outcome.seconds for outcome in outcomes}
         text = subject.text
         masks: tuple[Action, ...] = ("block", "mask", "log") if decision == "block" else ("mask",)
-        maskers = [each for each in self._at[place] if each.guard.kind in MASKABLE and each.guard.action in masks]
+        maskers = [each for each in guards if each.guard.kind in MASKABLE and each.guard.action in masks]
         hidden = [finding for finding in findings if finding.guard in {each.name for each in maskers}]
         if hidden:
             covered, more, late = self.settle(text, maskers, hidden, seconds)
