@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.optimize import linear_sum_assignment
 
 from holdtrue.core.canonical import canonical_bytes
 from holdtrue.core.errors import ConfigurationError, InvalidInput, MissingExtra
@@ -209,6 +208,8 @@ def matched_calls(
     if ordered:
         pairs = [(at, at) for at in range(min(len(expected), len(called)))]
     else:
+        from scipy.optimize import linear_sum_assignment
+
         rows, columns = linear_sum_assignment(likeness, maximize=True)
         pairs = list(zip(rows.tolist(), columns.tolist(), strict=True))
     got = {row: column for row, column in pairs if likeness[row, column] > 0.0}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, stdtr
 
+from holdtrue.stats import special
 from holdtrue.stats.arrays import Bools, Floats, Ints, binary_labels, block_codes, need_both_classes, scores
 from holdtrue.stats.intervals import Interval, around_logit, normal_quantile, student_quantile
 
@@ -172,9 +172,9 @@ def auc_difference(
     if error == 0.0:
         chance = 0.5 if difference == 0.0 else float(difference > 0.0)
     elif codes is None or k < _FEW_BLOCKS:
-        chance = float(ndtr(difference / error))
+        chance = float(special.ndtr(difference / error))
     else:
-        chance = float(stdtr(k - 1, difference / error))
+        chance = float(special.stdtr(k - 1, difference / error))
     return AucDifference(
         a.area,
         b.area,

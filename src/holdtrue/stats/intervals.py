@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
+from holdtrue.stats import special
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,22 @@ def finite(value: float) -> float | None:
 
 def normal_quantile(probability: float) -> float:
     """Return the standard normal quantile."""
-    return float(ndtri(probability))
+    return float(special.ndtri(probability))
 
 
 def normal_below(value: float) -> float:
     """Return the probability that a standard normal number is below `value`."""
-    return float(ndtr(value))
+    return float(special.ndtr(value))
 
 
 def student_quantile(probability: float, degrees: float) -> float:
     """Return the quantile of Student's t with `degrees` degrees of freedom."""
-    return float(stdtrit(degrees, probability))
+    return float(special.stdtrit(degrees, probability))
 
 
 def student_below(value: float, degrees: float) -> float:
     """Return the probability that Student's t with `degrees` degrees of freedom is below `value`."""
-    return float(stdtr(degrees, value))
+    return float(special.stdtr(degrees, value))
 
 
 def around(value: float, error: float, n: int, quantile: float) -> Interval:
@@ -60,6 +60,6 @@ def around_logit(value: float, error: float, n: int, quantile: float) -> Interva
 
     `error` is the standard error on the original scale (delta method).
     """
-    centre = float(logit(value))
+    centre = float(special.logit(value))
     reach = quantile * error / (value * (1.0 - value))
-    return Interval(value, float(expit(centre - reach)), float(expit(centre + reach)), n)
+    return Interval(value, float(special.expit(centre - reach)), float(special.expit(centre + reach)), n)

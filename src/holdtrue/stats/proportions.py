@@ -2,8 +2,7 @@
 
 import math
 
-from scipy.special import betaincinv
-
+from holdtrue.stats import special
 from holdtrue.stats.errors import BadNumbers
 from holdtrue.stats.intervals import Interval, normal_quantile
 
@@ -30,8 +29,8 @@ def clopper_pearson(successes: int, n: int, alpha: float = 0.05) -> Interval:
     _check(successes, n)
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0)
-    lower = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, alpha / 2.0))
-    upper = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1.0 - alpha / 2.0))
+    lower = 0.0 if successes == 0 else float(special.betaincinv(successes, n - successes + 1, alpha / 2.0))
+    upper = 1.0 if successes == n else float(special.betaincinv(successes + 1, n - successes, 1.0 - alpha / 2.0))
     return Interval(successes / n, lower, upper, n)
 
 

@@ -9,8 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import special
-
+from holdtrue.stats import special
 from holdtrue.tracking.model import Run
 
 SEEDS = frozenset({"seed", "random_seed", "random_state", "rng_seed"})
