@@ -101,7 +101,11 @@ def three() -> Any:
     return np.digitize(X[:, 0], [-0.5, 0.5])
 
 
-@pytest.mark.parametrize("format", ["lightgbm", "xgboost", "skops", "onnx-file"])
+# Each file is tried in a process of its own, which loads the library anew.
+_SLOW = [pytest.param(each, marks=pytest.mark.long) for each in ("xgboost", "skops")]
+
+
+@pytest.mark.parametrize("format", ["lightgbm", "onnx-file", *_SLOW])
 def test_files_of_another_kind_are_refused(format: str) -> None:
     good = {
         "lightgbm": lgbm().booster_.model_to_string().encode(),

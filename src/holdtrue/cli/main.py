@@ -1,6 +1,7 @@
 """The command line's entry: commands, and errors printed without a traceback."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -21,8 +22,9 @@ app = typer.Typer(
 )
 
 
+@cache
 def command_line() -> typer.Typer:
-    """Return the application with every command."""
+    """Return the application with every command, each registered once."""
     # Each brings the libraries of its commands.
     from holdtrue.cli import (
         applications,

@@ -69,11 +69,14 @@ def serve(
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where the demo keeps everything.")] = Path(".demo"),
     months: Annotated[int, typer.Option("--months", min=3, max=12, help="Replay up to this month.")] = 12,
+    with_assistant: Annotated[
+        bool, typer.Option("--assistant/--no-assistant", help="Tell the story of the assistant, too.")
+    ] = True,
 ) -> None:
     """Watch a year of a real model in production, replayed against real processes."""
     from holdtrue.cli.demo.story import run_demo
 
-    raise typer.Exit(run_demo(folder, months))
+    raise typer.Exit(run_demo(folder, months, with_assistant=with_assistant))
 
 
 def token_create(

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from typing import Any
@@ -27,7 +28,7 @@ from holdtrue.llm.retrieval import (
 )
 from holdtrue.llm.retrieval import online as online_module
 from holdtrue.llm.retrieval.arrays import pack, unpack
-from tests.llm.retrieval.conftest import World, note, pages
+from tests.llm.retrieval.conftest import World, new_world, note, pages
 
 NOTES = [
     note("a", "Größe zählt. Roll back a release when its canary is worse.", "Rollback"),
@@ -36,9 +37,17 @@ NOTES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def once() -> Iterator[tuple[World, Built]]:
+    with new_world() as world:
+        yield world, world.build(pages())
+
+
 @pytest.fixture
-def built(world: World) -> Built:
-    return world.build(pages())
+def built(world: World, once: tuple[World, Built]) -> Built:
+    for digest in once[1].blobs:
+        world.blobs.put(once[0].blobs.get(digest))
+    return once[1]
 
 
 def test_a_hit_is_a_passage_with_its_place(world: World) -> None:

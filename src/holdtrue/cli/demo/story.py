@@ -45,7 +45,7 @@ class Cast:
     predictions: int = 0
 
 
-def run_demo(folder: Path, months: int) -> int:
+def run_demo(folder: Path, months: int, *, with_assistant: bool = True) -> int:
     """Replay the year in `folder` and print what came of it; return the exit status."""
     begun = time.monotonic()
     folder = folder.absolute()
@@ -64,17 +64,21 @@ def run_demo(folder: Path, months: int) -> int:
             with company(folder, files / "flights.py", inbox, START) as firm:
                 prepared.result()
                 cast = Cast(firm, screen, files, source, inbox)
-                embedded = aside.submit(assistant.embed, firm.home, example_folder("docs_assistant"))
+                documents = example_folder("docs_assistant")
+                embedded = aside.submit(assistant.embed, firm.home, documents) if with_assistant else None
                 year = helper.submit(Year, source)
                 _first_release(cast)
                 _replay(cast, year.result(), end)
                 told = ending.collect(cast.firm, cast.last_prediction, cast.predictions)
-                embedded.result()
-                second = assistant.tell(firm.owner, firm.clock, screen, firm.home, example_folder("docs_assistant"))
+                second = None
+                if embedded is not None:
+                    embedded.result()
+                    second = assistant.tell(firm.owner, firm.clock, screen, firm.home, documents)
         screen.finish()
     report = ending.finish(folder, told, time.monotonic() - begun)
     ending.print_summary(report, folder, time.monotonic() - begun)
-    assistant.print_summary(second, folder)
+    if second is not None:
+        assistant.print_summary(second, folder)
     return 0
 
 
