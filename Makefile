@@ -48,7 +48,12 @@ lint: .venv/.test ## style, types, import contracts
 test: .venv/.test .venv/.browser lint ## everything CI holds
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
-test-long: .venv/.test .venv/.browser ## the slow crash and soak suites too
+.venv/.torch: .venv/.test
+	@echo "Installing PyTorch …"
+	@$(BIN)/python -m pip install -q torch==2.13.0
+	@touch $@
+
+test-long: .venv/.test .venv/.torch .venv/.browser ## the slow crash and soak suites too
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: .venv/.test ## measure (TOPIC=name for one)
