@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from holdtrue.storage.ledger import ledger as opening
 from holdtrue.storage.ledger.backend import Backend
@@ -16,6 +17,15 @@ from tests.clusters import Cluster, running
 
 # Of the tests that ask a server on each database, these do so in every run, the others among the long ones.
 _ON_BOTH = ("test_client", "test_recording", "test_crash")
+
+
+settings.register_profile("sampled", max_examples=40)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Look at fewer examples where the long tests are left out, but for tests that say how many they need."""
+    if "not long" in str(config.option.markexpr):
+        settings.load_profile("sampled")
 
 
 @pytest.hookimpl(tryfirst=True)
