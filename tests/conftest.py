@@ -19,13 +19,14 @@ from tests.clusters import Cluster, running
 _ON_BOTH = ("test_client", "test_recording", "test_crash")
 
 
-settings.register_profile("sampled", max_examples=40)
+# How long an example takes is for the benchmarks to say: this machine may be busy.
+settings.register_profile("patient", deadline=None)
+settings.register_profile("sampled", deadline=None, max_examples=40)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Look at fewer examples where the long tests are left out, but for tests that say how many they need."""
-    if "not long" in str(config.option.markexpr):
-        settings.load_profile("sampled")
+    settings.load_profile("sampled" if "not long" in str(config.option.markexpr) else "patient")
 
 
 @pytest.hookimpl(tryfirst=True)

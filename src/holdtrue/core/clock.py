@@ -2,7 +2,11 @@
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
+
+# A float of seconds cannot tell microseconds apart after 2106.
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Clock(Protocol):
@@ -71,9 +75,9 @@ class Stopwatch:
 
 def microseconds(moment: datetime) -> int:
     """Return whole microseconds since the epoch, the form in which records keep time."""
-    return round(moment.timestamp() * 1_000_000)
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def from_microseconds(value: int) -> datetime:
     """Return the aware UTC moment of a count of microseconds since the epoch."""
-    return datetime.fromtimestamp(value / 1_000_000, UTC)
+    return _EPOCH + timedelta(microseconds=int(value))
