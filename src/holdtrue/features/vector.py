@@ -81,8 +81,10 @@ class FeatureSet:
         return load(cls, data, "The feature set")
 
     def to_json(self) -> Any:
-        """Return the content of a feature view's version."""
-        return dump(self)
+        """Return the content of a feature view's version; what a view leaves open is not in it."""
+        content = dump(self)
+        views = [{name: value for name, value in view.items() if value is not None} for view in content["views"]]
+        return {**content, "views": views}
 
     def assemble(
         self, columns: Mapping[str, Sequence[Any]], online: Mapping[str, NDArray[np.float64]]
