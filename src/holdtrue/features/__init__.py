@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         numeric,
     )
     from holdtrue.features.offline import point_in_time
-    from holdtrue.features.online import OnlineStore
+    from holdtrue.features.online import OnlineStore, open_online
     from holdtrue.features.vector import FeatureSet
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "microseconds_of",
     "month",
     "numeric",
+    "open_online",
     "point_in_time",
 ]
 
@@ -55,5 +56,5 @@ __getattr__ = attach(
         ),
         "model",
     )
-    | {"point_in_time": "offline", "OnlineStore": "online", "FeatureSet": "vector"},
+    | {"point_in_time": "offline", "OnlineStore": "online", "open_online": "online", "FeatureSet": "vector"},
 )

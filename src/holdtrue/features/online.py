@@ -153,6 +153,10 @@ class OnlineStore:
         """Return for each view how much of it is kept; reads all of it."""
         return self._keeper.extents([self._format(view).tag for view in views])
 
+    def tag(self, view: View) -> bytes:
+        """Return the name of what is kept of a view: equal for views that keep the same rows."""
+        return self._format(view).tag
+
     def note(self, name: str) -> bytes | None:
         """Return what was noted under a name with rows that were taken in."""
         return self._keeper.note(name)

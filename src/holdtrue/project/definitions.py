@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -44,11 +44,12 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Hold the rows of a dataset from which feature views are made."""
+    """Hold the rows of a dataset from which feature views are made; `takes` is what its function gets."""
 
     name: str
     dataset: Dataset
     select: Callable[[Any], Any]
+    takes: Literal["relation", "table"] = "relation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +156,24 @@ class Project:
 
         return declare
 
-    def source(self, of: Dataset) -> Callable[[Callable[[Any], Any]], Source]:
-        """Declare rows for feature views; the function gets a DuckDB relation and returns another."""
+    def source(
+        self, of: Dataset, *, takes: Literal["relation", "table"] = "relation"
+    ) -> Callable[[Callable[[Any], Any]], Source]:
+        """Declare rows for feature views: the function gets all rows of some windows and returns those of the source.
+
+        It gets a DuckDB relation, or with `takes="table"` an Arrow table. It returns a relation, SQL over `rows`, a
+        table (Arrow, pandas, Polars), or arrays by name.
+        """
+        if takes not in ("relation", "table"):
+            raise ConfigurationError(
+                f"A source's function cannot take “{takes}”.",
+                why="It gets a DuckDB relation or an Arrow table.",
+                mend='Write takes="relation" or takes="table".',
+            )
 
         def declare(select: Callable[[Any], Any]) -> Source:
             name = self._fresh(self.sources, select.__name__, "source")
-            self.sources[name] = Source(name, of, select)
+            self.sources[name] = Source(name, of, select, takes)
             return self.sources[name]
 
         return declare
