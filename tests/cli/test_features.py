@@ -26,9 +26,14 @@ past = ht.Trailing("past", "sales", "shop", "asked_at", "amount", ("mean", "coun
 last = ht.Latest("last", "sales", "shop", "asked_at", ("amount",), "9d", freshness="6h")
 
 
+@ht.on_demand
+def large(amount):
+    return amount > 1
+
+
 @project.model(""",
     ),
-    ('features=[ht.numeric("amount")]', 'features=[ht.numeric("amount"), past, last]'),
+    ('features=[ht.numeric("amount")]', 'features=[ht.numeric("amount"), large, past, last]'),
     ('"amount": "FP64"}', '"amount": "FP64", "shop": "BYTES"}'),
 )
 

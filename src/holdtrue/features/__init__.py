@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.features.functions import on_demand
     from holdtrue.features.model import (
+        Computed,
         Latest,
         OnDemand,
         Trailing,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from holdtrue.features.vector import FeatureSet
 
 __all__ = [
+    "Computed",
     "FeatureSet",
     "Latest",
     "OnDemand",
@@ -34,6 +37,7 @@ __all__ = [
     "microseconds_of",
     "month",
     "numeric",
+    "on_demand",
     "open_online",
     "point_in_time",
 ]
@@ -43,6 +47,7 @@ __getattr__ = attach(
     __name__,
     dict.fromkeys(
         (
+            "Computed",
             "Latest",
             "OnDemand",
             "Trailing",
@@ -56,5 +61,11 @@ __getattr__ = attach(
         ),
         "model",
     )
-    | {"point_in_time": "offline", "OnlineStore": "online", "open_online": "online", "FeatureSet": "vector"},
+    | {
+        "on_demand": "functions",
+        "point_in_time": "offline",
+        "OnlineStore": "online",
+        "open_online": "online",
+        "FeatureSet": "vector",
+    },
 )

@@ -131,6 +131,23 @@ class OnDemand:
         return self.column if self.kind in ("numeric", "category") else f"{self.column}_{self.kind}"
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Describe a feature computed from columns of the request by a function, which `source` is the text of.
+
+    Make one with `on_demand`.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    source: str
+
+    @property
+    def feature(self) -> str:
+        """Return the feature's name."""
+        return self.name
+
+
 def numeric(column: str) -> OnDemand:
     """Use a number of the request as it is."""
     return OnDemand("numeric", column)

@@ -13,7 +13,7 @@ from holdtrue.core.ids import check_name
 from holdtrue.data import Contract, DatasetSpec, check_windows
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
 from holdtrue.evaluation import Check
-from holdtrue.features import Latest, OnDemand, Trailing
+from holdtrue.features import Computed, Latest, OnDemand, Trailing
 from holdtrue.governance import ChangeWindow, Freeze, Policy, Rule
 from holdtrue.governance.calendar import check_calendar
 from holdtrue.llm.application import read_settings
@@ -32,6 +32,7 @@ from holdtrue.project.applications import (
 from holdtrue.project.model import ModelSpec, ProjectSpec
 
 View = Latest | Trailing
+Feature = Latest | Trailing | OnDemand | Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Model:
     label: str
     outcome: str
     time: str
-    features: tuple[View | OnDemand, ...]
+    features: tuple[Feature, ...]
     params: Mapping[str, Any]
     fit: Callable[[Training, Mapping[str, Any]], Any]
 
@@ -86,8 +87,19 @@ class Model:
 
     @property
     def expressions(self) -> tuple[OnDemand, ...]:
-        """Return the features that are computed from the request, in their order."""
-        return tuple(each for each in self.features if not isinstance(each, Latest | Trailing))
+        """Return the features that are taken from a column of the request, in their order."""
+        return tuple(each for each in self.features if isinstance(each, OnDemand))
+
+    @property
+    def functions(self) -> tuple[Computed, ...]:
+        """Return the features that functions compute from the request, in their order."""
+        return tuple(each for each in self.features if isinstance(each, Computed))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Return the columns of the request that features are computed from."""
+        read = [*(each.column for each in self.expressions), *(name for each in self.functions for name in each.inputs)]
+        return tuple(dict.fromkeys(read))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +197,7 @@ class Project:
         label: str,
         outcome: str,
         time: str,
-        features: Sequence[View | OnDemand],
+        features: Sequence[Feature],
         params: Mapping[str, Any] | None = None,
     ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
         """Declare a model of the probability that the SQL expression `outcome` is true.

@@ -83,7 +83,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             why=f"The last {plan.holdout_days} days are held out for its evaluation.",
             mend="Take more windows in, or hold out fewer days: project.evaluation(…, holdout_days=…).",
         )
-    features = FeatureSet.fit(model.views, model.expressions, train_table)
+    features = FeatureSet.fit(model.views, model.expressions, train_table, model.functions)
     held = rows_of(model, features, held_table)
     doubts = pipeline.step(
         "soundness",
