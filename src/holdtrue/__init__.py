@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         hour_of_day,
         month,
         numeric,
+        on_demand,
     )
     from holdtrue.llm import prompt
     from holdtrue.project import Project, Training, check, guard, index, route
@@ -52,6 +53,7 @@ __all__ = [
     "index",
     "month",
     "numeric",
+    "on_demand",
     "prompt",
     "route",
     "run",
@@ -86,6 +88,7 @@ __getattr__ = attach(
         "index": "project",
         "month": "features",
         "numeric": "features",
+        "on_demand": "features",
         "prompt": "llm",
         "route": "project",
         "run": "server.recording",

@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.features.model import Aggregate, Latest, Trailing, View, microseconds_of
+from holdtrue.features.model import Latest, Trailing, View, microseconds_of, number_of_text
+from holdtrue.features.windows import Windows, known_windows, last_known
 
 Floats: TypeAlias = NDArray[np.float64]
 Longs: TypeAlias = NDArray[np.int64]
@@ -26,10 +27,10 @@ _UNKNOWN = -1
 def point_in_time(queries: pa.Table, views: Sequence[View], sources: Mapping[str, pa.Table], *, time: str) -> pa.Table:
     """Return `queries` with one float64 column per feature, in the same order of rows.
 
-    A query row asks for its entity's values at its column `time`. No source row counts before its own time;
-    of several rows with one moment the last in the source counts, as it does where they arrive. Missing
-    values are NaN. Moments are timestamps with a zone, or int64 microseconds. Raises NotFound and
-    InvalidInput.
+    A query row asks for its entity's values at its column `time`. No source row counts before its own time, and where
+    the view names a column `created` not before that. Of several rows with one moment the one created last counts, and
+    of these the last in the source, as it does where they arrive. Missing values are NaN. Moments are timestamps with a
+    zone, or int64 microseconds. Raises NotFound and InvalidInput.
     """
     joiner = _Joiner(queries, sources, _moments(queries, time, "the query rows"))
     result = queries
@@ -59,7 +60,8 @@ class _Timeline:
     """Source rows sorted by entity, moment and place, as one ascending int64 key; queries sorted likewise.
 
     `rows` are numbers of source rows, `order` of queries; `codes` and `asked` (µs) are the queries' in that
-    order, so that searches run through the key once. A code is -1 where the source has no such entity.
+    order, so that searches run through the key once. A code is -1 where the source has no such entity. `created` are
+    the moments from which the sorted rows count, if that is not from their own.
     """
 
     rows: Places
@@ -70,6 +72,7 @@ class _Timeline:
     asked: Longs
     low: int
     span: int
+    created: Longs | None = None
 
     def before(self, moments: Longs, *, inclusive: bool) -> Places:
         """Return for each query the number of sorted rows before `moments` of its entity, or up to them."""
@@ -101,6 +104,8 @@ class _Joiner:
             return [np.full(len(line.order), np.nan) for _ in view.columns]
         found = line.before(line.asked, inclusive=True) - 1
         first = line.before(np.full(len(found), line.low, np.int64), inclusive=False)
+        if line.created is not None:
+            found = last_known(line.created, found, first, line.asked)
         hit = (found >= first) & (line.codes != _UNKNOWN)
         found[~hit] = 0
         hit &= line.asked - line.moments[found] <= microseconds_of(view.ttl)
@@ -122,9 +127,14 @@ class _Joiner:
         )
         for place in places:
             place[line.codes == _UNKNOWN] = 0
-        windows = _Windows(values, _tile_starts(line, tile), *places)
+        windows = Windows(values, line.key // line.span, _tile_starts(line, tile), *places)
+        columns = [windows.aggregate(name) for name in view.aggregates]
+        if line.created is not None and len(values):
+            for queries, known in known_windows(windows, line.created, line.asked):
+                for column, name in zip(columns, view.aggregates, strict=True):
+                    column[queries] = known.aggregate(name)
         asked_for = self._asked_for(view)
-        return [np.where(asked_for, line.restored(windows.aggregate(name)), np.nan) for name in view.aggregates]
+        return [np.where(asked_for, line.restored(column), np.nan) for column in columns]
 
     def _asked_for(self, view: View) -> NDArray[np.bool_]:
         """Tell which queries name an entity and a moment at all."""
@@ -139,7 +149,7 @@ class _Joiner:
     def _timeline(self, view: View, values: Floats | None) -> _Timeline:
         """Return the timeline of a view; with `values`, of the rows only that have one."""
         own = () if isinstance(view, Latest) else (view.column,)
-        name = (view.source, view.entity, view.time, *own)
+        name = (view.source, view.entity, view.time, view.created or "", *own)
         if name not in self.timelines:
             source = self._source(view)
             moments = _moments(source, view.time, f"the source “{view.source}”")
@@ -148,57 +158,15 @@ class _Joiner:
                 _column(self.queries, view.entity, "the query rows"),
             )
             usable = moments.known & (codes != _UNKNOWN)
+            created: Longs | None = None
+            if view.created is not None:
+                found = _moments(source, view.created, f"the source “{view.source}”")
+                usable, created = usable & found.known, found.values
             if values is not None:
                 usable &= ~np.isnan(values)
-            self.timelines[name] = _sorted(np.flatnonzero(usable), moments.values, codes, asked, self.asked.values)
+            rows = np.flatnonzero(usable)
+            self.timelines[name] = _sorted(rows, moments.values, codes, asked, self.asked.values, created)
         return self.timelines[name]
-
-
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """The windows of queries over sorted rows: whole tiles are [start, middle), single rows [middle, end)."""
-
-    values: Floats
-    tiles: Places
-    start: Places
-    middle: Places
-    end: Places
-
-    def aggregate(self, name: Aggregate) -> Floats:
-        """Return float64 [queries]; NaN for a window without rows, but a count of 0."""
-        n = (self.end - self.start).astype(np.float64)
-        if name == "count":
-            return n
-        if name in ("min", "max"):
-            operation, empty = (np.minimum, np.inf) if name == "min" else (np.maximum, -np.inf)
-            column = self._reduce(operation, empty)
-        else:
-            column = self._reduce(np.add, 0.0)
-            if name == "mean":
-                column /= np.maximum(n, 1)
-        return np.where(n > 0, column, np.nan)
-
-    def _reduce(self, operation: np.ufunc, empty: float) -> Floats:
-        """Return `operation` over each window.
-
-        Every window is added up on its own. Differences of running totals would be faster, and would let one
-        huge value spoil the last digits of all later windows.
-        """
-        if len(self.values) == 0:
-            return np.full(len(self.start), empty)
-        totals = operation.reduceat(self.values, self.tiles)
-        first, last = np.searchsorted(self.tiles, self.start), np.searchsorted(self.tiles, self.middle)
-        whole = _segments(operation, totals, first, last, empty)
-        return operation(whole, _segments(operation, self.values, self.middle, self.end, empty))
-
-
-def _segments(operation: np.ufunc, values: Floats, low: Places, high: Places, empty: float) -> Floats:
-    """Return `operation` over values[low:high] for each pair, `empty` where low = high; `low` ascends."""
-    # reduceat also reduces what lies between two windows: as `low` ascends, that is at most everything once.
-    pairs = np.empty(2 * len(low), np.intp)
-    pairs[0::2], pairs[1::2] = low, high
-    out = operation.reduceat(np.append(values, empty), pairs)[0::2] if len(low) else np.empty(0)
-    return np.where(low < high, out, empty)
 
 
 def _tile_starts(line: _Timeline, tile: int) -> Places:
@@ -210,7 +178,9 @@ def _tile_starts(line: _Timeline, tile: int) -> Places:
     return np.concatenate([[0], np.flatnonzero(changes) + 1]).astype(np.intp)
 
 
-def _sorted(rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, asked: Longs) -> _Timeline:
+def _sorted(
+    rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, asked: Longs, created: Longs | None
+) -> _Timeline:
     moments, codes = moments[rows], codes[rows]
     if len(rows) == 0:
         every = np.arange(len(asked))
@@ -226,9 +196,10 @@ def _sorted(rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, aske
         )
     key = codes * span + (moments - low)
     # Stable, so that among equal moments the order of the source remains.
-    sort = np.argsort(key, kind="stable")
+    sort = np.argsort(key, kind="stable") if created is None else np.lexsort((created[rows], key))
+    known = None if created is None else created[rows][sort]
     order = np.lexsort((asked, asked_codes))
-    return _Timeline(rows[sort], moments[sort], key[sort], order, asked_codes[order], asked[order], low, span)
+    return _Timeline(rows[sort], moments[sort], key[sort], order, asked_codes[order], asked[order], low, span, known)
 
 
 def _encode(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Longs]:
@@ -282,6 +253,8 @@ def _moments(table: pa.Table, name: str, where: str) -> _Moments:
 def _numbers(table: pa.Table, name: str, view: View) -> Floats:
     column = _column(table, name, f"the source “{view.source}”")
     kind: Any = column.type
+    if isinstance(view, Trailing) and view.takes_texts and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return _numbers_of_texts(column)
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif not (
@@ -294,6 +267,12 @@ def _numbers(table: pa.Table, name: str, view: View) -> Floats:
             facts={"view": view.name, "column": name},
         )
     return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+
+
+def _numbers_of_texts(column: pa.ChunkedArray) -> Floats:
+    encoded = column.combine_chunks().dictionary_encode()
+    numbers = np.array([*map(number_of_text, encoded.dictionary.to_pylist()), np.nan])
+    return numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False)]
 
 
 def _column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:

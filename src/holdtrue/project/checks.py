@@ -18,7 +18,7 @@ _ENTITIES: Final = frozenset(name for name in DATATYPES if name == "BYTES" or "I
 def check_columns(model: "Model") -> None:
     """Raise ConfigurationError for a model that reads a column which its dataset does not have."""
     _need(f"The model “{model.name}” has the time", [model.time], model)
-    _need(f"The model “{model.name}” has a feature of", [each.column for each in model.expressions], model)
+    _need(f"The model “{model.name}” has a feature of", model.asked, model)
     _need(f"The model “{model.name}” looks up features by", [each.entity for each in model.views], model)
 
 
@@ -48,7 +48,7 @@ def check_inputs(model: "Model", inputs: Mapping[str, str], *, key: str, entity:
     _carry(model, inputs, "its key is", [key])
     _carry(model, inputs, "its entity is", [entity])
     _carry(model, inputs, "the moment of prediction is", [model.time])
-    _carry(model, inputs, "a feature is computed from", [each.column for each in model.expressions])
+    _carry(model, inputs, "a feature is computed from", model.asked)
     _carry(model, inputs, "features are looked up by", [each.entity for each in model.views])
     for view in model.views:
         if inputs[view.entity] not in _ENTITIES:

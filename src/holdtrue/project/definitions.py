@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from holdtrue.core.ids import check_name
 from holdtrue.data import Contract, DatasetSpec, check_windows
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
 from holdtrue.evaluation import Check
-from holdtrue.features import Latest, OnDemand, Trailing
+from holdtrue.features import Computed, Latest, OnDemand, Trailing
 from holdtrue.governance import ChangeWindow, Freeze, Policy, Rule
 from holdtrue.governance.calendar import check_calendar
 from holdtrue.llm.application import read_settings
@@ -32,6 +32,7 @@ from holdtrue.project.applications import (
 from holdtrue.project.model import ModelSpec, ProjectSpec
 
 View = Latest | Trailing
+Feature = Latest | Trailing | OnDemand | Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,12 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Hold the rows of a dataset from which feature views are made."""
+    """Hold the rows of a dataset from which feature views are made; `takes` is what its function gets."""
 
     name: str
     dataset: Dataset
     select: Callable[[Any], Any]
+    takes: Literal["relation", "table"] = "relation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Model:
     label: str
     outcome: str
     time: str
-    features: tuple[View | OnDemand, ...]
+    features: tuple[Feature, ...]
     params: Mapping[str, Any]
     fit: Callable[[Training, Mapping[str, Any]], Any]
 
@@ -85,8 +87,19 @@ class Model:
 
     @property
     def expressions(self) -> tuple[OnDemand, ...]:
-        """Return the features that are computed from the request, in their order."""
-        return tuple(each for each in self.features if not isinstance(each, Latest | Trailing))
+        """Return the features that are taken from a column of the request, in their order."""
+        return tuple(each for each in self.features if isinstance(each, OnDemand))
+
+    @property
+    def functions(self) -> tuple[Computed, ...]:
+        """Return the features that functions compute from the request, in their order."""
+        return tuple(each for each in self.features if isinstance(each, Computed))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Return the columns of the request that features are computed from."""
+        read = [*(each.column for each in self.expressions), *(name for each in self.functions for name in each.inputs)]
+        return tuple(dict.fromkeys(read))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +168,24 @@ class Project:
 
         return declare
 
-    def source(self, of: Dataset) -> Callable[[Callable[[Any], Any]], Source]:
-        """Declare rows for feature views; the function gets a DuckDB relation and returns another."""
+    def source(
+        self, of: Dataset, *, takes: Literal["relation", "table"] = "relation"
+    ) -> Callable[[Callable[[Any], Any]], Source]:
+        """Declare rows for feature views: the function gets all rows of some windows and returns those of the source.
+
+        It gets a DuckDB relation, or with `takes="table"` an Arrow table. It returns a relation, SQL over `rows`, a
+        table (Arrow, pandas, Polars), or arrays by name.
+        """
+        if takes not in ("relation", "table"):
+            raise ConfigurationError(
+                f"A source's function cannot take “{takes}”.",
+                why="It gets a DuckDB relation or an Arrow table.",
+                mend='Write takes="relation" or takes="table".',
+            )
 
         def declare(select: Callable[[Any], Any]) -> Source:
             name = self._fresh(self.sources, select.__name__, "source")
-            self.sources[name] = Source(name, of, select)
+            self.sources[name] = Source(name, of, select, takes)
             return self.sources[name]
 
         return declare
@@ -172,7 +197,7 @@ class Project:
         label: str,
         outcome: str,
         time: str,
-        features: Sequence[View | OnDemand],
+        features: Sequence[Feature],
         params: Mapping[str, Any] | None = None,
     ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
         """Declare a model of the probability that the SQL expression `outcome` is true.

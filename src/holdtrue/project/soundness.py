@@ -68,7 +68,7 @@ def _late_inputs(model: Model, table: pa.Table) -> list[str]:
     """
     described = {column.name: column for column in model.dataset.spec.contract.columns}
     found: list[str] = []
-    for name in dict.fromkeys(each.column for each in model.expressions):
+    for name in model.asked:
         column = described[name]
         if column.dtype == "timestamp" and column.nullable and (count := _later(table, name, model.time)):
             found.append(f"{name} is after {model.time} in {count} rows")

@@ -31,6 +31,7 @@ from holdtrue.pipelines import Pipeline
 from holdtrue.project.definitions import EvaluationPlan, Model, Project, Serving, Training
 from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
+from holdtrue.project.sources import connect, selected_rows, windows_around
 from holdtrue.serving import load_model, pack_model
 
 Fragments = Mapping[str, Mapping[str, Any]]
@@ -82,7 +83,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             why=f"The last {plan.holdout_days} days are held out for its evaluation.",
             mend="Take more windows in, or hold out fewer days: project.evaluation(…, holdout_days=…).",
         )
-    features = FeatureSet.fit(model.views, model.expressions, train_table)
+    features = FeatureSet.fit(model.views, model.expressions, train_table, model.functions)
     held = rows_of(model, features, held_table)
     doubts = pipeline.step(
         "soundness",
@@ -127,15 +128,14 @@ def featured(project: Project, pipeline: Pipeline, request: Request, window: str
     around = {
         name: [
             request.fragments[name][each]["digest"]
-            for each in (previous_window(window), window)
+            for each in windows_around(window, views)
             if each in request.fragments[name]
         ]
         for name in sorted(datasets)
     }
 
     def work() -> bytes:
-        connection = duckdb.connect(config={"threads": 2})
-        connection.execute("SET TimeZone = 'UTC'")
+        connection = connect()
         queries = read_part(pipeline, request.fragments[model.dataset.spec.name][window]["digest"])
         tables = {each: selected(connection, pipeline, project, each, around) for each in sorted(sources)}
         joined = point_in_time(queries, views, tables, time=model.time)
@@ -169,12 +169,6 @@ def _moments(table: pa.Table, name: str) -> np.ndarray:
     return table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
 
 
-def previous_window(window: str) -> str:
-    """Return the month before `window`, both written YYYY-MM."""
-    year, month = (int(part) for part in window.split("-"))
-    return f"{year - 1}-12" if month == 1 else f"{year}-{month - 1:02d}"
-
-
 def _history(project: Project, pipeline: Pipeline, request: Request, views: Sequence[Any]) -> pa.Table:
     parts = [featured(project, pipeline, request, window, views) for window in request.windows]
     return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
@@ -189,9 +183,9 @@ def selected(
 ) -> pa.Table:
     """Return the rows of a source as its own function selects them from the parts of its dataset."""
     source = project.sources[name]
-    parts = [read_part(pipeline, digest) for digest in around[source.dataset.spec.name]]
-    rows = connection.from_arrow(pa.concat_tables(parts, promote_options="permissive"))
-    return source.select(rows).to_arrow_table()
+    return selected_rows(
+        connection, source, [read_part(pipeline, digest) for digest in around[source.dataset.spec.name]]
+    )
 
 
 def read_part(pipeline: Pipeline, digest: str) -> pa.Table:
@@ -206,7 +200,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def _digests(request: Request) -> dict[str, Any]:
-    wanted = [*request.windows, *{previous_window(each) for each in request.windows}]
+    wanted = {each for window in request.windows for each in windows_around(window, request.model.views)}
     return {
         name: {each: fragments[each]["digest"] for each in sorted(wanted) if each in fragments}
         for name, fragments in request.fragments.items()

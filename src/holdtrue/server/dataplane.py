@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class PlaneSettings:
     requests: int = 256
     trace_capture: str = "full"
     trace_captures: tuple[str, ...] = ()
+    online_store: str = field(default="", repr=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +73,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         requests=common.data_requests,
         trace_capture=common.trace_capture,
         trace_captures=common.trace_captures,
+        online_store=common.online_store,
     )
 
 
@@ -143,6 +145,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         capture=Capture(settings.trace_capture),
         captures={project: Capture(mode) for project, mode in map(capture_of, settings.trace_captures)},
         mask=Masker(),
+        online=settings.online_store,
     )
     return worker.app
 

@@ -79,6 +79,15 @@ class Settings:
             "secret": True,
         },
     )
+    online_store: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "help": "Server of Redis or Valkey that keeps online features, as redis://user:password@host:6379/0 or "
+            "rediss://…; empty for a file in the data folder. The password is never shown.",
+            "secret": True,
+        },
+    )
     anchor_file: str = _help(
         "File outside the data folder to which every signed checkpoint of the event log is appended.", ""
     )
@@ -125,9 +134,12 @@ class Settings:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104  # a comparison
 
     def shown(self) -> dict[str, Any]:
-        """Return every setting as people may see it: of the database's address no password and no option."""
+        """Return every setting as people may see it: of addresses of stores no password and no option."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"database": _without_secret(self.database)}
+        return values | {
+            "database": _without_secret(self.database),
+            "online_store": _without_secret(self.online_store, self.online_store.partition(":")[0]),
+        }
 
     def names(self) -> frozenset[str]:
         """Return the names that this machine is addressed by in a Host header, in lower case and without a port.
@@ -214,8 +226,8 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def _without_secret(url: str) -> str:
-    """Return the address of a database without password and options; nothing of one that cannot be read."""
+def _without_secret(url: str, scheme: str = "postgresql") -> str:
+    """Return the address of a store without password and options; nothing of one that cannot be read."""
     if not url:
         return ""
     try:
@@ -224,7 +236,7 @@ def _without_secret(url: str) -> str:
     except ValueError:
         return "(cannot be read)"
     before = f"{user}@" if user else ""
-    return f"postgresql://{before}{_bracketed(host)}{f':{port}' if port else ''}{parts.path}"
+    return f"{scheme}://{before}{_bracketed(host)}{f':{port}' if port else ''}{parts.path}"
 
 
 def _bracketed(host: str) -> str:
@@ -300,7 +312,7 @@ def _fit(kind: Any, value: Any, where: str, key: str) -> Any:
         wanted = _WORDS.get(kind, "a list")
     raise ConfigurationError(
         f"{where[0].upper()}{where[1:]} has a value that cannot be used: {value!r}."
-        if "database" not in key.lower()
+        if not any(secret in key.lower() for secret in ("database", "online_store"))
         else f"{where[0].upper()}{where[1:]} has a value that cannot be used.",
         why=f"It must be {wanted}.",
         mend="Correct the value, or remove it to use the default.",
@@ -352,6 +364,13 @@ def _check(settings: Settings) -> None:
             why="It is not shown, since there may be a password in it.",
             mend="Write it like postgresql://user:password@host:5432/name, or remove it to use a file.",
             facts={"key": "database"},
+        )
+    if settings.online_store and not settings.online_store.startswith(("redis://", "rediss://")):
+        raise ConfigurationError(
+            "The setting “online_store” is not the address of a server of Redis or Valkey.",
+            why="It is not shown, since there may be a password in it.",
+            mend="Write it like redis://user:password@host:6379/0, or remove it to use a file.",
+            facts={"key": "online_store"},
         )
     if settings.public_url and urlsplit(settings.public_url).scheme not in ("http", "https"):
         raise ConfigurationError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from holdtrue.core.clock import Clock
+from holdtrue.core.clock import Clock, microseconds
 from holdtrue.core.errors import ConfigurationError, Locked
 from holdtrue.features.model import View
 from holdtrue.serving.applications import Answering, LoadedApplication
@@ -95,15 +95,16 @@ class Worker:
         capture: Capture = Capture.FULL,
         captures: Mapping[str, Capture] = MappingProxyType({}),
         mask: Callable[[str], str] = mask_text,
+        online: str = "",
     ) -> None:
         """Open what lies in `home`; each of `parts` is made with what it may need of the worker.
 
         `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept of them, and `mask` what
-        texts go through where that is “masked”.
+        texts go through where that is “masked”. `online` is the address of a server that keeps online features.
         """
         self._home = home
         self._blobs = BlobStore(home / "blobs")
-        self._online = OnlineFeatures(home / "online", self._views)
+        self._online = OnlineFeatures(home / "online", self._views, online, lambda: microseconds(clock.now()))
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
