@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holdtrue.llm import prompt
     from holdtrue.project import Project, Training, check, guard, index, route
     from holdtrue.server.recording import run
+    from holdtrue.serving import LoadTest
 
 __all__ = [
     "ABTest",
@@ -36,6 +37,7 @@ __all__ = [
     "Fresh",
     "KeyInto",
     "Latest",
+    "LoadTest",
     "Project",
     "RowCount",
     "Shadow",
@@ -74,6 +76,7 @@ __getattr__ = attach(
         "Expect": "data",
         "Distribution": "data",
         "Latest": "features",
+        "LoadTest": "serving",
         "Project": "project",
         "Trailing": "features",
         "Training": "project",
