@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from holdtrue.llm import prompt
     from holdtrue.project import Project, Training, check, guard, index, route
     from holdtrue.server.recording import run
+    from holdtrue.serving import LoadTest
 
 __all__ = [
     "ABTest",
@@ -37,6 +38,7 @@ __all__ = [
     "Fresh",
     "KeyInto",
     "Latest",
+    "LoadTest",
     "Project",
     "RowCount",
     "Shadow",
@@ -76,6 +78,7 @@ __getattr__ = attach(
         "Expect": "data",
         "Distribution": "data",
         "Latest": "features",
+        "LoadTest": "serving",
         "Project": "project",
         "Trailing": "features",
         "Training": "project",

@@ -32,6 +32,7 @@ def command_line() -> typer.Typer:
         decide,
         features,
         gateway,
+        loading,
         look,
         prompts,
         rolling,
@@ -41,7 +42,9 @@ def command_line() -> typer.Typer:
         track,
     )
 
-    for module in (run, data, features, applications, decide, rolling, look, prompts, serve, gateway, traces, track):
+    for module in (
+        run, data, features, applications, decide, rolling, loading, look, prompts, serve, gateway, traces, track
+    ):  # fmt: skip
         module.register(app)
     return app
 

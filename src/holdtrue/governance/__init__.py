@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         Policy,
         Rule,
     )
-    from holdtrue.governance.rules import evaluate
+    from holdtrue.governance.rules import evaluate, reads
     from holdtrue.governance.service import (
         approvals,
         approve,
@@ -83,6 +83,7 @@ __all__ = [
     "note_contributors",
     "policies",
     "policy_of",
+    "reads",
     "record_effect",
     "record_evidence",
     "unbind",
@@ -124,6 +125,7 @@ __getattr__ = attach(
         "note_contributors": "service",
         "policies": "service",
         "policy_of": "service",
+        "reads": "rules",
         "record_effect": "service",
         "record_evidence": "service",
         "unbind": "service",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.evaluation import METRICS
-from holdtrue.serving import DATATYPES
+from holdtrue.serving import DATATYPES, check_load_test
 
 if TYPE_CHECKING:
     from holdtrue.project.definitions import EvaluationPlan, Model
@@ -23,7 +23,7 @@ def check_columns(model: "Model") -> None:
 
 
 def check_evaluation(plan: "EvaluationPlan", model: "Model") -> None:
-    """Raise ConfigurationError for a metric, baseline, slice or number of days that cannot be meant."""
+    """Raise ConfigurationError for a metric, baseline, slice, number of days or load that cannot be meant."""
     _one_of("metric", plan.metric, METRICS, model)
     _one_of("baseline", plan.baseline, BASELINES, model)
     _need(f"The evaluation of “{model.name}” has the slice", plan.slices, model)
@@ -33,6 +33,8 @@ def check_evaluation(plan: "EvaluationPlan", model: "Model") -> None:
             why="What was trained on proves nothing.",
             mend="Hold out at least one day.",
         )
+    if plan.load is not None:
+        check_load_test(plan.load)
 
 
 def check_inputs(model: "Model", inputs: Mapping[str, str], *, key: str, entity: str) -> None:

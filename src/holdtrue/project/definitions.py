@@ -30,6 +30,7 @@ from holdtrue.project.applications import (
     assets_of,
 )
 from holdtrue.project.model import ModelSpec, ProjectSpec
+from holdtrue.serving import LoadTest
 
 View = Latest | Trailing
 Feature = Latest | Trailing | OnDemand | Computed
@@ -104,13 +105,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """Say how a model is judged: metric, slices, and how many days at the end are held out."""
+    """Say how a model is judged: metric, slices, how many days at the end are held out, and under which load."""
 
     model: str
     metric: str = "roc_auc"
     slices: tuple[str, ...] = ()
     holdout_days: int = 14
     baseline: str = "majority"
+    load: LoadTest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +233,14 @@ class Project:
         slices: Sequence[str] = (),
         holdout_days: int = 14,
         baseline: str = "majority",
+        load: LoadTest | None = None,
     ) -> None:
         """Declare how `model` is judged: on the last days of its data, which it is not trained on.
 
-        The baseline “majority” answers every row with the share of positive outcomes in the training data.
+        The baseline “majority” answers every row with the share of positive outcomes in the training data. With `load`,
+        each release is put under load beside the one that answers now (also without, if a gate reads `performance`).
         """
-        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline)
+        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline, load)
         checks.check_evaluation(plan, model)
         self.evaluations[model.name] = plan
 

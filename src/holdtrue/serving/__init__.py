@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
     from holdtrue.serving.packing import Packed, pack_model, runtime_of
+    from holdtrue.serving.performing import Candidate, LoadTest, check_load_test, measure
     from holdtrue.serving.plan import Plan
     from holdtrue.serving.plane import BODY_LIMIT, Endpoint, Limits, Plane, Reply, Request, Stream
     from holdtrue.serving.probe import load_probed
@@ -54,6 +55,7 @@ __all__ = [
     "Arm",
     "BadSnapshot",
     "Bundle",
+    "Candidate",
     "CannotCompile",
     "Compiled",
     "Endpoint",
@@ -62,6 +64,7 @@ __all__ = [
     "Grant",
     "Input",
     "Limits",
+    "LoadTest",
     "Model",
     "ModelFile",
     "Packed",
@@ -76,10 +79,12 @@ __all__ = [
     "Snapshot",
     "Stream",
     "Worker",
+    "check_load_test",
     "compile_model",
     "intake_endpoints",
     "load_model",
     "load_probed",
+    "measure",
     "pack_model",
     "read_access",
     "read_snapshot",
@@ -104,6 +109,7 @@ __getattr__ = attach(
         "BadSnapshot": "snapshot",
         "Bundle": "snapshot",
         "CannotCompile": "compiling",
+        "Candidate": "performing",
         "Compiled": "compiling",
         "Endpoint": "plane",
         "Engine": "engine",
@@ -111,6 +117,7 @@ __getattr__ = attach(
         "Fitting": "worker",
         "Input": "snapshot",
         "Limits": "plane",
+        "LoadTest": "performing",
         "Model": "runtime",
         "ModelFile": "snapshot",
         "Packed": "packing",
@@ -125,10 +132,12 @@ __getattr__ = attach(
         "Snapshot": "snapshot",
         "Stream": "plane",
         "Worker": "worker",
+        "check_load_test": "performing",
         "compile_model": "compiling",
         "intake_endpoints": "intake",
         "load_model": "runtime",
         "load_probed": "probe",
+        "measure": "performing",
         "pack_model": "packing",
         "read_access": "access",
         "read_snapshot": "snapshot",

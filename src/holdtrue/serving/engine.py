@@ -14,9 +14,10 @@ from typing import Any, Final
 from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 from holdtrue.serving.applications import Applications
-from holdtrue.serving.assembly import Columns, Lookup
+from holdtrue.serving.assembly import Check, Columns, Lookup
 from holdtrue.serving.plan import ANSWER, Plan, Scored
 from holdtrue.serving.records import PredictionIds, abstentions, record_columns
+from holdtrue.serving.refusing import REFUSAL, refusal_columns, refuses
 from holdtrue.serving.snapshot import Route
 from holdtrue.serving.table import Table
 from holdtrue.serving.times import read_times
@@ -165,7 +166,10 @@ class Engine:
         """
         if plan.moments:
             columns = {**columns, **{name: read_times(name, columns[name]) for name in plan.moments}}
-        check_contract(plan, columns)
+        if plan.rival is None:
+            check_contract(plan, columns)
+        else:
+            plan = await self._admitted(plan, plan.rival, columns, rows, request_id)
         name = plan.bundle.prediction_time
         times = None if name is None else read_times(name, columns[name])
         loop = asyncio.get_running_loop()
@@ -177,6 +181,34 @@ class Engine:
         batch.waiting.append(_Waiting(columns, rows, times, request_id, started, future))
         batch.rows += rows
         return await future
+
+    async def _admitted(self, plan: Plan, rival: Check, columns: Columns, rows: int, request_id: str | None) -> Plan:
+        """Hold a request to both contracts of a rollout, and record what one of them refuses.
+
+        Returns the plan that answers: without the challenger if its contract refuses the request. Raises
+        ContractBroken if the champion's does.
+        """
+        broken: ContractBroken | None = None
+        try:
+            check_contract(plan, columns)
+        except ContractBroken as error:
+            broken = error
+        refused = refuses(rival, columns)
+        if broken is None and not refused:
+            return plan
+        route, now_us = plan.route, self.now_us()
+        (name,) = self._ids.take(1, now_us)
+        record = refusal_columns(route, now_us, name, request_id, rows, champion=broken is not None, challenger=refused)
+        if self._strict:
+            await self._records.append_async(REFUSAL, route.project, route.service, record, 1)
+        else:
+            try:
+                self._records.append(REFUSAL, route.project, route.service, record, 1)
+            except (HoldtrueError, OSError):
+                self.dropped += 1
+        if broken is not None:
+            raise broken
+        return plan.alone or plan
 
     def _run(self, batch: _Batch) -> None:
         """Score and record one batch; called by the event loop once the turn that filled it is over."""

@@ -7,8 +7,10 @@ from math import isfinite, nan
 from types import MappingProxyType
 from typing import Any, Final
 
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
+from holdtrue.serving.refusing import challenger_of, rival_check
 from holdtrue.serving.rules import chooser
 from holdtrue.serving.runtime import Matrix, Model, WrongShape, checked
 from holdtrue.serving.snapshot import Bundle, Route
@@ -17,6 +19,7 @@ ANSWER: Final = "answer"
 SHADOW: Final = "shadow"
 STOPPED: Final = "stopped"
 _MOST_FAILURES: Final = 32
+_stopwatch: Final = SystemClock().monotonic
 _log: Final = logging.getLogger("holdtrue.dataplane")
 
 
@@ -52,7 +55,7 @@ class Scored:
 
     `rows` are positions in the request (None: all of them, in order); `scores` one float a row;
     `failed` tells per row that the release did not give the score (None: no row failed), and `rescuers` which
-    release did instead, "" for the fallback constant.
+    release did instead, "" for the fallback constant. `took_us` is how long features and model took for all of them.
     """
 
     release: str
@@ -64,6 +67,7 @@ class Scored:
     names: tuple[str, ...]
     matrix: Matrix | None
     rescuers: list[str] | None = None
+    took_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class Plan:
     """Hold one service compiled: its route and, by release, what is loaded.
 
     `bundle` describes the request and `check` its contract, both of the first arm; `moments` are the
-    inputs that arrive as text and are read as times.
+    inputs that arrive as text and are read as times. `rival` is the contract of a rollout's challenger where it is
+    another one, and `alone` the plan for requests that it refuses: the champion answers them.
     """
 
     route: Route
@@ -80,6 +85,8 @@ class Plan:
     check: Check | None
     moments: frozenset[str]
     choose: Callable[[Sequence[Any]], list[int]] | None
+    rival: Check | None = None
+    alone: "Plan | None" = None
 
     def score(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> list[Scored]:
         """Score `rows` rows with every arm and shadow they need; answers come first.
@@ -124,8 +131,10 @@ class Plan:
     def _run(self, release: str, arm: str, role: str, rows: list[int] | None, matrices: "_Matrices") -> Scored:
         loaded = self.loaded.get(release)
         names = () if loaded is None else loaded.assembly.names
+        began = _stopwatch()
         scores, matrix = _scores(loaded, rows, matrices)
-        found = Scored(release, arm, role, rows, scores, None, names, matrix)
+        took = _stopwatch() - began + (0.0 if loaded is None else matrices.shared(loaded.assembly))
+        found = Scored(release, arm, role, rows, scores, None, names, matrix, took_us=int(took * 1e6))
         if not all(map(isfinite, scores)):
             found.failed = [not isfinite(score) for score in scores]
             if role == ANSWER:
@@ -235,7 +244,7 @@ def _unseen(release: str, results: list[Scored], rows: int) -> list[int] | None:
 class _Matrices:
     """Make each feature matrix of one request once, however many models read it."""
 
-    __slots__ = ("_columns", "_lookup", "_made", "_times", "rows")
+    __slots__ = ("_columns", "_lookup", "_made", "_taken", "_times", "rows")
 
     def __init__(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> None:
         self.rows = rows
@@ -243,13 +252,25 @@ class _Matrices:
         self._times = times
         self._lookup = lookup
         self._made: dict[str, Matrix] = {}
+        self._taken: dict[str, float] = {}
 
     def of(self, assembly: Assembly) -> Matrix:
         matrix = self._made.get(assembly.digest)
         if matrix is None:
+            began = _stopwatch()
             matrix = assembly.make(self._columns, self._times, self._lookup)
             self._made[assembly.digest] = matrix
+            self._taken[assembly.digest] = _stopwatch() - began
         return matrix
+
+    def shared(self, assembly: Assembly) -> float:
+        """Return the seconds that a matrix took which another model had made before; 0 to the one that made it."""
+        taken = self._taken.get(assembly.digest, 0.0)
+        if taken > 0.0:
+            # The first to read it has waited for it already.
+            self._taken[assembly.digest] = -taken
+            return 0.0
+        return -taken
 
 
 def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> Plan:
@@ -264,6 +285,7 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
     else:
         route = replace(route, arms=arms, paired=False)
     needed = {release: loaded[release] for release in route.releases if release in loaded}
+    rival, alone = _rival(route, needed, bundle)
     first = loaded.get(route.arms[0].release)
     moments = {bundle.prediction_time} if bundle.prediction_time is not None else set[str]()
     moments.update(*(each.moments for each in needed.values()))
@@ -275,4 +297,18 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
         check=first.check if first is not None else None,
         moments=frozenset(moments & texts),
         choose=choose,
+        rival=rival,
+        alone=alone,
     )
+
+
+def _rival(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> tuple[Check | None, Plan | None]:
+    """Return the contract of the challenger where it is another one, and the plan without the challenger."""
+    champion, challenger = loaded.get(route.arms[0].release), loaded.get(challenger_of(route) or "")
+    if champion is None or challenger is None:
+        return None, None
+    rival = rival_check(champion.bundle, challenger.bundle, challenger.check)
+    if rival is None:
+        return None, None
+    only = replace(route, arms=(replace(route.arms[0], percent=100.0),), shadows=(), paired=False)
+    return rival, compile_plan(only, loaded, bundle)
