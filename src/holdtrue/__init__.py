@@ -9,7 +9,7 @@ from holdtrue._version import __version__
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Unique, column
+    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Tags, Unique, column
     from holdtrue.delivery import ABTest, Bandit, BlueGreen, Canary, Shadow
     from holdtrue.features import (
         Latest,
@@ -39,6 +39,7 @@ __all__ = [
     "Project",
     "RowCount",
     "Shadow",
+    "Tags",
     "Trailing",
     "Training",
     "Unique",
@@ -75,6 +76,7 @@ __getattr__ = attach(
         "Distribution": "data",
         "Latest": "features",
         "Project": "project",
+        "Tags": "data",
         "Trailing": "features",
         "Training": "project",
         "category": "features",

@@ -116,6 +116,15 @@ class OnlineStore:
                     out[name] = matrix[:, place]
         return out
 
+    def remove(self, views: Sequence[View], entity: Any) -> int:
+        """Take everything out that the views keep of an entity, with one commit; return how many keys that were."""
+        prefixes = {self._compile(view).tag + _entity(entity) for view in views}
+        with _writing(self._env) as transaction:
+            keys = [key for prefix in sorted(prefixes) for key in _keys_of(transaction, prefix)]
+            for key in keys:
+                transaction.delete(key)
+        return len(keys)
+
     def _compile(self, view: View) -> "_Compiled":
         if view not in self._compiled:
             self._compiled[view] = _compile(view)
@@ -351,14 +360,19 @@ def _at_or_before(cursor: Any, prefix: bytes, number: int) -> int | None:
 
 def _prune(transaction: Any, prefix: bytes, most: int) -> None:
     """Remove the oldest keys of `prefix` beyond `most`."""
+    keys = _keys_of(transaction, prefix)
+    for key in keys[: max(0, len(keys) - most)]:
+        transaction.delete(key)
+
+
+def _keys_of(transaction: Any, prefix: bytes) -> list[bytes]:
     cursor = transaction.cursor()
     keys: list[bytes] = []
     more: bool = cursor.set_range(prefix)
     while more and (key := bytes(cursor.key())).startswith(prefix):
         keys.append(key)
         more = cursor.next()
-    for key in keys[: max(0, len(keys) - most)]:
-        transaction.delete(key)
+    return keys
 
 
 @contextmanager
