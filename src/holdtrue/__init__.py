@@ -9,7 +9,7 @@ from holdtrue._version import __version__
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Unique, column
+    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Tags, Unique, column
     from holdtrue.delivery import ABTest, Bandit, BlueGreen, Canary, Shadow
     from holdtrue.features import (
         Latest,
@@ -42,6 +42,7 @@ __all__ = [
     "Project",
     "RowCount",
     "Shadow",
+    "Tags",
     "Trailing",
     "Training",
     "Unique",
@@ -80,6 +81,7 @@ __getattr__ = attach(
         "Latest": "features",
         "LoadTest": "serving",
         "Project": "project",
+        "Tags": "data",
         "Trailing": "features",
         "Training": "project",
         "category": "features",

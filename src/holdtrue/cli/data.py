@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdtrue.cli import contracts
+from holdtrue.cli import contracts, privacy
 from holdtrue.cli.context import (
     AsJson,
     Home,
@@ -24,6 +24,7 @@ from holdtrue.cli.context import (
 from holdtrue.cli.run import check_beside
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
+from holdtrue.data.tags import told
 
 group = typer.Typer(help="Versions of datasets: list, show, compare, write out.", no_args_is_help=True)
 
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
     group.command("add")(data_add)
     group.command("gc")(data_gc)
     contracts.register(group)
+    privacy.register(group)
     app.add_typer(group, name="data")
 
 
@@ -239,8 +241,10 @@ def _shown(found: Any) -> Iterator[str]:
     for each in found["windows"]:
         yield f"  {each['window']}  {each['rows']:,} rows, {each['bytes']:,} bytes"
     yield "columns"
+    tags = {each["column"]: each["tags"] for each in found["schema"] if each["tags"]}
     for column in found["profile"][:_MOST_COLUMNS]:
-        yield f"  {_profiled(column)}"
+        said = f" [{told(tags[column['name']])}]" if column["name"] in tags else ""
+        yield f"  {_profiled(column)}{said}"
     if len(found["profile"]) > _MOST_COLUMNS:
         yield f"  and {len(found['profile']) - _MOST_COLUMNS} more: see --json"
     yield from (f"{each['severity']}  {each['window']}: {each['what']} {each['mend']}" for each in found["findings"])

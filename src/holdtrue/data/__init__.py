@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         request_contract,
     )
     from holdtrue.data.surroundings import look_around
+    from holdtrue.data.tags import Tags
     from holdtrue.data.whole import Around
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Report",
     "RowCount",
     "TableRule",
+    "Tags",
     "Unique",
     "accept",
     "as_arrow",
@@ -87,6 +89,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "contract": ("Contract", "Report"),
     "rules": ("Distribution", "Expect", "Fresh", "KeyInto", "RowCount", "TableRule", "Unique"),
     "surroundings": ("look_around",),
+    "tags": ("Tags",),
     "whole": ("Around",),
     "dependence": ("dependents",),
     "inferring": ("infer",),

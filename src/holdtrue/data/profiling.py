@@ -57,6 +57,11 @@ def keep_profile(blobs: BlobStore, actions: ActionCache, digest: str, found: Pro
     return len(packed)
 
 
+def forget_profile(actions: ActionCache, digest: str) -> None:
+    """Forget the profile of a fragment: its frequent values are values of rows."""
+    actions.remove(_key(digest))
+
+
 def _key(digest: str) -> str:
     return content_hash({"profile": 1, "fragment": digest})
 

@@ -13,7 +13,7 @@ from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import Conflict, InvalidInput, NotFound
 from holdtrue.core.ids import new_id, version_id
-from holdtrue.data import store
+from holdtrue.data import erasure, store
 from holdtrue.data.checking import as_arrow, check_table, conform
 from holdtrue.data.contract import Contract
 from holdtrue.data.model import (
@@ -43,6 +43,7 @@ def declare(tx: Transaction, specs: tuple[DatasetSpec, ...]) -> None:
         if before != after:
             store.put_dataset(tx, spec.name, after)
             tx.emit("dataset.declared", f"dataset:{spec.name}", after)
+        _retag(tx, spec)
 
 
 def remove(tx: Transaction, name: str, reason: str) -> None:
@@ -84,12 +85,14 @@ def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any, around:
     )
 
 
-def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
+def accept(tx: Transaction, result: Ingest, held: erasure.Held | None = None) -> catalog.Version | None:
     """Record what `ingest` found: a new dataset version, a quarantine, or both; return the version.
 
     A delivery that passes closes the open quarantines of its window as mended, except one of the very rows that it
-    keeps out again. Raises NotFound for an undeclared dataset, Conflict if another contract was checked.
+    keeps out again. `held` tells how it was held against the list of the erased. Raises NotFound for an undeclared
+    dataset, Conflict if another contract was checked, ErasureMoved if an entity was erased meanwhile.
     """
+    _keep_out(tx, held or erasure.Held())
     spec = dataset(tx.connection, tx.project, result.dataset)
     if spec is None:
         raise NotFound.of("dataset", result.dataset)
@@ -103,7 +106,7 @@ def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
         )
     version = None
     if result.digest is not None:
-        version = _new_version(tx, result)
+        version = _new_version(tx, spec, result)
         for each in _open(tx, result):
             if each.blob != result.quarantine:
                 _close(tx, each, QuarantineState.MENDED, version.id)
@@ -112,11 +115,13 @@ def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
     return version
 
 
-def add(tx: Transaction, name: str, wanted: NewDatasetVersion) -> catalog.Version:
+def add(tx: Transaction, name: str, wanted: NewDatasetVersion, held: erasure.Held | None = None) -> catalog.Version:
     """Make a version of a dataset from files that are stored already, and make it the present one.
 
-    Raises Conflict for a dataset that a project file declares: its rows come by deliveries, past its contract.
+    `held` tells how it was held against the list of the erased. Raises Conflict for a dataset that a project file
+    declares (its rows come by deliveries, past its contract), ErasureMoved if an entity was erased meanwhile.
     """
+    _keep_out(tx, held or erasure.Held())
     if dataset(tx.connection, tx.project, name) is not None:
         raise Conflict(
             f"“{name}” is declared in the project file, so its rows are taken in and not added.",
@@ -124,10 +129,17 @@ def add(tx: Transaction, name: str, wanted: NewDatasetVersion) -> catalog.Versio
             mend=f"Take a window in (holdtrue run --ingest {name} --window YYYY-MM), or add under another name.",
         )
     before = latest(tx.connection, tx.project, name)
-    content = wanted.content()
+    content = _with_tags(wanted.content(), {} if before is None else before.content.get("tags", {}))
     if before is not None and before.content == content:
         return before
     return _register(tx, name, content, wanted.blobs(), before)
+
+
+def _keep_out(tx: Transaction, held: erasure.Held) -> None:
+    """Raise ErasureMoved if an entity was erased since; note the blobs that had rows of erased entities."""
+    if len(erasure.erasures(tx.connection, tx.project)) != held.revision:
+        raise erasure.ErasureMoved.now()
+    erasure.add_blobs(tx, held.blobs)
 
 
 def discard(tx: Transaction, id: str, reason: str) -> Quarantine:
@@ -190,15 +202,15 @@ def read(blobs: BlobStore, content: Any, windows: list[str] | None = None) -> pa
     return pa.concat_tables(tables, promote_options="default")
 
 
-def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
+def _new_version(tx: Transaction, spec: DatasetSpec, result: Ingest) -> catalog.Version:
     """Put the delivered window into the dataset; return the present version if nothing changed."""
     before = latest(tx.connection, tx.project, result.dataset)
     parts: dict[str, Any] = {} if before is None else dict(before.content["fragments"])
     part = {"digest": result.digest, "rows": result.accepted, "bytes": result.bytes}
-    if before is not None and parts.get(result.window) == part:
+    if before is not None and parts.get(result.window) == part and before.content.get("tags", {}) == spec.tags_json():
         return before
     parts[result.window] = part
-    content = {"fragments": {name: parts[name] for name in sorted(parts)}}
+    content = _with_tags({"fragments": {name: parts[name] for name in sorted(parts)}}, spec.tags_json())
     blobs = tuple(each["digest"] for each in content["fragments"].values())
     version = _register(tx, result.dataset, content, blobs, before)
     tx.emit(
@@ -212,6 +224,21 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
         },
     )
     return version
+
+
+def _with_tags(content: dict[str, Any], tags: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "tags": tags} if tags else content
+
+
+def _retag(tx: Transaction, spec: DatasetSpec) -> None:
+    """Make a version with the declared tags of the rows that are there: what may no longer be used counts at once."""
+    before = latest(tx.connection, tx.project, spec.name)
+    tags = spec.tags_json()
+    if before is None or before.content.get("tags", {}) == tags:
+        return
+    kept = {name: value for name, value in before.content.items() if name != "tags"}
+    version = _register(tx, spec.name, _with_tags(kept, tags), before.blobs, before)
+    tx.emit("dataset.tagged", f"dataset:{spec.name}", {"version": version.id, "tags": tags})
 
 
 def _register(

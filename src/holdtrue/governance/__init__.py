@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from holdtrue.governance.service import (
         approvals,
         approve,
+        check_stated,
         closed,
         decision,
         decisions,
@@ -68,6 +69,7 @@ __all__ = [
     "Rule",
     "approvals",
     "approve",
+    "check_stated",
     "closed",
     "decision",
     "decisions",
@@ -110,6 +112,7 @@ __getattr__ = attach(
         "Rule": "model",
         "approvals": "service",
         "approve": "service",
+        "check_stated": "service",
         "closed": "service",
         "decision": "service",
         "decisions": "service",

@@ -29,12 +29,16 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "guardrails": ("guardrails",),
         "cost": ("cost",),
         "scan": ("scan",),
+        "privacy": ("privacy",),
     }
 )
 """The kinds of evidence, and the names by which a policy's rules know their content.
 
 An evaluation is metric, baseline and slices in one; where both are there, the single one counts.
 """
+
+COMPUTED: Final = frozenset({"privacy"})
+"""The kinds that are computed from lineage when a release comes in, and that nobody may state."""
 
 FACTS = "release"
 """The name by which rules know facts about the release itself: `release.first`, `release.champion`."""

@@ -34,6 +34,7 @@ _RECORDED: Final = frozenset(
         "metric",
         "parity",
         "performance",
+        "privacy",
         "retrieval",
         "slices",
     }

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
-from holdtrue.data import Contract, DatasetSpec, check_windows
+from holdtrue.data import Contract, DatasetSpec, Tags, check_windows
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
 from holdtrue.evaluation import Check
 from holdtrue.features import Computed, Latest, OnDemand, Trailing
@@ -80,6 +80,7 @@ class Model:
     features: tuple[Feature, ...]
     params: Mapping[str, Any]
     fit: Callable[[Training, Mapping[str, Any]], Any]
+    purpose: str = ""
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -157,14 +158,17 @@ class Project:
             )
 
     def dataset(
-        self, *, key: str, time: str, contract: Contract, window: str = "month"
+        self, *, key: str, time: str, contract: Contract, window: str = "month", tags: Tags | None = None
     ) -> Callable[[Callable[[str], Any]], Dataset]:
-        """Declare a dataset; the function gets a window's name, such as “2013-04”, and returns its rows."""
+        """Declare a dataset; the function gets a window's name, such as “2013-04”, and returns its rows.
+
+        `tags` (purposes, licence, source) hold for every column that says nothing else.
+        """
 
         def declare(read: Callable[[str], Any]) -> Dataset:
             name = self._fresh(self.datasets, read.__name__, "dataset")
             check_windows(name, window)
-            spec = DatasetSpec(name=name, key=key, time=time, contract=contract, window=window)
+            spec = DatasetSpec(name=name, key=key, time=time, contract=contract, window=window, tags=tags or Tags())
             self.datasets[name] = Dataset(spec, read)
             return self.datasets[name]
 
@@ -201,12 +205,13 @@ class Project:
         time: str,
         features: Sequence[Feature],
         params: Mapping[str, Any] | None = None,
+        purpose: str = "",
     ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
         """Declare a model of the probability that the SQL expression `outcome` is true.
 
         Rows whose outcome is NULL have no label and are not trained on. `time` is the moment at which
-        a prediction is made: no feature may know more than was known then. The function returns a
-        fitted scikit-learn classifier.
+        a prediction is made: no feature may know more than was known then. `purpose` is what its answers are for,
+        which each column it is trained on must allow. The function returns a fitted scikit-learn classifier.
         """
 
         def declare(fit: Callable[[Training, Mapping[str, Any]], Any]) -> Model:
@@ -218,7 +223,7 @@ class Project:
                         why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
                         mend="Declare it with @project.source above the model.",
                     )
-            made = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit)
+            made = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit, purpose)
             checks.check_columns(made)
             self.models[name] = made
             return made
@@ -371,6 +376,7 @@ class Project:
                         for feature in each.features
                     ),
                     params=dict(each.params),
+                    purpose=each.purpose,
                 )
                 for each in self.models.values()
             ),

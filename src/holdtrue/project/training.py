@@ -29,6 +29,7 @@ from holdtrue.evaluation import compare, evaluate
 from holdtrue.features import FeatureSet, point_in_time
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.definitions import EvaluationPlan, Model, Project, Serving, Training
+from holdtrue.project.flowing import columns_of
 from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
 from holdtrue.project.sources import connect, selected_rows, windows_around
@@ -303,28 +304,18 @@ def _submission(
             mend=f"Declare one: project.service({model.name}, …)",
         )
     dataset = request.dataset_versions[model.dataset.spec.name]
+    # Rows of a view come from another dataset than the model's own, maybe.
+    read = tuple(sorted(set(request.dataset_versions.values())))
+    views = version_id("feature_view", features.to_json())
     contents = {
-        "features": ("feature_view", f"{model.name}-features", features.to_json(), (), (dataset,)),
+        "features": ("feature_view", f"{model.name}-features", features.to_json(), (), read),
         "contract": ("contract", f"{model.name}-request", dump(serving.contract), (), ()),
         "model": (
             "model",
             model.name,
-            {
-                "format": artifact["format"],
-                "digest": artifact["digest"],
-                "features": list(features.names),
-                "output": model.label,
-                "params": dict(model.params),
-                "training": {
-                    "windows": list(request.windows),
-                    "rows": artifact["rows"],
-                    "base_rate": artifact["base_rate"],
-                    "estimator": artifact["estimator"],
-                    "data": _digests(request),
-                },
-            },
+            _model(project, request, features, artifact),
             (artifact["digest"],),
-            (dataset,),
+            (*read, views),
         ),
     }
     versions = [
@@ -343,6 +334,27 @@ def _submission(
         "versions": versions,
         "evidence": [*evidence, {"kind": "parity", "content": artifact["parity"]}],
         "author": request.author,
+    }
+
+
+def _model(project: Project, request: Request, features: FeatureSet, artifact: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content that names a model: its file, and what it was made of."""
+    model = request.model
+    return {
+        "format": artifact["format"],
+        "digest": artifact["digest"],
+        "features": list(features.names),
+        "output": model.label,
+        "params": dict(model.params),
+        **({"purpose": model.purpose} if model.purpose else {}),
+        "columns": columns_of(project, model),
+        "training": {
+            "windows": list(request.windows),
+            "rows": artifact["rows"],
+            "base_rate": artifact["base_rate"],
+            "estimator": artifact["estimator"],
+            "data": _digests(request),
+        },
     }
 
 

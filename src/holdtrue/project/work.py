@@ -105,8 +105,9 @@ class Workshop:
             "dataset": name,
             "window": window,
             "version": answer["version"],
-            "rows": result.accepted,
-            "quarantined": result.quarantined,
+            "rows": answer["accepted"],
+            "quarantined": answer["quarantined"],
+            "erased": answer["erased"],
             "findings": [dump(each) for each in result.findings],
         }
 
