@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holdtrue.llm import prompt
     from holdtrue.project import Project, Training, check, guard, index, route
     from holdtrue.server.recording import run
+    from holdtrue.serving import Ensemble, Processed, PythonModel, Stack, TorchModel
 
 __all__ = [
     "ABTest",
@@ -32,13 +33,18 @@ __all__ = [
     "Column",
     "Contract",
     "Distribution",
+    "Ensemble",
     "Expect",
     "Fresh",
     "KeyInto",
     "Latest",
+    "Processed",
     "Project",
+    "PythonModel",
     "RowCount",
     "Shadow",
+    "Stack",
+    "TorchModel",
     "Trailing",
     "Training",
     "Unique",
@@ -77,6 +83,11 @@ __getattr__ = attach(
         "Project": "project",
         "Trailing": "features",
         "Training": "project",
+        "PythonModel": "serving",
+        "TorchModel": "serving",
+        "Ensemble": "serving",
+        "Stack": "serving",
+        "Processed": "serving",
         "category": "features",
         "check": "project",
         "column": "data",

@@ -77,6 +77,7 @@ class Model:
     features: tuple[View | OnDemand, ...]
     params: Mapping[str, Any]
     fit: Callable[[Training, Mapping[str, Any]], Any]
+    quantise: bool = False
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -174,12 +175,14 @@ class Project:
         time: str,
         features: Sequence[View | OnDemand],
         params: Mapping[str, Any] | None = None,
+        quantise: bool = False,
     ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
         """Declare a model of the probability that the SQL expression `outcome` is true.
 
         Rows whose outcome is NULL have no label and are not trained on. `time` is the moment at which
         a prediction is made: no feature may know more than was known then. The function returns a
-        fitted scikit-learn classifier.
+        fitted classifier, or one of `PythonModel`, `TorchModel`, `Ensemble`, `Stack` and `Processed`. With `quantise`,
+        a compiled model has weights of eight bits where it still answers as the original does.
         """
 
         def declare(fit: Callable[[Training, Mapping[str, Any]], Any]) -> Model:
@@ -191,7 +194,7 @@ class Project:
                         why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
                         mend="Declare it with @project.source above the model.",
                     )
-            made = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit)
+            made = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit, quantise)
             checks.check_columns(made)
             self.models[name] = made
             return made

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         RecordedStream,
     )
     from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
+    from holdtrue.serving.declared import Ensemble, Processed, PythonModel, Stack, TorchModel
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
+    from holdtrue.serving.isolated import code_refused, holds_code
     from holdtrue.serving.packing import Packed, pack_model, runtime_of
     from holdtrue.serving.plan import Plan
     from holdtrue.serving.plane import BODY_LIMIT, Endpoint, Limits, Plane, Reply, Request, Stream
@@ -58,6 +60,7 @@ __all__ = [
     "Compiled",
     "Endpoint",
     "Engine",
+    "Ensemble",
     "Fitting",
     "Grant",
     "Input",
@@ -68,15 +71,21 @@ __all__ = [
     "Part",
     "Plan",
     "Plane",
+    "Processed",
+    "PythonModel",
     "Question",
     "RecordedStream",
     "Reply",
     "Request",
     "Route",
     "Snapshot",
+    "Stack",
     "Stream",
+    "TorchModel",
     "Worker",
+    "code_refused",
     "compile_model",
+    "holds_code",
     "intake_endpoints",
     "load_model",
     "load_probed",
@@ -106,6 +115,13 @@ __getattr__ = attach(
         "CannotCompile": "compiling",
         "Compiled": "compiling",
         "Endpoint": "plane",
+        "Ensemble": "declared",
+        "Processed": "declared",
+        "PythonModel": "declared",
+        "Stack": "declared",
+        "TorchModel": "declared",
+        "code_refused": "isolated",
+        "holds_code": "isolated",
         "Engine": "engine",
         "Grant": "access",
         "Fitting": "worker",
