@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdtrue.llm import prompt
     from holdtrue.project import Project, Training, check, guard, index, route
     from holdtrue.server.recording import run
-    from holdtrue.serving import LoadTest
+    from holdtrue.serving import Ensemble, LoadTest, Processed, PythonModel, Stack, TorchModel
 
 __all__ = [
     "ABTest",
@@ -34,15 +34,20 @@ __all__ = [
     "Column",
     "Contract",
     "Distribution",
+    "Ensemble",
     "Expect",
     "Fresh",
     "KeyInto",
     "Latest",
     "LoadTest",
+    "Processed",
     "Project",
+    "PythonModel",
     "RowCount",
     "Shadow",
+    "Stack",
     "Tags",
+    "TorchModel",
     "Trailing",
     "Training",
     "Unique",
@@ -84,6 +89,11 @@ __getattr__ = attach(
         "Tags": "data",
         "Trailing": "features",
         "Training": "project",
+        "PythonModel": "serving",
+        "TorchModel": "serving",
+        "Ensemble": "serving",
+        "Stack": "serving",
+        "Processed": "serving",
         "category": "features",
         "check": "project",
         "column": "data",

@@ -81,6 +81,7 @@ class Model:
     params: Mapping[str, Any]
     fit: Callable[[Training, Mapping[str, Any]], Any]
     purpose: str = ""
+    quantise: bool = False
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -206,12 +207,15 @@ class Project:
         features: Sequence[Feature],
         params: Mapping[str, Any] | None = None,
         purpose: str = "",
+        quantise: bool = False,
     ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
         """Declare a model of the probability that the SQL expression `outcome` is true.
 
         Rows whose outcome is NULL have no label and are not trained on. `time` is the moment at which
-        a prediction is made: no feature may know more than was known then. `purpose` is what its answers are for,
-        which each column it is trained on must allow. The function returns a fitted scikit-learn classifier.
+        a prediction is made: no feature may know more than was known then. `purpose` is what its answers are for, which
+        each column it is trained on must allow. The function returns a fitted classifier, or one of `PythonModel`,
+        `TorchModel`, `Ensemble`, `Stack` and `Processed`. With `quantise`, a compiled model has weights of eight bits
+        where it still answers as the original does.
         """
 
         def declare(fit: Callable[[Training, Mapping[str, Any]], Any]) -> Model:
@@ -223,7 +227,9 @@ class Project:
                         why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
                         mend="Declare it with @project.source above the model.",
                     )
-            made = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit, purpose)
+            made = Model(
+                name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit, purpose, quantise
+            )
             checks.check_columns(made)
             self.models[name] = made
             return made

@@ -93,7 +93,12 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
     )
     fitted = pipeline.step(
         "train",
-        {"data": _digests(request), "features": features.to_json(), "params": dict(model.params)},
+        {
+            "data": _digests(request),
+            "features": features.to_json(),
+            "params": dict(model.params),
+            **({"quantise": True} if model.quantise else {}),
+        },
         lambda: _fit(pipeline, model, features, train_table),
         code=model.fit,
     )
@@ -223,7 +228,7 @@ def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table
     training = _fit_rows(model, features, table)
     estimator = model.fit(training, model.params)
     sample = training.X[:: max(1, len(training.X) // _PARITY_ROWS)]
-    packed = pack_model(estimator, features.names, sample)
+    packed = pack_model(estimator, features.names, sample, quantise=model.quantise)
     return orjson.dumps(
         {
             "digest": pipeline.blobs.put(packed.data),

@@ -50,6 +50,11 @@ def parse_infer(body: bytes, bundle: Bundle, header: bytes | None = None) -> Inf
         raise BadRequest(f"The body is not JSON: {error}") from None
     if type(data) is not dict:
         raise BadRequest("The body is not a JSON object.")
+    return read_request(data, rest, bundle)
+
+
+def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) -> InferRequest:
+    """Read an inference request from its JSON and the binary data behind it; raise BadRequest or TooLarge."""
     if not data.keys() <= _TOP:
         raise BadRequest(f"Unknown field {first(data.keys() - _TOP)} in the request.")
     request_id = data.get("id")
@@ -210,7 +215,7 @@ def error_body(error: HoldtrueError) -> bytes:
 
 def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
     """Return the protocol's endpoints over `engine`; all of them need the permission to predict."""
-    routes = _Routes(engine)
+    routes = Routes(engine)
     table = {
         ("GET", "/v2"): routes.server,
         ("GET", "/v2/health/live"): routes.live,
@@ -228,7 +233,7 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(method, path, Permission.PREDICT, handle) for (method, path), handle in table.items())
 
 
-class _Routes:
+class Routes:
     """Answer the protocol's requests over one engine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -236,7 +241,7 @@ class _Routes:
 
     async def infer(self, request: Request) -> Reply:
         model, version = _names(request)
-        plan = self._engine.plan(request.project, model, version)
+        plan = await self._engine.find(request.project, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
         answer = await self._engine.predict(
             plan, asked.columns, asked.rows, asked.id or given_id(request), request.started
@@ -269,22 +274,23 @@ class _Routes:
         return Reply(200, text + raw, (length,), media=b"application/octet-stream")
 
     async def model(self, request: Request) -> Reply:
-        model, version = _names(request)
-        plan = self._engine.plan(request.project, model, version)
-        return _json(
-            {
-                "name": model,
-                "versions": list(plan.loaded),
-                "platform": plan.bundle.model.format,
-                "inputs": _inputs(plan.bundle),
-                "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
-            }
-        )
+        return _json(await self.described(request.project, *_names(request)))
+
+    async def described(self, project: str, model: str, version: str | None) -> dict[str, Any]:
+        """Return what a model takes and gives, as the protocol's metadata has it."""
+        plan = await self._engine.find(project, model, version)
+        return {
+            "name": model,
+            "versions": list(plan.loaded),
+            "platform": plan.bundle.model.format,
+            "inputs": _inputs(plan.bundle),
+            "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
+        }
 
     async def config(self, request: Request) -> Reply:
         """Return the model in the form of Triton's model configuration."""
         model, version = _names(request)
-        bundle = self._engine.plan(request.project, model, version).bundle
+        bundle = (await self._engine.find(request.project, model, version)).bundle
         inputs = [
             {"name": each["name"], "data_type": _triton(each["datatype"]), "dims": each["shape"]}
             for each in _inputs(bundle)
@@ -300,13 +306,15 @@ class _Routes:
 
     async def ready(self, request: Request) -> Reply:
         model, version = _names(request)
-        self._engine.plan(request.project, model, version)
+        await self._engine.find(request.project, model, version)
         return _json({"name": model, "ready": True})
 
     async def server(self, _request: Request) -> Reply:
-        return _json(
-            {"name": "holdtrue", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
-        )
+        return _json(self.about())
+
+    def about(self) -> dict[str, Any]:
+        """Return name, version and extensions of the server."""
+        return {"name": "holdtrue", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
 
     async def live(self, _request: Request) -> Reply:
         return _json({"live": True})

@@ -37,7 +37,7 @@ class _Routes:
         self._engine = engine
 
     async def predict(self, request: Request) -> Reply:
-        plan = plan_of(self._engine, request)
+        plan = await plan_of(self._engine, request)
         try:
             asked = orjson.loads(body_of(request))
         except orjson.JSONDecodeError as error:
@@ -50,7 +50,7 @@ class _Routes:
         return Reply(200, orjson.dumps(rows if type(asked) is list else rows[0]))
 
     async def describe(self, request: Request) -> Reply:
-        plan = plan_of(self._engine, request)
+        plan = await plan_of(self._engine, request)
         return Reply(200, orjson.dumps(document(service_of(self._engine, request), plan)))
 
 

@@ -35,6 +35,9 @@ class PlaneSettings:
     trace_capture: str = "full"
     trace_captures: tuple[str, ...] = ()
     online_store: str = field(default="", repr=False)
+    code: bool = False
+    grpc_port: int = 0
+    memory: int = 1 << 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         _check_home(settings)
+        if settings.grpc_port:
+            from holdtrue.protocols.oipgrpc import check_installed
+
+            check_installed()
         serve(settings)
     except HoldtrueError as error:
         print(error, file=sys.stderr)
@@ -57,6 +64,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
     parser.add_argument("--workers", type=int, help="number of processes")
     parser.add_argument("--clock", type=Path, help="file of a simulated clock")
     parser.add_argument("--records", choices=["strict", "fast"], help="when a prediction is answered")
+    parser.add_argument("--grpc-port", type=int, help="port of the same over gRPC; 0 for none")
     given = parser.parse_args(arguments)
     common = load_settings(given.home)
     return PlaneSettings(
@@ -74,6 +82,9 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         trace_capture=common.trace_capture,
         trace_captures=common.trace_captures,
         online_store=common.online_store,
+        memory=common.model_memory << 20,
+        code=common.model_code == "isolated",
+        grpc_port=given.grpc_port if given.grpc_port is not None else common.grpc_port,
     )
 
 
@@ -146,8 +157,20 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         captures={project: Capture(mode) for project, mode in map(capture_of, settings.trace_captures)},
         mask=Masker(),
         online=settings.online_store,
+        code=settings.code,
+        memory=settings.memory,
+        listeners=_listeners(settings),
     )
     return worker.app
+
+
+def _listeners(settings: PlaneSettings) -> list[Any]:
+    """Return the other servers of the worker: that of gRPC, if it has a port."""
+    if not settings.grpc_port:
+        return []
+    from holdtrue.protocols.oipgrpc import Listen, listener
+
+    return [listener(Listen(settings.address, settings.grpc_port, settings.certificate, settings.key))]
 
 
 if __name__ == "__main__":

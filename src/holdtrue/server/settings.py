@@ -60,6 +60,20 @@ class Settings:
         "are answered 503.",
         256,
     )
+    grpc_port: int = _help(
+        "Port on which the data plane answers the Open Inference Protocol over gRPC; 0 for none. Needs the extra grpc.",
+        0,
+    )
+    model_code: Literal["refused", "isolated"] = _help(
+        "Whether releases whose model is code (a class in Python, PyTorch) are served: never (refused), or each in a "
+        "confined process of its own (isolated).",
+        "refused",
+    )
+    model_memory: int = _help(
+        "Memory in MiB that models may take in one process of the data plane. Releases that answer for services stay; "
+        "of those that are loaded because a request names them, the one asked for longest ago goes.",
+        1024,
+    )
     body_limit: int = _help("Largest request body the API takes, in bytes.", 1_048_576)
     artifact_limit: int = _help("Largest artifact that may be stored, in bytes.", 10_737_418_240)
     request_seconds: float = _help(
@@ -335,6 +349,13 @@ def _check(settings: Settings) -> None:
     bounds = (
         ("port", 0 <= settings.port <= 65533, "between 0 and 65533; two more ports follow it"),
         ("data_workers", 1 <= settings.data_workers <= 64, "between 1 and 64"),
+        (
+            "grpc_port",
+            0 <= settings.grpc_port <= 65535
+            and (not settings.grpc_port or not 0 <= settings.grpc_port - settings.port <= 2),
+            "between 0 and 65535, and none of the three ports that begin with “port”",
+        ),
+        ("model_memory", settings.model_memory >= 1, "1 or more"),
         ("data_requests", settings.data_requests >= 1, "1 or more"),
         ("threads", 1 <= settings.threads <= 256, "between 1 and 256"),
         ("queue", settings.queue >= 1, "1 or more"),

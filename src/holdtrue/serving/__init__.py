@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         RecordedStream,
     )
     from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
+    from holdtrue.serving.declared import Ensemble, Processed, PythonModel, Stack, TorchModel
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
+    from holdtrue.serving.isolated import code_refused, holds_code
     from holdtrue.serving.packing import Packed, pack_model, runtime_of
     from holdtrue.serving.performing import Candidate, LoadTest, check_load_test, measure
     from holdtrue.serving.plan import Plan
@@ -60,6 +62,7 @@ __all__ = [
     "Compiled",
     "Endpoint",
     "Engine",
+    "Ensemble",
     "Fitting",
     "Grant",
     "Input",
@@ -71,16 +74,22 @@ __all__ = [
     "Part",
     "Plan",
     "Plane",
+    "Processed",
+    "PythonModel",
     "Question",
     "RecordedStream",
     "Reply",
     "Request",
     "Route",
     "Snapshot",
+    "Stack",
     "Stream",
+    "TorchModel",
     "Worker",
     "check_load_test",
+    "code_refused",
     "compile_model",
+    "holds_code",
     "intake_endpoints",
     "load_model",
     "load_probed",
@@ -112,6 +121,13 @@ __getattr__ = attach(
         "Candidate": "performing",
         "Compiled": "compiling",
         "Endpoint": "plane",
+        "Ensemble": "declared",
+        "Processed": "declared",
+        "PythonModel": "declared",
+        "Stack": "declared",
+        "TorchModel": "declared",
+        "code_refused": "isolated",
+        "holds_code": "isolated",
         "Engine": "engine",
         "Grant": "access",
         "Fitting": "worker",

@@ -1,13 +1,15 @@
 """Answer requests: collect those of one moment, score them together, record them, answer each.
 
 Requests that reach the event loop in the same turn share one feature matrix, one run of each model and one
-append to the journal. A request that comes alone waits for nobody.
+append to the journal. A request that comes alone waits for nobody. Models that take long, or run in a process of
+their own, are asked on another thread, in a lane of their service.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,16 +17,20 @@ from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 from holdtrue.serving.applications import Applications
 from holdtrue.serving.assembly import Check, Columns, Lookup
+from holdtrue.serving.lanes import MOST_ROWS
 from holdtrue.serving.plan import ANSWER, Plan, Scored
 from holdtrue.serving.records import PredictionIds, abstentions, record_columns
 from holdtrue.serving.refusing import REFUSAL, refusal_columns, refuses
+from holdtrue.serving.residence import Key, Residence
 from holdtrue.serving.snapshot import Route
 from holdtrue.serving.table import Table
 from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
 
-# Rows scored in one go: enough to spread the fixed costs, few enough that nobody waits for others' rows.
-_BATCH_ROWS: Final = 256
+# Lanes that are under way at the same time; each has one batch.
+_LANES: Final = 32
+# Where a batch fails, its requests are tried alone for so many seconds; a model that hangs would take all there are.
+_ALONE_SECONDS: Final = 2.0
 # Appends under way at a time in strict mode: the next batch fills while the disk is busy with one, which
 # costs fewer turns between threads than to append the moment a few rows are there.
 _COMMITS: Final = 1
@@ -72,6 +78,8 @@ class _Batch:
     plan: Plan
     waiting: list[_Waiting] = field(default_factory=list[_Waiting])
     rows: int = 0
+    most_rows: int = MOST_ROWS
+    most_requests: int = MOST_ROWS
 
 
 class Engine:
@@ -88,6 +96,7 @@ class Engine:
         self.table = Table()
         self.applications = Applications(lambda: self.table.applications, clock, records, strict=strict)
         self.dropped = 0
+        self.residence: Residence | None = None
         self._clock = clock
         self._records = records
         self._lookup = lookup
@@ -96,6 +105,8 @@ class Engine:
         self._batches: dict[int, _Batch] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self._held: deque[_Batch] = deque()
+        self._aside: set[asyncio.Task[None]] = set()
+        self._threads: ThreadPoolExecutor | None = None
         self._log = logging.getLogger("holdtrue.dataplane")
         # Durations are of the machine, also where the time of day is simulated.
         self.stopwatch = SystemClock().monotonic
@@ -125,6 +136,17 @@ class Engine:
             )
         raise NotFound.of("model", service if release is None else f"{service}, version {release}")
 
+    async def find(self, project: str, service: str, release: str | None = None) -> Plan:
+        """Return a plan as `plan` does, of a release that stands by too, which is loaded if need be."""
+        table = self.table
+        if release is None or (project, service, release) in table.pinned:
+            return self.plan(project, service, release)
+        key = (project, service, release)
+        bundle, route = table.standby.get(key), table.routes.get((project, service))
+        if bundle is None or route is None or self.residence is None:
+            return self.plan(project, service, release)
+        return await self.residence.plan(key, bundle, route, table.size)
+
     def listing(self, project: str) -> list[dict[str, str]]:
         """Return the releases of a project's models, one entry each, with state and reason."""
         table = self.table
@@ -134,6 +156,14 @@ class Engine:
             if owner == project
         ]
         missing = table.unserved.difference(table.applications.unserved)
+        here = frozenset[Key]() if self.residence is None else self.residence.releases
+        found += [
+            {"name": service, "version": release, "state": "READY", "reason": ""}
+            if (owner, service, release) in here
+            else {"name": service, "version": release, "state": "UNAVAILABLE", "reason": "loaded when asked for"}
+            for owner, service, release in sorted(table.standby)
+            if owner == project
+        ]
         return found + [
             {"name": service, "version": "", "state": "UNAVAILABLE", "reason": "no release could be loaded"}
             for owner, service in sorted(missing)
@@ -175,9 +205,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         batch = self._batches.get(id(plan))
-        if batch is None or batch.rows + rows > _BATCH_ROWS:
-            batch = self._batches[id(plan)] = _Batch(plan)
-            loop.call_soon(self._run, batch)
+        if batch is None or batch.rows + rows > batch.most_rows or len(batch.waiting) >= batch.most_requests:
+            batch = self._batches[id(plan)] = self._begin(plan, loop)
         batch.waiting.append(_Waiting(columns, rows, times, request_id, started, future))
         batch.rows += rows
         return await future
@@ -210,17 +239,32 @@ class Engine:
             raise broken
         return plan.alone or plan
 
+    def _begin(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> _Batch:
+        """Return a new batch that is scored once the present turn of the event loop is over."""
+        if not plan.aside:
+            batch = _Batch(plan)
+            loop.call_soon(self._run, batch)
+            return batch
+        pace = plan.lane.pace
+        batch = _Batch(plan, most_rows=pace.rows, most_requests=pace.requests)
+        loop.call_soon(self._run_aside, batch)
+        return batch
+
+    def _close(self, batch: _Batch) -> bool:
+        """Let no request join a batch any more; tell whether anybody waits for it."""
+        if self._batches.get(id(batch.plan)) is batch:
+            del self._batches[id(batch.plan)]
+        # Nobody waits any more for a request that went over its deadline, or whose client went away.
+        batch.waiting = [each for each in batch.waiting if not each.future.done()]
+        return bool(batch.waiting)
+
     def _run(self, batch: _Batch) -> None:
         """Score and record one batch; called by the event loop once the turn that filled it is over."""
         if len(self._settling) >= _COMMITS:
             # Requests go on joining the batch while the disk is busy.
             self._held.append(batch)
             return
-        if self._batches.get(id(batch.plan)) is batch:
-            del self._batches[id(batch.plan)]
-        # Nobody waits any more for a request that went over its deadline, or whose client went away.
-        batch.waiting = [each for each in batch.waiting if not each.future.done()]
-        if not batch.waiting:
+        if not self._close(batch):
             return
         try:
             self._score(batch.plan, batch.waiting)
@@ -230,15 +274,81 @@ class Engine:
                 for waiting in batch.waiting:
                     self._run(_Batch(batch.plan, [waiting], waiting.rows))
                 return
-            if not isinstance(error, HoldtrueError):
-                self._log.exception("A request to %s failed.", batch.plan.route.service)
-                error = Unavailable("The service cannot answer this request.", mend="Try again.")
-            _fail(batch.waiting, error)
+            _fail(batch.waiting, self._told(batch.plan, error))
+
+    def _run_aside(self, batch: _Batch) -> None:
+        """Score one batch on another thread, after the one before it in its lane."""
+        lane = batch.plan.lane
+        if lane.busy:
+            # Requests go on joining the batch while the model is busy.
+            lane.held.append(batch)
+            return
+        lane.busy = self._close(batch)
+        if lane.busy:
+            task = asyncio.ensure_future(self._leave_lane(batch))
+            self._aside.add(task)
+            task.add_done_callback(self._aside.discard)
+
+    async def _leave_lane(self, batch: _Batch) -> None:
+        lane = batch.plan.lane
+        try:
+            await self._try_aside(batch.plan, batch.waiting, self.stopwatch() + _ALONE_SECONDS)
+        finally:
+            lane.busy = False
+            while lane.held and not lane.busy:
+                self._run_aside(lane.held.popleft())
+
+    async def _try_aside(self, plan: Plan, waiting: list[_Waiting], until: float) -> None:
+        """Score requests together; where that fails, each alone for as long as there is time."""
+        try:
+            await self._score_aside(plan, waiting)
+        except Exception as error:  # noqa: BLE001  # as above: somebody waits for an answer
+            if len(waiting) == 1:
+                _fail(waiting, self._told(plan, error))
+                return
+            for each in waiting:
+                if each.future.done():
+                    continue
+                if self.stopwatch() < until:
+                    await self._try_aside(plan, [each], until)
+                else:
+                    _fail([each], self._told(plan, error))
+
+    async def _score_aside(self, plan: Plan, waiting: list[_Waiting]) -> None:
+        now_us = self.now_us()
+        columns, times, rows = _together(waiting, now_us)
+        work = plan.prepare(columns, rows, times, self._lookup(plan.route.project))
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_LANES, thread_name_prefix="model")
+        began = self.stopwatch()
+        results = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        plan.lane.pace.note(len(waiting), rows, self.stopwatch() - began)
+        self._record(plan, waiting, columns, times, results, now_us)
+
+    def _told(self, plan: Plan, error: Exception) -> HoldtrueError:
+        """Return what a client is told of an error; the log learns what only we should know."""
+        if isinstance(error, HoldtrueError):
+            return error
+        self._log.error("A request to %s failed.", plan.route.service, exc_info=error)
+        return Unavailable("The service cannot answer this request.", mend="Try again.")
 
     def _score(self, plan: Plan, waiting: list[_Waiting]) -> None:
         now_us = self.now_us()
         columns, times, rows = _together(waiting, now_us)
         results = plan.score(columns, rows, times, self._lookup(plan.route.project))
+        self._record(plan, waiting, columns, times, results, now_us)
+
+    def _record(
+        self,
+        plan: Plan,
+        waiting: list[_Waiting],
+        columns: Columns,
+        times: list[int],
+        results: list[Scored],
+        now_us: int,
+    ) -> None:
+        """Record what was scored and give each request its answer, in the order that the mode asks for."""
+        rows = len(times)
         ids = self._ids.take(rows, now_us)
         ended = self.stopwatch()
         record, count = record_columns(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from types import MappingProxyType
 from typing import Any, Final
@@ -10,9 +10,10 @@ from typing import Any, Final
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
+from holdtrue.serving.lanes import Lane
 from holdtrue.serving.refusing import challenger_of, rival_check
 from holdtrue.serving.rules import chooser
-from holdtrue.serving.runtime import Matrix, Model, WrongShape, checked
+from holdtrue.serving.runtime import Matrix, Model, ModelFell, WrongShape, checked
 from holdtrue.serving.snapshot import Bundle, Route
 
 ANSWER: Final = "answer"
@@ -39,7 +40,7 @@ class Stopped(Unavailable):
 class Loaded:
     """Hold one release ready to score: bundle, model, how its features are made, its contract's check.
 
-    `moments` are the inputs that the features or the contract read as times.
+    `moments` are the inputs that the features or the contract read as times, `size` the bytes of memory that it takes.
     """
 
     bundle: Bundle
@@ -47,6 +48,7 @@ class Loaded:
     assembly: Assembly
     check: Check | None
     moments: frozenset[str]
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -76,7 +78,8 @@ class Plan:
 
     `bundle` describes the request and `check` its contract, both of the first arm; `moments` are the
     inputs that arrive as text and are read as times. `rival` is the contract of a rollout's challenger where it is
-    another one, and `alone` the plan for requests that it refuses: the champion answers them.
+    another one, and `alone` the plan for requests that it refuses: the champion answers them. With `aside`, a model
+    takes long or runs in another process.
     """
 
     route: Route
@@ -87,6 +90,8 @@ class Plan:
     choose: Callable[[Sequence[Any]], list[int]] | None
     rival: Check | None = None
     alone: "Plan | None" = None
+    aside: bool = False
+    lane: Lane[Any] = field(default_factory=Lane[Any], compare=False)
 
     def score(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> list[Scored]:
         """Score `rows` rows with every arm and shadow they need; answers come first.
@@ -94,14 +99,25 @@ class Plan:
         `columns` are the request's inputs, `times` the microseconds for which features are looked up.
         Raises NoAnswer if a model fails and nothing else answers, and Stopped.
         """
+        return self._score(_Matrices(columns, rows, times, lookup))
+
+    def prepare(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> Callable[[], list[Scored]]:
+        """Make every feature now and return what scores them as `score` does, on any thread."""
+        matrices = _Matrices(columns, rows, times, lookup)
+        if self.route.stopped is None:
+            for each in self.loaded.values():
+                matrices.prepare(each.assembly)
+        return lambda: self._score(matrices)
+
+    def _score(self, matrices: "_Matrices") -> list[Scored]:
+        rows = matrices.rows
         if self.route.stopped is not None:
             return [self._stopped(rows, self.route.stopped)]
-        matrices = _Matrices(columns, rows, times, lookup)
         if self.choose is None:
             arm = self.route.arms[0]
             results = [self._run(arm.release, arm.name, ANSWER, None, matrices)]
         else:
-            results = self._split(columns, rows, matrices)
+            results = self._split(matrices.columns, rows, matrices)
         for release in self.route.shadows:
             unseen = _unseen(release, results, rows)
             if unseen is None or unseen:
@@ -209,8 +225,9 @@ class _Attempt:
         """Return a score for each row, NaN for those that the model fails on."""
         try:
             scores: list[float] = checked(self._loaded.model.score(matrix), len(matrix)).tolist()
-        except WrongShape as error:
-            # Which score belongs to which row is unknown, also where a part of the rows happens to fit.
+        except (WrongShape, ModelFell) as error:
+            # Which score belongs to which row is unknown, also where a part of the rows happens to fit; and to try
+            # again, by halves, would cost the next process as well.
             self._note(error.why)
             self._failures = _MOST_FAILURES
             return [nan] * len(matrix)
@@ -244,21 +261,24 @@ def _unseen(release: str, results: list[Scored], rows: int) -> list[int] | None:
 class _Matrices:
     """Make each feature matrix of one request once, however many models read it."""
 
-    __slots__ = ("_columns", "_lookup", "_made", "_taken", "_times", "rows")
+    __slots__ = ("_failed", "_lookup", "_made", "_taken", "_times", "columns", "rows")
 
     def __init__(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> None:
         self.rows = rows
-        self._columns = columns
+        self.columns = columns
         self._times = times
         self._lookup = lookup
         self._made: dict[str, Matrix] = {}
         self._taken: dict[str, float] = {}
+        self._failed: dict[str, HoldtrueError] = {}
 
     def of(self, assembly: Assembly) -> Matrix:
         matrix = self._made.get(assembly.digest)
         if matrix is None:
+            if assembly.digest in self._failed:
+                raise self._failed[assembly.digest]
             began = _stopwatch()
-            matrix = assembly.make(self._columns, self._times, self._lookup)
+            matrix = assembly.make(self.columns, self._times, self._lookup)
             self._made[assembly.digest] = matrix
             self._taken[assembly.digest] = _stopwatch() - began
         return matrix
@@ -271,6 +291,13 @@ class _Matrices:
             self._taken[assembly.digest] = -taken
             return 0.0
         return -taken
+
+    def prepare(self, assembly: Assembly) -> None:
+        """Make a matrix now, so that no other thread looks features up; what fails is raised when it is asked for."""
+        try:
+            self.of(assembly)
+        except HoldtrueError as error:
+            self._failed[assembly.digest] = error
 
 
 def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> Plan:
@@ -299,6 +326,7 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
         choose=choose,
         rival=rival,
         alone=alone,
+        aside=any(each.model.aside for each in needed.values()),
     )
 
 

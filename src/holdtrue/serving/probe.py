@@ -15,7 +15,7 @@ from holdtrue.core.errors import HoldtrueError, MissingExtra
 from holdtrue.serving.runtime import Model, ModelRefused, load_model, refused
 
 _SECONDS: Final = 60
-_PROBED: Final = frozenset({"lightgbm", "xgboost", "skops"})
+_PROBED: Final = frozenset({"lightgbm", "xgboost", "skops", "graph"})
 
 
 def load_probed(data: bytes, digest: str, format: str) -> Model:
@@ -26,6 +26,15 @@ def load_probed(data: bytes, digest: str, format: str) -> Model:
     if format in _PROBED and bytes_hash(data) == digest:
         _probe(data, format)
     return load_model(data, digest, format)
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has resident; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _probe(data: bytes, format: str) -> None:
