@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         RolloutStep,
         Service,
         ServiceSpec,
+        Stop,
         Trigger,
         TriggerState,
     )
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
         rollout_steps,
         rollouts,
         services,
+        stops,
+        stream,
         triggers,
     )
     from holdtrue.delivery.reconciler import (
@@ -95,6 +98,10 @@ if TYPE_CHECKING:
         status,
         summary,
     )
+    from holdtrue.delivery.stopping import (
+        resume,
+        stop,
+    )
 
 __all__ = [
     "PRODUCTION",
@@ -123,6 +130,7 @@ __all__ = [
     "ServiceSpec",
     "Shadow",
     "Simulation",
+    "Stop",
     "Submission",
     "Submitted",
     "Trigger",
@@ -142,6 +150,7 @@ __all__ = [
     "remove_retrain",
     "remove_service",
     "request_retrain",
+    "resume",
     "retrains",
     "rollback",
     "rollout",
@@ -152,6 +161,9 @@ __all__ = [
     "services",
     "simulate",
     "status",
+    "stop",
+    "stops",
+    "stream",
     "submit",
     "summary",
     "triggers",
@@ -216,6 +228,11 @@ __getattr__ = attach(
         "services": "reading",
         "simulate": "simulating",
         "status": "standing",
+        "Stop": "model",
+        "resume": "stopping",
+        "stop": "stopping",
+        "stops": "reading",
+        "stream": "reading",
         "submit": "service",
         "summary": "standing",
         "triggers": "reading",

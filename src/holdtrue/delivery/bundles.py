@@ -58,6 +58,7 @@ def bundle(connection: sa.Connection, project: str, release: Release) -> Bundle:
         output=_config(release, "output"),
         prediction_time=config.get("prediction_time"),
         matrix=config.get("matrix"),
+        background=kept if (kept := model.content.get("background")) in model.blobs else None,
     )
 
 

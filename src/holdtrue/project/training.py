@@ -32,6 +32,7 @@ from holdtrue.project.definitions import EvaluationPlan, Model, Project, Serving
 from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
 from holdtrue.serving import load_model, pack_model
+from holdtrue.serving.contributions import background_of
 
 Fragments = Mapping[str, Mapping[str, Any]]
 OUTCOME = "__outcome"
@@ -234,6 +235,7 @@ def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table
             "digest": pipeline.blobs.put(packed.data),
             "format": packed.format,
             "parity": dict(packed.parity),
+            "background": pipeline.blobs.put(background_of(training.X)),
             "rows": len(training.y),
             "base_rate": float(training.y.mean()),
             "library": f"{type(estimator).__module__.split('.')[0]}",
@@ -309,6 +311,8 @@ def _submission(
             mend=f"Declare one: project.service({model.name}, …)",
         )
     dataset = request.dataset_versions[model.dataset.spec.name]
+    # A fit that was cached by an earlier version of Holdtrue kept none.
+    background = artifact.get("background")
     contents = {
         "features": ("feature_view", f"{model.name}-features", features.to_json(), (), (dataset,)),
         "contract": ("contract", f"{model.name}-request", dump(serving.contract), (), ()),
@@ -328,8 +332,9 @@ def _submission(
                     "estimator": artifact["estimator"],
                     "data": _digests(request),
                 },
+                **({"background": background} if background is not None else {}),
             },
-            (artifact["digest"],),
+            (artifact["digest"],) if background is None else (artifact["digest"], background),
             (dataset,),
         ),
     }

@@ -34,6 +34,7 @@ class PlaneSettings:
     requests: int = 256
     trace_capture: str = "full"
     trace_captures: tuple[str, ...] = ()
+    result_seconds: float = 86_400.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +73,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         requests=common.data_requests,
         trace_capture=common.trace_capture,
         trace_captures=common.trace_captures,
+        result_seconds=common.result_seconds,
     )
 
 
@@ -139,6 +141,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
             "/v1": openai.error_body,
         },
         parts=[gateway_part(settings.home, clock)],
+        result_seconds=settings.result_seconds,
         telemetry=[otlp.endpoints],
         capture=Capture(settings.trace_capture),
         captures={project: Capture(mode) for project, mode in map(capture_of, settings.trace_captures)},

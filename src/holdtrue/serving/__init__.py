@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
+    from holdtrue.serving.naming import environment_of, in_environment
     from holdtrue.serving.packing import Packed, pack_model, runtime_of
     from holdtrue.serving.plan import Plan
     from holdtrue.serving.plane import BODY_LIMIT, Endpoint, Limits, Plane, Reply, Request, Stream
@@ -77,6 +78,8 @@ __all__ = [
     "Stream",
     "Worker",
     "compile_model",
+    "environment_of",
+    "in_environment",
     "intake_endpoints",
     "load_model",
     "load_probed",
@@ -126,6 +129,8 @@ __getattr__ = attach(
         "Stream": "plane",
         "Worker": "worker",
         "compile_model": "compiling",
+        "environment_of": "naming",
+        "in_environment": "naming",
         "intake_endpoints": "intake",
         "load_model": "runtime",
         "load_probed": "probe",

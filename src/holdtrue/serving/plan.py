@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
+from holdtrue.serving.contributions import Explain
 from holdtrue.serving.rules import chooser
 from holdtrue.serving.runtime import Matrix, Model, WrongShape, checked
 from holdtrue.serving.snapshot import Bundle, Route
@@ -36,7 +37,8 @@ class Stopped(Unavailable):
 class Loaded:
     """Hold one release ready to score: bundle, model, how its features are made, its contract's check.
 
-    `moments` are the inputs that the features or the contract read as times.
+    `moments` are the inputs that the features or the contract read as times; `explain` says what features contributed
+    to scores, None where nothing can.
     """
 
     bundle: Bundle
@@ -44,6 +46,7 @@ class Loaded:
     assembly: Assembly
     check: Check | None
     moments: frozenset[str]
+    explain: Explain | None = None
 
 
 @dataclass(slots=True)
@@ -259,6 +262,9 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
     """
     arms = tuple(arm for arm in route.arms if arm.percent > 0)
     choose = None
+    if route.stopped is not None:
+        # What is said while it is switched off tells nothing of either arm.
+        route = replace(route, rollout=None)
     if len(arms) > 1:
         choose = chooser(route.arms, route.seed)
     else:

@@ -50,9 +50,13 @@ _COLLECTED: Final = frozenset(
         b"content-length",
         b"content-type",
         b"host",
+        b"idempotency-key",
         b"inference-header-content-length",
+        b"prefer",
         b"traceparent",
         b"x-api-key",
+        b"x-holdtrue-contributions",
+        b"x-holdtrue-environment",
         b"x-holdtrue-project",
         b"x-holdtrue-service",
         b"x-request-id",
@@ -142,7 +146,7 @@ class Endpoint:
     `path` has parameters in braces; one that ends in an ellipsis takes the rest of the path as it came. A
     `patient` endpoint waits for other servers: its requests are counted apart, end when the client goes away,
     and may answer with a `Stream`. `body_limit` is the
-    most bytes its body may have.
+    most bytes its body may have. The requests of a `deferrable` one may be answered later.
     """
 
     method: str
@@ -151,6 +155,7 @@ class Endpoint:
     handle: Callable[[Request], Awaitable[Reply | Stream]]
     patient: bool = False
     body_limit: int = BODY_LIMIT
+    deferrable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +277,7 @@ class Plane:
     def _refusal(self, path: str, error: HoldtrueError | None) -> Reply | None:
         if error is None:
             return None
-        return Reply(error.status, self._error_form(path)(error), _extra_headers(error))
+        return Reply(error.status, self.error_form(path)(error), _extra_headers(error))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -300,7 +305,8 @@ class Plane:
         for task in late:
             self._open.end(task, TooSlow("The request was not done in time.", mend="Try again."))
 
-    def _error_form(self, path: str) -> ErrorForm:
+    def error_form(self, path: str) -> ErrorForm:
+        """Return the form in which an error is told at this path."""
         for prefix, form in self._errors:
             if path.startswith(prefix):
                 return form
@@ -330,6 +336,8 @@ class Plane:
                 why=f"It lacks the permission {endpoint.permission.value}.",
                 mend="Ask an administrator for a token with a role that has it.",
             )
+        if grant.rate is not None:
+            self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
         request = Request(b"", self._project(grant, headers), parameters, headers, started, grant)
         task = asyncio.current_task()
         assert task is not None
@@ -393,7 +401,7 @@ class Plane:
                 return reply
             await self._send_stream(reply, send)
         except HoldtrueError as error:
-            refusal = Reply(error.status, self._error_form(path)(error), _extra_headers(error))
+            refusal = Reply(error.status, self.error_form(path)(error), _extra_headers(error))
             refusal.headers += ((b"x-request-id", request.id.encode()),)
             refusal.named = True
             return refusal
