@@ -83,7 +83,13 @@ class World:
         self.write(work)
 
     def submission(
-        self, name: str, *, evidence: Any = None, months: Sequence[str] = ("2013-02",), **config: Any
+        self,
+        name: str,
+        *,
+        evidence: Any = None,
+        months: Sequence[str] = ("2013-02",),
+        service: str = "delay",
+        **config: Any,
     ) -> dict[str, Any]:
         digest = self.stores.blobs.put(f"model {name}".encode())
         dataset = self.months(*months)
@@ -91,7 +97,7 @@ class World:
         features = {"order": ["hour"]}
         return {
             "release": {
-                "service": "delay",
+                "service": service,
                 "commit": "4f1c9a7",
                 "versions": {
                     "model": catalog_id("model", model),
@@ -217,6 +223,7 @@ class World:
         fallback: float = 0.0,
         noise: float = 0.08,
         labels: bool = True,
+        service: str = "delay",
     ) -> None:
         """Let a day pass: predictions of both releases on the same rows, then their labels.
 
@@ -256,12 +263,12 @@ class World:
                 "x_flight": keys,
                 "f_hour": 6.0,
             }
-            self.writer.append("prediction", self.project, "delay", record, rows)
+            self.writer.append("prediction", self.project, service, record, rows)
         self.clock.advance(timedelta(days=1).total_seconds())
         if labels:
-            self.label(keys, truth.tolist())
+            self.label(keys, truth.tolist(), service)
 
-    def label(self, keys: list[str], values: list[Any]) -> None:
+    def label(self, keys: list[str], values: list[Any], service: str = "delay") -> None:
         assert self.writer is not None
         now = microseconds(self.clock.now())
         record = {
@@ -272,7 +279,7 @@ class World:
             "value": [float(value) for value in values],
             "known_at": now,
         }
-        self.writer.append("label", self.project, "delay", record, len(keys))
+        self.writer.append("label", self.project, service, record, len(keys))
 
     def judge(self) -> list[dict[str, Any]]:
         return delivery.judge(self.stores, self.project)

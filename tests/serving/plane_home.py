@@ -84,10 +84,12 @@ class Home:
         )
         return replace(bundle, **changes)
 
-    def publish(self, *bundles: Bundle, others: Sequence[str] = (), **changes: Any) -> Snapshot:
+    def publish(
+        self, *bundles: Bundle, others: Sequence[str] = (), apart: Mapping[str, str] | None = None, **changes: Any
+    ) -> Snapshot:
         """Write the next snapshot: one service, the first bundle answering unless `changes` say otherwise.
 
-        Each release in `others` answers for a service of its own.
+        Each release in `others` answers for a service of its own, each in `apart` in the environment that it stands by.
         """
         self.sequence += 1
         route = Route(
@@ -104,6 +106,9 @@ class Home:
             if bundle.release in others:
                 own = replace(route, service=bundle.service, arms=(Arm("champion", bundle.release, 100.0),))
                 services[f"{PROJECT}/{bundle.service}"] = own
+        for environment, release in (apart or {}).items():
+            own = replace(route, environment=environment, named=True, arms=(Arm("champion", release, 100.0),))
+            services[f"{PROJECT}/{own.name}"] = own
         snapshot = Snapshot(
             sequence=self.sequence,
             issued_at=self.clock.now(),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavaila
 from holdtrue.llm.gateway import ModelNotFound, ProviderBusy, ProviderFailed, ProviderRefused
 from holdtrue.serving import Answered, Application, Arm, Engine, Question, Route, Snapshot
 from holdtrue.serving.applications import LoadedApplication
+from holdtrue.serving.plan import Stopped
 from holdtrue.serving.snapshot import BadSnapshot, check_snapshot
 from holdtrue.serving.table import Loaders, Table, build_table
 from holdtrue.storage import Journal, Writer
@@ -41,6 +42,9 @@ class Fixed:
 
     async def stream(self, question: Question) -> "Pieces":
         return Pieces(await self.answer(question), self.breaks)
+
+    def say(self, question: Question, words: str) -> "Pieces":
+        return Pieces(Answered({"said": words}), None, done=True)
 
 
 @dataclass
@@ -348,3 +352,81 @@ def test_what_is_loaded_is_kept_as_it_is(desk: Desk) -> None:
 def test_a_snapshot_that_contradicts_itself_is_refused(home: Home, changes: dict[str, Any]) -> None:
     with pytest.raises(BadSnapshot):
         check_snapshot(snapshot(home, "rel_a", "rel_b", **changes))
+
+
+def test_while_it_is_switched_off_it_is_not_asked_and_what_is_said_counts_for_no_arm(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a", "rel_b", stopped="It harms."))
+    with pytest.raises(Stopped) as refused:
+        desk.ask()
+    assert (refused.value.status, refused.value.why, refused.value.facts["retry_after"]) == (503, "It harms.", 60)
+    with pytest.raises(Stopped):
+        desk.stream()
+    desk.serve(snapshot(desk.home, "rel_a", "rel_b", sequence=2, stopped="It harms.", words="Call us."))
+    assert desk.ask()[0].body == {"said": "Call us."}
+    assert "".join(desk.stream()) == "Call us.."
+    assert not any(each.asked for each in desk.ready.values())
+    desk.writer.flush()
+    kept = [(each["arm"], each["rollout"], each["score"], each["error"]) for each in desk.records()]
+    assert kept == [("stopped", None, None, "stopped")] * 2
+
+
+def test_an_answer_under_way_is_cut_off_when_its_application_is_switched_off(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a"))
+
+    async def main() -> None:
+        question = Question({"messages": []}, PROJECT, NAME, "ann", "tok_1", "request-1")
+        stream = await desk.engine.applications.stream(question)
+        deltas = stream.deltas()
+        assert (await anext(deltas))["content"] == "rel_a"
+        desk.serve(snapshot(desk.home, "rel_a", sequence=2, stopped="It harms."))
+        with pytest.raises(Stopped, match="switched off"):
+            await anext(deltas)
+        await stream.aclose()
+
+    asyncio.run(main())
+    desk.writer.flush()
+    (record,) = desk.records()
+    assert (record["error"], record["fallback"], record["rollout"], record["score"]) == ("stopped", False, None, None)
+
+
+def test_a_whole_answer_that_comes_after_the_switch_is_not_given(desk: Desk) -> None:
+    @dataclass
+    class Slow(Fixed):
+        async def answer(self, question: Question) -> Answered:
+            desk.serve(snapshot(desk.home, "rel_a", sequence=2, stopped="It harms."))
+            return await super().answer(question)
+
+    desk.ready["rel_a"] = Slow("rel_a")
+    desk.serve(snapshot(desk.home, "rel_a"))
+    with pytest.raises(Stopped):
+        desk.ask()
+    desk.writer.flush()
+    assert [each["error"] for each in desk.records()] == ["stopped"]
+
+
+def test_an_application_is_switched_off_also_while_its_new_release_does_not_load(desk: Desk) -> None:
+    desk.serve(snapshot(desk.home, "rel_a"))
+    desk.serve(snapshot(desk.home, "rel_gone", sequence=2, stopped="It harms.", words="Later."))
+    assert desk.ask()[0].body == {"said": "Later."}
+
+
+def test_an_environment_of_an_application_answers_by_its_name(desk: Desk) -> None:
+    shown = snapshot(desk.home, "rel_a")
+    own = route(Arm("champion", "rel_b", 100.0), environment="staging", named=True)
+    both = replace(
+        shown,
+        services={**shown.services, f"{PROJECT}/{NAME}@staging": own},
+        applications={**shown.applications, "rel_b": part("rel_b")},
+    )
+    check_snapshot(both)
+    desk.serve(both)
+    assert [desk.ask(name=f"{NAME}{tail}")[0].body["said"] for tail in ("", "@production", "@staging")] == [
+        "rel_a",
+        "rel_a",
+        "rel_b",
+    ]
+    with pytest.raises(NotFound):
+        desk.ask(name=f"{NAME}@dev")
+    desk.writer.flush()
+    assert [each["release"] for each in desk.records()] == ["rel_a", "rel_a"]
+    assert desk.engine.applications.names(PROJECT) == [NAME, f"{NAME}@staging"]

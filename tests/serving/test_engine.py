@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
-from holdtrue.serving import Arm, Engine, Route, Snapshot, load_model
+from holdtrue.serving import Arm, BadSnapshot, Engine, Input, Route, Snapshot, load_model
 from holdtrue.serving.assembly import compile_assembly, compile_check
 from holdtrue.serving.engine import Answer, ContractBroken, NotServed
 from holdtrue.serving.plan import Loaded, NoAnswer, Stopped
@@ -265,6 +265,47 @@ def test_a_service_that_is_switched_off_without_a_constant_says_why(serve: Publi
     (refused,) = bench.together([flight(1)])
     assert isinstance(refused, Stopped)
     assert (refused.status, refused.why) == (503, "The prices are wrong.")
+
+
+def test_a_service_is_switched_off_also_while_its_new_release_does_not_load(home: Home) -> None:
+    def load(bundle: Any) -> Loaded:
+        if bundle.release == "rel_bad":
+            raise Unavailable("The disk is slow.")
+        data = home.blobs.get(bundle.model.digest)
+        model = load_model(data, bundle.model.digest)
+        return Loaded(bundle, model, compile_assembly(bundle, model.features), None, frozenset())
+
+    table = build_table(home.publish(home.bundle("rel_a", "champion")), Table(), loaders(load))
+    bad = home.bundle("rel_bad", "challenger")
+    table = build_table(home.publish(bad, stopped="It harms.", fallback=0.5), table, loaders(load))
+    kept = table.plans[PROJECT, SERVICE].route
+    assert (kept.arms[0].release, kept.stopped, kept.fallback) == ("rel_a", "It harms.", 0.5)
+    table = build_table(home.publish(bad), table, loaders(load))
+    assert table.plans[PROJECT, SERVICE].route.stopped is None
+
+
+def test_a_backup_of_another_service_answers_and_is_not_asked_for_by_this_ones_name(home: Home) -> None:
+    simple = home.bundle("rel_simple", "challenger", service="base")
+    odd = home.bundle("rel_odd", "challenger", service="base", inputs=(*INPUTS, Input("gate", "BYTES")))
+    with pytest.raises(BadSnapshot, match="the backup of"):
+        home.publish(home.bundle("rel_a", "champion"), odd, backup="rel_odd")
+    snapshot = home.publish(home.bundle("rel_a", "champion"), simple, backup="rel_simple")
+
+    def load(bundle: Any) -> Loaded:
+        model = load_model(home.blobs.get(bundle.model.digest), bundle.model.digest)
+        broken = replace(model, score=fail) if bundle.release == "rel_a" else model
+        return Loaded(bundle, broken, compile_assembly(bundle, model.features), None, frozenset())
+
+    table = build_table(snapshot, Table(), loaders(load))
+    assert set(table.pinned) == {(PROJECT, SERVICE, "rel_a")}
+    journal = Journal(home.path / "journal", SystemClock())
+    writer = journal.writer("test", "fast")
+    engine = Engine(home.clock, writer, lambda _: nothing_known, strict=False)
+    engine.table = table
+    (answer,) = Bench(engine, home, writer).together([flight(1)])
+    writer.close()
+    assert (answer.fallback, answer.releases) == ([True], ["rel_a"])
+    assert [each["fallback_release"] for each in home.records("prediction")] == ["rel_simple"]
 
 
 def test_scores_within_the_band_are_marked_as_no_decision(serve: Publish) -> None:

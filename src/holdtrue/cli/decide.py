@@ -1,4 +1,4 @@
-"""Commands that decide: releases, gate, approve, promote, roll back."""
+"""Commands that decide: releases, gate, approve, promote, roll back, stop."""
 
 import json
 from typing import Annotated, Any
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from holdtrue.cli.context import AsJson, Home, ProjectName, base, listing, open_client, project_name, show
+from holdtrue.server.client import Client
 
 _DIFFERENCES = 12
 _LETTERS = 120
@@ -21,6 +22,8 @@ def register(app: typer.Typer) -> None:
     app.command()(approve)
     app.command()(promote)
     app.command()(rollback)
+    app.command()(stop)
+    app.command()(resume)
     app.command()(decisions)
     app.command()(rollouts)
     app.command()(diff)
@@ -103,6 +106,48 @@ def rollback(
         path = f"{base(project_name(client, project))}/services/{service}/rollback"
         done = client.post(path, {"reason": reason, "environment": environment})
     show(done, as_json, lambda _: typer.echo(f"{service} is rolled back: holdtrue status"))
+
+
+def stop(
+    service: Annotated[str, typer.Argument(help="Service, of a model or an application.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why, in one line; whoever is refused is told.")],
+    answer: Annotated[
+        str | None,
+        typer.Option("--answer", help="What is answered meanwhile: a number, or an application's words."),
+    ] = None,
+    environment: Environment = "production",
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Switch a service off at once: no model is asked any more, its safe default answers until `resume`."""
+    body = {"reason": reason, "environment": environment, "answer": answer}
+    with open_client(home) as client:
+        done = client.post(f"{base(project_name(client, project))}/services/{service}/stop", body)
+        _take_effect(client)
+    show(done, as_json, lambda _: typer.echo(f"{service} is switched off in {environment}: {reason}"))
+
+
+def resume(
+    service: Annotated[str, typer.Argument(help="Service.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why it may answer again.")] = "",
+    environment: Environment = "production",
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a service that was switched off answer again, with what is deployed."""
+    body = {"reason": reason, "environment": environment}
+    with open_client(home) as client:
+        done = client.post(f"{base(project_name(client, project))}/services/{service}/resume", body)
+        _take_effect(client)
+    show(done, as_json, lambda value: typer.echo(f"{service} answers again with {value['release']}."))
+
+
+def _take_effect(client: Client) -> None:
+    """Tell data planes that run on without a control plane; a control plane that runs does so by itself."""
+    if client.inner:
+        client.post("/api/operations/run-due")
 
 
 def decisions(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:

@@ -44,13 +44,17 @@ def status(home: Home = None, project: ProjectName = None, as_json: AsJson = Fal
 
 def why(
     prediction: Annotated[str, typer.Argument(help="Prediction id, from an answer or the journal.")],
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Say what each feature contributed to the score.")
+    ] = False,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain one prediction: row, features, model, release, decision, evidence, data."""
     with open_client(home) as client:
-        found = client.get(f"{base(project_name(client, project))}/why/{prediction}")
+        path = f"{base(project_name(client, project))}/why/{prediction}"
+        found = client.get(path, contributions="true" if contributions else None)
     show(found, as_json, lambda value: lines(explained(value)))
 
 
@@ -189,9 +193,12 @@ def print_tree(value: Any, indent: int = 0, limit: int = 24) -> None:
 def _print_status(found: Any) -> None:
     for service in found["services"]:
         typer.echo(f"{service['name']} (model {service['model']})")
+        stops = {each["environment"]: each for each in service["stops"]}
         for each in service["deployments"]:
             since = text_of(each["updated_at"])
             typer.echo(f"  {each['environment']}: {each['release']}, {each['state']} since {since}")
+            if each["environment"] in stops:
+                typer.echo(f"    {_told_stop(stops[each['environment']], service['name'])}")
             if each["failed"]:
                 typer.echo(f"    {each['failed']} could not be loaded: {each['why']}")
         if not service["deployments"]:
@@ -203,12 +210,22 @@ def _print_status(found: Any) -> None:
             verdict = rollout["verdict"] if rollout["state"] == "running" else None
             if verdict:
                 typer.echo(f"    {str(verdict['verdict']).replace('_', ' ')}: {verdict['why']}")
+    if found["gateway"]["stopped"]:
+        typer.echo(f"the gateway is SWITCHED OFF: {found['gateway']['stopped']} (holdtrue provider start --all)")
+    for name, reason in found["gateway"]["providers"].items():
+        typer.echo(f"the provider {name} is SWITCHED OFF: {reason} (holdtrue provider start {name})")
     for each in found["incidents"]:
         typer.echo(f"incident {each['id']}, {each['state']}: {each['title']}")
     for each in found["waiting_approval"]:
         typer.echo(f"{each['release']} waits for an approval: holdtrue approve {each['release']} --reason …")
     for each in found["quarantines"]:
         typer.echo(f"quarantine {each['id']}: {each['dataset']} {each['window']}, {each['rows']:,} rows")
+
+
+def _told_stop(found: Any, service: str) -> str:
+    where = "" if found["environment"] == "production" else f" --environment {found['environment']}"
+    since = text_of(found["since"])
+    return f"SWITCHED OFF since {since} by {found['actor_name']}: {found['reason']} (holdtrue resume {service}{where})"
 
 
 def _print_audit(found: Any) -> None:

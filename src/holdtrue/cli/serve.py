@@ -89,12 +89,17 @@ def token_create(
     hours: Annotated[
         int | None, typer.Option("--hours", min=1, help="How long it lives (default: the longest).")
     ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="The only environment it may ask (default: any).")
+    ] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Requests a second on the data plane at most.")] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token; its text is shown once."""
     with open_client(home) as client:
         body = {"name": name, "roles": role, "project": project, "hours": hours}
+        body |= {"environment": environment, "rate": rate}
         made = client.post("/api/tokens", body)
     show(made, as_json, lambda value: typer.echo(value["token"]))
 
@@ -108,6 +113,8 @@ def token_list(home: Home = None, as_json: AsJson = False) -> None:
         "name": lambda each: each["name"],
         "roles": lambda each: ", ".join(each["roles"]),
         "project": lambda each: each["project"],
+        "environment": lambda each: each["environment"],
+        "a second": lambda each: each["rate"] and f"{each['rate']:g}",
         "expires": lambda each: each["expires_at"],
         "revoked": lambda each: each["revoked_at"],
     }

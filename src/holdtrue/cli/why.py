@@ -6,7 +6,7 @@ from typing import Any
 
 def explained(found: Mapping[str, Any]) -> list[str]:
     """Return lines from the raw row to the data the model was made of."""
-    return [*_prediction(found), *_release(found), *_decision(found), *_data(found)]
+    return [*_prediction(found), *_contributed(found), *_release(found), *_decision(found), *_data(found)]
 
 
 def _prediction(found: Mapping[str, Any]) -> Iterator[str]:
@@ -16,7 +16,9 @@ def _prediction(found: Mapping[str, Any]) -> Iterator[str]:
     score = "" if answer else f": {_number(said['score'])}"
     yield f"prediction  {said['id']}{score}, at {said['time'][:16]} by {who}"
     if said.get("fallback"):
-        yield "            the model failed, and the constant fallback answered"
+        other = said.get("fallback_release")
+        off = "the service was switched off" if said["arm"] == "stopped" else "the model failed"
+        yield f"            {off}, and {other or 'the constant fallback'} answered"
     if answer:
         yield from _answer(answer)
         return
@@ -27,6 +29,18 @@ def _prediction(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"truth       {_number(label['value'])}, known {label['known_at'][:16]}"
     yield "row         " + ", ".join(f"{name} {value}" for name, value in found["inputs"].items())
     yield "features    " + ", ".join(f"{name} {_number(value)}" for name, value in found["features"].items())
+
+
+def _contributed(found: Mapping[str, Any]) -> Iterator[str]:
+    told = found.get("contributions")
+    if told is None:
+        return
+    yield f"because     base {_number(told['base'])}, and on the scale of the {told['scale']}:"
+    errors = told.get("error", {})
+    for name, value in told["values"].items():
+        error = f" ± {errors[name]:.2g}" if errors else ""
+        yield f"            {value:+.3g}{error}  {name}"
+    yield f"            = {_number(told['total'])}"
 
 
 def _answer(answer: Mapping[str, Any]) -> Iterator[str]:

@@ -30,6 +30,7 @@ class Permission(StrEnum):
     APPROVALS_WRITE = "approvals.write"
     DEPLOYMENTS_READ = "deployments.read"
     DEPLOYMENTS_WRITE = "deployments.write"
+    SERVICES_STOP = "services.stop"
     ROLLOUTS_READ = "rollouts.read"
     INCIDENTS_READ = "incidents.read"
     INCIDENTS_WRITE = "incidents.write"
@@ -93,11 +94,14 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
             Permission.PROJECT_APPLY,
             Permission.DATA_WRITE,
             Permission.INCIDENTS_WRITE,
+            # Whoever is there when a model does harm may end it; to let it answer again is the operator's.
+            Permission.SERVICES_STOP,
         },
         Role.REVIEWER: _READ | {Permission.APPROVALS_WRITE, Permission.GATES_EVALUATE},
         Role.OPERATOR: _READ
         | {
             Permission.DEPLOYMENTS_WRITE,
+            Permission.SERVICES_STOP,
             Permission.GATES_EVALUATE,
             Permission.INCIDENTS_WRITE,
             Permission.OPERATIONS_RUN,

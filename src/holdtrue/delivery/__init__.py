@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         RolloutStep,
         Service,
         ServiceSpec,
+        Stop,
         Trigger,
         TriggerState,
     )
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
         rollout_steps,
         rollouts,
         services,
+        stops,
+        stream,
         triggers,
     )
     from holdtrue.delivery.reconciler import (
@@ -98,6 +101,10 @@ if TYPE_CHECKING:
         status,
         summary,
     )
+    from holdtrue.delivery.stopping import (
+        resume,
+        stop,
+    )
 
 __all__ = [
     "PRODUCTION",
@@ -126,6 +133,7 @@ __all__ = [
     "ServiceSpec",
     "Shadow",
     "Simulation",
+    "Stop",
     "Submission",
     "Submitted",
     "Trigger",
@@ -146,6 +154,7 @@ __all__ = [
     "remove_retrain",
     "remove_service",
     "request_retrain",
+    "resume",
     "retrains",
     "rollback",
     "rollout",
@@ -156,6 +165,9 @@ __all__ = [
     "services",
     "simulate",
     "status",
+    "stop",
+    "stops",
+    "stream",
     "submit",
     "summary",
     "triggers",
@@ -221,6 +233,11 @@ __getattr__ = attach(
         "services": "reading",
         "simulate": "simulating",
         "status": "standing",
+        "Stop": "model",
+        "resume": "stopping",
+        "stop": "stopping",
+        "stops": "reading",
+        "stream": "reading",
         "submit": "service",
         "summary": "standing",
         "triggers": "reading",

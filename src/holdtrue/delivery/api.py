@@ -20,6 +20,7 @@ from holdtrue.delivery.measuring import dora
 from holdtrue.delivery.model import PRODUCTION
 from holdtrue.delivery.service import Promotion, Submission
 from holdtrue.delivery.standing import describe, status, summary
+from holdtrue.delivery.stopping import resume, stop
 from holdtrue.door import Call, Routes
 from holdtrue.storage.ledger import Transaction, WriteContext
 
@@ -42,6 +43,15 @@ class RollbackBody:
 
     reason: str = ""
     environment: str = PRODUCTION
+
+
+@dataclass(frozen=True, slots=True)
+class StopBody:
+    """Say why, where, and what is answered meanwhile (None: the declared constant)."""
+
+    reason: str
+    environment: str = PRODUCTION
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ def get_service(call: Call) -> Any:
             "deployments": [describe(each) for each in deployed if each.service == name],
             "changes": [dump(each) for each in store.list_changes(connection, call.project, name)],
             "rollouts": [summary(each) for each in store.list_rollouts(connection, call.project, service=name)],
+            "stops": [dump(each) for each in store.list_stops(connection, call.project) if each.service == name],
         }
 
     return call.read(look)
@@ -98,6 +109,20 @@ def post_rollback(call: Call, body: RollbackBody) -> Any:
     """End the rollout under way, or go back to the release deployed before."""
     name = call.path["service"]
     return call.write(lambda tx: _promotion(service.rollback(tx, name, body.reason, body.environment)))
+
+
+@routes.post(_SERVICE + "/stop", Permission.SERVICES_STOP, summary="Switch a service off.")
+def post_stop(call: Call, body: StopBody) -> Any:
+    """Let no model of a service answer any more; its safe default does, until it is resumed."""
+    name = call.path["service"]
+    return call.write(lambda tx: dump(stop(tx, name, body.reason, body.environment, body.answer)))
+
+
+@routes.post(_SERVICE + "/resume", Permission.DEPLOYMENTS_WRITE, summary="Let a service answer again.")
+def post_resume(call: Call, body: RollbackBody) -> Any:
+    """Take a stop back: what is deployed answers again."""
+    name = call.path["service"]
+    return call.write(lambda tx: describe(resume(tx, name, body.reason, body.environment)))
 
 
 @routes.post(_SERVICE + "/drill", Permission.DEPLOYMENTS_WRITE, summary="Try whether one could go back.")
@@ -215,8 +240,11 @@ def post_submission(call: Call, body: Submission) -> Any:
 
 @routes.get(_PROJECT + "/why/{prediction}", Permission.PREDICTIONS_READ, summary="Explain a prediction.")
 def get_why(call: Call) -> Any:
-    """Return everything that made one prediction what it was."""
-    return why(call.stores, call.project, call.path["prediction"])
+    """Return everything that made one prediction what it was; `contributions=true` adds what each feature did."""
+    wanted = call.query.get("contributions", "false")
+    if wanted not in ("true", "false"):
+        raise InvalidInput("The query's `contributions` is true or false.")
+    return why(call.stores, call.project, call.path["prediction"], contributions=wanted == "true")
 
 
 def _promotion(found: Promotion) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def bundle_of(
         output=config["output"],
         prediction_time=config.get("prediction_time"),
         matrix=config.get("matrix"),
+        background=kept if (kept := model.content.get("background")) in model.blobs else None,
     )
 
 

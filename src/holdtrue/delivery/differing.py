@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from holdtrue import monitoring
-from holdtrue.delivery import store
+from holdtrue.delivery import reading, store
 from holdtrue.delivery.model import Rollout
 from holdtrue.stats import brier_differences, discoveries, finite, kolmogorov_smirnov, psi
 from holdtrue.stats.arrays import Floats
@@ -71,13 +71,14 @@ def differing(stores: Stores, project: str, name: str) -> Report:
     """Return how the answers of a rollout's two releases differ; raise NotFound for no such rollout."""
     rollout = stores.ledger.read(lambda connection: store.rollout(connection, project, name))
     until = None if rollout.ended_at is None else rollout.ended_at + timedelta(seconds=1)
-    records = stores.journal.table(
-        "prediction", project, service=rollout.service, since=rollout.started_at, until=until
+    stream = stores.ledger.read(
+        lambda connection: reading.stream(connection, project, rollout.service, rollout.environment)
     )
+    records = stores.journal.table("prediction", project, service=stream, since=rollout.started_at, until=until)
     if "rollout" in records.column_names:
         records = records.filter(pc.field("rollout") == rollout.id)
     joined = monitoring.joined(
-        stores, project, rollout.service, releases=(rollout.champion, rollout.challenger), since=rollout.started_at
+        stores, project, stream, releases=(rollout.champion, rollout.challenger), since=rollout.started_at
     )
     rows = _Rows.of(rollout, joined, records)
     slices = [made for column, values in rows.inputs() for made in rows.split(column, values)]

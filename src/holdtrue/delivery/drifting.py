@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from holdtrue import catalog, governance
 from holdtrue.core.canonical import content_hash
 from holdtrue.delivery import store
+from holdtrue.delivery.backing import backup_of
 from holdtrue.delivery.model import Deployment, DeploymentState, ServiceSpec
 from holdtrue.delivery.reconciler import read_acks
 from holdtrue.storage import Stores
@@ -66,6 +67,14 @@ def _of_deployment(
             f"{row.release} was let in under another policy than the one that holds.",
             f"It was decided on {decision.policy}, and {now}.",
             f"See whether it would be let in today: holdtrue gate {row.release} --environment {row.environment}",
+        )
+    backup = backup_of(connection, project, row, spec)
+    if backup.why:
+        yield Drift(
+            subject,
+            "The declared backup does not stand behind the deployed release.",
+            backup.why,
+            "If the model fails, the constant answers; declare another fallback, or deploy what is named.",
         )
     if spec is not None and spec.kind == "model":
         yield from _of_settings(connection, project, row, spec, subject)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import orjson
 import sqlalchemy as sa
 
@@ -11,19 +12,24 @@ from holdtrue.catalog import Release, Version
 from holdtrue.core.clock import from_microseconds
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
-from holdtrue.delivery import store
+from holdtrue.delivery import bundles, store
 from holdtrue.delivery.model import Rollout
+from holdtrue.serving import Bundle, load_probed
+from holdtrue.serving.assembly import compile_assembly
+from holdtrue.serving.contributions import NotExplained
+from holdtrue.serving.explaining import explaining
 from holdtrue.storage import Stores
 
 _LABEL_AGE = timedelta(days=400)
 _ANSWER = ("documents", "checks")
 
 
-def why(stores: Stores, project: str, prediction_id: str) -> dict[str, Any]:
+def why(stores: Stores, project: str, prediction_id: str, *, contributions: bool = False) -> dict[str, Any]:
     """Return everything that made a prediction what it was; raise NotFound for an unknown id.
 
     Keys: prediction, inputs, features, label, answer (of an application), release, versions, dataset, rollout,
-    deployment, decision, evidence, approvals.
+    deployment, decision, evidence, approvals; and with `contributions` what each feature contributed to the score,
+    computed of the recorded features by the model of that release (NotExplained where nothing can tell).
     """
     record = stores.journal.find("prediction", project, prediction_id)
     if record is None:
@@ -35,7 +41,35 @@ def why(stores: Stores, project: str, prediction_id: str) -> dict[str, Any]:
         told = {**_of_record(record), "label": label, "answer": answer}
         return {**told, **_of_release(connection, project, record)}
 
-    return stores.ledger.read(explain)
+    told = stores.ledger.read(explain)
+    return {**told, "contributions": _contributions(stores, project, record)} if contributions else told
+
+
+def _contributions(stores: Stores, project: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return what the features of a record contributed to its score."""
+    if record.get("documents") is not None or record.get("score") is None or record.get("fallback"):
+        raise NotExplained(
+            "This answer has no contributions of features.",
+            why="No model of features gave it: an application did, or what stood in for a model that failed.",
+            mend="Ask without contributions: holdtrue why PREDICTION",
+        )
+
+    def look(connection: sa.Connection) -> Bundle:
+        return bundles.bundle(connection, project, catalog.release(connection, project, record["release"]))
+
+    bundle = stores.ledger.read(look)
+    model = load_probed(stores.blobs.get(bundle.model.digest), bundle.model.digest, bundle.model.format)
+    names = compile_assembly(bundle, model.features).names
+    explain = explaining(bundle, model, names, stores.blobs.get)
+    if explain is None:
+        raise NotExplained(
+            f"The answers of {bundle.release} are not explained.",
+            why="It keeps no sample of training rows to compare with, and its model tells nothing by itself.",
+            mend="Releases made by `holdtrue run` from now on keep one.",
+        )
+    values = [record.get(f"f_{name}") for name in names]
+    row = np.array([[np.nan if value is None else value for value in values]], np.float32)
+    return explain(row).of_row(0)
 
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +202,9 @@ def _decision(
         rollout = store.rollout(connection, project, record["rollout"])
         if rollout.challenger == release.id:
             return governance.decision(connection, project, rollout.decision)
-    changes = store.list_changes(connection, project, release.service)
+    # What was answered where an environment must be named is recorded apart, under its name.
+    environment = str(record["service"]).partition("@")[2] or None
+    changes = store.list_changes(connection, project, release.service, environment)
     mine = [change for change in changes if change.release == release.id]
     if not mine:
         return None

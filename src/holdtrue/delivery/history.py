@@ -9,7 +9,7 @@ import numpy as np
 
 from holdtrue import monitoring
 from holdtrue.core.errors import NotFound
-from holdtrue.delivery import store
+from holdtrue.delivery import reading, store
 from holdtrue.delivery.model import Rollout
 from holdtrue.stats import brier_differences
 from holdtrue.storage import Stores
@@ -60,10 +60,13 @@ def history(stores: Stores, project: str, service: str, rollout: str | None = No
 
 def _losses(stores: Stores, project: str, rollout: Rollout) -> History | None:
     until = None if rollout.ended_at is None else rollout.ended_at + timedelta(seconds=1)
+    stream = stores.ledger.read(
+        lambda connection: reading.stream(connection, project, rollout.service, rollout.environment)
+    )
     table = monitoring.joined(
         stores,
         project,
-        rollout.service,
+        stream,
         releases=(rollout.champion, rollout.challenger),
         since=rollout.started_at,
         until=until,

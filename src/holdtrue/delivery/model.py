@@ -11,7 +11,10 @@ from holdtrue.core.errors import Conflict, StateError
 
 PRODUCTION: Final = "production"
 ENVIRONMENTS: Final = (PRODUCTION, "staging", "dev")
-"""Known environments; one service is served from the first of these in which it is deployed."""
+"""Known environments; a request that names none is answered from the first of these that has its service."""
+
+PREVIOUS: Final = "previous"
+"""The backup that is the release deployed before the present one."""
 
 State = TypeVar("State", bound=StrEnum)
 
@@ -142,10 +145,11 @@ class Canary:
 class ServiceSpec:
     """Declare a service: the model behind it, the inputs that name a row, and how releases are rolled out.
 
-    `key` names the input that labels come back with, `entity` the one that keeps its arm; `fallback` is
-    the constant answer if a model fails; `shadows` are releases that score every row unanswered. A service of
-    the kind “application” is answered by prompt, retrieval and provider; `model` is then its own name. Every
-    `drill_days` it is tried whether production could go back (0: only by hand).
+    `key` names the input that labels come back with, `entity` the one that keeps its arm; if a model fails, `backup`
+    answers (“previous”, the id of a release, or another service, whose deployed release it is), then the constant
+    `fallback`; `shadows` are releases that score every row unanswered. A service of the kind “application” is answered
+    by prompt, retrieval and provider; `model` is then its own name. Every `drill_days` it is tried whether production
+    could go back (0: only by hand). It takes `rate` requests a second (0: any number).
     """
 
     name: str
@@ -158,6 +162,8 @@ class ServiceSpec:
     shadows: tuple[str, ...] = ()
     kind: Literal["model", "application"] = "model"
     drill_days: float = 0.0
+    backup: str | None = None
+    rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,22 @@ class Deployment:
     why: str
     sequence: int
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Say that a service is switched off in an environment: why, since when, by whom.
+
+    `answer` is the safe default meanwhile, None for the one that is declared.
+    """
+
+    service: str
+    environment: str
+    reason: str
+    answer: str | None
+    actor: str
+    actor_name: str
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from holdtrue import governance
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.codec import dump
-from holdtrue.delivery import changing, rules, store
+from holdtrue.delivery import changing, reading, rules, store
 from holdtrue.delivery.model import Rollout, RolloutState
 from holdtrue.delivery.strategies import strategy_of
 from holdtrue.storage import Stores
@@ -34,9 +34,12 @@ def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]
     strategy = strategy_of(rollout.canary)
     before = strategy.start(rollout.cursor) if rollout.judging is None else strategy.load(rollout.judging)
     # Labels first: every label read here then has its prediction among those read next.
-    where = None if strategy.everywhere else rollout.service
+    stream = stores.ledger.read(
+        lambda connection: reading.stream(connection, project, rollout.service, rollout.environment)
+    )
+    where = None if strategy.everywhere else stream
     labels, labels_cursor = stores.journal.tail(strategy.truth, project, where, before.labels_cursor)
-    predictions, cursor = stores.journal.tail("prediction", project, rollout.service, before.cursor)
+    predictions, cursor = stores.journal.tail("prediction", project, stream, before.cursor)
     now = stores.clock.now()
     counted_rows = strategy.absorb(before, rollout, predictions, labels, now)
     judging = replace(counted_rows, cursor=cursor, labels_cursor=labels_cursor)

@@ -13,8 +13,10 @@ from holdtrue.delivery.model import (
     RolloutState,
     RolloutStep,
     Service,
+    Stop,
     Trigger,
 )
+from holdtrue.delivery.rules import ranked
 
 
 def services(connection: sa.Connection, project: str) -> list[Service]:
@@ -36,8 +38,9 @@ def retrains(connection: sa.Connection, project: str) -> list[RetrainSpec]:
 
 
 def deployments(connection: sa.Connection, project: str) -> list[Deployment]:
-    """Return what is deployed, by service and environment."""
-    return store.list_deployments(connection, project)
+    """Return what is deployed, by service; first where requests are answered that name no environment."""
+    found = store.list_deployments(connection, project)
+    return sorted(ranked(found), key=lambda each: each.service)
 
 
 def deployment(
@@ -45,6 +48,18 @@ def deployment(
 ) -> Deployment | None:
     """Return what is deployed of a service in an environment, or None."""
     return store.deployment(connection, project, service, environment)
+
+
+def stream(connection: sa.Connection, project: str, service: str, environment: str = PRODUCTION) -> str:
+    """Return under which name the records of a service are kept that were answered in an environment."""
+    mine = [each for each in store.list_deployments(connection, project) if each.service == service]
+    first = ranked(mine)[0].environment if mine else environment
+    return service if environment == first else f"{service}@{environment}"
+
+
+def stops(connection: sa.Connection, project: str, service: str | None = None) -> list[Stop]:
+    """Return what is switched off, of one service or of all."""
+    return [each for each in store.list_stops(connection, project) if service in (None, each.service)]
 
 
 def changes(connection: sa.Connection, project: str, service: str) -> list[Change]:

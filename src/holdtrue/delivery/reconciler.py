@@ -6,7 +6,7 @@ a state from which the next pass goes on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import bundles, changing, store
-from holdtrue.delivery.model import ENVIRONMENTS, Deployment, DeploymentState, NotDeployable, RolloutState
+from holdtrue.delivery.backing import backup_of
+from holdtrue.delivery.model import Deployment, DeploymentState, NotDeployable, RolloutState, Stop
+from holdtrue.delivery.rules import ranked
+from holdtrue.delivery.stopping import constant
 from holdtrue.serving import Application, Bundle, Route, Snapshot, write_snapshot
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
@@ -92,40 +95,62 @@ def reconcile(stores: Stores, project: str) -> list[str]:
 def wished(connection: sa.Connection) -> Wished:
     """Return what the ledger asks for, of all projects.
 
-    A service is served from the first of production, staging and dev (then other environments by name) in
-    which it is deployed.
+    A request that names no environment is answered from the first of production, staging and dev (then others by
+    name) in which its service is deployed; each other one answers the requests that name it.
     """
-    chosen: dict[tuple[str, str], Deployment] = {}
+    deployed: dict[tuple[str, str], list[Deployment]] = {}
     for project, deployment in store.all_deployments(connection):
-        key = (project, deployment.service)
-        if key not in chosen or _rank(deployment) < _rank(chosen[key]):
-            chosen[key] = deployment
+        deployed.setdefault((project, deployment.service), []).append(deployment)
     routes: dict[str, Route] = {}
     models: dict[str, Bundle] = {}
     applications: dict[str, Application] = {}
-    for (project, service), deployment in sorted(chosen.items()):
-        route = _route(connection, project, deployment)
-        routes[f"{project}/{service}"] = route
-        for name in route.releases:
-            found = catalog.release(connection, project, name)
-            if bundles.is_application(found):
-                applications[name] = bundles.application(connection, project, found)
-            else:
-                models[name] = bundles.bundle(connection, project, found)
+    for (project, _), found in sorted(deployed.items()):
+        for place, deployment in enumerate(ranked(found)):
+            made = _route(connection, project, deployment)
+            route = replace(made, environment=deployment.environment, named=place > 0)
+            routes[f"{project}/{route.name}"] = route
+            _collect(connection, project, route, models, applications)
     return Wished(routes, models, applications, llm.gateway_config(connection))
 
 
-def _rank(deployment: Deployment) -> tuple[int, str]:
-    name = deployment.environment
-    return (ENVIRONMENTS.index(name) if name in ENVIRONMENTS else len(ENVIRONMENTS), name)
+def _collect(
+    connection: sa.Connection,
+    project: str,
+    route: Route,
+    models: dict[str, Bundle],
+    applications: dict[str, Application],
+) -> None:
+    """Add what a route's releases need to answer."""
+    for name in route.releases:
+        if name in models or name in applications:
+            continue
+        found = catalog.release(connection, project, name)
+        if bundles.is_application(found):
+            applications[name] = bundles.application(connection, project, found)
+        else:
+            models[name] = bundles.bundle(connection, project, found)
 
 
 def _route(connection: sa.Connection, project: str, deployment: Deployment) -> Route:
     champion = catalog.release(connection, project, deployment.release)
     running = store.running_rollout(connection, project, deployment.service, deployment.environment)
     declared = store.service(connection, project, deployment.service)
-    shadows = [] if declared is None else _known(connection, project, deployment, declared.spec.shadows)
-    return bundles.route(project, champion, running, shadows)
+    spec = None if declared is None else declared.spec
+    shadows = [] if spec is None else _known(connection, project, deployment, spec.shadows)
+    route = bundles.route(project, champion, running, shadows)
+    backup = backup_of(connection, project, deployment, spec).release
+    route = replace(route, backup=backup, rate=0.0 if spec is None else spec.rate)
+    stop = store.stop(connection, project, deployment.service, deployment.environment)
+    return route if stop is None else _switched_off(route, stop, answers=bundles.is_application(champion))
+
+
+def _switched_off(route: Route, stop: Stop, *, answers: bool) -> Route:
+    """Return the route while its service is switched off, with the safe default that was given."""
+    if stop.answer is None:
+        return replace(route, stopped=stop.reason)
+    if answers:
+        return replace(route, stopped=stop.reason, words=stop.answer)
+    return replace(route, stopped=stop.reason, fallback=constant(stop.answer))
 
 
 def _known(connection: sa.Connection, project: str, deployment: Deployment, shadows: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,17 @@ from typing import Any, Final, Literal
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
-from holdtrue.delivery.model import Canary, Change, RetrainSpec, ServiceSpec, Trigger, TriggerState
+from holdtrue.delivery.model import (
+    ENVIRONMENTS,
+    PREVIOUS,
+    Canary,
+    Change,
+    Deployment,
+    RetrainSpec,
+    ServiceSpec,
+    Trigger,
+    TriggerState,
+)
 from holdtrue.stats.sequences import rows_needed
 
 Verdict = Literal["wait", "advance", "promote", "roll_back", "stop"]
@@ -202,6 +212,16 @@ def new_windows(known: Sequence[str], after: str | None) -> list[str]:
     return sorted(name for name in known if after is None or name > after)
 
 
+def ranked(deployments: Iterable[Deployment]) -> list[Deployment]:
+    """Return a service's deployments, first the one that answers requests which name no environment."""
+
+    def rank(deployment: Deployment) -> tuple[int, str]:
+        name = deployment.environment
+        return (ENVIRONMENTS.index(name) if name in ENVIRONMENTS else len(ENVIRONMENTS), name)
+
+    return sorted(deployments, key=rank)
+
+
 def earlier(changes: Sequence[Change]) -> Change | None:
     """Return the change that brought the release before the present one, or None.
 
@@ -223,6 +243,11 @@ def check_service(spec: ServiceSpec) -> None:
     steps = canary.steps
     if not 0.0 <= spec.drill_days <= 366.0:
         raise _bad(spec, f"drill_days is {spec.drill_days:g}", "Give days from 0 (only by hand) to 366.")
+    if not (spec.rate == 0 or 0.01 <= spec.rate <= 1e6):
+        raise _bad(
+            spec, f"rate is {spec.rate:g}", "Give requests a second from 0.01 to a million, or 0 for any number."
+        )
+    _check_backup(spec)
     in_order = all(first < second for first, second in pairwise(steps))
     if not steps or not in_order or steps[0] < 0 or steps[-1] >= 100:
         raise _bad(spec, f"steps are {list(steps)}", "Name growing percents below 100, such as 5, 25, 50.")
@@ -271,6 +296,18 @@ def _check_groups(spec: ServiceSpec) -> None:
             f"groups are named and the metric is “{canary.metric}”",
             "Groups are compared on rows that both releases scored: use a canary of a model.",
         )
+
+
+def _check_backup(spec: ServiceSpec) -> None:
+    if spec.backup in (None, PREVIOUS):
+        return
+    if spec.kind == "application":
+        raise _bad(
+            spec, f"backup is “{spec.backup}”", "An application falls back by its route: ht.route(model, other)."
+        )
+    if spec.backup == spec.name:
+        raise _bad(spec, "backup is the service itself", f"Name another one, a release, or “{PREVIOUS}”.")
+    check_name(spec.backup or "", "backup")
 
 
 def _check_business(spec: ServiceSpec) -> None:

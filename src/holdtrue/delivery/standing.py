@@ -4,11 +4,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue import data, governance, monitoring
+from holdtrue import data, governance, llm, monitoring
 from holdtrue.core.codec import dump
 from holdtrue.data import QuarantineState
 from holdtrue.delivery import store
 from holdtrue.delivery.model import Deployment, Rollout, TriggerState
+from holdtrue.delivery.rules import ranked
 from holdtrue.governance import Decision, Outcome
 
 _RECENT = 200
@@ -18,6 +19,7 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
     """Return services with deployments and rollouts, and everything that waits for somebody."""
     deployments = store.list_deployments(connection, project)
     retrains = {spec.service: spec for spec, _ in store.list_retrains(connection, project)}
+    stops = store.list_stops(connection, project)
     queued = store.list_triggers(connection, project, states=(TriggerState.QUEUED,))
     services = []
     for each in store.list_services(connection, project):
@@ -26,7 +28,8 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
             {
                 "name": each.name,
                 "model": each.spec.model,
-                "deployments": [describe(one) for one in deployments if one.service == each.name],
+                "deployments": [describe(one) for one in ranked(deployments) if one.service == each.name],
+                "stops": [dump(one) for one in stops if one.service == each.name],
                 "rollout": summary(newest[0]) if newest else None,
                 "retrain": dump(retrains[each.name]) if each.name in retrains else None,
                 "retraining": [one.id for one in queued if one.service == each.name],
@@ -48,8 +51,22 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
             for each in waiting(connection, project)
         ],
         "incidents": [dump(each) for each in monitoring.incidents(connection, project, unresolved=True)],
+        "gateway": _gateway_stops(connection, project),
         "quarantines": [dump(each) for each in data.quarantines(connection, project, state=QuarantineState.OPEN)],
     }
+
+
+def _gateway_stops(connection: sa.Connection, project: str) -> dict[str, Any]:
+    """Return what of the gateway is switched off: why all calls are (None: they are not), and providers."""
+    config = llm.gateway_config(connection)
+    whole: str | None = None
+    providers: dict[str, str] = {}
+    # What holds for the whole house holds for each project.
+    for name in ("", project):
+        mine = config.get("projects", {}).get(name) or {}
+        whole = mine.get("stopped") or whole
+        providers |= {each["name"]: each["stopped"] for each in mine.get("providers", ()) if each.get("stopped")}
+    return {"stopped": whole, "providers": providers}
 
 
 def waiting(connection: sa.Connection, project: str) -> list[Decision]:

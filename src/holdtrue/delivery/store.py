@@ -1,4 +1,4 @@
-"""All SQL of this room: services, deployments, changes, rollouts, steps, triggers, snapshots."""
+"""All SQL of this room: services, switches, deployments, changes, rollouts, steps, triggers, snapshots."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,6 +20,7 @@ from holdtrue.delivery.model import (
     RolloutStep,
     Service,
     ServiceSpec,
+    Stop,
     Trigger,
     TriggerState,
 )
@@ -52,6 +53,17 @@ deployments = project_table(
     sa.Column("why", sa.Text, nullable=False),
     sa.Column("sequence", sa.Integer, nullable=False),
     sa.Column("updated_at", Timestamp, nullable=False),
+)
+
+stops = project_table(
+    "service_stops",
+    sa.Column("service", sa.Text, primary_key=True),
+    sa.Column("environment", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=True),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("actor_name", sa.Text, nullable=False),
+    sa.Column("since", Timestamp, nullable=False),
 )
 
 changes = project_table(
@@ -239,6 +251,33 @@ def all_deployments(connection: sa.Connection) -> list[tuple[str, Deployment]]:
         sa.select(deployments).order_by(deployments.c.project, deployments.c.service, deployments.c.environment)
     )
     return [(row.project, _deployment(row)) for row in rows]
+
+
+def put_stop(tx: Transaction, row: Stop) -> None:
+    """Note that a service is switched off."""
+    drop_stop(tx, row.service, row.environment)
+    tx.execute(stops.insert().values(project=tx.project, **{name: getattr(row, name) for name in Stop.__slots__}))
+
+
+def drop_stop(tx: Transaction, service: str, environment: str) -> None:
+    """Forget that a service is switched off."""
+    tx.execute(
+        stops.delete().where(
+            stops.c.project == tx.project, stops.c.service == service, stops.c.environment == environment
+        )
+    )
+
+
+def stop(connection: sa.Connection, project: str, service: str, environment: str) -> Stop | None:
+    """Return the switch of a service in an environment, None while it answers."""
+    found = list_stops(connection, project)
+    return next((each for each in found if (each.service, each.environment) == (service, environment)), None)
+
+
+def list_stops(connection: sa.Connection, project: str) -> list[Stop]:
+    """Return what is switched off, by service and environment."""
+    rows = connection.execute(scoped(stops, project).order_by(stops.c.service, stops.c.environment))
+    return [Stop(**{name: row[name] for name in Stop.__slots__}) for row in rows.mappings()]
 
 
 def insert_change(tx: Transaction, row: Change) -> None:

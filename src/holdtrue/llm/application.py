@@ -19,7 +19,7 @@ from holdtrue.llm.guardrails import Guardrails, Verdict
 from holdtrue.llm.guardrails.rules import MASKABLE
 from holdtrue.llm.model import Ask, Begin, Complete, Reply, Replying, Settings
 from holdtrue.llm.prompts import Prompt, compose, conversation
-from holdtrue.llm.replies import answer_text, refusal, reply_to, tool_calls, with_calls
+from holdtrue.llm.replies import answer_text, refusal, reply_to, stand_in, tool_calls, with_calls
 from holdtrue.llm.retrieval import Hit, Index, render_passages
 from holdtrue.llm.screening import screen
 from holdtrue.llm.tracing import Keep, Trace, told_of_guards
@@ -100,6 +100,10 @@ class Application:
             ask, self.parts.settings, self.parts.watched, self.parts.prompt.output, ready.hits, trace, self._clock
         )
         return Flowing(flow, stream, rails, self._ended, self._keep)
+
+    def say(self, ask: Ask, words: str) -> Replying:
+        """Return an answer of just these words, whoever asks and whatever is asked."""
+        return Settled(stand_in(ask, words, self._now()))
 
     def _trace(self, ask: Ask) -> Trace:
         return Trace.begin(ask, self.parts.versions.get("prompt", ""), self._clock.now())

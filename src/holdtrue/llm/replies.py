@@ -111,8 +111,20 @@ def refusal(
 ) -> Reply:
     """Return the reply where guardrails block the `input` or the `output`; `said` has been said until then."""
     words = settings.refusal if said is None else said
-    usage = {name: (facts or {}).get(name, 0) for name in ("input_tokens", "output_tokens")}
-    body = {
+    body = _words_alone(ask, words, moment, FILTERED, facts or {})
+    checks = {"unblocked": 0.0} if where == "output" else dict[str, float]()
+    return Reply(body, words, checks, tuple(hits), (), False, where, {**(facts or {}), "blocked": where})
+
+
+def stand_in(ask: Ask, words: str, moment: int) -> Reply:
+    """Return the reply of an application that is switched off: words that its operator chose, and nothing checked."""
+    return Reply(_words_alone(ask, words, moment, "stop", {}), words, {}, (), (), False, "")
+
+
+def _words_alone(ask: Ask, words: str, moment: int, reason: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer in OpenAI's form that no provider gave; `facts` tell what was used until then."""
+    usage = {name: facts.get(name, 0) for name in ("input_tokens", "output_tokens")}
+    return {
         "id": ask.prediction,
         "object": "chat.completion",
         "created": moment,
@@ -121,7 +133,7 @@ def refusal(
             {
                 "index": 0,
                 "message": {"role": "assistant", "content": words, "refusal": None},
-                "finish_reason": FILTERED,
+                "finish_reason": reason,
                 "logprobs": None,
             }
         ],
@@ -131,5 +143,3 @@ def refusal(
             "total_tokens": sum(usage.values()),
         },
     }
-    checks = {"unblocked": 0.0} if where == "output" else dict[str, float]()
-    return Reply(body, words, checks, tuple(hits), (), False, where, {**(facts or {}), "blocked": where})

@@ -1,6 +1,7 @@
 """What can be known of a model, its evaluation and its service when they are declared, long before a training ends."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +12,7 @@ from holdtrue.serving import DATATYPES, check_load_test
 if TYPE_CHECKING:
     from holdtrue.project.definitions import EvaluationPlan, Model
 
+Fallback = float | str
 BASELINES: Final = ("majority",)
 _ENTITIES: Final = frozenset(name for name in DATATYPES if name == "BYTES" or "INT" in name)
 
@@ -35,6 +37,20 @@ def check_evaluation(plan: "EvaluationPlan", model: "Model") -> None:
         )
     if plan.load is not None:
         check_load_test(plan.load)
+
+
+def fallbacks(given: Fallback | Sequence[Fallback] | None) -> tuple[str | None, float | None]:
+    """Return the backup and the constant of a service's fallback; raise ConfigurationError for what is neither."""
+    parts: Sequence[Fallback] = () if given is None else [given] if isinstance(given, str | int | float) else given
+    backups = [each for each in parts if isinstance(each, str)]
+    constants = [float(each) for each in parts if not isinstance(each, str)]
+    if len(backups) > 1 or len(constants) > 1 or not all(map(math.isfinite, constants)):
+        raise ConfigurationError(
+            f"The fallback {given!r} cannot be used.",
+            why="It is at most one release or service, and then at most one finite number.",
+            mend='Write it like 0.2, "previous", or ("previous", 0.2).',
+        )
+    return (backups[0] if backups else None), (constants[0] if constants else None)
 
 
 def check_inputs(model: "Model", inputs: Mapping[str, str], *, key: str, entity: str) -> None:

@@ -285,16 +285,19 @@ class Project:
         entity: str,
         inputs: Mapping[str, str],
         rollout: Canary,
-        fallback: float | None = None,
+        fallback: checks.Fallback | Sequence[checks.Fallback] | None = None,
         abstain: tuple[float, float] | None = None,
         name: str | None = None,
         drill_days: float = 0.0,
+        rate: float = 0.0,
     ) -> None:
         """Declare the service that answers with `model`: its request inputs and how a release is rolled out.
 
-        `fallback` is the constant that answers if the model fails; scores between the two of `abstain` are marked
-        as no decision.
+        `fallback` is what answers if the model fails: a constant, “previous” (the release before), another service by
+        its name, a release by its id; or such a one and then a constant: ("previous", 0.2). Scores between the two of
+        `abstain` are marked as no decision. It takes `rate` requests a second (0: any number).
         """
+        backup, constant = checks.fallbacks(fallback)
         checks.check_band(abstain)
         checks.check_inputs(model, inputs, key=key, entity=entity)
         present = self.serving(model.name)
@@ -312,8 +315,10 @@ class Project:
             entity=entity,
             prediction_time=model.time,
             rollout=rollout,
-            fallback=fallback,
+            fallback=constant,
             drill_days=drill_days,
+            backup=backup,
+            rate=rate,
         )
         self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract, abstain)
 

@@ -34,6 +34,7 @@ from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
 from holdtrue.project.sources import connect, selected_rows, windows_around
 from holdtrue.serving import load_model, pack_model
+from holdtrue.serving.contributions import background_of
 
 Fragments = Mapping[str, Mapping[str, Any]]
 OUTCOME = "__outcome"
@@ -234,6 +235,7 @@ def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table
             "digest": pipeline.blobs.put(packed.data),
             "format": packed.format,
             "parity": dict(packed.parity),
+            "background": pipeline.blobs.put(background_of(training.X)),
             "rows": len(training.y),
             "base_rate": float(training.y.mean()),
             "library": f"{type(estimator).__module__.split('.')[0]}",
@@ -312,6 +314,7 @@ def _submission(
     # Rows of a view come from another dataset than the model's own, maybe.
     read = tuple(sorted(set(request.dataset_versions.values())))
     views = version_id("feature_view", features.to_json())
+    background = artifact.get("background")
     contents = {
         "features": ("feature_view", f"{model.name}-features", features.to_json(), (), read),
         "contract": ("contract", f"{model.name}-request", dump(serving.contract), (), ()),
@@ -319,7 +322,7 @@ def _submission(
             "model",
             model.name,
             _model(project, request, features, artifact),
-            (artifact["digest"],),
+            (artifact["digest"],) if background is None else (artifact["digest"], background),
             (*read, views),
         ),
     }
@@ -360,6 +363,8 @@ def _model(project: Project, request: Request, features: FeatureSet, artifact: M
             "estimator": artifact["estimator"],
             "data": _digests(request),
         },
+        # A fit that was cached by an earlier version of Holdtrue kept none.
+        **({"background": artifact["background"]} if artifact.get("background") is not None else {}),
     }
 
 

@@ -79,6 +79,10 @@ class ApplicationAnswering:
         """Begin to answer in pieces."""
         return ApplicationStream(await self._application.stream(_ask(question)))
 
+    def say(self, question: Question, words: str) -> "ApplicationStream":
+        """Return an answer of just these words."""
+        return ApplicationStream(self._application.say(_ask(question), words))
+
 
 class ApplicationStream:
     """Let an answer that an application gives in pieces be taken, and recorded at its end."""
@@ -226,12 +230,22 @@ def _question(name: str, caller: Caller, operation: Operation, body: Body) -> Qu
     return Question(
         body=body,
         project=caller.project,
-        service=name,
+        service=_in_environment(name, caller),
         user=user or caller.actor,
         key=caller.key,
         request_id=caller.request_id,
         traceparent=caller.traceparent,
     )
+
+
+def _in_environment(name: str, caller: Caller) -> str:
+    """Return an application's name with its environment: that of its name, of the request's header, or of the token."""
+    if not caller.environment:
+        return name
+    service, _, named = name.partition("@")
+    if named not in ("", caller.environment):
+        raise NotFound.of("application", name[:80])
+    return f"{service}@{caller.environment}"
 
 
 def _application(body: Body) -> str | None:

@@ -44,7 +44,7 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
     paths = (PATH, f"{PATH}/{{service}}", f"{PATH}/{{service}}/versions/{{release}}")
     return (
         Endpoint("GET", "/ping", Permission.PREDICT, routes.ping),
-        *(Endpoint("POST", path, Permission.PREDICT, routes.invoke) for path in paths),
+        *(Endpoint("POST", path, Permission.PREDICT, routes.invoke, deferrable=True) for path in paths),
     )
 
 
@@ -76,6 +76,8 @@ class _Routes:
             found["fallback"] = answer.fallback
         if answer.abstained is not None:
             found["abstained"] = answer.abstained
+        if answer.contributions is not None:
+            found["contributions"] = answer.contributions
         return Reply(200, orjson.dumps(found))
 
 

@@ -4,20 +4,22 @@ from typing import Any
 
 from holdtrue.protocols.bodies import inflate
 from holdtrue.protocols.columns import BadRequest, check_columns
-from holdtrue.serving import BODY_LIMIT, Answer, Engine, Plan, Request
+from holdtrue.serving import BODY_LIMIT, Answer, Engine, Plan, Request, in_environment
 
 _SERVICE = b"x-holdtrue-service"
+_CONTRIBUTIONS = b"x-holdtrue-contributions"
 _NAME_LIMIT = 80
+_KEY_LIMIT = 200
 
 
 def service_of(engine: Engine, request: Request) -> str:
     """Return the service that a request names in its path or header, or else the only one of its project."""
     if request.path:
-        return request.path[0]
+        return in_environment(request, request.path[0])
     named = request.headers.get(_SERVICE)
     if named is not None:
-        return named.decode("latin-1")[:_NAME_LIMIT]
-    return engine.only(request.project)
+        return in_environment(request, named.decode("latin-1")[:_NAME_LIMIT])
+    return in_environment(request, engine.only(request.project))
 
 
 async def plan_of(engine: Engine, request: Request) -> Plan:
@@ -37,7 +39,26 @@ def body_of(request: Request) -> bytes:
     return request.body if encoding is None else inflate(request.body, encoding, BODY_LIMIT, BadRequest)
 
 
+def key_of(request: Request) -> bytes | None:
+    """Return the key under which a request may come again; raise BadRequest for one of another form."""
+    key = request.headers.get(b"idempotency-key")
+    if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isascii() and key.decode().isprintable()):
+        raise BadRequest(f"The header Idempotency-Key is not 1 to {_KEY_LIMIT} printable characters.")
+    return key
+
+
+def wants_contributions(request: Request) -> bool:
+    """Tell whether a request asks, by its header, what each feature contributed to its answer."""
+    given = request.headers.get(_CONTRIBUTIONS)
+    if given in (None, b"false"):
+        return False
+    if given != b"true":
+        raise BadRequest("The header X-Holdtrue-Contributions is neither true nor false.")
+    return True
+
+
 async def answer_columns(engine: Engine, request: Request, plan: Plan, columns: dict[str, list[Any]]) -> Answer:
     """Check the columns of a request and answer them; the same checks, arms and records as for every protocol."""
     checked, rows = check_columns(columns, plan.bundle)
-    return await engine.predict(plan, checked, rows, given_id(request), request.started)
+    explain, key = wants_contributions(request), key_of(request)
+    return await engine.predict(plan, checked, rows, given_id(request), request.started, explain=explain, key=key)

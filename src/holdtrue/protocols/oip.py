@@ -15,9 +15,9 @@ from holdtrue._version import __version__
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns, first
-from holdtrue.protocols.named import body_of, given_id
+from holdtrue.protocols.named import body_of, given_id, key_of, wants_contributions
 from holdtrue.protocols.tensors import HEADER, Tail, decode, encode, split
-from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Reply, Request
+from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Plan, Reply, Request, in_environment
 
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
@@ -29,12 +29,16 @@ _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 @dataclass(slots=True)
 class InferRequest:
-    """Hold a parsed request: its id, one list of `rows` values per input, and whether the answer shall be binary."""
+    """Hold a parsed request: its id, one list of `rows` values per input, and how the answer shall be.
+
+    That is in binary form or not, and with what each feature contributed or not.
+    """
 
     id: str | None
     columns: dict[str, list[Any]]
     rows: int
     binary: bool = False
+    explain: bool = False
 
 
 def parse_infer(body: bytes, bundle: Bundle, header: bytes | None = None) -> InferRequest:
@@ -60,7 +64,8 @@ def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) 
     request_id = data.get("id")
     if request_id is not None and (type(request_id) is not str or not 0 < len(request_id) <= _ID_LIMIT):
         raise BadRequest(f"The field id must be a string of 1 to {_ID_LIMIT} characters.")
-    binary = _flag(_parameters(data, "the request"), "binary_data_output")
+    given = _parameters(data, "the request")
+    binary, explain = _flag(given, "binary_data_output"), _flag(given, "contributions")
     if "outputs" in data:
         binary = _parse_outputs(data["outputs"], bundle.output, binary)
     tensors = data.get("inputs")
@@ -69,9 +74,9 @@ def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) 
     if rest is None:
         plain = _plain_row(tensors, bundle)
         if plain is not None:
-            return InferRequest(request_id, plain, 1, binary)
+            return InferRequest(request_id, plain, 1, binary, explain)
     columns, rows = check_columns(_columns(tensors, Tail(rest), bundle), bundle)
-    return InferRequest(request_id, columns, rows, binary)
+    return InferRequest(request_id, columns, rows, binary, explain)
 
 
 def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | None:
@@ -230,7 +235,10 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
         ("POST", "/v2/models/{model}/infer"): routes.infer,
         ("POST", "/v2/models/{model}/versions/{version}/infer"): routes.infer,
     }
-    return tuple(Endpoint(method, path, Permission.PREDICT, handle) for (method, path), handle in table.items())
+    return tuple(
+        Endpoint(method, path, Permission.PREDICT, handle, deferrable=handle == routes.infer)
+        for (method, path), handle in table.items()
+    )
 
 
 class Routes:
@@ -239,12 +247,22 @@ class Routes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    async def plan(self, request: Request, model: str, version: str | None) -> Plan:
+        """Return the plan of a model, or of one of its releases, in the environment that a request means."""
+        return await self._engine.find(request.project, in_environment(request, model), version)
+
     async def infer(self, request: Request) -> Reply:
         model, version = _names(request)
-        plan = await self._engine.find(request.project, model, version)
+        plan = await self.plan(request, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
         answer = await self._engine.predict(
-            plan, asked.columns, asked.rows, asked.id or given_id(request), request.started
+            plan,
+            asked.columns,
+            asked.rows,
+            asked.id or given_id(request),
+            request.started,
+            explain=asked.explain or wants_contributions(request),
+            key=key_of(request),
         )
         parameters: dict[str, Any] = {
             "prediction_ids": answer.ids,
@@ -255,6 +273,8 @@ class Routes:
             parameters["fallback"] = answer.fallback
         if answer.abstained is not None:
             parameters["abstained"] = answer.abstained
+        if answer.contributions is not None:
+            parameters["contributions"] = answer.contributions
         output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
         raw = b""
         if asked.binary:
@@ -274,11 +294,11 @@ class Routes:
         return Reply(200, text + raw, (length,), media=b"application/octet-stream")
 
     async def model(self, request: Request) -> Reply:
-        return _json(await self.described(request.project, *_names(request)))
+        return _json(await self.described(request, *_names(request)))
 
-    async def described(self, project: str, model: str, version: str | None) -> dict[str, Any]:
+    async def described(self, request: Request, model: str, version: str | None) -> dict[str, Any]:
         """Return what a model takes and gives, as the protocol's metadata has it."""
-        plan = await self._engine.find(project, model, version)
+        plan = await self.plan(request, model, version)
         return {
             "name": model,
             "versions": list(plan.loaded),
@@ -290,7 +310,7 @@ class Routes:
     async def config(self, request: Request) -> Reply:
         """Return the model in the form of Triton's model configuration."""
         model, version = _names(request)
-        bundle = (await self._engine.find(request.project, model, version)).bundle
+        bundle = (await self.plan(request, model, version)).bundle
         inputs = [
             {"name": each["name"], "data_type": _triton(each["datatype"]), "dims": each["shape"]}
             for each in _inputs(bundle)
@@ -306,7 +326,7 @@ class Routes:
 
     async def ready(self, request: Request) -> Reply:
         model, version = _names(request)
-        await self._engine.find(request.project, model, version)
+        await self.plan(request, model, version)
         return _json({"name": model, "ready": True})
 
     async def server(self, _request: Request) -> Reply:

@@ -162,12 +162,24 @@ async def _abort(context: Any, error: HoldtrueError) -> None:
     await context.abort(code, f"{error.what} {error.why}".strip())
 
 
+_METADATA: Final = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",
+        b"x-holdtrue-environment",
+        b"x-holdtrue-project",
+        b"x-request-id",
+        b"x-request-timeout-ms",
+    }
+)
+
+
 def _headers(context: Any) -> dict[bytes, bytes]:
     """Return the metadata of a call as headers; one that counts given twice is an error."""
     found: dict[bytes, bytes] = {}
     for key, value in context.invocation_metadata() or ():
         name = key.encode() if isinstance(key, str) else key
-        if name in (b"authorization", b"x-api-key", b"x-holdtrue-project", b"x-request-id", b"x-request-timeout-ms"):
+        if name in _METADATA:
             if name in found:
                 raise InvalidInput(f"The metadata {name.decode()} is given twice.")
             found[name] = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
@@ -193,13 +205,13 @@ class _Calls:
 
     async def model_ready(self, request: Request, message: Any) -> Any:
         try:
-            await self._engine.find(request.project, message.name, message.version or None)
+            await self._routes.plan(request, message.name, message.version or None)
         except (NotFound, Unavailable):
             return self._kinds.ModelReadyResponse(ready=False)
         return self._kinds.ModelReadyResponse(ready=True)
 
     async def model(self, request: Request, message: Any) -> Any:
-        found = await self._routes.described(request.project, message.name, message.version or None)
+        found = await self._routes.described(request, message.name, message.version or None)
         return self._kinds.ModelMetadataResponse(**found)
 
     async def index(self, request: Request, message: Any) -> Any:
@@ -209,7 +221,7 @@ class _Calls:
         return self._kinds.RepositoryIndexResponse(models=found)
 
     async def infer(self, request: Request, message: Any) -> Any:
-        plan = await self._engine.find(request.project, message.model_name, message.model_version or None)
+        plan = await self._routes.plan(request, message.model_name, message.model_version or None)
         raw = bool(message.raw_input_contents)
         asked = read_request(
             _as_json(message), memoryview(b"".join(message.raw_input_contents)) if raw else None, plan.bundle

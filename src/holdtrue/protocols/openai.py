@@ -11,7 +11,7 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.llm.gateway import Body, Caller, ChunkStream, Completion, Front, ModelNotFound, Operation
-from holdtrue.serving import Endpoint, Reply, Request, Stream
+from holdtrue.serving import Endpoint, Reply, Request, Stream, environment_of
 
 _DONE: Final = b"data: [DONE]\n\n"
 _DEPTH: Final = 128
@@ -78,6 +78,7 @@ def caller_of(request: Request) -> Caller:
         actor=request.grant.actor,
         request_id=request.id,
         traceparent=request.headers.get(b"traceparent", b"")[:128].decode("latin-1"),
+        environment=environment_of(request) or "",
     )
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from holdtrue.core.access import Permission
 from holdtrue.protocols.columns import BadRequest, from_records
-from holdtrue.protocols.named import answer_columns, body_of, plan_of, service_of
+from holdtrue.protocols.named import answer_columns, body_of, plan_of
 from holdtrue.protocols.signature import document
 from holdtrue.serving import Answer, Endpoint, Engine, Reply, Request
 
@@ -27,7 +27,10 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
         ("POST", "/predict/{service}", routes.predict),
         ("POST", "/predict/{service}/versions/{release}", routes.predict),
     )
-    return tuple(Endpoint(method, path, Permission.PREDICT, handle) for method, path, handle in table)
+    return tuple(
+        Endpoint(method, path, Permission.PREDICT, handle, deferrable=method == "POST")
+        for method, path, handle in table
+    )
 
 
 class _Routes:
@@ -51,7 +54,7 @@ class _Routes:
 
     async def describe(self, request: Request) -> Reply:
         plan = await plan_of(self._engine, request)
-        return Reply(200, orjson.dumps(document(service_of(self._engine, request), plan)))
+        return Reply(200, orjson.dumps(document(plan.route.service, plan)))
 
 
 def _row(output: str, answer: Answer, row: int) -> dict[str, Any]:
@@ -65,4 +68,6 @@ def _row(output: str, answer: Answer, row: int) -> dict[str, Any]:
         found["fallback"] = answer.fallback[row]
     if answer.abstained is not None:
         found["abstained"] = answer.abstained[row]
+    if answer.contributions is not None:
+        found["contributions"] = answer.contributions[row]
     return found

@@ -38,6 +38,7 @@ class PlaneSettings:
     code: bool = False
     grpc_port: int = 0
     memory: int = 1 << 30
+    result_seconds: float = 86_400.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +86,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         memory=common.model_memory << 20,
         code=common.model_code == "isolated",
         grpc_port=given.grpc_port if given.grpc_port is not None else common.grpc_port,
+        result_seconds=common.result_seconds,
     )
 
 
@@ -152,6 +154,7 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
             "/v1": openai.error_body,
         },
         parts=[gateway_part(settings.home, clock)],
+        result_seconds=settings.result_seconds,
         telemetry=[otlp.endpoints],
         capture=Capture(settings.trace_capture),
         captures={project: Capture(mode) for project, mode in map(capture_of, settings.trace_captures)},

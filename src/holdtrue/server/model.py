@@ -33,7 +33,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Hold what is kept of a token; its text is never stored. `project` None covers every project."""
+    """Hold what is kept of a token; its text is never stored. `project` None covers every project.
+
+    On the data plane it asks only of its `environment`, and at most `rate` requests a second; None: any.
+    """
 
     id: str
     principal: Principal
@@ -45,6 +48,8 @@ class Token:
     created_by: str
     parent: str
     revoked_at: datetime | None
+    environment: str | None = None
+    rate: float | None = None
 
     def actor(self) -> Actor:
         """Return the actor who presents this token."""
@@ -70,6 +75,8 @@ class Token:
             "created_by": self.created_by,
             "expires_at": self.expires_at,
             "revoked_at": self.revoked_at,
+            "environment": self.environment,
+            "rate": self.rate,
         }
 
 
@@ -100,13 +107,16 @@ class Identity:
 class NewToken:
     """Ask for a token: one role or several, one project or (None) every one.
 
-    `name` is the person or program that will hold it; the role service makes a program's token.
+    `name` is the person or program that will hold it; the role service makes a program's token. On the data plane
+    it asks only of `environment` (None: any), and sends at most `rate` requests a second (None: any number).
     """
 
     roles: tuple[Role, ...]
     project: str | None = None
     name: str = ""
     hours: int | None = None
+    environment: str | None = None
+    rate: float | None = None
 
 
 class TooMany(HoldtrueError):

@@ -35,6 +35,8 @@ _ID_SIGNS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SESSION_PREFIX = "hs_"
 _CACHED = 1024
 _FAILED_SIGN_INS_A_MINUTE = 30
+_LEAST_RATE = 0.01
+_MOST_RATE = 100_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ def issue(tx: Transaction, wish: NewToken, secret: Secret, *, now: datetime, cre
         created_by=creator.id,
         parent=parent,
         revoked_at=None,
+        environment=wish.environment,
+        rate=wish.rate,
     )
     store.insert_token(tx, token)
     tx.emit(
@@ -89,6 +93,8 @@ def issue(tx: Transaction, wish: NewToken, secret: Secret, *, now: datetime, cre
             "roles": [role.value for role in token.roles],
             "project": token.project,
             "expires_at": token.expires_at.isoformat(),
+            "environment": token.environment,
+            "rate": token.rate,
         },
     )
     return token
@@ -295,6 +301,8 @@ def access_table(tokens: list[Token], version: int, permissions: Mapping[Role, f
             "project": token.project,
             "permissions": granted,
             "expires_at": round(token.expires_at.timestamp() * 1_000_000),
+            "environment": token.environment,
+            "rate": token.rate,
         }
     return {"policy_version": version, "tokens": entries}
 
@@ -326,6 +334,13 @@ def _check_wish(wish: NewToken, creator: Actor) -> None:
         check_name(wish.project, "project name")
     if wish.name:
         check_name(wish.name, "name")
+    if wish.environment is not None:
+        check_name(wish.environment, "environment name")
+    if wish.rate is not None and not _LEAST_RATE <= wish.rate <= _MOST_RATE:
+        raise InvalidInput(
+            f"A token cannot send {wish.rate:g} requests a second.",
+            mend=f"Give a rate from {_LEAST_RATE:g} to {_MOST_RATE:g}, or none.",
+        )
 
 
 def _principal(tx: Transaction, wish: NewToken, token_id: str, now: datetime, creator: Actor) -> Principal:

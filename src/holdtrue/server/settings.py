@@ -55,6 +55,7 @@ class Settings:
         "strict",
     )
     data_workers: int = _help("Number of processes that answer predictions.", 1)
+    result_seconds: float = _help("Seconds for which the result of a request that is answered later is kept.", 86_400.0)
     data_requests: int = _help(
         "Number of predictions, labels and events under way at the same time in one process of the data plane; more "
         "are answered 503.",
@@ -357,6 +358,7 @@ def _check(settings: Settings) -> None:
         ),
         ("model_memory", settings.model_memory >= 1, "1 or more"),
         ("data_requests", settings.data_requests >= 1, "1 or more"),
+        ("result_seconds", 1 <= settings.result_seconds <= 31_536_000, "from 1 to 31,536,000, a year"),
         ("threads", 1 <= settings.threads <= 256, "between 1 and 256"),
         ("queue", settings.queue >= 1, "1 or more"),
         ("body_limit", 1024 <= settings.body_limit <= 64 << 20, "between 1024 and 67108864"),

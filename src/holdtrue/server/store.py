@@ -31,6 +31,8 @@ tokens = project_table(
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("parent", sa.Text, nullable=False),
     sa.Column("revoked_at", Timestamp, nullable=True),
+    sa.Column("environment", sa.Text, nullable=True),
+    sa.Column("rate", sa.Float, nullable=True),
     sa.Index(None, "id", unique=True),
     sa.Index(None, "parent"),
 )
@@ -82,6 +84,8 @@ def insert_token(tx: Transaction, token: Token) -> None:
             created_by=token.created_by,
             parent=token.parent,
             revoked_at=None,
+            environment=token.environment,
+            rate=token.rate,
         )
     )
 
@@ -200,4 +204,6 @@ def _token(row: sa.Row[Any]) -> Token:
         created_by=row.created_by,
         parent=row.parent,
         revoked_at=row.revoked_at,
+        environment=row.environment,
+        rate=row.rate,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
     from holdtrue.serving.isolated import code_refused, holds_code
+    from holdtrue.serving.naming import environment_of, in_environment
     from holdtrue.serving.packing import Packed, pack_model, runtime_of
     from holdtrue.serving.performing import Candidate, LoadTest, check_load_test, measure
     from holdtrue.serving.plan import Plan
@@ -89,7 +90,9 @@ __all__ = [
     "check_load_test",
     "code_refused",
     "compile_model",
+    "environment_of",
     "holds_code",
+    "in_environment",
     "intake_endpoints",
     "load_model",
     "load_probed",
@@ -150,6 +153,8 @@ __getattr__ = attach(
         "Worker": "worker",
         "check_load_test": "performing",
         "compile_model": "compiling",
+        "environment_of": "naming",
+        "in_environment": "naming",
         "intake_endpoints": "intake",
         "load_model": "runtime",
         "load_probed": "probe",

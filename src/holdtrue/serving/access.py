@@ -19,7 +19,10 @@ class BadAccessFile(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Say what one token may do; `expires_at` is in microseconds since the epoch, None for never."""
+    """Say what one token may do; `expires_at` is in microseconds since the epoch, None for never.
+
+    `environment` is the only one that it may ask, and `rate` how many requests a second it may send; None: any.
+    """
 
     token: str
     actor: str
@@ -27,6 +30,8 @@ class Grant:
     permissions: frozenset[str]
     expires_at: int | None
     digest: bytes
+    environment: str | None = None
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +82,13 @@ def _grant(token: str, entry: Mapping[str, object]) -> Grant:
     permissions, expires_at = entry["permissions"], entry.get("expires_at")
     if not (isinstance(digest, str) and isinstance(actor, str) and isinstance(permissions, list)):
         raise TypeError(f"token {token} has fields of the wrong type")
+    environment, rate = entry.get("environment"), entry.get("rate")
     if not isinstance(project, str | None) or not isinstance(expires_at, int | None):
+        raise TypeError(f"token {token} has fields of the wrong type")
+    if not isinstance(environment, str | None) or not isinstance(rate, int | float | None):
         raise TypeError(f"token {token} has fields of the wrong type")
     raw = bytes.fromhex(digest)
     if len(raw) != hashlib.sha256().digest_size:
         raise ValueError(f"token {token} has a digest of {len(raw)} bytes")
-    return Grant(token, actor, project, frozenset(str(each) for each in permissions), expires_at, raw)
+    granted = frozenset(str(each) for each in permissions)
+    return Grant(token, actor, project, granted, expires_at, raw, environment, rate)

@@ -15,9 +15,11 @@ import orjson
 
 from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, NotFound, Unavailable
+from holdtrue.serving.plan import STOPPED, Stopped
+from holdtrue.serving.rates import unlimited
 from holdtrue.serving.records import PredictionIds
 from holdtrue.serving.rules import chooser
-from holdtrue.serving.snapshot import Application, Route, Snapshot
+from holdtrue.serving.snapshot import Application, Route, Snapshot, first_environments, planned_name
 from holdtrue.storage import Writer
 
 T = TypeVar("T")
@@ -100,6 +102,10 @@ class Answering(Protocol):
         """Begin to answer in pieces, and return once the first is there; raise as `answer` does."""
         ...
 
+    def say(self, question: Question, words: str) -> AnswerStream:
+        """Return an answer of just these words, for which nobody is asked."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedApplication:
@@ -129,6 +135,11 @@ class Plans:
     plans: Mapping[tuple[str, str], ApplicationPlan] = field(default_factory=dict[tuple[str, str], ApplicationPlan])
     loaded: Mapping[str, LoadedApplication] = field(default_factory=dict[str, LoadedApplication])
     unserved: frozenset[tuple[str, str]] = frozenset()
+    first: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+
+    def find(self, project: str, name: str) -> ApplicationPlan | None:
+        """Return the plan of an application, or of `application@environment`."""
+        return self.plans.get((project, planned_name(self.first, project, name)))
 
 
 def plan_applications(snapshot: Snapshot, ready: Mapping[str, LoadedApplication], previous: Plans) -> Plans:
@@ -138,18 +149,21 @@ def plan_applications(snapshot: Snapshot, ready: Mapping[str, LoadedApplication]
     for route in snapshot.services.values():
         if route.arms[0].release not in snapshot.applications:
             continue
-        name = (route.project, route.service)
+        name = (route.project, route.name)
         arms = tuple(arm for arm in route.arms if arm.percent > 0)
         if all(arm.release in ready for arm in arms):
             loaded = {arm.release: ready[arm.release] for arm in arms}
             choose = chooser(arms, route.seed) if len(arms) > 1 else None
             plans[name] = ApplicationPlan(replace(route, arms=arms), loaded, choose)
         elif name in previous.plans:
-            plans[name] = previous.plans[name]
+            # It is switched off at once, also while its new release does not load.
+            before = previous.plans[name]
+            kept = replace(before.route, stopped=route.stopped, words=route.words)
+            plans[name] = replace(before, route=kept)
         else:
             unserved.add(name)
     kept = {each: one for plan in plans.values() for each, one in plan.loaded.items()}
-    return Plans(plans, {**kept, **ready}, frozenset(unserved))
+    return Plans(plans, {**kept, **ready}, frozenset(unserved), first_environments(snapshot))
 
 
 class Applications:
@@ -158,8 +172,17 @@ class Applications:
     `plans` gives the plans of the moment. In strict mode an answer is given out when its record is durable.
     """
 
-    def __init__(self, plans: Callable[[], Plans], clock: Clock, records: Writer, *, strict: bool) -> None:
+    def __init__(
+        self,
+        plans: Callable[[], Plans],
+        clock: Clock,
+        records: Writer,
+        *,
+        strict: bool,
+        rate: Callable[[str, float, str], None] = unlimited,
+    ) -> None:
         self.dropped = 0
+        self._rate = rate
         self._plans = plans
         self._clock = clock
         self._records = records
@@ -179,8 +202,14 @@ class Applications:
         challenger. Raises NotFound, Unavailable, and what the application raises for a request that is wrong.
         """
         turn = self._begin(question)
-        answered = await self._ask(turn, _whole)
+        if turn.words is not None:
+            answered = turn.said(turn.words).answered
+        else:
+            answered = await self._ask(turn, _whole)
+            self._check_on(turn)
         await self._record(turn, answered)
+        if turn.left == STOPPED and turn.words is None:
+            raise _stopped(turn.plan.route.service, turn.stop)
         return answered, turn.asked.prediction
 
     async def stream(self, question: Question) -> "RecordedStream":
@@ -189,19 +218,35 @@ class Applications:
         The record is written when the answer has ended, however it did.
         """
         turn = self._begin(question)
-        return RecordedStream(await self._ask(turn, _begun), turn, self._record)
+        stream = turn.said(turn.words) if turn.words is not None else await self._ask(turn, _begun)
+        return RecordedStream(stream, turn, self._record, self._check_on)
+
+    def _check_on(self, turn: "Turn") -> None:
+        """Note on an answer under way that its application has been switched off meanwhile."""
+        present = self._plans().find(turn.asked.project, turn.plan.route.name)
+        if present is not None and present.route.stopped is not None and turn.words is None:
+            turn.left, turn.stop = STOPPED, present.route.stopped
 
     def _begin(self, question: Question) -> "Turn":
         plans = self._plans()
-        plan = plans.plans.get((question.project, question.service))
+        plan = plans.find(question.project, question.service)
         if plan is None:
             raise _missing(plans, question.project, question.service)
+        route = plan.route
+        if route.rate:
+            self._rate(f"service/{route.project}/{route.name}", route.rate, f"The application {route.service}")
+        if route.stopped is not None and route.words is None:
+            raise _stopped(route.service, route.stopped)
         moment = microseconds(self._clock.now())
         (prediction,) = self._ids.take(1, moment)
         position = plan.arm_of(question.user)
-        arm = plan.route.arms[position]
-        asked = replace(question, prediction=prediction, release=arm.release, arm=arm.name)
-        return Turn(plan, position, asked, moment, self._stopwatch, self._stopwatch())
+        arm = route.arms[position]
+        name = arm.name if route.stopped is None else STOPPED
+        asked = replace(question, service=route.service, prediction=prediction, release=arm.release, arm=name)
+        turn = Turn(plan, position, asked, moment, self._stopwatch, self._stopwatch())
+        if route.stopped is not None:
+            turn.words, turn.left = route.words, STOPPED
+        return turn
 
     async def _ask(self, turn: "Turn", ask: Callable[[Answering, Question], Awaitable[T]]) -> T:
         """Return what the arm's release says, or the champion's in its place; a failure leaves its record."""
@@ -242,7 +287,8 @@ class Applications:
             "arm": asked.arm,
             "role": "answer",
             "release": asked.release,
-            "rollout": route.rollout,
+            # What is said while it is switched off tells nothing of either arm.
+            "rollout": None if turn.left == STOPPED else route.rollout,
             "score": None if turn.left else answered.score,
             "latency_us": turn.passed(),
             "first_us": turn.first,
@@ -254,9 +300,9 @@ class Applications:
         }
         try:
             if self._strict:
-                await self._records.append_async("prediction", route.project, route.service, record, 1)
+                await self._records.append_async("prediction", route.project, route.name, record, 1)
             else:
-                self._records.append("prediction", route.project, route.service, record, 1)
+                self._records.append("prediction", route.project, route.name, record, 1)
         except (HoldtrueError, OSError) as error:
             if self._strict:
                 raise error if isinstance(error, HoldtrueError) else Unavailable("The disk failed.") from None
@@ -268,7 +314,8 @@ class Turn:
     """Hold one question under way: which arm it fell to, when it began, and what became of it.
 
     `failure` is the code of the arm's own failure; `left` says that somebody else ended it: its client, or its token.
-    `first` is how long its first piece took, in microseconds, None if it was not answered in pieces.
+    `first` is how long its first piece took, in microseconds, None if it was not answered in pieces. `words` are said
+    in place of an answer, and `stop` is why it was cut off, if its application is, or was meanwhile, switched off.
     """
 
     plan: ApplicationPlan
@@ -280,6 +327,12 @@ class Turn:
     failure: str | None = None
     left: str | None = None
     first: int | None = None
+    words: str | None = None
+    stop: str = ""
+
+    def said(self, words: str) -> AnswerStream:
+        """Return what is said in place of an answer, as the arm's release puts it."""
+        return self.plan.loaded[self.asked.release].answering.say(self.asked, words)
 
     def passed(self) -> int:
         """Return the microseconds since it began."""
@@ -298,10 +351,18 @@ class Turn:
 class RecordedStream:
     """Give an answer in pieces, and leave its record when it has ended."""
 
-    def __init__(self, stream: AnswerStream, turn: Turn, record: Callable[[Turn, Answered], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        stream: AnswerStream,
+        turn: Turn,
+        record: Callable[[Turn, Answered], Awaitable[None]],
+        check: Callable[[Turn], None],
+    ) -> None:
+        """`check` is called before each piece, and notes on the turn that its application was switched off."""
         self._stream = stream
         self._turn = turn
         self._record = record
+        self._check = check
         self._over = False
 
     @property
@@ -325,6 +386,9 @@ class RecordedStream:
         try:
             async with contextlib.aclosing(self._stream.deltas()) as deltas:
                 async for delta in deltas:
+                    self._check(turn)
+                    if turn.left == STOPPED and turn.words is None:
+                        break
                     if turn.first is None:
                         turn.first = turn.passed()
                     yield delta
@@ -337,6 +401,8 @@ class RecordedStream:
             await self._end()
             raise
         await self._end()
+        if turn.left == STOPPED and turn.words is None:
+            raise _stopped(turn.plan.route.service, turn.stop)
 
     async def aclose(self) -> None:
         """End the answer; one that was not over is recorded as left. A second time does nothing."""
@@ -360,8 +426,17 @@ async def _begun(answering: Answering, question: Question) -> AnswerStream:
     return await answering.stream(question)
 
 
+def _stopped(service: str, reason: str) -> Stopped:
+    return Stopped(
+        f"The application {service} is switched off.",
+        why=reason,
+        mend="Wait until it is switched on again.",
+        facts={"retry_after": 60},
+    )
+
+
 def _missing(plans: Plans, project: str, service: str) -> HoldtrueError:
-    if (project, service) in plans.unserved:
+    if (project, planned_name(plans.first, project, service)) in plans.unserved:
         return Unavailable(
             f"The application {service} cannot answer now.",
             why="None of its releases could be loaded.",

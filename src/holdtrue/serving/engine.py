@@ -17,9 +17,11 @@ from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 from holdtrue.serving.applications import Applications
 from holdtrue.serving.assembly import Check, Columns, Lookup
+from holdtrue.serving.explaining import Explaining
 from holdtrue.serving.lanes import MOST_ROWS
 from holdtrue.serving.plan import ANSWER, Plan, Scored
-from holdtrue.serving.records import PredictionIds, abstentions, record_columns
+from holdtrue.serving.rates import unlimited
+from holdtrue.serving.records import PredictionIds, abstentions, record_columns, repeated_ids
 from holdtrue.serving.refusing import REFUSAL, refusal_columns, refuses
 from holdtrue.serving.residence import Key, Residence
 from holdtrue.serving.snapshot import Route
@@ -53,6 +55,7 @@ class Answer:
     """Hold the answers to one request, one entry a row.
 
     `fallback` is None if the model itself answered every row; `abstained` is None if the service always decides.
+    `contributions` are there if they were asked for: of each row that its release's own model answered.
     """
 
     ids: list[str]
@@ -61,6 +64,7 @@ class Answer:
     arms: list[str]
     fallback: list[bool] | None
     abstained: list[bool] | None = None
+    contributions: list[dict[str, Any] | None] | None = None
 
 
 @dataclass(slots=True)
@@ -71,6 +75,8 @@ class _Waiting:
     request_id: str | None
     started: float
     future: asyncio.Future[Answer]
+    ids: list[str] | None = None
+    results: list[Scored] | None = None
 
 
 @dataclass(slots=True)
@@ -92,9 +98,12 @@ class Engine:
         lookup: Callable[[str], Lookup],
         *,
         strict: bool,
+        rate: Callable[[str, float, str], None] = unlimited,
     ) -> None:
+        """`rate` counts a request of a name against its rate a second; see `Rates.take`."""
         self.table = Table()
-        self.applications = Applications(lambda: self.table.applications, clock, records, strict=strict)
+        self.rate = rate
+        self.applications = Applications(lambda: self.table.applications, clock, records, strict=strict, rate=rate)
         self.dropped = 0
         self.residence: Residence | None = None
         self._clock = clock
@@ -107,6 +116,7 @@ class Engine:
         self._held: deque[_Batch] = deque()
         self._aside: set[asyncio.Task[None]] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self._explaining = Explaining()
         self._log = logging.getLogger("holdtrue.dataplane")
         # Durations are of the machine, also where the time of day is simulated.
         self.stopwatch = SystemClock().monotonic
@@ -123,6 +133,7 @@ class Engine:
     def plan(self, project: str, service: str, release: str | None = None) -> Plan:
         """Return the plan of a service, or of one of its releases; raise NotFound or NotServed."""
         table = self.table
+        service = table.name(project, service)
         plan = table.plans.get((project, service))
         if release is not None:
             plan = table.pinned.get((project, service, release))
@@ -139,10 +150,11 @@ class Engine:
     async def find(self, project: str, service: str, release: str | None = None) -> Plan:
         """Return a plan as `plan` does, of a release that stands by too, which is loaded if need be."""
         table = self.table
-        if release is None or (project, service, release) in table.pinned:
+        name = table.name(project, service)
+        if release is None or (project, name, release) in table.pinned:
             return self.plan(project, service, release)
-        key = (project, service, release)
-        bundle, route = table.standby.get(key), table.routes.get((project, service))
+        key = (project, name.partition("@")[0], release)
+        bundle, route = table.standby.get(key), table.routes.get((project, name))
         if bundle is None or route is None or self.residence is None:
             return self.plan(project, service, release)
         return await self.residence.plan(key, bundle, route, table.size)
@@ -176,7 +188,7 @@ class Engine:
         names = sorted(
             service
             for owner, service in table.unserved.union(table.plans).difference(table.applications.unserved)
-            if owner == project
+            if owner == project and "@" not in service
         )
         if len(names) == 1:
             return names[0]
@@ -188,12 +200,26 @@ class Engine:
             mend="Name it at the end of the path, or in the header “X-Holdtrue-Service: NAME”.",
         )
 
-    async def predict(self, plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float) -> Answer:
+    async def predict(
+        self,
+        plan: Plan,
+        columns: Columns,
+        rows: int,
+        request_id: str | None,
+        started: float,
+        *,
+        explain: bool = False,
+        key: bytes | None = None,
+    ) -> Answer:
         """Answer `rows` rows and record the answers; `started` is the stopwatch at the request's arrival.
 
-        Raises ContractBroken, NoAnswer if the model fails without a fallback, and in strict mode the
-        journal's errors.
+        Under the same `key` the same rows are the same predictions, so that a retry leaves no second record.
+        With `explain`, the answer says what each feature contributed, or NotExplained is raised. Raises
+        ContractBroken, NoAnswer if the model fails without a fallback, and in strict mode the journal's errors.
         """
+        route = plan.route
+        if route.rate:
+            self.rate(f"service/{route.project}/{route.name}", route.rate, f"The service {route.service}")
         if plan.moments:
             columns = {**columns, **{name: read_times(name, columns[name]) for name in plan.moments}}
         if plan.rival is None:
@@ -204,10 +230,14 @@ class Engine:
         times = None if name is None else read_times(name, columns[name])
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
+        ids = None if key is None else repeated_ids(f"{route.project}/{route.name}", key, columns, rows)
+        waiting = _Waiting(columns, rows, times, request_id, started, future, ids)
+        if explain:
+            return await self._explained(plan, waiting)
         batch = self._batches.get(id(plan))
         if batch is None or batch.rows + rows > batch.most_rows or len(batch.waiting) >= batch.most_requests:
             batch = self._batches[id(plan)] = self._begin(plan, loop)
-        batch.waiting.append(_Waiting(columns, rows, times, request_id, started, future))
+        batch.waiting.append(waiting)
         batch.rows += rows
         return await future
 
@@ -229,10 +259,10 @@ class Engine:
         (name,) = self._ids.take(1, now_us)
         record = refusal_columns(route, now_us, name, request_id, rows, champion=broken is not None, challenger=refused)
         if self._strict:
-            await self._records.append_async(REFUSAL, route.project, route.service, record, 1)
+            await self._records.append_async(REFUSAL, route.project, route.name, record, 1)
         else:
             try:
-                self._records.append(REFUSAL, route.project, route.service, record, 1)
+                self._records.append(REFUSAL, route.project, route.name, record, 1)
             except (HoldtrueError, OSError):
                 self.dropped += 1
         if broken is not None:
@@ -257,6 +287,16 @@ class Engine:
         # Nobody waits any more for a request that went over its deadline, or whose client went away.
         batch.waiting = [each for each in batch.waiting if not each.future.done()]
         return bool(batch.waiting)
+
+    async def _explained(self, plan: Plan, waiting: _Waiting) -> Answer:
+        """Answer one request by itself, and say what made its scores what they are."""
+        self._explaining.check(plan, waiting.rows)
+        waiting.results = []
+        run = self._run_aside if plan.aside else self._run
+        asyncio.get_running_loop().call_soon(run, _Batch(plan, [waiting], waiting.rows))
+        answer = await waiting.future
+        answer.contributions = await self._explaining.explain(plan, waiting.results, waiting.rows)
+        return answer
 
     def _run(self, batch: _Batch) -> None:
         """Score and record one batch; called by the event loop once the turn that filled it is over."""
@@ -349,7 +389,9 @@ class Engine:
     ) -> None:
         """Record what was scored and give each request its answer, in the order that the mode asks for."""
         rows = len(times)
-        ids = self._ids.take(rows, now_us)
+        if waiting[0].results is not None:
+            waiting[0].results += results
+        ids = _ids_of(waiting, self._ids.take(rows, now_us))
         ended = self.stopwatch()
         record, count = record_columns(
             plan.route,
@@ -369,7 +411,7 @@ class Engine:
             task.add_done_callback(self._settled)
             return
         try:
-            self._records.append("prediction", route.project, route.service, record, count)
+            self._records.append("prediction", route.project, route.name, record, count)
         except (HoldtrueError, OSError):
             # In fast mode answers go on without their records, and the ack file tells how many were lost.
             self.dropped += count
@@ -384,7 +426,7 @@ class Engine:
         self, plan: Plan, record: Mapping[str, Any], count: int, waiting: list[_Waiting], answer: Answer
     ) -> None:
         try:
-            await self._records.append_async("prediction", plan.route.project, plan.route.service, record, count)
+            await self._records.append_async("prediction", plan.route.project, plan.route.name, record, count)
         except (HoldtrueError, OSError) as error:
             _fail(waiting, error if isinstance(error, HoldtrueError) else Unavailable("The disk failed."))
         else:
@@ -415,6 +457,17 @@ def _together(waiting: list[_Waiting], now_us: int) -> tuple[Columns, list[int],
             columns[name] += values
         times += each.times or [now_us] * each.rows
     return columns, times, len(times)
+
+
+def _ids_of(waiting: list[_Waiting], fresh: list[str]) -> list[str]:
+    """Return the ids of all rows: fresh ones, but for requests that bring their own."""
+    if any(each.ids is not None for each in waiting):
+        start = 0
+        for each in waiting:
+            if each.ids is not None:
+                fresh[start : start + each.rows] = each.ids
+            start += each.rows
+    return fresh
 
 
 def _request_ids(waiting: list[_Waiting], ids: list[str]) -> list[str]:

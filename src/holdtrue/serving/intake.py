@@ -13,6 +13,7 @@ from holdtrue.core.errors import InvalidInput, NotFound, TooLarge
 from holdtrue.core.ids import check_name
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.known import Events
+from holdtrue.serving.naming import in_environment
 from holdtrue.serving.plane import Endpoint, Reply, Request
 from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
@@ -40,6 +41,7 @@ def intake_endpoints(engine: Engine, records: Writer, features: Events) -> tuple
         if type(service) is not str:
             raise _bad("The field service is missing.")
         check_name(service, "service name")
+        service = engine.table.name(request.project, in_environment(request, service))
         if (request.project, service) not in engine.table.services:
             raise NotFound.of("service", service)
         columns, rows = label_columns(body, service, engine.now_us())

@@ -10,6 +10,7 @@ from typing import Any, Final
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
+from holdtrue.serving.contributions import Explain
 from holdtrue.serving.lanes import Lane
 from holdtrue.serving.refusing import challenger_of, rival_check
 from holdtrue.serving.rules import chooser
@@ -40,7 +41,8 @@ class Stopped(Unavailable):
 class Loaded:
     """Hold one release ready to score: bundle, model, how its features are made, its contract's check.
 
-    `moments` are the inputs that the features or the contract read as times, `size` the bytes of memory that it takes.
+    `moments` are the inputs that the features or the contract read as times, `size` the bytes of memory that it takes;
+    `explain` says what features contributed to scores, None where nothing can.
     """
 
     bundle: Bundle
@@ -49,6 +51,7 @@ class Loaded:
     check: Check | None
     moments: frozenset[str]
     size: int = 0
+    explain: Explain | None = None
 
 
 @dataclass(slots=True)
@@ -307,6 +310,9 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
     """
     arms = tuple(arm for arm in route.arms if arm.percent > 0)
     choose = None
+    if route.stopped is not None:
+        # What is said while it is switched off tells nothing of either arm.
+        route = replace(route, rollout=None)
     if len(arms) > 1:
         choose = chooser(route.arms, route.seed)
     else:

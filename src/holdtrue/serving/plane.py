@@ -126,7 +126,7 @@ class Endpoint:
     `path` has parameters in braces; one that ends in an ellipsis takes the rest of the path as it came. A
     `patient` endpoint waits for other servers: its requests are counted apart, end when the client goes away,
     and may answer with a `Stream`. `body_limit` is the
-    most bytes its body may have.
+    most bytes its body may have. The requests of a `deferrable` one may be answered later.
     """
 
     method: str
@@ -135,6 +135,7 @@ class Endpoint:
     handle: Callable[[Request], Awaitable[Reply | Stream]]
     patient: bool = False
     body_limit: int = BODY_LIMIT
+    deferrable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +257,7 @@ class Plane:
     def _refusal(self, path: str, error: HoldtrueError | None) -> Reply | None:
         if error is None:
             return None
-        form = next((form for prefix, form in self._errors if path.startswith(prefix)), house_error)
-        return Reply(error.status, form(error), _extra_headers(error))
+        return Reply(error.status, self.error_form(path)(error), _extra_headers(error))
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -285,6 +285,8 @@ class Plane:
         name = self._name(headers)
         grant = self._authenticate(headers)
         _permit(grant, permission)
+        if grant.rate is not None:
+            self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
         request = Request(b"", self._project(grant, headers), (), headers, started, grant, name.decode())
         task = asyncio.current_task()
         assert task is not None
@@ -312,6 +314,13 @@ class Plane:
         for task in late:
             self._open.end(task, TooSlow("The request was not done in time.", mend="Try again."))
 
+    def error_form(self, path: str) -> ErrorForm:
+        """Return the form in which an error is told at this path."""
+        for prefix, form in self._errors:
+            if path.startswith(prefix):
+                return form
+        return house_error
+
     async def _answer(
         self,
         scope: Scope,
@@ -331,6 +340,8 @@ class Plane:
         grant = self._authenticate(headers)
         endpoint, parameters = self._routes.match(method, path)
         _permit(grant, endpoint.permission)
+        if grant.rate is not None:
+            self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
         request = Request(b"", self._project(grant, headers), parameters, headers, started, grant)
         task = asyncio.current_task()
         assert task is not None
@@ -394,8 +405,7 @@ class Plane:
                 return reply
             await self._send_stream(reply, send)
         except HoldtrueError as error:
-            refusal = self._refusal(path, error)
-            assert refusal is not None
+            refusal = Reply(error.status, self.error_form(path)(error), _extra_headers(error))
             refusal.headers += ((b"x-request-id", request.id.encode()),)
             refusal.named = True
             return refusal

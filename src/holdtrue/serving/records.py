@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
+from holdtrue.core.canonical import bytes_hash
 from holdtrue.serving.assembly import Columns, Matrix
 from holdtrue.serving.plan import ANSWER, Scored
 from holdtrue.serving.snapshot import Route
@@ -25,6 +27,16 @@ class PredictionIds:
         """Return `rows` new ids; they sort by time, and no two processes make the same one."""
         start = f"prd_{now_us // 1000:011x}{self._mark}"
         return [f"{start}{number:08x}" for number in itertools.islice(self._count, rows)]
+
+
+def repeated_ids(service: str, key: bytes, columns: Columns, rows: int) -> list[str]:
+    """Return ids for the rows of a request that may come again: the same key with the same rows gives the same.
+
+    What the rows hold goes in, so that a key that is used for something else overwrites nothing.
+    """
+    said = orjson.dumps([service, key.hex(), dict(columns)], option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+    start = f"prd_{bytes_hash(said)[:23]}"
+    return [f"{start}{row:08x}" for row in range(rows)]
 
 
 def record_columns(

@@ -61,7 +61,8 @@ class Bundle:
 
     `features` is the JSON of a feature set, `contract` that of a contract; `prediction_time` names the
     input that says for which moment features are looked up (None: the moment of the request). `matrix` names a
-    tensor of shape [rows, inputs] in which all inputs, numbers of one datatype, may be sent at once.
+    tensor of shape [rows, inputs] in which all inputs, numbers of one datatype, may be sent at once. `background` is
+    the digest of the training rows against which an answer is explained.
     """
 
     release: str
@@ -74,6 +75,7 @@ class Bundle:
     output: str
     prediction_time: str | None = None
     matrix: str | None = None
+    background: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,12 @@ class Route:
 
     `key` and `entity` name inputs; rows of one entity stay on one arm as long as `seed` and the shares
     stand. With `paired`, every row the last arm answers is scored by the first arm too. Where a model fails, the
-    first arm's answers, then the release `backup`, then the constant `fallback`. `stopped` is the reason for which
-    the service is switched off: then every row gets the constant. A score within `abstain`, both ends included, is
-    marked as no decision.
+    first arm's answers, then the release `backup` (also of another service), then the constant `fallback`. `stopped`
+    is the reason for which the service is switched off: then every row gets the constant, and an application says
+    `words`. A score within `abstain`, both ends included, is marked as no decision.
+
+    A route that is `named` answers the requests that name its `environment`; the other one of the service also those
+    that name none. `rate` is how many requests a second it takes (0: any number).
     """
 
     project: str
@@ -125,6 +130,15 @@ class Route:
     backup: str | None = None
     stopped: str | None = None
     abstain: tuple[float, float] | None = None
+    words: str | None = None
+    environment: str = "production"
+    named: bool = False
+    rate: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Return what it is asked and recorded by: the service, with the environment where that must be named."""
+        return f"{self.service}@{self.environment}" if self.named else self.service
 
     @property
     def unit(self) -> str | None:
@@ -218,8 +232,8 @@ def _check_bundle(bundle: Bundle) -> None:
 
 
 def _check_route(identity: str, route: Route, snapshot: Snapshot) -> None:
-    if identity != f"{route.project}/{route.service}":
-        raise _bad(f"the route of {route.project}/{route.service} is listed as {identity}")
+    if identity != f"{route.project}/{route.name}":
+        raise _bad(f"the route of {route.project}/{route.name} is listed as {identity}")
     if not route.arms:
         raise _bad(f"{identity} has no arm")
     if len({arm.name for arm in route.arms}) != len(route.arms):
@@ -236,7 +250,7 @@ def _check_route(identity: str, route: Route, snapshot: Snapshot) -> None:
         if part is None:
             raise _bad(f"{identity} names release {release}, which is not in the snapshot")
         # The same manifest in two projects is the same release, so one bundle may serve both.
-        if part.service != route.service:
+        if part.service != route.service and release != route.backup:
             raise _bad(f"{identity} names release {release}, which belongs to another service")
     kinds = {release in snapshot.applications for release in route.releases}
     if len(kinds) > 1:
@@ -249,6 +263,21 @@ def _check_route(identity: str, route: Route, snapshot: Snapshot) -> None:
     for name in (route.key, route.entity):
         if name is not None and name not in inputs:
             raise _bad(f"{identity} takes {name} as key or entity, which is not an input")
+    if route.backup is not None and not {each.name for each in snapshot.releases[route.backup].inputs} <= inputs:
+        raise _bad(f"the backup of {identity} reads inputs that its requests do not carry")
+
+
+def first_environments(snapshot: Snapshot) -> dict[tuple[str, str], str]:
+    """Return, by (project, service), the environment that answers requests which name none."""
+    return {
+        (route.project, route.service): route.environment for route in snapshot.services.values() if not route.named
+    }
+
+
+def planned_name(first: Mapping[tuple[str, str], str], project: str, name: str) -> str:
+    """Return by which name a service is planned: `delay@dev` is `delay` where dev answers what names none."""
+    service, _, environment = name.partition("@")
+    return service if environment and first.get((project, service)) == environment else name
 
 
 def _bad(why: str) -> BadSnapshot:

@@ -9,7 +9,7 @@ from holdtrue.features.vector import FeatureSet
 from holdtrue.serving.applications import LoadedApplication, Plans, plan_applications
 from holdtrue.serving.plan import Loaded, Plan, compile_plan
 from holdtrue.serving.residence import Key, pin
-from holdtrue.serving.snapshot import Application, Bundle, Route, Snapshot
+from holdtrue.serving.snapshot import Application, Bundle, Route, Snapshot, first_environments, planned_name
 
 P = TypeVar("P")
 L = TypeVar("L")
@@ -44,6 +44,11 @@ class Table:
     standby: Mapping[Key, Bundle] = field(default_factory=dict[Key, Bundle])
     routes: Mapping[tuple[str, str], Route] = field(default_factory=dict[tuple[str, str], Route])
     size: int = 0
+    first: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+
+    def name(self, project: str, name: str) -> str:
+        """Return by which name a service, or `service@environment`, is planned."""
+        return planned_name(self.first, project, name) if "@" in name else name
 
     @property
     def services(self) -> frozenset[tuple[str, str]]:
@@ -80,7 +85,7 @@ def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
     pinned: dict[tuple[str, str, str], Plan] = {}
     unserved = set(applications.unserved)
     for route in snapshot.services.values():
-        name = (route.project, route.service)
+        name = (route.project, route.name)
         if route.arms[0].release in snapshot.applications:
             continue
         plan = _plan(route, snapshot, loaded, previous.plans.get(name))
@@ -89,7 +94,9 @@ def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
             continue
         plans[name] = plan
         for release, one in plan.loaded.items():
-            pinned[(*name, release)] = pin(plan.route, one)
+            # A backup may be another service's, under whose name its releases are asked.
+            if one.bundle.service == route.service:
+                pinned[(*name, release)] = pin(plan.route, one)
     kept = {each: one for plan in plans.values() for each, one in plan.loaded.items()}
     everything = {**kept, **loaded}
     return Table(
@@ -107,8 +114,9 @@ def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
             for release, each in snapshot.releases.items()
             if release not in needed
         },
-        routes={(route.project, route.service): route for route in snapshot.services.values()},
+        routes={(route.project, route.name): route for route in snapshot.services.values()},
         size=sum(each.size for each in everything.values()),
+        first=first_environments(snapshot),
     )
 
 
@@ -138,7 +146,9 @@ def _load_all(
 def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before: Plan | None) -> Plan | None:
     complete = all(arm.release in loaded for arm in route.arms)
     if not complete and before is not None:
-        return before
+        # What holds without a model holds at once: a service is also switched off while its release does not load.
+        kept = replace(before.route, stopped=route.stopped, fallback=route.fallback)
+        return before if kept == before.route else replace(before, route=kept)
     if not complete and route.fallback is None:
         return None
     shadows = tuple(release for release in route.shadows if release in loaded)
@@ -154,7 +164,7 @@ def _views(
     for route in snapshot.services.values():
         if route.arms[0].release in snapshot.applications:
             continue
-        plan = plans.get((route.project, route.service))
+        plan = plans.get((route.project, route.name))
         mine = views.setdefault(route.project, [])
         for release in dict.fromkeys([*route.releases, *(plan.loaded if plan else ())]):
             if release in loaded:

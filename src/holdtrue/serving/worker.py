@@ -1,5 +1,6 @@
 """One data plane worker: everything it holds open, put together, from start to stop."""
 
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from holdtrue.core.errors import ConfigurationError, Locked
 from holdtrue.features.model import View
 from holdtrue.serving.applications import Answering, LoadedApplication
 from holdtrue.serving.assembly import compile_assembly, compile_check
+from holdtrue.serving.deferring import Deferring, Keeping
 from holdtrue.serving.engine import Engine
+from holdtrue.serving.explaining import explaining
 from holdtrue.serving.feedback import feedback_endpoints
 from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.isolated import code_refused, holds_code
@@ -20,6 +23,7 @@ from holdtrue.serving.known import OnlineFeatures
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
 from holdtrue.serving.probe import load_probed, resident_bytes
+from holdtrue.serving.rates import Rates
 from holdtrue.serving.residence import Residence
 from holdtrue.serving.snapshot import Application, Bundle, Snapshot
 from holdtrue.serving.table import Loaders
@@ -96,6 +100,7 @@ class Worker:
         errors: Mapping[str, ErrorForm],
         parts: Sequence[Callable[[Fitting], Part]] = (),
         telemetry: Sequence[Telemetry] = (),
+        result_seconds: float = 86_400.0,
         capture: Capture = Capture.FULL,
         captures: Mapping[str, Capture] = MappingProxyType({}),
         mask: Callable[[str], str] = mask_text,
@@ -106,6 +111,7 @@ class Worker:
     ) -> None:
         """Open what lies in `home`; each of `parts` is made with what it may need of the worker.
 
+        Results of requests that are answered later are kept for `result_seconds`.
         `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept of them, and `mask` what
         texts go through where that is “masked”. `online` is the address of a server that keeps online features. With
         `code`, models that are code are served, each in a process of its own. `memory` is how many bytes models may
@@ -119,7 +125,10 @@ class Worker:
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
-        self._engine = Engine(clock, self._records, self._online.lookup, strict=records == "strict")
+        self._rates = Rates(home / "routing" / "rates", time.monotonic_ns)
+        self._engine = Engine(
+            clock, self._records, self._online.lookup, strict=records == "strict", rate=self._rates.take
+        )
         self._engine.residence = Residence(self._load, memory)
         self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
         settings = {project: TraceSettings(each) for project, each in captures.items()}
@@ -136,6 +145,9 @@ class Worker:
         self._parts = [make(fitting) for make in parts]
         for part in self._parts:
             endpoints += part.endpoints
+        keeping = Keeping(home / "requests", self.name, result_seconds, limits.deadline)
+        self._deferring = Deferring(keeping, self._engine.now_us, self._engine.stopwatch, self._form)
+        endpoints = [*map(self._deferring.taking, endpoints), *self._deferring.endpoints]
         self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
 
     def _lifespan(self, plane: Plane) -> AbstractAsyncContextManager[None]:
@@ -163,13 +175,19 @@ class Worker:
                     stack.push_async_callback(part.close)
                 for listener in self._listeners:
                     await stack.enter_async_context(listener(plane, self._engine))
+                await self._deferring.start()
+                stack.push_async_callback(self._deferring.close)
                 yield
             self._records.close()
             self._intake.close()
             self._traces.close()
             self._online.close()
+            self._rates.close()
 
         return running()
+
+    def _form(self, path: str) -> ErrorForm:
+        return self.app.error_form(path)
 
     def _load(self, bundle: Bundle) -> Loaded:
         """Load a release; every way in which it can fail is a HoldtrueError."""
@@ -183,7 +201,8 @@ class Worker:
         size = model.memory + min(max(len(data), resident_bytes() - before), _MOST_OF_FILE * len(data))
         assembly = compile_assembly(bundle, model.features)
         check, moments = compile_check(bundle)
-        return Loaded(bundle, model, assembly, check, assembly.moments | moments, size)
+        explain = explaining(bundle, model, assembly.names, self._blobs.get)
+        return Loaded(bundle, model, assembly, check, assembly.moments | moments, size, explain)
 
     def _load_app(self, application: Application) -> LoadedApplication:
         for part in self._parts:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from holdtrue.catalog import Change, Release
 from holdtrue.data import Quarantine
-from holdtrue.delivery import Deployment, Measures, Rollout, RolloutStep, Service, Trigger
+from holdtrue.delivery import Deployment, Measures, Rollout, RolloutStep, Service, Stop, Trigger
 from holdtrue.governance import Approval, Decision
 from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
 from holdtrue.storage.ledger import Event
@@ -252,6 +252,7 @@ class ServicePage:
     incidents: tuple[Incident, ...]
     triggers: tuple[Trigger, ...]
     answers: AnswersView | None = None
+    stops: tuple[Stop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from holdtrue.web import charts, texts, urls
 
 STATE_TONES = {
     "good": ("allowed", "promoted", "resolved", "closed", "passed", "live", "full", "ready", "accepted", "done", "ok"),
-    "bad": ("refused", "rolled_back", "open", "failed", "blocked", "dead", "revoked", "error"),
+    "bad": ("refused", "rolled_back", "open", "failed", "blocked", "dead", "revoked", "error", "switched off"),
     "busy": ("running", "canary", "waiting_approval", "waiting", "quarantined", "pending", "mended", "leased"),
 }
 

@@ -95,6 +95,7 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
     markers = _markers(connection, project, name, alarms)
     return ServicePage(
         service=service,
+        stops=tuple(delivery.stops(connection, project, name)),
         deployments=tuple(deployments),
         arms=_arms(connection, project, deployments, running),
         running=running,
@@ -130,7 +131,7 @@ def _service_row(
         name=name,
         release=deployed.release if deployed else None,
         model=_label(connection, project, deployed.release) if deployed else "",
-        state=str(deployed.state) if deployed else "not deployed",
+        state=_state(connection, project, deployed),
         rollout=f"{_WAYS[rollout.canary.strategy]} at {texts.percent(rollout.percent / 100)}" if rollout else "",
         quality=_estimate(newest) if newest else None,
         month=_moment(newest.start) if newest else None,
@@ -139,6 +140,15 @@ def _service_row(
         incidents=len(unresolved),
         kind=service.spec.kind,
     )
+
+
+def _state(connection: sa.Connection, project: str, deployed: Deployment | None) -> str:
+    if deployed is None:
+        return "not deployed"
+    off = any(
+        each.environment == deployed.environment for each in delivery.stops(connection, project, deployed.service)
+    )
+    return "switched off" if off else str(deployed.state)
 
 
 def _windows(connection: sa.Connection, project: str, service: str, grain: str, since: date) -> list[Window]:

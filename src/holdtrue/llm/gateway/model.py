@@ -228,7 +228,8 @@ class GatewayConfig:
 class Caller:
     """Say who calls: the project, the id of the token, and the principal who holds it.
 
-    `traceparent` is the W3C header with which the client's own trace goes on, "" if it sent none.
+    `traceparent` is the W3C header with which the client's own trace goes on, "" if it sent none; `environment` the
+    one of applications that is meant, "" where it is left open.
     """
 
     project: str
@@ -236,6 +237,7 @@ class Caller:
     actor: str
     request_id: str = ""
     traceparent: str = ""
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

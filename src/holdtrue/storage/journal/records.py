@@ -19,12 +19,14 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
 def stream_of(kind: str, project: str, service: str) -> bytes:
-    """Return the name of a stream; its parts become folder names, so InvalidInput unless each is a name."""
-    return stream_name(
-        check_name(kind, "record kind"),
-        check_name(project, "project name"),
-        check_name(service, "service name"),
-    )
+    """Return the name of a stream; its parts become folder names, so InvalidInput unless each is a name.
+
+    A service may be followed by “@” and the name of an environment, whose records are a stream of their own.
+    """
+    check_name(service.partition("@")[0], "service name")
+    if "@" in service:
+        check_name(service.partition("@")[2], "environment name")
+    return stream_name(check_name(kind, "record kind"), check_name(project, "project name"), service)
 
 
 def encode_records(columns: Mapping[str, Any], rows: int) -> Records:
