@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
@@ -19,11 +19,13 @@ from holdtrue.core.actor import SYSTEM
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
-from holdtrue.delivery import bundles, changing, store
+from holdtrue.delivery import bundles, changing, rules, store
 from holdtrue.delivery.model import ENVIRONMENTS, Deployment, DeploymentState, NotDeployable, RolloutState
 from holdtrue.serving import Application, Bundle, Route, Snapshot, write_snapshot
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
+
+_STANDING_BY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,26 @@ def wished(connection: sa.Connection) -> Wished:
                 applications[name] = bundles.application(connection, project, found)
             else:
                 models[name] = bundles.bundle(connection, project, found)
+        for each in _standing_by(connection, project, deployment):
+            models.setdefault(each.release, each)
     return Wished(routes, models, applications, llm.gateway_config(connection))
+
+
+def _standing_by(connection: sa.Connection, project: str, deployment: Deployment) -> list[Bundle]:
+    """Return the releases that answered before this one: a request may name one, which is loaded then."""
+    changes = store.list_changes(connection, project, deployment.service, deployment.environment)
+    names = dict.fromkeys(
+        each.release for each in reversed(rules.standing(changes)) if each.release != deployment.release
+    )
+    found: list[Bundle] = []
+    for name in [*names][:_STANDING_BY]:
+        try:
+            release = catalog.release(connection, project, name)
+            if not bundles.is_application(release):
+                found.append(bundles.bundle(connection, project, release))
+        except (NotFound, NotDeployable):
+            continue
+    return found
 
 
 def _rank(deployment: Deployment) -> tuple[int, str]:
