@@ -110,3 +110,13 @@ class Rounded:
 
     def predict(self, scores: np.ndarray) -> Any:
         return np.round(scores[:, 0], 1)
+
+
+class Logistic:
+    """Score by the first feature alone."""
+
+    def __init__(self, files: Mapping[str, bytes], scale: float = 1.0) -> None:
+        self._scale = scale
+
+    def predict(self, matrix: np.ndarray) -> Any:
+        return 1 / (1 + np.exp(-self._scale * matrix[:, 0]))

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SystemClock
 from holdtrue.serving import Engine, load_model
 from holdtrue.serving.assembly import compile_assembly
 from holdtrue.serving.lanes import MOST_ROWS, Pace
 from holdtrue.serving.plan import Loaded, NoAnswer
+from holdtrue.serving.probe import takes_long
 from holdtrue.serving.runtime import ModelFell
 from holdtrue.serving.table import Loaders, Table, build_table
 from holdtrue.storage import Journal
@@ -175,3 +178,16 @@ def test_with_a_fallback_a_batch_that_kills_the_model_gets_it(serve: Serve) -> N
     answers = asyncio.run(main())
     assert [(each.scores, each.fallback) for each in answers[1:]] == [([0.25], [True])] * 2
     assert slow.asked == [1, 2]
+
+
+def test_a_model_that_takes_long_for_a_row_is_asked_aside(home: Home) -> None:
+    model = load_model(home.models["champion"], bytes_hash(home.models["champion"]))
+    assert not takes_long(model)
+
+    def works(matrix: Any) -> Any:
+        until = time.thread_time() + 0.002
+        while time.thread_time() < until:
+            pass
+        return matrix[:, 0]
+
+    assert takes_long(replace(model, score=works))

@@ -48,13 +48,10 @@ def serve(
     from holdtrue.server.settings import load_settings
     from holdtrue.server.up import Wish
     from holdtrue.server.up import up as start
-    from holdtrue.serving import code_refused, holds_code
     from holdtrue.storage import BlobStore, make_folder
 
     settings = load_settings(home, port=port)
-    served = read_model(path)
-    if settings.model_code == "refused" and holds_code(served.data, served.format):
-        raise code_refused()
+    served = read_model(path, code=settings.model_code == "isolated")
     make_folder(settings.home)
     with Client.open(settings.home) as client:
         release = serve_file(client, BlobStore(settings.home / "blobs"), name, served)

@@ -223,17 +223,23 @@ def ranked(deployments: Iterable[Deployment]) -> list[Deployment]:
 
 
 def earlier(changes: Sequence[Change]) -> Change | None:
-    """Return the change that brought the release before the present one, or None.
+    """Return the change that brought the release before the present one, or None."""
+    found = standing(changes)
+    return found[-2] if len(found) > 1 else None
+
+
+def standing(changes: Sequence[Change]) -> list[Change]:
+    """Return the changes whose releases were not gone back from, oldest first.
 
     Going back undoes one deployment; going back again undoes the one before it.
     """
-    standing: list[Change] = []
+    kept: list[Change] = []
     for change in changes:
         if change.action == "deployed":
-            standing.append(change)
-        elif standing:
-            standing.pop()
-    return standing[-2] if len(standing) > 1 else None
+            kept.append(change)
+        elif kept:
+            kept.pop()
+    return kept
 
 
 def check_service(spec: ServiceSpec) -> None:

@@ -23,7 +23,7 @@ from holdtrue.features import FeatureSet, numeric
 from holdtrue.governance import Policy, Rule
 from holdtrue.project.model import ProjectSpec
 from holdtrue.project.work import Api
-from holdtrue.serving import Model, load_probed, runtime_of
+from holdtrue.serving import Model, code_refused, holds_code, load_probed, runtime_of
 from holdtrue.serving.declared import is_exported, package_of_program
 from holdtrue.serving.package import MAGIC, kind_of_package
 from holdtrue.storage import BlobStore
@@ -51,8 +51,11 @@ class ServedFile:
     names: tuple[str, ...]
 
 
-def read_model(path: Path) -> ServedFile:
-    """Return the model in a file or folder; raise NotFound, InvalidInput, ModelRefused, MissingExtra."""
+def read_model(path: Path, *, code: bool = True) -> ServedFile:
+    """Return the model in a file or folder; raise NotFound, InvalidInput, ModelRefused, MissingExtra.
+
+    Without `code`, a model that is code is refused before it runs.
+    """
     if path.is_dir():
         file = _the_file(path)
         names = _signature(path / "MLmodel")
@@ -68,6 +71,8 @@ def read_model(path: Path) -> ServedFile:
         raise _unknown(file, data)
     if kind == "skops" and is_exported(data):
         data, kind = package_of_program(data), "torch"
+    if not code and holds_code(data, kind):
+        raise code_refused()
     model = load_probed(data, bytes_hash(data), kind)
     if len(names) != model.features or len(set(names)) != len(names):
         names = model.names

@@ -42,9 +42,20 @@ class _Resident:
 
 def pin(route: Route, loaded: Loaded) -> Plan:
     """Return the plan that answers with one release only."""
-    release = loaded.bundle.release
-    only = replace(route, arms=(Arm(PINNED, release, 100.0),), shadows=(), paired=False, rollout=None, backup=None)
-    return compile_plan(only, {release: loaded}, loaded.bundle)
+    bundle = loaded.bundle
+    names = {each.name for each in bundle.inputs}
+    only = replace(
+        route,
+        # An earlier release may have been made for a service that had other inputs.
+        key=route.key if route.key in names else None,
+        entity=route.entity if route.entity in names else None,
+        arms=(Arm(PINNED, bundle.release, 100.0),),
+        shadows=(),
+        paired=False,
+        rollout=None,
+        backup=None,
+    )
+    return compile_plan(only, {bundle.release: loaded}, bundle)
 
 
 class Residence:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol
@@ -22,7 +22,7 @@ from holdtrue.serving.isolated import code_refused, holds_code
 from holdtrue.serving.known import OnlineFeatures
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
-from holdtrue.serving.probe import load_probed, resident_bytes
+from holdtrue.serving.probe import load_probed, resident_bytes, takes_long
 from holdtrue.serving.rates import Rates
 from holdtrue.serving.residence import Residence
 from holdtrue.serving.snapshot import Application, Bundle, Snapshot
@@ -199,6 +199,8 @@ class Worker:
         # What a model takes is what this process grew by, and what it may take elsewhere. The first of a kind brings
         # its library along, which is not its own.
         size = model.memory + min(max(len(data), resident_bytes() - before), _MOST_OF_FILE * len(data))
+        if not model.aside and takes_long(model):
+            model = replace(model, aside=True)
         assembly = compile_assembly(bundle, model.features)
         check, moments = compile_check(bundle)
         explain = explaining(bundle, model, assembly.names, self._blobs.get)
