@@ -6,7 +6,8 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -40,6 +41,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]", int]
     )
     assert process.stdout is not None
     assert any(line.startswith("ready ") for line in process.stdout)
+    _until(lambda: _answers(folder, port))
     yield folder, process, port
     if process.poll() is None:
         process.terminate()
@@ -57,10 +59,7 @@ def run(folder: Path, process: "subprocess.Popen[str]", port: int, seconds: floa
 
     assert load.unexplained() == []
     # After the last kill everything comes back by itself.
-    clock = SystemClock().monotonic
-    until = clock() + 60
-    while not _whole(process.pid, port):
-        assert clock() < until, "not everything came back"
+    _until(lambda: _whole(process.pid, port))
     process.terminate()
     assert process.wait(60) == 0
     journal = Journal(folder / ".holdtrue" / "journal", SystemClock())
@@ -69,6 +68,21 @@ def run(folder: Path, process: "subprocess.Popen[str]", port: int, seconds: floa
     assert load.answered() - kept == set()
     succeed("audit", "verify", cwd=folder)
     return load
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what other processes bring about."""
+    clock = SystemClock().monotonic
+    until = clock() + 60
+    while not condition():
+        assert clock() < until, "it did not happen"
+        time.sleep(0.05)
+
+
+def _answers(folder: Path, port: int) -> bool:
+    """Tell whether the data plane has taken the release over."""
+    headers = {"authorization": f"Bearer {read_token(folder / '.holdtrue')}", "x-holdtrue-project": "toy"}
+    return httpx.get(f"http://127.0.0.1:{port + 1}/v2/models/happens/ready", headers=headers).status_code == 200
 
 
 def _whole(up: int, port: int) -> bool:

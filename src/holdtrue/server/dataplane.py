@@ -103,10 +103,11 @@ def serve(settings: PlaneSettings) -> None:
     """Listen and answer until SIGTERM or SIGINT; requests under way are finished."""
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"
-    from granian import Granian
     from granian.constants import HTTPModes, Interfaces, Loops
 
-    server = Granian(
+    from holdtrue.server.listening import Listening
+
+    server = Listening(
         "holdtrue.server.dataplane",
         address=settings.address,
         port=settings.port,
