@@ -202,13 +202,14 @@ class _Tiles:
         for held in kept:
             last, tile_sum, tile_least, tile_greatest = unpack(held, LEAD)
             if last > moment:
-                values = read_tile(held, self._created).values_until(moment)
+                values = _values_until(held, moment) if width == 24 else read_tile(held, True).values_until(moment)
                 if not values:
                     continue
                 n, total = n + len(values), total + sum(values)
-                least, greatest = min(least, min(values)), max(greatest, max(values))
-                newest = values[-1]
-                seen.update(values)
+                if not self._plain:
+                    least, greatest = min(least, min(values)), max(greatest, max(values))
+                    newest = values[-1]
+                    seen.update(values)
                 continue
             count = (len(held) - _BODY) // width
             n += count
@@ -228,9 +229,11 @@ class _Tiles:
     def dated(self, kept: Sequence[bytes], moment: int) -> "Found | int":
         """Return the aggregates with the moment of the newest row among theirs."""
         newest: int | None = None
-        for held in kept:
+        for held in reversed(kept):
             known = read_tile(held, self._created).moments_until(moment)
-            newest = known[-1] if known else newest
+            if known:
+                newest = known[-1]
+                break
         values = self.read(kept, moment)
         assert isinstance(values, tuple)
         return Found(values, newest)
@@ -318,6 +321,13 @@ class Tile:
         last = max(self.moments[-1], max(self.created)) if self.has_created else self.moments[-1]
         head = _HEAD.pack(last, sum(values), min(values), max(values))
         return b"".join((head, *(each.tobytes() for each in (self.moments, values, self.marks, self.created))))
+
+
+def _values_until(held: bytes, moment: int) -> Sequence[float]:
+    """Return the values of a tile's rows up to `moment`, where rows count from their own moments on."""
+    count = (len(held) - _BODY) // 24
+    end = bisect_right(struct.unpack_from(f"<{count}q", held, _BODY), moment)
+    return struct.unpack_from(f"<{end}d", held, _BODY + 8 * count)
 
 
 def read_tile(held: bytes, has_created: bool) -> Tile:

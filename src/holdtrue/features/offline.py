@@ -22,6 +22,8 @@ Longs: TypeAlias = NDArray[np.int64]
 Places: TypeAlias = NDArray[np.intp]
 
 _UNKNOWN = -1
+_DENSE = 4
+"""How many times as many numbers as rows an entity's range may have, for the numbers to be used as they are."""
 
 
 def point_in_time(queries: pa.Table, views: Sequence[View], sources: Mapping[str, pa.Table], *, time: str) -> pa.Table:
@@ -59,8 +61,9 @@ class _Moments:
 class _Timeline:
     """Source rows sorted by entity, moment and place, as one ascending int64 key; queries sorted likewise.
 
-    `rows` are numbers of source rows, `order` of queries; `codes` and `asked` (µs) are the queries' in that
-    order, so that searches run through the key once. A code is -1 where the source has no such entity. `created` are
+    For last values queries are sorted by entity alone, which is quicker and has the rows of one at hand as well. `rows`
+    are numbers of source rows, `order` of queries; `codes` and `asked` (µs) are the queries' in that order, so that
+    searches run through the key once. A code is -1 where the source has no such entity. `created` are
     the moments from which the sorted rows count, if that is not from their own.
     """
 
@@ -103,15 +106,21 @@ class _Joiner:
         if len(line.rows) == 0:
             return [np.full(len(line.order), np.nan) for _ in view.columns]
         found = line.before(line.asked, inclusive=True) - 1
-        first = line.before(np.full(len(found), line.low, np.int64), inclusive=False)
         if line.created is not None:
+            first = line.before(np.full(len(found), line.low, np.int64), inclusive=False)
             found = last_known(line.created, found, first, line.asked)
-        hit = (found >= first) & (line.codes != _UNKNOWN)
+        hit = (found >= 0) & (line.codes != _UNKNOWN)
         found[~hit] = 0
+        # The row before may be of another entity, which has no row then.
+        hit &= line.key[found] // line.span == line.codes
         hit &= line.asked - line.moments[found] <= microseconds_of(view.ttl)
         hit &= self.asked.known[line.order]
-        rows = line.rows[found]
-        return [line.restored(np.where(hit, column[rows], np.nan)) for column in columns]
+        rows, missed = np.empty(len(found), np.intp), np.empty(len(found), np.bool_)
+        rows[line.order], missed[line.order] = line.rows[found], ~hit
+        taken = [column[rows] for column in columns]
+        for column in taken:
+            column[missed] = np.nan
+        return taken
 
     def trailing(self, view: Trailing) -> list[Floats]:
         """Return the columns of a view of aggregates: whole tiles, then the begun one up to the moment."""
@@ -165,7 +174,8 @@ class _Joiner:
             if values is not None:
                 usable &= ~np.isnan(values)
             rows = np.flatnonzero(usable)
-            self.timelines[name] = _sorted(rows, moments.values, codes, asked, self.asked.values, created)
+            exact = values is not None
+            self.timelines[name] = _sorted(rows, moments.values, codes, asked, self.asked.values, created, exact=exact)
         return self.timelines[name]
 
 
@@ -179,15 +189,20 @@ def _tile_starts(line: _Timeline, tile: int) -> Places:
 
 
 def _sorted(
-    rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, asked: Longs, created: Longs | None
+    rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, asked: Longs, created: Longs | None, *, exact: bool
 ) -> _Timeline:
-    moments, codes = moments[rows], codes[rows]
     if len(rows) == 0:
         every = np.arange(len(asked))
-        return _Timeline(rows, moments, moments, every, np.full(len(asked), _UNKNOWN, np.int64), asked, 0, 1)
+        nothing = np.empty(0, np.int64)
+        return _Timeline(rows, nothing, nothing, every, np.full(len(asked), _UNKNOWN, np.int64), asked, 0, 1)
+    if len(rows) < len(moments):
+        moments, codes = moments[rows], codes[rows]
     low = int(moments.min())
     span = int(moments.max()) - low + 2
     entities = int(max(codes.max(), asked_codes.max(initial=0))) + 1
+    if span * entities >= 2**62:
+        codes, asked_codes = _compact(codes, asked_codes)
+        entities = int(codes.max()) + 1
     if span * entities >= 2**62:
         raise InvalidInput(
             "The moments of a source lie too far apart.",
@@ -196,10 +211,41 @@ def _sorted(
         )
     key = codes * span + (moments - low)
     # Stable, so that among equal moments the order of the source remains.
-    sort = np.argsort(key, kind="stable") if created is None else np.lexsort((created[rows], key))
+    sort = _order(codes, moments) if created is None else np.lexsort((created[rows], key))
     known = None if created is None else created[rows][sort]
-    order = np.lexsort((asked, asked_codes))
+    order = _order(asked_codes, asked) if exact else _by_entity(asked_codes)
     return _Timeline(rows[sort], moments[sort], key[sort], order, asked_codes[order], asked[order], low, span, known)
+
+
+def _compact(codes: Longs, asked: Longs) -> tuple[Longs, Longs]:
+    """Return codes that leave no number out, -1 for those that are asked for and not there."""
+    known, compact = np.unique(codes, return_inverse=True)
+    places = np.searchsorted(known, asked)
+    there = known[np.minimum(places, len(known) - 1)] == asked
+    return compact.astype(np.int64), np.where(there, places, _UNKNOWN).astype(np.int64)
+
+
+def _order(codes: Longs, moments: Longs) -> Places:
+    """Return the order by entity and moment; equal ones stay in theirs."""
+    if bool((moments[1:] >= moments[:-1]).all()):
+        # As logs mostly are: only the entities have to be sorted.
+        return _by_entity(codes)
+    low, entities = int(moments.min()), int(codes.max()) + 2
+    span = int(moments.max()) - low + 1
+    if span * entities >= 2**62:
+        return np.lexsort((moments, codes))
+    return np.argsort(codes * span + (moments - low), kind="stable")
+
+
+def _by_entity(codes: Longs) -> Places:
+    """Return the order by entity; those of one stay in theirs. NumPy sorts 16 bits by radix, several times faster."""
+    if int(codes.max(initial=0)) >= 2**32 - 1:
+        return np.argsort(codes, kind="stable")
+    shifted = codes + 1
+    order = np.argsort((shifted & 0xFFFF).astype(np.uint16), kind="stable")
+    if int(shifted.max(initial=0)) > 0xFFFF:
+        order = order[np.argsort((shifted[order] >> 16).astype(np.uint16), kind="stable")]
+    return order
 
 
 def _encode(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Longs]:
@@ -212,9 +258,37 @@ def _encode(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Lon
             mend="Make both the same type.",
         )
     kind = right.type if pa.types.is_null(left.type) else left.type
+    if kind == pa.int64():
+        codes = _offsets(left.cast(kind), right.cast(kind))
+        if codes is not None:
+            return codes
     both = pa.chunked_array([*left.cast(kind).chunks, *right.cast(kind).chunks], kind).combine_chunks()
     codes = both.dictionary_encode().indices.fill_null(_UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes[: len(source)], codes[len(source) :]
+
+
+def _offsets(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Longs] | None:
+    """Return whole numbers less the least of the source, -1 outside its range; None if that range is wide."""
+    if source.null_count == len(source):
+        return None
+    known = source.drop_null().to_numpy()
+    low, high = int(known.min()), int(known.max())
+    if high - low >= max(_DENSE * len(source), 1 << 16):
+        return None
+
+    def offsets(column: pa.ChunkedArray) -> Longs:
+        values = _filled(column, low)
+        inside = (values >= low) & (values <= high)
+        if column.null_count:
+            inside &= column.is_valid().to_numpy()
+        return np.where(inside, np.clip(values, low, high) - low, _UNKNOWN)
+
+    return offsets(source), offsets(asked)
+
+
+def _filled(column: pa.ChunkedArray, value: Any) -> Any:
+    """Return a column as an array, with `value` where one is missing; nothing is copied where none is."""
+    return (column.fill_null(value) if column.null_count else column).to_numpy()
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -246,8 +320,7 @@ def _moments(table: pa.Table, name: str, where: str) -> _Moments:
             facts={"column": name},
         )
     known = column.is_valid().to_numpy()
-    filled = column.cast(pa.int64()).fill_null(0).to_numpy()
-    return _Moments(filled, known)
+    return _Moments(_filled(column.cast(pa.int64()), 0), known)
 
 
 def _numbers(table: pa.Table, name: str, view: View) -> Floats:
@@ -266,7 +339,7 @@ def _numbers(table: pa.Table, name: str, view: View) -> Floats:
             mend="Choose a number, or make one of it in the source.",
             facts={"view": view.name, "column": name},
         )
-    return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+    return _filled(column.cast(pa.float64(), safe=False), np.nan)
 
 
 def _numbers_of_texts(column: pa.ChunkedArray) -> Floats:

@@ -10,15 +10,17 @@ from hashlib import blake2b
 from math import isnan
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.features.keeper import OFFSET, Extent, Keeper
-from holdtrue.features.kept import NAN, Format, Found, Row, Values, format_of
+from holdtrue.features.kept import NAN, Format, Found, Row, format_of
 from holdtrue.features.model import Trailing, View, number_of_text
+
+_MOST_SEEN: Final = 4096
 
 
 def open_online(folder: Path, project: str, address: str = "") -> "OnlineStore":
@@ -48,6 +50,9 @@ class OnlineStore:
             where = LmdbKeeper(where)
         self._keeper = where
         self._formats: dict[View, Format] = {}
+        # A view's hash is computed from all it says, which takes longer than to look it up: those seen are known by
+        # their identity, which stays theirs as long as they are held here.
+        self._seen: dict[int, tuple[View, Format]] = {}
 
     def close(self) -> None:
         """Close the store."""
@@ -120,13 +125,14 @@ class OnlineStore:
         self, views: Sequence[View], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
     ) -> dict[str, NDArray[np.float64]]:
         """Return float64 [n] per feature: what was known of each row's entity at its moment (µs)."""
-        formats = [self._formats.get(view) or self._format(view) for view in views]
+        formats = self._known(views)
         out: dict[str, NDArray[np.float64]] = {}
-        for each, found in zip(formats, self._found(formats, entities, times), strict=True):
-            if len(times) == 1:
-                for name, value in zip(each.features, found[0], strict=True):
-                    out[name] = np.array((value,))
-                continue
+        if len(times) == 1:
+            found = self._one(formats, {name: values[0] for name, values in entities.items()}, times[0])
+            row = np.array([value for values in found for value in values], np.float64)
+            names = [name for each in formats for name in each.features]
+            return {name: row[place : place + 1] for place, name in enumerate(names)}
+        for each, found in zip(formats, self._answers(formats, entities, times, dated=False), strict=True):
             matrix = np.array(found, np.float64).reshape(len(found), len(each.features))
             for place, name in enumerate(each.features):
                 out[name] = matrix[:, place]
@@ -134,15 +140,16 @@ class OnlineStore:
 
     def values(self, views: Sequence[View], entities: Mapping[str, Any], time: int) -> list[float]:
         """Return the features of one row, in the order of the views; `entities` has one value each."""
-        formats = [self._formats.get(view) or self._format(view) for view in views]
-        found = self._found(formats, {name: (value,) for name, value in entities.items()}, (time,))
-        return [value for values in found for value in values[0]]
+        return [value for values in self._one(self._known(views), entities, time) for value in values]
 
     def dated(
         self, views: Sequence[View], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
     ) -> list[list[Found]]:
         """Return, for each view and row, the features and the moment (µs) of the newest row they are made of."""
-        formats = [self._format(view) for view in views]
+        formats = self._known(views)
+        if len(times) == 1:
+            single = {name: values[0] for name, values in entities.items()}
+            return [[found] for found in self._one(formats, single, times[0], dated=True)]
         return self._answers(formats, entities, times, dated=True)
 
     def newest(self, views: Sequence[View]) -> list[int | None]:
@@ -169,20 +176,24 @@ class OnlineStore:
         tags = None if views is None else [self._format(view).tag for view in views]
         return self._keeper.remove(_entity(entity), tags)
 
-    def _found(
-        self, formats: Sequence[Format], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
-    ) -> list[list[Values]]:
-        if len(times) != 1:
-            return self._answers(formats, entities, times, dated=False)
-        moment = times[0]
-        prefixes = {name: None if values[0] is None else _entity(values[0]) for name, values in entities.items()}
+    def _one(
+        self, formats: Sequence[Format], entities: Mapping[str, Any], moment: int, *, dated: bool = False
+    ) -> list[Any]:
+        """Answer one row."""
+        prefixes = {name: None if value is None else _entity(value) for name, value in entities.items()}
         known = [(each, prefixes[each.view.entity]) for each in formats]
         asks = [each.ask(each.tag + prefix, moment) for each, prefix in known if prefix is not None]
         kept = iter(self._keeper.fetch(asks) if asks else ())
-        out: list[list[Values]] = []
+        out: list[Any] = []
         for each, prefix in known:
-            values = each.nothing if prefix is None else each.read(next(kept), moment)
-            out.append([self._earlier(each, each.tag + (prefix or b""), values, moment, each.read)])
+            if prefix is None:
+                out.append(Found(each.nothing, None) if dated else each.nothing)
+                continue
+            read: Any = each.dated if dated else each.read
+            values = read(next(kept), moment)
+            if isinstance(values, int):
+                values = self._earlier(each, each.tag + prefix, values, moment, read)
+            out.append(values)
         return out
 
     def _answers(
@@ -211,6 +222,17 @@ class OnlineStore:
         while isinstance(found, int):
             found = read(self._keeper.fetch([each.ask(prefix, found)])[0], moment)
         return found
+
+    def _known(self, views: Sequence[View]) -> list[Format]:
+        seen = self._seen
+        try:
+            return [seen[id(view)][1] for view in views]
+        except KeyError:
+            if len(seen) > _MOST_SEEN:
+                seen.clear()
+            formats = [self._format(view) for view in views]
+            seen.update({id(view): (view, each) for view, each in zip(views, formats, strict=True)})
+            return formats
 
     def _format(self, view: View) -> Format:
         if view not in self._formats:

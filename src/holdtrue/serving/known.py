@@ -12,6 +12,7 @@ from holdtrue.core.errors import HoldtrueError
 from holdtrue.features.model import View
 from holdtrue.features.online import OnlineStore, Prepared, open_online
 from holdtrue.serving.assembly import Lookup
+from holdtrue.serving.lookups import Dated
 from holdtrue.storage import make_folder
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
@@ -53,6 +54,10 @@ class OnlineFeatures:
     def lookup(self, project: str) -> Lookup:
         """Return the function that looks features of `project` up."""
         return self._store(project).online.lookup
+
+    def dated(self, project: str) -> Dated:
+        """Return the function that looks features of `project` up with the moments of their rows."""
+        return self._store(project).online.dated
 
     async def prepare(self, project: str, rows: Mapping[str, tuple[Columns, int]]) -> list[Prepared]:
         """Check the rows of sources; see `Events`."""

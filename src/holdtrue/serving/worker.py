@@ -20,6 +20,7 @@ from holdtrue.serving.feedback import feedback_endpoints
 from holdtrue.serving.intake import intake_endpoints
 from holdtrue.serving.isolated import code_refused, holds_code
 from holdtrue.serving.known import OnlineFeatures
+from holdtrue.serving.lookups import lookup_endpoints
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
 from holdtrue.serving.probe import load_probed, resident_bytes, takes_long
@@ -136,6 +137,7 @@ class Worker:
         endpoints = [
             *intake_endpoints(self._engine, self._intake, self._online),
             *feedback_endpoints(self._engine, self._intake),
+            *lookup_endpoints(self._engine, self._online.dated),
         ]
         for protocol in protocols:
             endpoints += protocol(self._engine)
