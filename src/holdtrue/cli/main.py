@@ -28,6 +28,7 @@ def command_line() -> typer.Typer:
     # Each brings the libraries of its commands.
     from holdtrue.cli import (
         applications,
+        consuming,
         data,
         decide,
         features,
@@ -41,7 +42,8 @@ def command_line() -> typer.Typer:
         track,
     )
 
-    for module in (run, data, features, applications, decide, rolling, look, prompts, serve, gateway, traces, track):
+    told = (run, data, features, applications, decide, rolling, look, prompts, serve, consuming, gateway, traces, track)
+    for module in told:
         module.register(app)
     return app
 
