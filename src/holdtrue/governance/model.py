@@ -20,6 +20,7 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "slices": ("slices",),
         "comparison": ("comparison",),
         "parity": ("parity",),
+        "coverage": ("coverage",),
         "contract": ("contract",),
         "data": ("data",),
         "replay": ("replay",),

@@ -25,7 +25,7 @@ _FUNCTIONS: Final = frozenset(
 _AFTER_CHANGE: Final = "Change the rule in the project file and run `holdtrue apply`, or record what it asks for."
 _MEND_MISSING: Final = "Run `holdtrue run`: it evaluates the release and records what the policy asks for."
 _RECORDED: Final = frozenset(
-    {"answers", "baseline", "comparison", "data", "guardrails", "metric", "parity", "retrieval", "slices"}
+    {"answers", "baseline", "comparison", "coverage", "data", "guardrails", "metric", "parity", "retrieval", "slices"}
 )
 _MEND_FOREIGN: Final = (
     "`holdtrue run` does not record this kind: record it at POST /api/projects/{{project}}/evidence "

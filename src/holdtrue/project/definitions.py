@@ -91,13 +91,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """Say how a model is judged: metric, slices, and how many days at the end are held out."""
+    """Say how a model is judged: metric, slices, and how many days at the end are held out.
+
+    `confidence` is how often its prediction sets shall hold the truth (0: none are made).
+    """
 
     model: str
     metric: str = "roc_auc"
     slices: tuple[str, ...] = ()
     holdout_days: int = 14
     baseline: str = "majority"
+    confidence: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +210,14 @@ class Project:
         slices: Sequence[str] = (),
         holdout_days: int = 14,
         baseline: str = "majority",
+        confidence: float = 0.9,
     ) -> None:
         """Declare how `model` is judged: on the last days of its data, which it is not trained on.
 
-        The baseline “majority” answers every row with the share of positive outcomes in the training data.
+        The baseline “majority” answers every row with the share of positive outcomes in the training data. Prediction
+        sets are made that shall hold the truth with `confidence` (0: none).
         """
-        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline)
+        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline, confidence)
         checks.check_evaluation(plan, model)
         self.evaluations[model.name] = plan
 

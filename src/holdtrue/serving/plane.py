@@ -58,6 +58,7 @@ _COLLECTED: Final = frozenset(
         b"x-holdtrue-contributions",
         b"x-holdtrue-environment",
         b"x-holdtrue-project",
+        b"x-holdtrue-sets",
         b"x-holdtrue-service",
         b"x-request-id",
         b"x-request-timeout-ms",
