@@ -84,9 +84,7 @@ def run() -> list[dict[str, Any]]:
         own_row("swapping", f"{what}: records of a mixed manifest of {records:,}", "n", float(mixed), 1.0),
         own_row("swapping", f"{what}: answered and not recorded", "n", float(max(found.answered - records, 0)), 1.0),
         own_row("swapping", "from snapshot to last answer of the release before, middle", "s", median(taken)),
-        own_row(
-            "swapping", "from snapshot to last answer of the release before, longest", "s", max(taken), 5.0
-        ),
+        own_row("swapping", "from snapshot to last answer of the release before, longest", "s", max(taken), 5.0),
         own_row("swapping", "p99 meanwhile", "ms", found.p99_ms),
     ]
 

@@ -1,10 +1,19 @@
 """Why a prediction came out so: from its record down to the data."""
 
+from typing import Any
+
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from holdtrue import delivery
+from holdtrue.cli.why import explained
+from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import NotFound
-from tests.delivery.worlds import RETRAIN, World
+from holdtrue.features import FeatureSet, numeric
+from holdtrue.serving import compile_model
+from holdtrue.serving.contributions import NotExplained, background_of
+from tests.delivery.worlds import INPUTS, RETRAIN, WORKER, World, catalog_id, delivery_load
 
 
 def test_a_champions_prediction_is_explained_to_the_bottom(world: World) -> None:
@@ -79,3 +88,41 @@ def test_status_tells_what_waits_for_whom(world: World) -> None:
     world.rollback()
     later = world.read(lambda conn: delivery.status(conn, world.project))
     assert [each["kind"] for each in later["incidents"]] == ["rollout"]
+
+
+def test_contributions_are_those_of_the_recorded_features_and_the_releases_own_model(world: World) -> None:
+    world.declare()
+    random = np.random.default_rng(1)
+    matrix = random.normal(size=(300, 2)).astype(np.float32)
+    fitted = LogisticRegression().fit(matrix, (matrix[:, 0] > 0).astype(int))
+    body = world.submission("one")
+    digest = world.stores.blobs.put(compile_model(fitted, ["hour", "distance"], matrix).onnx)
+    background = world.stores.blobs.put(background_of(matrix))
+    features = FeatureSet((), (numeric("hour"), numeric("distance")), {}).to_json()
+    model = {"format": "onnx", "digest": digest, "features": ["hour", "distance"], "background": background}
+    inputs = [*INPUTS, {"name": "hour", "datatype": "FP64"}, {"name": "distance", "datatype": "FP64"}]
+    body["versions"] = [
+        {"kind": "model", "name": "delay", "content": model, "blobs": [digest, background]},
+        {"kind": "feature_view", "name": "delay-features", "content": features},
+    ]
+    pinned = {"model": catalog_id("model", model), "features": catalog_id("feature_view", features)}
+    body["release"]["versions"] |= pinned
+    body["release"]["config"]["inputs"] = inputs
+    release = world.write(lambda tx: delivery.submit(tx, delivery_load(body)), WORKER).release
+    score = float(fitted.predict_proba(np.array([[1.5, -0.5]]))[0, 1])
+    writer = world.stores.journal.writer("plane")
+    now = microseconds(world.clock.now())
+    record: dict[str, Any] = {"time": now, "recorded_at": now, "release": release, "arm": "champion", "role": "answer"}
+    record |= {"f_hour": 1.5, "f_distance": -0.5, "x_flight": "F1", "key": "F1", "rollout": None}
+    for name, fell in (("prd_1", False), ("prd_2", True)):
+        given = {**record, "id": [name], "prediction_id": name, "score": score, "fallback": fell}
+        writer.append("prediction", world.project, "delay", given, 1)
+    told = delivery.why(world.stores, world.project, "prd_1", contributions=True)["contributions"]
+    assert told["total"] == pytest.approx(score, abs=1e-5)
+    assert told["base"] + sum(told["values"].values()) == pytest.approx(score, abs=1e-5)
+    assert list(told["values"]) == ["hour", "distance"]
+    lines = "\n".join(explained(delivery.why(world.stores, world.project, "prd_1", contributions=True)))
+    assert "because     base" in lines
+    assert "contributions" not in delivery.why(world.stores, world.project, "prd_1")
+    with pytest.raises(NotExplained, match="no contributions"):
+        delivery.why(world.stores, world.project, "prd_2", contributions=True)

@@ -1,5 +1,7 @@
 """What a user writes, and what is said when it cannot be meant so."""
 
+from typing import Any
+
 import pytest
 
 import holdtrue as ht
@@ -7,7 +9,7 @@ from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.features import Computed
 from holdtrue.project import ProjectSpec
-from holdtrue.project.checks import check_band
+from holdtrue.project.checks import check_band, fallbacks
 
 
 def test_a_spec_survives_its_json(toy: ht.Project) -> None:
@@ -83,3 +85,32 @@ def test_a_feature_function_takes_columns_of_the_dataset(toy: ht.Project) -> Non
 
 def fit_nothing(train: ht.Training, params: object) -> None:
     """Fit nothing."""
+
+
+@pytest.mark.parametrize(
+    ("given", "backup", "constant"),
+    [
+        (None, None, None),
+        (0.2, None, 0.2),
+        (0, None, 0.0),
+        ("previous", "previous", None),
+        (("previous", 0.2), "previous", 0.2),
+        (["simple", 1], "simple", 1.0),
+    ],
+)
+def test_a_fallback_is_a_release_a_service_a_constant_or_one_and_then_the_other(
+    given: Any, backup: str | None, constant: float | None
+) -> None:
+    assert fallbacks(given) == (backup, constant)
+
+
+@pytest.mark.parametrize("given", [("a", "b"), (0.1, 0.2), float("nan"), ("a", float("inf"))])
+def test_a_fallback_that_says_two_things_at_once_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        fallbacks(given)
+
+
+@pytest.mark.parametrize("confidence", [0.3, 1.0, -1.0])
+def test_a_confidence_is_a_share_worth_having(toy: ht.Project, confidence: float) -> None:
+    with pytest.raises(ConfigurationError, match="confidence"):
+        toy.evaluation(toy.models["happens"], confidence=confidence)

@@ -16,6 +16,7 @@ from holdtrue.core.errors import InvalidInput
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.training import Request, train
 from holdtrue.serving import load_model
+from holdtrue.serving.contributions import read_background
 from holdtrue.storage import ActionCache, BlobStore
 from tests.project.conftest import make_project, month
 from tests.serving import scorers, scorers_helper
@@ -135,6 +136,31 @@ def test_a_class_in_python_is_trained_judged_and_released(pipeline: Pipeline) ->
     assert _evidence(submission, "metric")["roc_auc"]["value"] > 0.8
     content = next(each["content"] for each in submission["versions"] if each["kind"] == "model")
     assert (content["format"], content["training"]["estimator"]) == ("python", "PythonModel")
+
+
+def test_a_release_keeps_what_its_answers_are_explained_with(toy: ht.Project, pipeline: Pipeline) -> None:
+    submission = train(toy, pipeline, _request(toy, pipeline))
+    model = next(each for each in submission["versions"] if each["kind"] == "model")
+    digest = model["content"]["background"]
+    assert model["blobs"] == [model["content"]["digest"], digest]
+    kept = read_background(pipeline.blobs.get(digest), digest, 2)
+    assert kept.shape == (64, 2)
+
+
+def test_prediction_sets_are_made_of_earlier_rows_and_measured_on_later_ones(pipeline: Pipeline) -> None:
+    toy = make_project()
+    submission = train(toy, pipeline, _request(toy, pipeline))
+    found, sets = _evidence(submission, "coverage"), submission["release"]["config"]["sets"]
+    assert found["confidence"] == sets["confidence"] == 0.9
+    assert found["n"] + found["made_of"] == _evidence(submission, "metric")["n"]
+    assert found["lower"] <= found["value"] <= found["upper"]
+    # 140 rows of both outcomes: nine in ten, and what 140 rows leave open.
+    assert 0.8 < found["value"] <= 1.0
+    assert found["single"] + found["both"] + found["none"] == pytest.approx(1.0)
+    toy.evaluation(toy.models["happens"], holdout_days=7, confidence=0)
+    without = train(toy, pipeline, _request(toy, pipeline))
+    assert "sets" not in without["release"]["config"]
+    assert "coverage" not in {each["kind"] for each in without["evidence"]}
 
 
 def test_one_class_cannot_be_trained_on(pipeline: Pipeline) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from holdtrue.serving import Arm
 from holdtrue.serving.contributions import background_of
+from holdtrue.stats.conformal import Sets
 from tests.serving.plane_home import FEATURES, SERVICE, Home, Process, flight, infer_body
 
 PATH = f"/v2/models/{SERVICE}/infer"
@@ -73,3 +74,23 @@ def test_what_no_model_answered_has_no_contributions(home: Home) -> None:
     process.until_acked()
     told = process.client.post("/predict", json=flight(1), headers=ASKED).json()
     assert (told["arm"], told["contributions"]) == ("stopped", None)
+
+
+def test_prediction_sets_say_which_outcomes_an_answer_leaves_possible(home: Home) -> None:
+    sets = Sets(0.9, 0.6, 0.4)
+    home.publish(
+        home.bundle("rel_a", "champion", sets=sets), home.bundle("rel_b", "champion"), apart={"staging": "rel_b"}
+    )
+    process = home.start()
+    process.until_acked()
+    client, asked = process.client, {"x-holdtrue-sets": "true"}
+    body = infer_body([flight(number) for number in range(8)])
+    answer = client.post(PATH, json={**body, "parameters": {"sets": True}}).json()
+    assert answer["parameters"]["sets"] == [sets.of(each) for each in answer["outputs"][0]["data"]]
+    assert client.post("/predict", json=flight(1), headers=asked).json()["set"] == answer["parameters"]["sets"][1]
+    invoked = client.post("/invocations", json={"dataframe_records": [flight(1)]}, headers=asked).json()
+    assert invoked["sets"] == [answer["parameters"]["sets"][1]]
+    assert "set" not in client.post("/predict", json=flight(1)).json()
+    refused = client.post("/predict", json=flight(1), headers={**asked, "x-holdtrue-environment": "staging"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_prediction_sets")
+    assert client.post("/predict", json=flight(1), headers={"x-holdtrue-sets": "1"}).status_code == 400

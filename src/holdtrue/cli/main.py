@@ -28,6 +28,7 @@ def command_line() -> typer.Typer:
     # Each brings the libraries of its commands.
     from holdtrue.cli import (
         applications,
+        consuming,
         data,
         decide,
         features,
@@ -43,7 +44,8 @@ def command_line() -> typer.Typer:
     )
 
     for module in (
-        run, data, features, applications, decide, rolling, loading, look, prompts, serve, gateway, traces, track
+        run, data, features, applications, decide, rolling, loading, look, prompts, serve, consuming, gateway, traces,
+        track,
     ):  # fmt: skip
         module.register(app)
     return app

@@ -7,9 +7,11 @@ import sqlalchemy as sa
 
 from holdtrue import catalog
 from holdtrue.catalog import Release, Version
+from holdtrue.core.codec import load
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.delivery.model import NotDeployable, Rollout
 from holdtrue.serving import FORMATS, Application, Arm, Bundle, Input, ModelFile, Route
+from holdtrue.stats.conformal import Sets
 
 APPLICATION_ROLES = ("prompt", "index", "guardrails", "route")
 """What a release of an application pins; of these, prompt and route must be there."""
@@ -67,6 +69,7 @@ def bundle_of(
         prediction_time=config.get("prediction_time"),
         matrix=config.get("matrix"),
         background=kept if (kept := model.content.get("background")) in model.blobs else None,
+        sets=None if config.get("sets") is None else load(Sets, config["sets"], "The sets of a release"),
     )
 
 

@@ -21,6 +21,7 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "comparison": ("comparison",),
         "parity": ("parity",),
         "performance": ("performance",),
+        "coverage": ("coverage",),
         "contract": ("contract",),
         "data": ("data",),
         "replay": ("replay",),

@@ -29,6 +29,7 @@ _RECORDED: Final = frozenset(
         "answers",
         "baseline",
         "comparison",
+        "coverage",
         "data",
         "guardrails",
         "metric",

@@ -29,6 +29,11 @@ def check_evaluation(plan: "EvaluationPlan", model: "Model") -> None:
     _one_of("metric", plan.metric, METRICS, model)
     _one_of("baseline", plan.baseline, BASELINES, model)
     _need(f"The evaluation of “{model.name}” has the slice", plan.slices, model)
+    if not (plan.confidence == 0 or 0.5 <= plan.confidence < 1):
+        raise ConfigurationError(
+            f"The evaluation of “{model.name}” asks for a confidence of {plan.confidence:g}.",
+            mend="Give one from 0.5 to below 1, such as 0.9, or 0 for no prediction sets.",
+        )
     if plan.holdout_days < 1:
         raise ConfigurationError(
             f"The evaluation of “{model.name}” holds out {plan.holdout_days} days.",

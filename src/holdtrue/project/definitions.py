@@ -107,7 +107,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """Say how a model is judged: metric, slices, how many days at the end are held out, and under which load."""
+    """Say how a model is judged: metric, slices, how many days at the end are held out, and under which load.
+
+    `confidence` is how often its prediction sets shall hold the truth (0: none are made).
+    """
 
     model: str
     metric: str = "roc_auc"
@@ -115,6 +118,7 @@ class EvaluationPlan:
     holdout_days: int = 14
     baseline: str = "majority"
     load: LoadTest | None = None
+    confidence: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +249,15 @@ class Project:
         holdout_days: int = 14,
         baseline: str = "majority",
         load: LoadTest | None = None,
+        confidence: float = 0.9,
     ) -> None:
         """Declare how `model` is judged: on the last days of its data, which it is not trained on.
 
         The baseline “majority” answers every row with the share of positive outcomes in the training data. With `load`,
         each release is put under load beside the one that answers now (also without, if a gate reads `performance`).
+        Prediction sets are made that shall hold the truth with `confidence` (0: none).
         """
-        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline, load)
+        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline, load, confidence)
         checks.check_evaluation(plan, model)
         self.evaluations[model.name] = plan
 

@@ -35,6 +35,7 @@ from holdtrue.project.soundness import soundness
 from holdtrue.project.sources import connect, selected_rows, windows_around
 from holdtrue.serving import load_model, pack_model
 from holdtrue.serving.contributions import background_of
+from holdtrue.stats.conformal import Sets, calibrate, covered
 
 Fragments = Mapping[str, Mapping[str, Any]]
 OUTCOME = "__outcome"
@@ -116,7 +117,26 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
     found = [*orjson.loads(evidence), {"kind": "data", "content": orjson.loads(doubts)}]
-    return _submission(project, request, features, artifact, found)
+    sets = _sets(plan, held, score)
+    if sets is not None:
+        found.append({"kind": "coverage", "content": sets[1]})
+    return _submission(project, request, features, artifact, found, None if sets is None else sets[0])
+
+
+def _sets(plan: EvaluationPlan, held: Rows, score: np.ndarray) -> tuple[Sets, dict[str, Any]] | None:
+    """Return prediction sets and how often they held the truth, None where too few rows were held out.
+
+    They are made of the earlier half of the held-out rows and measured on the later one, as in production.
+    """
+    if not plan.confidence:
+        return None
+    order = np.argsort(held.times, kind="stable")
+    half = len(order) // 2
+    early, late = order[:half], order[half:]
+    sets = calibrate(score[early], held.y[early], plan.confidence)
+    if sets is None:
+        return None
+    return sets, {**covered(sets, score[late], held.y[late]), "made_of": half}
 
 
 def rows_of(model: Model, features: FeatureSet, table: pa.Table) -> Rows:
@@ -301,6 +321,7 @@ def _submission(
     features: FeatureSet,
     artifact: Mapping[str, Any],
     evidence: list[dict[str, Any]],
+    sets: Sets | None,
 ) -> dict[str, Any]:
     model = request.model
     serving = project.serving(model.name)
@@ -337,7 +358,7 @@ def _submission(
             "commit": code_commit(Path.cwd()),
             "environment_lock": environment_lock(),
             "versions": {**pinned, "dataset": dataset},
-            "config": _config(model, serving),
+            "config": {**_config(model, serving), **({} if sets is None else {"sets": dump(sets)})},
         },
         "versions": versions,
         "evidence": [*evidence, {"kind": "parity", "content": artifact["parity"]}],

@@ -76,6 +76,8 @@ class _Routes:
             found["fallback"] = answer.fallback
         if answer.abstained is not None:
             found["abstained"] = answer.abstained
+        if answer.sets is not None:
+            found["sets"] = answer.sets
         if answer.contributions is not None:
             found["contributions"] = answer.contributions
         return Reply(200, orjson.dumps(found))

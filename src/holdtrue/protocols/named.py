@@ -5,9 +5,9 @@ from typing import Any
 from holdtrue.protocols.bodies import inflate
 from holdtrue.protocols.columns import BadRequest, check_columns
 from holdtrue.serving import BODY_LIMIT, Answer, Engine, Plan, Request, in_environment
+from holdtrue.serving.possible import check_sets, possible
 
 _SERVICE = b"x-holdtrue-service"
-_CONTRIBUTIONS = b"x-holdtrue-contributions"
 _NAME_LIMIT = 80
 _KEY_LIMIT = 200
 
@@ -49,16 +49,34 @@ def key_of(request: Request) -> bytes | None:
 
 def wants_contributions(request: Request) -> bool:
     """Tell whether a request asks, by its header, what each feature contributed to its answer."""
-    given = request.headers.get(_CONTRIBUTIONS)
+    return _wanted(request, b"x-holdtrue-contributions")
+
+
+def wants_sets(request: Request, plan: Plan, *, asked: bool = False) -> bool:
+    """Tell whether a request asks, by its header or as `asked` says, which outcomes its answer leaves possible.
+
+    Raises NoSets where a release that may answer has no prediction sets.
+    """
+    wanted = asked or _wanted(request, b"x-holdtrue-sets")
+    if wanted:
+        check_sets(plan)
+    return wanted
+
+
+def _wanted(request: Request, header: bytes) -> bool:
+    given = request.headers.get(header)
     if given in (None, b"false"):
         return False
     if given != b"true":
-        raise BadRequest("The header X-Holdtrue-Contributions is neither true nor false.")
+        raise BadRequest(f"The header {header.decode().title()} is neither true nor false.")
     return True
 
 
 async def answer_columns(engine: Engine, request: Request, plan: Plan, columns: dict[str, list[Any]]) -> Answer:
     """Check the columns of a request and answer them; the same checks, arms and records as for every protocol."""
     checked, rows = check_columns(columns, plan.bundle)
-    explain, key = wants_contributions(request), key_of(request)
-    return await engine.predict(plan, checked, rows, given_id(request), request.started, explain=explain, key=key)
+    explain, key, sets = wants_contributions(request), key_of(request), wants_sets(request, plan)
+    answer = await engine.predict(plan, checked, rows, given_id(request), request.started, explain=explain, key=key)
+    if sets:
+        answer.sets = possible(plan, answer)
+    return answer

@@ -15,9 +15,10 @@ from holdtrue._version import __version__
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns, first
-from holdtrue.protocols.named import body_of, given_id, key_of, wants_contributions
+from holdtrue.protocols.named import body_of, given_id, key_of, wants_contributions, wants_sets
 from holdtrue.protocols.tensors import HEADER, Tail, decode, encode, split
 from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Plan, Reply, Request, in_environment
+from holdtrue.serving.possible import possible
 
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
@@ -31,7 +32,7 @@ _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 class InferRequest:
     """Hold a parsed request: its id, one list of `rows` values per input, and how the answer shall be.
 
-    That is in binary form or not, and with what each feature contributed or not.
+    That is in binary form or not, and with or without what each feature contributed and what outcomes are possible.
     """
 
     id: str | None
@@ -39,6 +40,7 @@ class InferRequest:
     rows: int
     binary: bool = False
     explain: bool = False
+    sets: bool = False
 
 
 def parse_infer(body: bytes, bundle: Bundle, header: bytes | None = None) -> InferRequest:
@@ -65,7 +67,8 @@ def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) 
     if request_id is not None and (type(request_id) is not str or not 0 < len(request_id) <= _ID_LIMIT):
         raise BadRequest(f"The field id must be a string of 1 to {_ID_LIMIT} characters.")
     given = _parameters(data, "the request")
-    binary, explain = _flag(given, "binary_data_output"), _flag(given, "contributions")
+    binary = _flag(given, "binary_data_output")
+    explain, sets = _flag(given, "contributions"), _flag(given, "sets")
     if "outputs" in data:
         binary = _parse_outputs(data["outputs"], bundle.output, binary)
     tensors = data.get("inputs")
@@ -74,9 +77,9 @@ def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) 
     if rest is None:
         plain = _plain_row(tensors, bundle)
         if plain is not None:
-            return InferRequest(request_id, plain, 1, binary, explain)
+            return InferRequest(request_id, plain, 1, binary, explain, sets)
     columns, rows = check_columns(_columns(tensors, Tail(rest), bundle), bundle)
-    return InferRequest(request_id, columns, rows, binary, explain)
+    return InferRequest(request_id, columns, rows, binary, explain, sets)
 
 
 def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | None:
@@ -255,6 +258,7 @@ class Routes:
         model, version = _names(request)
         plan = await self.plan(request, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
+        sets = wants_sets(request, plan, asked=asked.sets)
         answer = await self._engine.predict(
             plan,
             asked.columns,
@@ -273,6 +277,8 @@ class Routes:
             parameters["fallback"] = answer.fallback
         if answer.abstained is not None:
             parameters["abstained"] = answer.abstained
+        if sets:
+            parameters["sets"] = possible(plan, answer)
         if answer.contributions is not None:
             parameters["contributions"] = answer.contributions
         output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}

@@ -68,6 +68,8 @@ def _row(output: str, answer: Answer, row: int) -> dict[str, Any]:
         found["fallback"] = answer.fallback[row]
     if answer.abstained is not None:
         found["abstained"] = answer.abstained[row]
+    if answer.sets is not None:
+        found["set"] = answer.sets[row]
     if answer.contributions is not None:
         found["contributions"] = answer.contributions[row]
     return found

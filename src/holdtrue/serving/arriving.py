@@ -22,6 +22,7 @@ _COLLECTED: Final = frozenset(
         b"x-api-key",
         b"x-holdtrue-project",
         b"x-holdtrue-service",
+        b"x-holdtrue-sets",
         b"x-request-id",
         b"x-request-timeout-ms",
     }

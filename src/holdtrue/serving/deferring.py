@@ -36,6 +36,7 @@ _KEPT: Final = (
     "inference-header-content-length",
     "x-holdtrue-service",
     "x-holdtrue-contributions",
+    "x-holdtrue-sets",
     "x-holdtrue-environment",
 )
 _RUNNERS: Final = 4

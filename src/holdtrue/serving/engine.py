@@ -55,7 +55,7 @@ class Answer:
     """Hold the answers to one request, one entry a row.
 
     `fallback` is None if the model itself answered every row; `abstained` is None if the service always decides.
-    `contributions` are there if they were asked for: of each row that its release's own model answered.
+    `contributions` and `sets` are there if they were asked for: of each row that its release's own model answered.
     """
 
     ids: list[str]
@@ -65,6 +65,7 @@ class Answer:
     fallback: list[bool] | None
     abstained: list[bool] | None = None
     contributions: list[dict[str, Any] | None] | None = None
+    sets: list[list[int] | None] | None = None
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import orjson
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.core.ids import check_name
+from holdtrue.stats.conformal import Sets
 from holdtrue.storage import write_atomic
 
 DATATYPES: Mapping[str, tuple[int, int] | None] = MappingProxyType(
@@ -62,7 +63,8 @@ class Bundle:
     `features` is the JSON of a feature set, `contract` that of a contract; `prediction_time` names the
     input that says for which moment features are looked up (None: the moment of the request). `matrix` names a
     tensor of shape [rows, inputs] in which all inputs, numbers of one datatype, may be sent at once. `background` is
-    the digest of the training rows against which an answer is explained.
+    the digest of the training rows against which an answer is explained; `sets` say which outcomes a score leaves
+    possible.
     """
 
     release: str
@@ -76,6 +78,7 @@ class Bundle:
     prediction_time: str | None = None
     matrix: str | None = None
     background: str | None = None
+    sets: Sets | None = None
 
 
 @dataclass(frozen=True, slots=True)
