@@ -9,7 +9,20 @@ from holdtrue._version import __version__
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Unique, column
+    from holdtrue.data import (
+        Column,
+        Contract,
+        Distribution,
+        Expect,
+        Fresh,
+        KeyInto,
+        RowCount,
+        Unique,
+        column,
+        read_files,
+        read_query,
+        read_sql,
+    )
     from holdtrue.delivery import ABTest, Bandit, BlueGreen, Canary, Shadow
     from holdtrue.features import (
         Latest,
@@ -53,6 +66,9 @@ __all__ = [
     "month",
     "numeric",
     "prompt",
+    "read_files",
+    "read_query",
+    "read_sql",
     "route",
     "run",
 ]
@@ -87,6 +103,9 @@ __getattr__ = attach(
         "month": "features",
         "numeric": "features",
         "prompt": "llm",
+        "read_files": "data",
+        "read_query": "data",
+        "read_sql": "data",
         "route": "project",
         "run": "server.recording",
     },

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
         remove,
         request_contract,
     )
+    from holdtrue.data.sources.files import read_files
+    from holdtrue.data.sources.queries import read_query
+    from holdtrue.data.sources.store import read_sql
+    from holdtrue.data.splits import NewSplit, Split, part_of
     from holdtrue.data.surroundings import look_around
     from holdtrue.data.whole import Around
 
@@ -45,11 +49,13 @@ __all__ = [
     "Fresh",
     "Ingest",
     "KeyInto",
+    "NewSplit",
     "Profile",
     "Quarantine",
     "QuarantineState",
     "Report",
     "RowCount",
+    "Split",
     "TableRule",
     "Unique",
     "accept",
@@ -71,9 +77,13 @@ __all__ = [
     "latest",
     "look_around",
     "merge_profiles",
+    "part_of",
     "profile_table",
     "quarantines",
     "read",
+    "read_files",
+    "read_query",
+    "read_sql",
     "remove",
     "request_contract",
     "to_odcs",
@@ -87,6 +97,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "contract": ("Contract", "Report"),
     "rules": ("Distribution", "Expect", "Fresh", "KeyInto", "RowCount", "TableRule", "Unique"),
     "surroundings": ("look_around",),
+    "splits": ("NewSplit", "Split", "part_of"),
+    "sources": ("read_files", "read_query", "read_sql"),
     "whole": ("Around",),
     "dependence": ("dependents",),
     "inferring": ("infer",),
