@@ -9,7 +9,21 @@ from holdtrue._version import __version__
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Tags, Unique, column
+    from holdtrue.data import (
+        Column,
+        Contract,
+        Distribution,
+        Expect,
+        Fresh,
+        KeyInto,
+        RowCount,
+        Tags,
+        Unique,
+        column,
+        read_files,
+        read_query,
+        read_sql,
+    )
     from holdtrue.delivery import ABTest, Bandit, BlueGreen, Canary, Shadow
     from holdtrue.features import (
         Latest,
@@ -63,6 +77,9 @@ __all__ = [
     "numeric",
     "on_demand",
     "prompt",
+    "read_files",
+    "read_query",
+    "read_sql",
     "route",
     "run",
 ]
@@ -105,6 +122,9 @@ __getattr__ = attach(
         "numeric": "features",
         "on_demand": "features",
         "prompt": "llm",
+        "read_files": "data",
+        "read_query": "data",
+        "read_sql": "data",
         "route": "project",
         "run": "server.recording",
     },

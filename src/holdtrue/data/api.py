@@ -7,9 +7,10 @@ from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import Forbidden, InvalidInput, NotFound
 from holdtrue.core.ids import check_name
-from holdtrue.data import erasure, service, versions
+from holdtrue.data import erasure, service, splitting, versions
 from holdtrue.data.collecting import Collect, collect
 from holdtrue.data.model import Discard, Ingest, NewDatasetVersion, QuarantineState
+from holdtrue.data.splits import NewSplit
 from holdtrue.door import Call, Download, Routes
 
 routes = Routes("data")
@@ -104,6 +105,37 @@ def diff_versions(call: Call) -> Any:
         raise InvalidInput("No version to compare with was named.", mend="Send before=NUMBER, and after if it matters.")
     after = call.query.get("after", "current")
     return versions.compare(call.stores, call.project, call.path["name"], before, after)
+
+
+@routes.get("/api/projects/{project}/datasets/{name}/splits", Permission.DATA_READ, summary="List its splits")
+def list_splits(call: Call) -> Any:
+    """Return the recorded splits of a dataset's versions, by name, the newest first."""
+    found = call.read(lambda connection: splitting.recorded(connection, call.project, call.path["name"]))
+    return {"items": found, "next": None}
+
+
+@routes.get("/api/projects/{project}/datasets/{name}/splits/{split}", Permission.DATA_READ, summary="Show one split")
+def show_split(call: Call) -> Any:
+    """Return a split of a dataset, the newest of its name: the version, the rule, the parts and what they share."""
+    path = call.path
+    return call.read(lambda connection: splitting.one(connection, call.project, path["name"], path["split"]))
+
+
+@routes.post(
+    "/api/projects/{project}/datasets/{name}/versions/{version}/splits",
+    Permission.DATA_WRITE,
+    summary="Divide a version into parts",
+)
+def add_split(call: Call, body: NewSplit) -> Any:
+    """Divide the rows of a version at random, by time or by group, check what the parts share, and record the split."""
+    path = call.path
+    version, content = splitting.divided(call.stores, call.project, path["name"], path["version"], body)
+
+    def work(tx: Any) -> Any:
+        made = splitting.record(tx, version, body.name, content)
+        return splitting.one(tx.connection, call.project, version.name, made.name, made.number)
+
+    return call.write(work)
 
 
 @routes.post(

@@ -35,7 +35,7 @@ def collect(stores: Stores, wanted: Collect) -> dict[str, Any]:
         )
     live = closure(stores, {*stores.ledger.read(mentioned_digests), *stores.actions.digests()})
     live -= stores.ledger.read(droppable)
-    held = {digest: stores.blobs.size(digest) for digest in stores.blobs.digests()}
+    held = {digest: stores.blobs.occupied(digest) for digest in stores.blobs.digests()}
     gone = sum(size for digest, size in held.items() if digest not in live)
     found = {
         "blobs": len(held),
@@ -57,7 +57,7 @@ def closure(stores: Stores, roots: set[str]) -> set[str]:
         digest = waiting.pop()
         if digest in live or not stores.blobs.has(digest):
             continue
-        live.add(digest)
+        live.update((digest, *stores.blobs.parts(digest)))
         if stores.blobs.size(digest) <= _MANIFEST:
             waiting += _named(stores, digest)
     return live

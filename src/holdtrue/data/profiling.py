@@ -10,12 +10,12 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import Corrupt, NotFound
-from holdtrue.data.profiles import ColumnProfile, Kind, Profile
-from holdtrue.stats import Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
+from holdtrue.data.profiles import FORM, ColumnProfile, Kind, Profile, Spread
+from holdtrue.data.reading import read_rows
+from holdtrue.stats import Center, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes, token_counts
 from holdtrue.stats.sketches import MOST_FREQUENT
 from holdtrue.storage import ActionCache, BlobStore
 
@@ -24,6 +24,7 @@ _MOST_TEXT = 200
 _MARK = 20
 _HEAD = 8
 _SAMPLE = 4096
+_VECTORS = 1 << 15
 
 
 def profile_table(table: pa.Table) -> Profile:
@@ -44,7 +45,7 @@ def fragment_profile(blobs: BlobStore, actions: ActionCache, digest: str) -> tup
             data = blobs.get(kept)
             size = int.from_bytes(data[:_HEAD], "big")
             return Profile.from_json(orjson.loads(pa.decompress(data[_HEAD:], size, "zstd", asbytes=True))), False
-    found = profile_table(pq.read_table(blobs.path(digest)))
+    found = profile_table(read_rows(blobs, digest))
     keep_profile(blobs, actions, digest, found)
     return found, True
 
@@ -63,7 +64,7 @@ def forget_profile(actions: ActionCache, digest: str) -> None:
 
 
 def _key(digest: str) -> str:
-    return content_hash({"profile": 1, "fragment": digest})
+    return content_hash({"profile": FORM, "fragment": digest})
 
 
 def _places(table: pa.Table) -> range:
@@ -75,7 +76,7 @@ def _column(name: str, values: pa.ChunkedArray) -> ColumnProfile:
     rows, missing = len(values), values.null_count
     if kind in ("empty", "other"):
         return ColumnProfile(name, kind, rows, missing)
-    make = _text if kind == "text" else _numbers
+    make = _text if kind == "text" else _vectors if kind == "vector" else _numbers
     return make(name, kind, values, rows, missing)
 
 
@@ -91,11 +92,56 @@ def kind_of(type_: Any) -> Kind:
         ("number", (types.is_floating, types.is_decimal)),
         ("time", (types.is_timestamp, types.is_date)),
         ("text", (types.is_string, types.is_large_string, types.is_string_view)),
+        ("vector", (_is_vector,)),
     )
     for kind, each in tests:
         if any(test(type_) for test in each):
             return kind
     return "other"
+
+
+def _is_vector(type_: Any) -> bool:
+    types = pa.types
+    is_list = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
+    return is_list and types.is_floating(type_.value_type)
+
+
+def _vectors(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
+    """Profile embeddings: their norms, and how far they are from their mean."""
+    there = values.drop_null()
+    if not len(there):
+        return ColumnProfile(name, "empty", rows, missing)
+    lengths = pc.call_function("min_max", [pc.call_function("list_value_length", [there])]).as_py()
+    if lengths["min"] != lengths["max"] or not lengths["max"]:
+        return ColumnProfile(name, "other", rows, missing)
+    norms: list[npt.NDArray[np.float64]] = []
+    center = Center(0, np.zeros(lengths["max"]))
+    for start in range(0, len(there), _VECTORS):
+        part: Any = there.slice(start, _VECTORS)
+        flat = pa.chunked_array([chunk.flatten() for chunk in part.chunks]).cast(pa.float64())
+        block = flat.to_numpy().reshape(len(part), lengths["max"])
+        found = np.sqrt(np.einsum("ij,ij->i", block, block))
+        usable = np.isfinite(found)
+        norms.append(found[usable])
+        center = center.merged(Center.of(block if usable.all() else block[usable]))
+    ordered = np.sort(np.concatenate(norms))
+    spread = _spread_of(ordered) if len(ordered) else None
+    return ColumnProfile(name, kind, rows, missing, len(there) - len(ordered), spread, center=center)
+
+
+def _spread_of(ordered: npt.NDArray[np.float64]) -> Spread:
+    return Spread(float(ordered[0]), float(ordered[-1]), Moments.of(ordered), Quantiles.of(ordered))
+
+
+def _counted(values: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None) -> Spread:
+    """Return the spread of whole numbers from 0 on, each of which occurs so many times."""
+    weights = np.bincount(values, weights=counts)
+    sizes = np.flatnonzero(weights).astype(np.float64)
+    weights = weights[weights > 0].astype(np.float64)
+    n = int(weights.sum())
+    mean = float(sizes @ weights) / n
+    moments = Moments(n, mean, float(((sizes - mean) ** 2) @ weights))
+    return Spread(float(sizes[0]), float(sizes[-1]), moments, Quantiles(sizes, weights).compressed(1024))
 
 
 def _numbers(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
@@ -120,10 +166,7 @@ def _numbers(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing:
         rows,
         missing,
         infinite,
-        low=ordered[0].item(),
-        high=ordered[-1].item(),
-        moments=Moments.of(floats),
-        quantiles=Quantiles.of(floats),
+        Spread(ordered[0].item(), ordered[-1].item(), Moments.of(floats), Quantiles.of(floats)),
         # A column of whole numbers may have fractions in another fragment: both are hashed as numbers.
         distinct=Distinct.of(mixed(different.astype(np.float64) if kind in ("whole", "number") else different)),
         frequent=_frequent(lambda places: different[places].tolist(), counts),
@@ -158,24 +201,16 @@ def _text(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: in
         texts, hashes = encoded.dictionary, hashes_of(encoded.dictionary)
         counts = np.bincount(encoded.indices.to_numpy(), minlength=len(texts))
     lengths = pc.call_function("utf8_length", [texts]).to_numpy()
-    weights = np.bincount(lengths, weights=counts)
-    sizes = np.flatnonzero(weights).astype(np.float64)
-    weights = weights[weights > 0].astype(np.float64)
-    n = len(there)
-    mean = float(sizes @ weights) / n
+    often = _of_texts(texts, hashes) if counts is None else _frequent(lambda places: _taken(texts, places), counts)
     return ColumnProfile(
         name,
         kind,
         rows,
         missing,
-        low=float(sizes[0]),
-        high=float(sizes[-1]),
-        moments=Moments(n, mean, float(((sizes - mean) ** 2) @ weights)),
-        quantiles=Quantiles(sizes, weights).compressed(1024),
+        spread=_counted(lengths, counts),
         distinct=Distinct.of(hashes),
-        frequent=_of_texts(texts, hashes)
-        if counts is None
-        else _frequent(lambda places: _taken(texts, places), counts),
+        frequent=often,
+        tokens=_counted(token_counts(*_laid_out(texts)), counts),
     )
 
 
@@ -197,12 +232,17 @@ def mostly_different(texts: Any) -> bool:
 
 def hashes_of(texts: Any) -> npt.NDArray[np.uint64]:
     """Return hashes uint64[n] of an array of texts without gaps; the same on every machine."""
+    return text_hashes(*_laid_out(texts))
+
+
+def _laid_out(texts: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the bytes of texts without gaps, and where each begins and ends."""
     wide = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, offsets, data = texts.buffers()
     if not len(texts) or data is None:
-        return text_hashes(np.empty(0, np.uint8), np.zeros(len(texts) + 1, np.int64))
+        return np.empty(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
     places = np.frombuffer(offsets, wide)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    return text_hashes(np.frombuffer(data, np.uint8)[places[0] : places[-1]], places - places[0])
+    return np.frombuffer(data, np.uint8)[places[0] : places[-1]], places - places[0]
 
 
 def _of_texts(texts: Any, hashes: npt.NDArray[np.uint64]) -> Frequent:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from holdtrue import catalog
@@ -15,7 +14,7 @@ from holdtrue.core.errors import Conflict, InvalidInput, NotFound
 from holdtrue.core.ids import new_id, version_id
 from holdtrue.data import erasure, store
 from holdtrue.data.checking import as_arrow, check_table, conform
-from holdtrue.data.contract import Contract
+from holdtrue.data.contract import Contract, Report
 from holdtrue.data.model import (
     DatasetSpec,
     Ingest,
@@ -25,12 +24,14 @@ from holdtrue.data.model import (
     check_window,
     check_windows,
 )
-from holdtrue.data.reading import parquet_bytes
+from holdtrue.data.reading import put_rows, read_rows
+from holdtrue.data.rules import RowCount, rule_broken
 from holdtrue.data.whole import NOTHING, Around
 from holdtrue.storage import BlobStore
 from holdtrue.storage.ledger import Transaction
 
 _CURRENT = "current"
+_NO_ROWS = "The delivery has no rows. If that may be, the contract says so: RowCount(ge=0)."
 
 
 def declare(tx: Transaction, specs: tuple[DatasetSpec, ...]) -> None:
@@ -61,24 +62,24 @@ def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any, around:
     on the rows alone. A blocked delivery is kept whole for its quarantine.
     """
     arrow = as_arrow(table)
-    report = check_table(spec.contract, arrow, around)
+    report = _not_empty(spec.contract, check_table(spec.contract, arrow, around))
     contract = content_hash(dump(spec.contract))
     if not report.passed:
-        kept = blobs.put(parquet_bytes(arrow))
+        kept, _ = put_rows(blobs, arrow)
         return Ingest(spec.name, window, contract, report.rows, report.findings, None, 0, 0, kept, report.rows)
     mask = np.zeros(arrow.num_rows, bool)
     mask[list(report.quarantined)] = True
     accepted = _ordered(arrow.filter(pa.array(~mask)), spec)
-    data = parquet_bytes(accepted)
-    aside = blobs.put(parquet_bytes(arrow.filter(pa.array(mask)))) if mask.any() else None
+    digest, size = put_rows(blobs, accepted)
+    aside = put_rows(blobs, arrow.filter(pa.array(mask)))[0] if mask.any() else None
     return Ingest(
         spec.name,
         window,
         contract,
         report.rows,
         report.findings,
-        blobs.put(data),
-        len(data),
+        digest,
+        size,
         accepted.num_rows,
         aside,
         len(report.quarantined),
@@ -197,7 +198,7 @@ def read(blobs: BlobStore, content: Any, windows: list[str] | None = None) -> pa
             why=f"Its windows: {', '.join(sorted(chosen)) or 'none'}.",
             mend="Take the window in first, or ask for one that is there.",
         )
-    tables = [pq.read_table(blobs.path(chosen[name]["digest"])) for name in names]
+    tables = [read_rows(blobs, chosen[name]["digest"]) for name in names]
     # A column that was added to the contract later is missing, and null, in older windows.
     return pa.concat_tables(tables, promote_options="default")
 
@@ -329,6 +330,13 @@ def _ordered(table: pa.Table, spec: DatasetSpec) -> pa.Table:
     key = chosen[spec.key]
     others = [] if len(key.unique()) == len(key) else [name for name in chosen.column_names if name != spec.key]
     return chosen.sort_by([(name, "ascending") for name in (spec.key, *others)]).combine_chunks()
+
+
+def _not_empty(contract: Contract, report: Report) -> Report:
+    """Block a delivery without rows, unless the contract says how many there are to be."""
+    if report.rows or any(isinstance(rule, RowCount) for rule in contract.rules):
+        return report
+    return dataclasses.replace(report, findings=(*report.findings, rule_broken(RowCount(ge=1), 0, said=_NO_ROWS)))
 
 
 def request_contract(spec: DatasetSpec, names: tuple[str, ...]) -> Contract:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from holdtrue import catalog
@@ -17,6 +16,7 @@ from holdtrue.data.comparing import fragment_changes, row_changes, schema_change
 from holdtrue.data.model import QuarantineState
 from holdtrue.data.profiles import Profile, merge_profiles, shift, told
 from holdtrue.data.profiling import fragment_profile
+from holdtrue.data.reading import read_rows
 from holdtrue.storage import BlobStore, Stores
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
@@ -231,7 +231,7 @@ class _Reading:
     def rows(self, version: catalog.Version, windows: Sequence[str], whole: Profile) -> pa.Table:
         """Return the rows of some windows; without any, no rows of the version's columns."""
         self.read.update(windows)
-        tables = [pq.read_table(self.stores.blobs.path(parts(version)[each]["digest"])) for each in windows]
+        tables = [read_rows(self.stores.blobs, parts(version)[each]["digest"]) for each in windows]
         if not tables:
             return pa.table({column.name: pa.nulls(0) for column in whole.columns})
         return pa.concat_tables(tables, promote_options="permissive")

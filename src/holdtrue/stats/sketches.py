@@ -63,6 +63,39 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
+class Center:
+    """Hold the number of vectors, their mean float64[d], and the sum of squared distances from it."""
+
+    n: int
+    mean: Floats
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, vectors: Floats) -> "Center":
+        """Return the center of finite vectors float64[n, d]."""
+        if not len(vectors):
+            return cls(0, np.zeros(vectors.shape[1]))
+        mean = vectors.mean(axis=0)
+        away = (vectors - mean).ravel()
+        return cls(len(vectors), mean, float(away @ away))
+
+    def merged(self, other: "Center") -> "Center":
+        """Return the center of both together, as of moments in each dimension."""
+        if not self.n or not other.n:
+            return self if self.n else other
+        n = self.n + other.n
+        step = other.mean - self.mean
+        share = other.n / n
+        squares = self.squares + other.squares + float(step @ step) * self.n * share
+        return Center(n, self.mean + step * share, squares)
+
+    @property
+    def distance(self) -> float:
+        """Return the root of the mean squared distance of the vectors from their mean, 0 for none."""
+        return sqrt(self.squares / self.n) if self.n else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Quantiles:
     """Hold points of a distribution in rising order, each standing for `weights` values.
 

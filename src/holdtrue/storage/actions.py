@@ -4,8 +4,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdtrue.storage.blobs import check_digest
 from holdtrue.storage.files import make_folder, write_atomic
+from holdtrue.storage.places import check_digest
 
 
 class ActionCache:
