@@ -207,6 +207,8 @@ def test_nothing_that_is_kept_of_it_holds_its_name(production: Production) -> No
     name = world.tail.encode()
     kept = [world.home / "ledger.db", world.home / "ledger.db-wal", *(world.home / "journal").rglob("*")]
     assert [path for path in kept if path.is_file() and name in path.read_bytes()] == []
+    for path in (world.home / "journal").rglob("*.parquet"):  # what is compressed shows no name as it lies there
+        assert world.tail not in str(pq.ParquetFile(path).read().to_pydict())
     assert verify(world.home / "ledger.db", (world.home / "keys" / "ledger.pub").read_text()).ok
     with Client.open(world.home) as client:
         actions = [each["action"] for each in client.get("/api/projects/tails/events", limit=500)["items"]]
