@@ -1,5 +1,8 @@
 """A PyTorch module that is released in tests."""
 
+# PyTorch is there for the long tests only.
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+
 from typing import Any
 
 import torch

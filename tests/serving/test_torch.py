@@ -1,5 +1,8 @@
 """PyTorch models: weights without pickles, programs as exported, each in a process of its own."""
 
+# PyTorch is there for the long tests only.
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+
 import io
 from pathlib import Path
 from typing import Any
