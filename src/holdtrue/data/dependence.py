@@ -42,7 +42,7 @@ def _trained(
             through = sorted(uses - {"outcome"})
         else:
             made_of = {edge.source for edge in catalog.origins(connection, project, [newest.id])}
-            through = [label for id, label in affected.items() if id in made_of]
+            through = [label for version, label in affected.items() if version in made_of]
         if through:
             more = f" and {len(through) - _SHOWN} more" if len(through) > _SHOWN else ""
             yield f"model {newest.label} ({', '.join(through[:_SHOWN])}{more})"

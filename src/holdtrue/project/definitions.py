@@ -84,6 +84,21 @@ class Model:
     quantise: bool = False
 
     @property
+    def spec(self) -> ModelSpec:
+        """Return the definition as data."""
+        return ModelSpec(
+            name=self.name,
+            dataset=self.dataset.spec.name,
+            label=self.label,
+            outcome=self.outcome,
+            features=tuple(
+                feature.name if isinstance(feature, Latest | Trailing) else feature.feature for feature in self.features
+            ),
+            params=dict(self.params),
+            purpose=self.purpose,
+        )
+
+    @property
     def views(self) -> tuple[View, ...]:
         """Return the features that are looked up, in their order."""
         return tuple(each for each in self.features if isinstance(each, Latest | Trailing))
@@ -382,21 +397,7 @@ class Project:
             owner=self.owner,
             risk=self.risk,
             datasets=tuple(each.spec for each in self.datasets.values()),
-            models=tuple(
-                ModelSpec(
-                    name=each.name,
-                    dataset=each.dataset.spec.name,
-                    label=each.label,
-                    outcome=each.outcome,
-                    features=tuple(
-                        feature.name if isinstance(feature, Latest | Trailing) else feature.feature
-                        for feature in each.features
-                    ),
-                    params=dict(each.params),
-                    purpose=each.purpose,
-                )
-                for each in self.models.values()
-            ),
+            models=tuple(each.spec for each in self.models.values()),
             policies=tuple(self.policies.values()),
             services=(
                 *(each.spec for each in self.services.values()),

@@ -304,7 +304,7 @@ class Workshop:
         name, mark, wanted = text.partition("@")
         shown = self._api.get(f"{self._base}/datasets/{name}")
         if mark:
-            version = self._version(name, wanted)
+            version = _version(self._api, self._base, name, wanted)
             shown = {**shown, "version": version["id"], "fragments": version["content"]["fragments"]}
         if not shown["fragments"]:
             raise NotFound(
@@ -312,18 +312,6 @@ class Workshop:
                 mend=f"Take data in first: holdtrue run --ingest {name} --window YYYY-MM",
             )
         return shown
-
-    def _version(self, name: str, wanted: str) -> dict[str, Any]:
-        """Return the version of a dataset that has an id, or a number."""
-        after: str | None = None
-        while True:
-            page = self._api.get(f"{self._base}/versions", kind="dataset", name=name, after=after)
-            for each in page["items"]:
-                if wanted in (each["id"], str(each["number"])):
-                    return each
-            after = page["next"]
-            if after is None:
-                raise NotFound.of("dataset", f"{name}@{wanted}"[:80])
 
     def _standing(self, service: str) -> "Standing | None":
         """Return the release of an application that answers in production now, with all that it pins."""
@@ -357,6 +345,19 @@ class Workshop:
         content = self._api.get(f"{self._base}/versions/{versions['model']}")["content"]
         features = self._api.get(f"{self._base}/versions/{versions['features']}")["content"]
         return Champion(release, content["digest"], FeatureSet.from_json(features), content["format"])
+
+
+def _version(api: Api, base: str, name: str, wanted: str) -> dict[str, Any]:
+    """Return the version of a dataset that has an id, or a number."""
+    after: str | None = None
+    while True:
+        page = api.get(f"{base}/versions", kind="dataset", name=name, after=after)
+        for each in page["items"]:
+            if wanted in (each["id"], str(each["number"])):
+                return each
+        after = page["next"]
+        if after is None:
+            raise NotFound.of("dataset", f"{name}@{wanted}"[:80])
 
 
 def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:

@@ -345,9 +345,9 @@ def _unknown(where: str, key: str, known: list[str]) -> ConfigurationError:
     )
 
 
-def _check(settings: Settings) -> None:
-    """Refuse combinations that no process may run with."""
-    bounds = (
+def _bounds(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
+    """Return the settings that have bounds, whether they keep them, and what these are."""
+    return (
         ("port", 0 <= settings.port <= 65533, "between 0 and 65533; two more ports follow it"),
         ("data_workers", 1 <= settings.data_workers <= 64, "between 1 and 64"),
         (
@@ -371,7 +371,11 @@ def _check(settings: Settings) -> None:
             "set together with tls_certificate",
         ),
     )
-    for key, holds, wanted in bounds:
+
+
+def _check(settings: Settings) -> None:
+    """Refuse combinations that no process may run with."""
+    for key, holds, wanted in _bounds(settings):
         if not holds:
             raise ConfigurationError(
                 f"The setting “{key}” has a value that cannot be used: {getattr(settings, key)!r}.",

@@ -171,6 +171,14 @@ class _Open:
             # Whoever is at work learns why: an answer that comes too late is another matter than a client that left.
             task.cancel(None if error is None else error.code)
 
+    def why(self) -> HoldtrueError | None:
+        """Return why this task was cancelled, None if its client is gone; a cancellation not ours goes on."""
+        task = asyncio.current_task()
+        if task is None or task not in self.ended:
+            raise asyncio.CancelledError
+        task.uncancel()
+        return self.ended.pop(task)
+
 
 def house_error(error: HoldtrueError) -> bytes:
     """Return the form in which Holdtrue's own routes report an error."""
@@ -225,7 +233,7 @@ class Plane:
         except HoldtrueError as error:
             reply = self._refusal(path, error)
         except asyncio.CancelledError:
-            reply = self._refusal(path, self._why_ended())
+            reply = self._refusal(path, self._open.why())
         except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
             self._log.exception("The request %s failed.", name.decode("latin-1"))
             reply = self._refusal(path, HoldtrueError("The request failed."))
@@ -245,14 +253,6 @@ class Plane:
         if _REQUEST_ID.fullmatch(given) is None:
             raise InvalidInput("The header X-Request-Id is not 1 to 128 printable characters without spaces.")
         return given
-
-    def _why_ended(self) -> HoldtrueError | None:
-        """Return why this task was cancelled, None if its client is gone; a cancellation not ours goes on."""
-        task = asyncio.current_task()
-        if task is None or task not in self._open.ended:
-            raise asyncio.CancelledError
-        task.uncancel()
-        return self._open.ended.pop(task)
 
     def _refusal(self, path: str, error: HoldtrueError | None) -> Reply | None:
         if error is None:
@@ -297,7 +297,7 @@ class Plane:
         try:
             yield request
         except asyncio.CancelledError:
-            error = self._why_ended()
+            error = self._open.why()
             assert error is not None, "only patient requests end because their client left"
             raise error from None
         finally:
@@ -316,10 +316,7 @@ class Plane:
 
     def error_form(self, path: str) -> ErrorForm:
         """Return the form in which an error is told at this path."""
-        for prefix, form in self._errors:
-            if path.startswith(prefix):
-                return form
-        return house_error
+        return next((form for prefix, form in self._errors if path.startswith(prefix)), house_error)
 
     async def _answer(
         self,
@@ -427,7 +424,7 @@ class Plane:
         except HoldtrueError as error:
             broken = error
         except asyncio.CancelledError:
-            broken = self._why_ended()
+            broken = self._open.why()
             if broken is None:
                 return
         except Exception:  # noqa: BLE001  # as above: the log learns what, the client only that

@@ -134,15 +134,7 @@ class Worker:
         self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
         settings = {project: TraceSettings(each) for project, each in captures.items()}
         self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture), mask=mask)
-        endpoints = [
-            *intake_endpoints(self._engine, self._intake, self._online),
-            *feedback_endpoints(self._engine, self._intake),
-            *lookup_endpoints(self._engine, self._online.dated),
-        ]
-        for protocol in protocols:
-            endpoints += protocol(self._engine)
-        for each in telemetry:
-            endpoints += each(self.spans)
+        endpoints = self._endpoints(protocols, telemetry)
         fitting = Fitting(self.name, self._engine, self._blobs, self.spans)
         self._parts = [make(fitting) for make in parts]
         for part in self._parts:
@@ -151,6 +143,15 @@ class Worker:
         self._deferring = Deferring(keeping, self._engine.now_us, self._engine.stopwatch, self._form)
         endpoints = [*map(self._deferring.taking, endpoints), *self._deferring.endpoints]
         self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
+
+    def _endpoints(self, protocols: Sequence[Endpoints], telemetry: Sequence[Telemetry]) -> list[Endpoint]:
+        return [
+            *intake_endpoints(self._engine, self._intake, self._online),
+            *feedback_endpoints(self._engine, self._intake),
+            *lookup_endpoints(self._engine, self._online.dated),
+            *(endpoint for protocol in protocols for endpoint in protocol(self._engine)),
+            *(endpoint for each in telemetry for endpoint in each(self.spans)),
+        ]
 
     def _lifespan(self, plane: Plane) -> AbstractAsyncContextManager[None]:
         @asynccontextmanager
