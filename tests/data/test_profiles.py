@@ -17,6 +17,7 @@ from holdtrue.stats import token_counts
 from tests.data.conftest import Room
 
 MOMENT = pa.timestamp("us", "UTC")
+_PARTS = st.floats(-(2.0**20), 2.0**20, width=32) | st.sampled_from([float("nan"), float("inf")])
 _COLUMNS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "whole": (pa.int64(), st.integers(-(2**40), 2**40) | st.integers(0, 3)),
     "number": (pa.float64(), st.floats(width=32)),
@@ -25,7 +26,7 @@ _COLUMNS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "moment": (MOMENT, st.integers(0, 2**50)),
     "nothing": (pa.null(), st.none()),
     "prose": (pa.string(), st.text("ab .,-_日本ü", max_size=12)),
-    "vector": (pa.list_(pa.float32(), 3), st.lists(st.floats(width=32), min_size=3, max_size=3)),
+    "vector": (pa.list_(pa.float32(), 3), st.lists(_PARTS, min_size=3, max_size=3)),
     "list": (pa.list_(pa.float64()), st.lists(st.floats(-5, 5), min_size=2, max_size=2)),
     "ragged": (pa.large_list(pa.float64()), st.lists(st.floats(-5, 5), max_size=2)),
 }
@@ -85,6 +86,49 @@ def _agree(one: Spread | None, other: Spread | None) -> None:
         assert one.moments.mean == pytest.approx(other.moments.mean)
         gap = np.abs(one.quantiles.below(other.quantiles.points) - other.quantiles.below(other.quantiles.points)).max()
         assert gap <= one.quantiles.error + other.quantiles.error + 1e-9
+
+
+_LARGE: dict[str, Any] = {
+    "normal": lambda numbers, n: numbers.normal(size=n),
+    "wide": lambda numbers, n: np.exp(numbers.normal(size=n) * 20),
+    "zeros": lambda numbers, n: np.where(numbers.random(n) < 0.4, 0.0, numbers.normal(size=n)),
+    "near": lambda numbers, n: numbers.integers(-500, 70_000, n),
+    "far": lambda numbers, n: numbers.integers(-(2**60), 2**60, n),
+    "two ends": lambda numbers, n: np.where(numbers.random(n) < 0.5, -1.7e308, 1.7e308),
+    "one": lambda _, n: np.full(n, 3.5),
+}
+
+
+@pytest.mark.parametrize("name", _LARGE)
+def test_a_long_column_is_known_within_its_errors_however_it_is_cut(name: str) -> None:
+    values = _LARGE[name](np.random.default_rng(8), 60_000)
+    table = pa.table({"c": values})
+    whole = profile_table(table).columns[0]
+    cut = [table.slice(start, size) for start, size in ((0, 500), (500, 30_000), (30_500, 29_500))]
+    merged = merge_profiles([profile_table(part) for part in cut]).columns[0]
+    ordered = np.sort(values.astype(np.float64))
+    true = np.searchsorted(ordered, ordered, side="right") / len(ordered)
+    different, counts = np.unique(values, return_counts=True)
+    for found in (whole, merged):
+        assert (found.low, found.high, found.moments.n) == (values.min(), values.max(), len(values))
+        assert found.quantiles.error < 0.005
+        assert np.abs(found.quantiles.below(ordered) - true).max() <= found.quantiles.error + 1e-9
+        assert found.distinct.count == pytest.approx(len(different), rel=0.06)
+        for value, count in zip(different.tolist(), counts.tolist(), strict=True):
+            kept = found.frequent.counts.get(value, 0)
+            assert kept <= count <= kept + found.frequent.error
+    assert merged.distinct.count == whole.distinct.count
+    if name != "two ends":
+        assert merged.moments.mean == pytest.approx(values.astype(np.float64).mean(), rel=1e-9, abs=1e-9)
+
+
+def test_many_names_of_rows_are_known_within_their_errors() -> None:
+    names = [f"trip {number:07d}" for number in range(40_000)] + ["late"] * 30
+    (column,) = profile_table(pa.table({"s": names})).columns
+    assert column.distinct.count == pytest.approx(40_001, rel=0.06)
+    assert 30 - column.frequent.counts.get("late", 0) <= column.frequent.error < 40_000 / 900
+    often = profile_table(pa.table({"s": names + ["late"] * 4000})).columns[0]
+    assert often.frequent.counts["late"] + often.frequent.error >= 4030
 
 
 def test_what_is_told_of_embeddings() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from math import nan
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +58,10 @@ class Spread:
         points = np.array(data["points"], np.float64)
         weights = data["weights"]
         each = np.full(len(points), weights) if isinstance(weights, float) else np.array(weights, np.float64)
-        return cls(data["low"], data["high"], Moments(*data["moments"]), Quantiles(points, each, data["error"]))
+        # What is too large for a double has no form in JSON, and comes back as no number.
+        mean, squares = (nan if value is None else value for value in data["moments"][1:])
+        moments = Moments(data["moments"][0], mean, squares)
+        return cls(data["low"], data["high"], moments, Quantiles(points, each, data["error"]))
 
     @classmethod
     def merged(cls, parts: "Sequence[Spread]") -> "Spread":

@@ -15,8 +15,8 @@ from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import Corrupt, NotFound
 from holdtrue.data.profiles import FORM, ColumnProfile, Kind, Profile, Spread
 from holdtrue.data.reading import read_rows
-from holdtrue.stats import Center, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes, token_counts
-from holdtrue.stats.sketches import MOST_FREQUENT
+from holdtrue.stats import Center, Distinct, Frequent, Moments, Quantiles, text_hashes, token_counts
+from holdtrue.stats.sketches import MOST_FREQUENT, MOST_IN_BIN, POINTS, most_alike
 from holdtrue.storage import ActionCache, BlobStore
 
 _THREADS = 2
@@ -25,6 +25,9 @@ _MARK = 20
 _HEAD = 8
 _SAMPLE = 4096
 _VECTORS = 1 << 15
+# From so many rows on, columns of which most values occur once are counted in bins instead of put in order.
+_MANY = 1 << 14
+_NEAR = 1 << 20
 
 
 def profile_table(table: pa.Table) -> Profile:
@@ -138,10 +141,8 @@ def _counted(values: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None
     weights = np.bincount(values, weights=counts)
     sizes = np.flatnonzero(weights).astype(np.float64)
     weights = weights[weights > 0].astype(np.float64)
-    n = int(weights.sum())
-    mean = float(sizes @ weights) / n
-    moments = Moments(n, mean, float(((sizes - mean) ** 2) @ weights))
-    return Spread(float(sizes[0]), float(sizes[-1]), moments, Quantiles(sizes, weights).compressed(1024))
+    quantiles = Quantiles(sizes, weights).compressed(1024)
+    return Spread(float(sizes[0]), float(sizes[-1]), Moments.weighted(sizes, weights), quantiles)
 
 
 def _numbers(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
@@ -153,24 +154,58 @@ def _numbers(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing:
         infinite = int(np.isinf(given).sum())
         missing += len(given) - int(usable.sum()) - infinite
         given = given if usable.all() else given[usable]
-    ordered = np.sort(given)
-    if not len(ordered):
+    if not len(given):
         return ColumnProfile(name, kind, rows, missing, infinite)
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    counts = np.diff(np.append(starts, len(ordered)))
-    different = ordered[starts]
-    floats = ordered.astype(np.float64)
+    # A column of whole numbers may have fractions in another fragment: both are hashed as numbers.
+    floats = given.astype(np.float64)
+    hashed = floats if kind in ("whole", "number") else given
+    counted = _in_range(given)
+    found = _in_bins(floats) if counted is None and len(given) >= _MANY else None
+    if found is not None:
+        quantiles, most = found
+        low, high = given.min().item(), given.max().item()
+        spread = Spread(low, high, Moments.of(floats), quantiles)
+        return ColumnProfile(
+            name, kind, rows, missing, infinite, spread, Distinct.of_numbers(hashed), Frequent({}, most)
+        )
+    different, counts = _in_order(given) if counted is None else counted
+    points, weights = different.astype(np.float64), counts.astype(np.float64)
+    quantiles = Quantiles(points, weights).compressed(POINTS)
     return ColumnProfile(
         name,
         kind,
         rows,
         missing,
         infinite,
-        Spread(ordered[0].item(), ordered[-1].item(), Moments.of(floats), Quantiles.of(floats)),
-        # A column of whole numbers may have fractions in another fragment: both are hashed as numbers.
-        distinct=Distinct.of(mixed(different.astype(np.float64) if kind in ("whole", "number") else different)),
-        frequent=_frequent(lambda places: different[places].tolist(), counts),
+        Spread(different[0].item(), different[-1].item(), Moments.weighted(points, weights), quantiles),
+        Distinct.of_numbers(points if kind in ("whole", "number") else different),
+        _frequent(lambda places: different[places].tolist(), counts),
     )
+
+
+def _in_bins(floats: npt.NDArray[np.float64]) -> tuple[Quantiles, int] | None:
+    """Return quantiles of numbers of which most occur once, and how often one may occur; None for others."""
+    some = floats[np.linspace(0, len(floats) - 1, _SAMPLE).astype(np.intp)]
+    return Quantiles.binned(floats) if len(np.unique(some)) > _SAMPLE // 2 else None
+
+
+def _in_range(given: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]] | None:
+    """Return the different ones of whole numbers that lie near each other, and their counts; None for others."""
+    if given.dtype.kind != "i":
+        return None
+    low, high = int(given.min()), int(given.max())
+    if high - low > min(_NEAR, 4 * len(given)):
+        return None
+    counts = np.bincount(given - low)
+    places = np.flatnonzero(counts)
+    return places + low, counts[places]
+
+
+def _in_order(given: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return different values in order, and their counts."""
+    ordered = np.sort(given)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return ordered[starts], np.diff(np.append(starts, len(ordered)))
 
 
 def _as_numpy(kind: Kind, values: pa.ChunkedArray) -> npt.NDArray[Any]:
@@ -247,6 +282,9 @@ def _laid_out(texts: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 def _of_texts(texts: Any, hashes: npt.NDArray[np.uint64]) -> Frequent:
     """Return the frequent ones among texts that are mostly different."""
+    most = most_alike(hashes)
+    if len(hashes) >= _MANY and most <= len(hashes) * MOST_IN_BIN:
+        return Frequent({}, most)
     ordered = np.sort(hashes)
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     counts = np.diff(np.append(starts, len(ordered)))
