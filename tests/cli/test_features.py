@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holdtrue.cli.usefulness import costs_of
+from holdtrue.features import FeatureSet, Latest, OnlineStore, category, numeric, on_demand
 from tests.cli.test_commands import holdtrue
 from tests.cli.toys import edited, succeed, toy_folder
 
+VIEW = Latest("last", "sales", "shop", "at", ("amount",), "9d")
 CHANGES = (
     (
         '            ht.column("amount", "float64", le=100),\n',
@@ -38,10 +42,10 @@ def large(amount):
 )
 
 
-@pytest.fixture
-def live(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a service that answers in production, and no event yet."""
-    folder = toy_folder(tmp_path)
+    folder = toy_folder(tmp_path_factory.mktemp("live"))
     edited(folder, *CHANGES)
     succeed("apply", cwd=folder)
     succeed("run", "--ingest", "--window", "2024-01", cwd=folder)
@@ -76,3 +80,36 @@ def test_a_view_is_filled_from_history_looked_up_and_held_against_its_freshness(
     assert [(each["view"], each["new"]) for each in again] == [("last", 0)]
     unknown = holdtrue("features", "materialize", "--view", "lats", cwd=live)
     assert "lats" in unknown.stderr
+
+
+def test_what_each_feature_is_worth_stands_beside_what_it_costs(live: Path) -> None:
+    said = succeed("features", "usage", "happens", cwd=live)
+    assert "below noise" in said
+    succeed("features", "materialize", cwd=live)
+    found = {each["feature"]: each for each in json.loads(succeed("features", "usage", "happens", "--json", cwd=live))}
+    assert list(found)[:4] == ["amount", "large", "past", "past_mean"]
+    assert found["amount"]["lower"] > 0.0
+    assert found["past"]["bytes"] > 1000
+    assert found["past"]["view"] == "all"
+    assert found["last"]["entities"] == 2
+    assert found["last"]["lower"] <= found["last"]["value"] <= found["last"]["upper"]
+    assert "sales" in succeed("features", "usage", cwd=live)
+
+
+def test_costs_are_measured_on_rows_that_were_answered(tmp_path: Path) -> None:
+    features = FeatureSet((VIEW,), (numeric("amount"), category("shop")), {"shop": ("a", "b")}, (on_demand(large),))
+    store = OnlineStore(tmp_path)
+    store.ingest([VIEW], "sales", {"shop": ["a", "b"], "at": [5, 6], "amount": [1.0, 2.0]})
+    rows = {"amount": [1.0, None], "shop": ["a", "new"]}
+    costs = costs_of(features, store, rows, [7, 8])
+    assert set(costs) == {"amount", "shop", "large", "last"}
+    assert all(each["microseconds"] > 0 for each in costs.values())
+    assert costs["last"]["entities"] == 2
+    assert costs_of(features, None, rows, [7, 8]).keys() == {"amount", "shop", "large"}
+    assert costs_of(features, store, {}, []).keys() == {"last"}
+    store.close()
+
+
+def large(amount: Any) -> Any:
+    """Tell large amounts."""
+    return amount > 1

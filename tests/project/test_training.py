@@ -75,7 +75,7 @@ def test_changed_parameters_train_again_but_keep_the_features(pipeline: Pipeline
     pipeline.done.clear()
     other = make_project(params={"C": 0.01})
     train(other, pipeline, _request(other, pipeline))
-    assert [each.name for each in pipeline.done if not each.cached] == ["train", "evaluate"]
+    assert [each.name for each in pipeline.done if not each.cached] == ["train", "evaluate", "usefulness"]
 
 
 def test_the_champion_is_judged_on_the_same_rows(toy: ht.Project, pipeline: Pipeline) -> None:

@@ -1,8 +1,9 @@
 """Commands on features: fill the online store, look an entity up, see how fresh it is, replay what was answered."""
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(help="Features: fill, look up, replay, see who uses what.", no_args_is_help=True)
 _UNEQUAL = 1
+_WEIGHED = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -258,8 +260,18 @@ def features_status(
         raise typer.Exit(_UNEQUAL)
 
 
-def features_usage(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:
-    """List feature views with what they read, which feature sets have them, and which services answer with them."""
+def features_usage(
+    service: Annotated[
+        str | None, typer.Argument(help="Service whose features are weighed (default: list who uses which views).")
+    ] = None,
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List feature views with who uses them; or what each feature of a service is worth, and what it costs."""
+    if service is not None:
+        _weigh(service, home, project, as_json)
+        return
     with open_client(home) as client:
         root = base(project_name(client, project))
         versions = client.get(f"{root}/versions", kind="feature_view", limit=1000)["items"]
@@ -334,6 +346,56 @@ def _age(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.0f} d"
 
 
+def _weigh(service: str, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Show the value of each feature of a service's release in production, next to what it takes."""
+    from holdtrue.cli.usefulness import costs_of, worth
+    from holdtrue.core.clock import SystemClock
+    from holdtrue.features import FeatureSet
+    from holdtrue.server.settings import load_settings
+    from holdtrue.storage.journal import Journal
+
+    settings = load_settings(home)
+    with open_client(home) as client:
+        check_beside(client, settings, "features usage")
+        name = project_name(client, project)
+        root = base(name)
+        release = _release(client, root, service)
+        pinned = client.get(f"{root}/releases/{release}")["manifest"]["versions"]["features"]
+        features = FeatureSet.from_json(client.get(f"{root}/versions/{pinned}")["content"])
+        evidence = client.get(f"{root}/evidence", subject=release)["items"]
+    content = next((each["content"] for each in evidence if each["kind"] == "usefulness"), None)
+    records = Journal(settings.home / "journal", SystemClock()).table("prediction", name, service=service)
+    records = records.slice(max(0, records.num_rows - _WEIGHED))
+    rows = {each[2:]: records[each].to_pylist() for each in records.column_names if each.startswith("x_")}
+    times = [int(each) for each in records["time"].to_pylist()] if records.num_rows else []
+    kept = settings.online_store or (settings.home / "online" / name).is_dir()
+    with _online(settings, name) if kept else nullcontext() as store:
+        found = worth(content, features, costs_of(features, store, rows, times))
+    columns: Columns = {
+        "feature": lambda each: each["feature"],
+        "of view": lambda each: each["view"],
+        "value": lambda each: each["value"],
+        "interval": lambda each: None if each["value"] is None else f"{each['lower']:+.4f} to {each['upper']:+.4f}",
+        "µs a row": lambda each: each["microseconds"],
+        "bytes online": lambda each: None if each["bytes"] is None else f"{each['bytes']:,}",
+        "": lambda each: "below noise" if each["below_noise"] else "",
+    }
+    listing(found, as_json, columns, empty="This release has no features.")
+    if content is None:
+        typer.echo(f"{release} has no evidence of what its features are worth: train it again.", err=True)
+
+
+def _release(client: Any, root: str, service: str) -> str:
+    shown = client.get(f"{root}/services/{service}")["deployments"]
+    release = next((each["release"] for each in shown if each["environment"] == "production"), None)
+    if release is None:
+        raise NotFound(
+            f"No release of “{service}” answers in production.",
+            mend="Promote one first: holdtrue promote.",
+        )
+    return str(release)
+
+
 def _only(names: list[str]) -> str:
     if len(names) == 1:
         return names[0]
@@ -366,13 +428,7 @@ def _moment(text: str) -> datetime:
 
 
 def _deployed(client: Any, root: str, service: str) -> str:
-    shown = client.get(f"{root}/services/{service}")["deployments"]
-    release = next((each["release"] for each in shown if each["environment"] == "production"), None)
-    if release is None:
-        raise NotFound(
-            f"No release of “{service}” answers in production.",
-            mend="Promote one first: holdtrue promote.",
-        )
+    release = _release(client, root, service)
     return client.get(f"{root}/releases/{release}")["manifest"]["versions"]["features"]
 
 

@@ -25,6 +25,7 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "contract": ("contract",),
         "data": ("data",),
         "replay": ("replay",),
+        "usefulness": ("usefulness",),
         "answers": ("answers",),
         "retrieval": ("retrieval",),
         "guardrails": ("guardrails",),

@@ -33,6 +33,7 @@ from holdtrue.project.flowing import columns_of
 from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
 from holdtrue.project.sources import connect, selected_rows, windows_around
+from holdtrue.project.usefulness import usefulness
 from holdtrue.serving import load_model, pack_model
 from holdtrue.serving.contributions import background_of
 from holdtrue.stats.conformal import Sets, calibrate, covered
@@ -105,7 +106,8 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         code=model.fit,
     )
     artifact: dict[str, Any] = {"format": "onnx", **orjson.loads(fitted)}
-    score = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"]).score(held.X)
+    scored = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"]).score
+    score = scored(held.X)
     evidence = pipeline.step(
         "evaluate",
         {
@@ -116,7 +118,10 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         },
         lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
-    found = [*orjson.loads(evidence), {"kind": "data", "content": orjson.loads(doubts)}]
+    inputs = {"model": artifact["digest"], "data": _digests(request), "holdout": plan.holdout_days}
+    worth = pipeline.step("usefulness", inputs, lambda: orjson.dumps(usefulness(features, held, scored)))
+    kinds = {"data": doubts, "usefulness": worth}
+    found = [*orjson.loads(evidence), *({"kind": kind, "content": orjson.loads(each)} for kind, each in kinds.items())]
     sets = _sets(plan, held, score)
     if sets is not None:
         found.append({"kind": "coverage", "content": sets[1]})
