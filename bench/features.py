@@ -96,14 +96,14 @@ def get():
         times.append(time.perf_counter() - start)
     assert found["f0"][0] is not None
     return sorted(times)[250]
-print(feast.__version__, flush=True)
+print("answer", feast.__version__, flush=True)
 for line in sys.stdin:
     if line.strip() == "get":
-        print(get(), flush=True)
+        print("answer", get(), flush=True)
         continue
     start = time.perf_counter()
     join()
-    print(time.perf_counter() - start, flush=True)
+    print("answer", time.perf_counter() - start, flush=True)
 """
 
 
@@ -343,10 +343,10 @@ def _ask(process: "subprocess.Popen[str]", what: str) -> float:
 
 def _line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
-    # Feast prints how far it is before the first answer.
+    # Feast prints in between how far it is.
     for line in process.stdout:
-        if line[:1].isdigit():
-            return line.strip()
+        if line.startswith("answer "):
+            return line.removeprefix("answer ").strip()
     raise AssertionError(f"The peer ended: {process.args}")
 
 
