@@ -35,9 +35,7 @@ def costs_of(
     for each, alone in _alone(features):
         if all(name in rows for name in alone.inputs) and times:
             single = [{name: [rows[name][place]] for name in alone.inputs} for place in range(len(times))]
-            found[each] = {
-                "microseconds": _median(lambda place, a=alone, s=single: a.assemble(s[place], {}), len(times))
-            }
+            found[each] = {"microseconds": _median(_assembling(alone, single), len(times))}
     if store is None:
         return found
     for view, extent in zip(features.views, store.extents(features.views), strict=True):
