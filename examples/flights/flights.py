@@ -86,11 +86,10 @@ def weather(window: str) -> pa.Table:
 
 
 @project.source(of=flights)
-def departures(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Select flights that have left."""
-    return rows.filter("departed_at IS NOT NULL").select(
-        "flight_id, carrier, origin, dest, scheduled_hour, departed_at, departure_delay"
-    )
+def departures(rows: duckdb.DuckDBPyRelation) -> str:
+    """Select flights that have left, in SQL."""
+    return """SELECT flight_id, carrier, origin, dest, scheduled_hour, departed_at, departure_delay
+              FROM rows WHERE departed_at IS NOT NULL"""
 
 
 @project.source(of=flights)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from holdtrue.serving import LoadTest
 
 
+_REPLAYED = 10_000
+
+
 class Api(Protocol):
     """Speak to the control plane."""
 
@@ -61,6 +64,7 @@ class Workshop:
         self, project: Project, home: Path, api: Api, on_step: Callable[[StepDone], None] = lambda _: None
     ) -> None:
         self.project = project
+        self._home = home
         self._api = api
         self._blobs = BlobStore(home / "blobs")
         self._actions = ActionCache(home / "actions")
@@ -74,6 +78,8 @@ class Workshop:
             return self.ingest(payload["dataset"], payload["window"], job)
         if kind in ("train", "retrain"):
             return self.train(payload, author, job)
+        if kind == "replay":
+            return self.replay(payload["service"])
         raise InvalidInput(f"This worker does not know jobs of the kind “{kind}”.", mend="Update the worker.")
 
     def ingest(self, name: str, window: str, job: str = "") -> dict[str, Any]:
@@ -193,6 +199,16 @@ class Workshop:
             if role in versions
         }
         return Pinned(release, found["service"], found["manifest"]["config"], contents)
+
+    def replay(self, service: str) -> dict[str, Any]:
+        """Compute the features of recorded answers again; return a report for each release, or why there is none."""
+        from holdtrue.project.replaying import replay_service
+
+        try:
+            return {"reports": replay_service(self.project, service, self._home, self._api, most=_REPLAYED)}
+        except (NotFound, InvalidInput) as error:
+            # Nothing answered, or no window accepted yet: the next replay will find more.
+            return {"reports": [], "why": f"{error.what} {error.why}".strip()}
 
     def assemble(self, name: str, author: str, complete: "Complete", *, repeats: int = 1) -> dict[str, Any]:
         """Make a release of an application with its evidence, submit it, and return the decision."""
