@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.storage.ledger.events import Event, EventFilter, select_events
+    from holdtrue.storage.ledger.events import Event, EventFilter, payloads_with, select_events
     from holdtrue.storage.ledger.ledger import Ledger
     from holdtrue.storage.ledger.mentions import digests_in, mentioned_digests
     from holdtrue.storage.ledger.statements import (
@@ -43,6 +43,7 @@ __all__ = [
     "mentioned_digests",
     "metadata",
     "pairs_in",
+    "payloads_with",
     "prepare",
     "prepare_insert",
     "project_table",
@@ -74,6 +75,7 @@ __getattr__ = attach(
         "prepare_insert": "statements",
         "project_table": "tables",
         "scoped": "tables",
+        "payloads_with": "events",
         "select_events": "events",
     },
 )

@@ -162,6 +162,12 @@ class Ledger:
         writer.submit(WriteContext(SYSTEM, ""), lambda tx: tx.seal()).result()
         return writer.note
 
+    def scrub(self) -> bool:
+        """Leave nothing of what was deleted in the database's files; False while readers stand in the way."""
+        writer = self._need_writer()
+        writer.submit(WriteContext(SYSTEM, ""), lambda tx: tx.scrub()).result()
+        return writer.scrubbed
+
     def sign_late(self) -> None:
         """Sign the head if a checkpoint is due: on a quiet log no commit comes that would do it."""
         self._need_writer().submit(WriteContext(SYSTEM, ""), lambda tx: None).result()

@@ -14,6 +14,7 @@ from holdtrue.storage.ledger import database as files
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.statements import Prepared
 
+_SCRUB_MILLISECONDS = 500
 _JOBS_BETWEEN_WAL_CHECKPOINTS = 256
 _ROWS_BETWEEN_WAL_CHECKPOINTS = 20_000
 
@@ -118,6 +119,14 @@ class SqliteWriter:
             return
         self._jobs, self._rows = 0, self.raw.total_changes
         self.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def scrub(self) -> bool:
+        """Empty the write-ahead log, whose old frames still have what was deleted; False while somebody reads them."""
+        self.raw.execute(f"PRAGMA busy_timeout={_SCRUB_MILLISECONDS}").fetchall()
+        try:
+            return not self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            self.raw.execute(f"PRAGMA busy_timeout={int(files.BUSY_SECONDS * 1000)}").fetchall()
 
     def finish(self) -> None:
         """Fold the write-ahead log in, before the connection is closed."""

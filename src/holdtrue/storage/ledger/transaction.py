@@ -45,6 +45,7 @@ class Transaction:
         self.connection = database.sql
         self.head = head
         self.sealed = False
+        self.scrubbed = False
         self.actions: set[str] = set()
         self._database = database
         self._now: datetime | None = None
@@ -113,6 +114,10 @@ class Transaction:
     def seal(self) -> None:
         """Ask for a signed checkpoint in this commit, as after an approval or a promotion."""
         self.sealed = True
+
+    def scrub(self) -> None:
+        """Ask that what was deleted, in this commit or before, leaves nothing in the database's files."""
+        self.scrubbed = True
 
     def erase(self, seq: int, *, reason: str) -> Event:
         """Erase the payload and salt of event `seq` of this project; a tombstone event tells of it.

@@ -58,6 +58,7 @@ class Writer:
         self._closed = False
         self._failure: HoldtrueError | None = None
         self.observer: Callable[[frozenset[str]], None] | None = None
+        self.scrubbed = True
         self._moment = (clock.now(), clock.monotonic())
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -131,6 +132,8 @@ class Writer:
             self._abandon(batch, error)
             return
         self._tell(batch)
+        if batch.scrubbed:
+            self._scrub()
         for job, result, error in batch.outcomes:
             if error is None:
                 job.answer.set_result(result)
@@ -182,6 +185,7 @@ class Writer:
             return
         self._head = tx.head
         batch.sealed = batch.sealed or tx.sealed
+        batch.scrubbed = batch.scrubbed or tx.scrubbed
         batch.actions |= tx.actions
         batch.outcomes.append((job, result, None))
 
@@ -234,6 +238,15 @@ class Writer:
             if not self._database.wrote_nothing(error):
                 self._stop(error)
 
+    def _scrub(self) -> None:
+        """Let the database leave nothing of what was deleted, and note whether it did."""
+        self.scrubbed = False
+        try:
+            self.scrubbed = self._database.scrub()
+        except self._database.errors as error:
+            if not self._database.wrote_nothing(error):
+                self._stop(error)
+
     def _finish(self) -> None:
         """Seal the log before the connection is closed."""
         try:
@@ -252,6 +265,7 @@ class _Batch:
     start: Head
     outcomes: list[tuple[Job, Any, BaseException | None]] = field(default_factory=list)
     sealed: bool = False
+    scrubbed: bool = False
     actions: set[str] = field(default_factory=set[str])
 
 
