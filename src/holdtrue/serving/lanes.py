@@ -13,7 +13,7 @@ MOST_ROWS: Final = 256
 _MOST_SECONDS: Final = 0.1
 _WEIGHT: Final = 0.2
 _ENOUGH: Final = 8
-_WORTH: Final = 0.9
+_WORTH: Final = 0.97
 _AGAIN: Final = 256
 
 T = TypeVar("T")
