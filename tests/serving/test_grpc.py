@@ -1,9 +1,11 @@
 """The Open Inference Protocol over gRPC with the real client: the same answers, refusals, records and limits."""
 
+import asyncio
 import json
 import select
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,9 +14,13 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import MissingExtra
 from holdtrue.protocols import oipgrpc
 from holdtrue.protocols.oipmessages import MESSAGES, messages
+from holdtrue.serving import Engine, Limits, Plane, read_access
+from holdtrue.storage import Journal
+from tests.server.certificates import self_signed
 from tests.serving.plane_home import INPUTS, OTHER, PROJECT, ROOT, SERVICE, TOKEN, Home, Process, flight, free_port
 from tests.serving.test_robust import PATH, open_request
 
@@ -232,6 +238,33 @@ def test_load_is_shed_as_over_http_and_told_when_to_come_back(home: Home, connec
     assert ("retry-after", "1") in [(each.key, each.value) for each in error.trailing_metadata()]
     under_way.pop().close()
     plane.until(lambda: shed() is None)
+
+
+def test_the_port_speaks_tls_where_there_is_a_certificate(home: Home, tmp_path: Path) -> None:
+    self_signed(tmp_path, "localhost")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    journal = Journal(home.path / "journal", SystemClock())
+    writer = journal.writer("test", "fast")
+    engine = Engine(home.clock, writer, lambda _: lambda *_: {}, strict=False)
+    plane = Plane(engine, [], hosts=[], errors={}, lifespan=lambda _: nullcontext(), limits=Limits())
+    plane.set_access(read_access(home.path / "routing" / "access.json"))
+    port = free_port()
+
+    async def main() -> bool:
+        async with oipgrpc.listener(oipgrpc.Listen("127.0.0.1", port, certificate, key))(plane, engine):
+            trust = grpc.ssl_channel_credentials(certificate.read_bytes())
+            async with grpc.aio.secure_channel(f"localhost:{port}", trust) as channel:
+                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+                answer = await live(b"", metadata=tuple(token().items()), timeout=20)
+            async with grpc.aio.insecure_channel(f"localhost:{port}") as plain:
+                call = plain.unary_unary("/inference.GRPCInferenceService/ServerLive")
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call(b"", metadata=tuple(token().items()), timeout=20)
+            return messages().ServerLiveResponse.FromString(answer).live
+
+    assert asyncio.run(main())
+    writer.close()
+    journal.close()
 
 
 def test_what_grpc_needs_is_named_if_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
