@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from holdtrue.llm.model import Complete
     from holdtrue.project.applications import Application
     from holdtrue.project.assembling import Standing
-    from holdtrue.project.performance import Pinned
     from holdtrue.serving import LoadTest
 
 
@@ -154,51 +153,32 @@ class Workshop:
         self, pipeline: Pipeline, model: str, submission: Mapping[str, Any], fragments: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the evidence of the load test that a release of a model has to go through, if there is one."""
-        from holdtrue.project.performance import PERFORMANCE, Trial, load_test_of, performance, pinned_of
+        from holdtrue.project.performance import PERFORMANCE, Trial, load_test_of, performance, pinned_of, read_pinned
 
         plan = load_test_of(self.project, model)
         if plan is None:
             return []
         mine = pinned_of(submission)
         deployed = self._deployed(mine.service)
-        live = None if deployed is None else self._pinned(deployed)
+        live = None if deployed is None else read_pinned(self._api.get, self._base, deployed)
         rows = fragments[max(fragments)]["digest"]
         content = performance(self.project, pipeline, Trial(plan, mine, live, rows, self._home))
         return [{"kind": PERFORMANCE, "content": content}]
 
     def load_test(self, release: str, plan: "LoadTest", against: str | None = None) -> dict[str, Any]:
         """Put a release under load beside another one (default: that in production), and return what was measured."""
-        from holdtrue.project.performance import Trial, measured
+        from holdtrue.project.performance import Trial, measured, read_pinned
 
-        mine = self._pinned(release)
+        mine = read_pinned(self._api.get, self._base, release)
         serving = self.project.services.get(mine.service)
         if serving is None:
             raise NotFound.of("service", mine.service)
         deployed = self._deployed(mine.service)
         other = against or (deployed if deployed != release else None)
-        live = None if other is None else self._pinned(other)
+        live = None if other is None else read_pinned(self._api.get, self._base, other)
         rows = self._dataset(serving.model.dataset.spec.name)["fragments"]
         trial = Trial(plan, mine, live, rows[max(rows)]["digest"], self._home)
         return measured(self.project, self._pipeline(), trial)
-
-    def _pinned(self, release: str) -> "Pinned":
-        """Return a release of a model with the contents that a data plane loads."""
-        from holdtrue.project.performance import Pinned
-
-        found = self._api.get(f"{self._base}/releases/{release}")
-        versions = found["manifest"]["versions"]
-        if "model" not in versions:
-            raise InvalidInput(
-                f"The release {release} has no model.",
-                why="Only releases of models are put under load.",
-                mend="Name a release of a model: holdtrue releases",
-            )
-        contents = {
-            role: self._api.get(f"{self._base}/versions/{versions[role]}")["content"]
-            for role in ("model", "features", "contract")
-            if role in versions
-        }
-        return Pinned(release, found["service"], found["manifest"]["config"], contents)
 
     def replay(self, service: str) -> dict[str, Any]:
         """Compute the features of recorded answers again; return a report for each release, or why there is none."""

@@ -10,11 +10,11 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from granian import Granian
-from granian.net import SocketSpec
+from granian.net import SocketSpec  # pyright: ignore[reportPrivateImportUsage]  # what Granian itself takes from there
+from granian.server.mp import MPServer
 
 
-class Listening(Granian):
+class Listening(MPServer):
     """Serve on one socket, shared by all workers.
 
     What is overridden is Granian's own and not public: `tests/crash/test_soak.py` notices if it changes.
