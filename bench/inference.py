@@ -30,6 +30,10 @@ from holdtrue.serving import Arm, Bundle, Input, ModelFile, Route, Snapshot, com
 from holdtrue.storage import BlobStore, make_folder
 
 CONNECTIONS, REQUESTS, ROUNDS = 32, 4000, 7
+CONTRACT = {
+    "columns": [{"name": f"x{number}", "dtype": "float64", "nullable": True, "ge": -1e6, "le": 1e6}
+                for number in range(8)]
+}  # fmt: skip
 TOKEN = "ht_svc_bench_000000000000000000000000000000000000000000_000000"  # noqa: S105
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 NAMES = [f"x{number}" for number in range(8)]
@@ -170,7 +174,7 @@ def _home(home: Path, small: bytes) -> Path:
             project="bench",
             service=service,
             inputs=inputs,
-            contract=None,
+            contract=CONTRACT if service == "small" else None,
             features=features.to_json(),
             model=ModelFile("onnx", blobs.put(model)),
             output="score",

@@ -1,4 +1,4 @@
-"""What tests of several rooms start: a PostgreSQL of the session's own.
+"""What tests of several rooms start: a PostgreSQL and a Redis of the session's own.
 
 With HOLDTRUE_TEST_PLACE=postgresql in the environment every ledger that a test opens in this process by a file's
 name is in a database instead: so the tests of all rooms try its statements on PostgreSQL too.
@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from holdtrue.storage.ledger import ledger as opening
 from holdtrue.storage.ledger.backend import Backend
+from tests import redisservers
 from tests.clusters import Cluster, running
 
 # Of the tests that ask a server on each database, these do so in every run, the others among the long ones.
@@ -43,6 +44,13 @@ def cluster() -> Iterator[Cluster]:
     """Run a PostgreSQL for all tests of this session that want a database."""
     with running() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def redis_address() -> Iterator[str]:
+    """Run a server of Redis for all tests of this session that want one, and return its address."""
+    with redisservers.running() as address:
+        yield address
 
 
 @pytest.fixture(scope="session", autouse=os.environ.get("HOLDTRUE_TEST_PLACE") == "postgresql")

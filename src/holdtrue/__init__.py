@@ -9,7 +9,21 @@ from holdtrue._version import __version__
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data import Column, Contract, Distribution, Expect, Fresh, KeyInto, RowCount, Unique, column
+    from holdtrue.data import (
+        Column,
+        Contract,
+        Distribution,
+        Expect,
+        Fresh,
+        KeyInto,
+        RowCount,
+        Tags,
+        Unique,
+        column,
+        read_files,
+        read_query,
+        read_sql,
+    )
     from holdtrue.delivery import ABTest, Bandit, BlueGreen, Canary, Shadow
     from holdtrue.features import (
         Latest,
@@ -19,10 +33,12 @@ if TYPE_CHECKING:
         hour_of_day,
         month,
         numeric,
+        on_demand,
     )
     from holdtrue.llm import prompt
     from holdtrue.project import Project, Training, check, guard, index, route
     from holdtrue.server.recording import run
+    from holdtrue.serving import Ensemble, LoadTest, Processed, PythonModel, Stack, TorchModel
 
 __all__ = [
     "ABTest",
@@ -32,13 +48,20 @@ __all__ = [
     "Column",
     "Contract",
     "Distribution",
+    "Ensemble",
     "Expect",
     "Fresh",
     "KeyInto",
     "Latest",
+    "LoadTest",
+    "Processed",
     "Project",
+    "PythonModel",
     "RowCount",
     "Shadow",
+    "Stack",
+    "Tags",
+    "TorchModel",
     "Trailing",
     "Training",
     "Unique",
@@ -52,7 +75,11 @@ __all__ = [
     "index",
     "month",
     "numeric",
+    "on_demand",
     "prompt",
+    "read_files",
+    "read_query",
+    "read_sql",
     "route",
     "run",
 ]
@@ -74,9 +101,16 @@ __getattr__ = attach(
         "Expect": "data",
         "Distribution": "data",
         "Latest": "features",
+        "LoadTest": "serving",
         "Project": "project",
+        "Tags": "data",
         "Trailing": "features",
         "Training": "project",
+        "PythonModel": "serving",
+        "TorchModel": "serving",
+        "Ensemble": "serving",
+        "Stack": "serving",
+        "Processed": "serving",
         "category": "features",
         "check": "project",
         "column": "data",
@@ -86,7 +120,11 @@ __getattr__ = attach(
         "index": "project",
         "month": "features",
         "numeric": "features",
+        "on_demand": "features",
         "prompt": "llm",
+        "read_files": "data",
+        "read_query": "data",
+        "read_sql": "data",
         "route": "project",
         "run": "server.recording",
     },

@@ -1,6 +1,7 @@
 """Commands on datasets as a person uses them."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pyarrow.csv as pa_csv
@@ -72,6 +73,59 @@ def test_files_become_versions_without_a_project_file(tmp_path: Path) -> None:
     done = holdtrue("data", "add", "mixed", "in", "--key", "id", cwd=tmp_path)
     assert done.returncode == 2
     assert "have no key" in done.stderr
+
+
+def test_rows_of_queries_become_windows_and_are_divided(tmp_path: Path) -> None:
+    (tmp_path / ".holdtrue").mkdir(mode=0o700)
+    with sqlite3.connect(tmp_path / "own.db") as connection:
+        connection.execute("CREATE TABLE trips (id TEXT, who TEXT, month TEXT)")
+        rows = [(f"t{n}", f"w{n % 9}", f"2013-0{1 + n % 2}") for n in range(200)]
+        connection.executemany("INSERT INTO trips VALUES (?, ?, ?)", rows)
+    connection.close()
+    for month in ("2013-01", "2013-02"):
+        query = f"SELECT id, who FROM trips WHERE month = '{month}'"
+        succeed(
+            "data",
+            "add",
+            "trips",
+            "--sql",
+            "sqlite:///own.db",
+            "--query",
+            query,
+            "-w",
+            month,
+            "--key",
+            "id",
+            cwd=tmp_path,
+        )
+    shown = json.loads(succeed("data", "show", "trips", "--json", cwd=tmp_path))
+    assert [(each["window"], each["rows"]) for each in shown["windows"]] == [("2013-01", 100), ("2013-02", 100)]
+    told = succeed(
+        "data", "split", "trips@2", "apart", "--by", "group", "--column", "who", "--apart", "who", cwd=tmp_path
+    )
+    assert "0 values of who are in two parts" in told
+    assert "apart@1" in succeed("data", "splits", "trips", cwd=tmp_path)
+    counts = []
+    for part in ("train", "test"):
+        succeed("data", "export", "trips@2", f"{part}.parquet", "--split", "apart", "--part", part, cwd=tmp_path)
+        counts.append(pq.read_table(tmp_path / f"{part}.parquet").num_rows)
+    assert sum(counts) == 200
+    assert min(counts) > 0
+    query = "SELECT * FROM 'train.parquet'"
+    assert f"{counts[0]} rows" in succeed("data", "add", "half", "--query", query, cwd=tmp_path)
+    for wrong, said in (
+        (("add", "trips", "--sql", "sqlite:///own.db"), "goes with a query"),
+        (("add", "trips", "in", "--query", query), "Both were given"),
+        (("add", "trips"), "Nothing to add"),
+        (("add", "trips", "--query", "SELECT 1 AS id WHERE false"), "no row"),
+        (("split", "trips", "s", "--part", "train"), "is no part"),
+        (("export", "trips", "x.parquet", "--part", "train"), "--split is missing"),
+        (("export", "trips@1", "x.parquet", "--split", "apart", "--part", "train"), "another version"),
+    ):
+        done = holdtrue("data", *wrong, cwd=tmp_path)
+        assert done.returncode in (1, 2)
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_contract_is_inferred_written_and_changed(folder: Path) -> None:

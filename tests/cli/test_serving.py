@@ -14,8 +14,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from holdtrue.server.ports import free_ports
+from holdtrue.serving import PythonModel
 from tests.cli.test_commands import holdtrue
 from tests.cli.toys import succeed, toy_folder
+from tests.serving import scorers_helper
+from tests.serving.scorers import Scorer
 
 RANDOM = np.random.default_rng(3)
 X = RANDOM.normal(size=(200, 3)).astype(np.float32)
@@ -99,6 +102,11 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(tmp_path: Path)
     write(tmp_path / "model.onnx", 1.0)
     done = holdtrue("serve", "model.onnx", "--name", "../x", "--home", "home", cwd=tmp_path)
     assert done.returncode == 1
+    code = PythonModel(Scorer, modules=[scorers_helper]).packed(["a", "b"])
+    (tmp_path / "code.htmodel").write_bytes(code)
+    done = holdtrue("serve", "code.htmodel", "--name", "m", "--home", "home", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "model_code" in done.stderr
     toy = toy_folder(tmp_path / "toy") if (tmp_path / "toy").mkdir() is None else tmp_path
     succeed("apply", cwd=toy)
     done = holdtrue("serve", "../model.onnx", "--name", "toy", cwd=toy)

@@ -173,13 +173,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     room: Room, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = _write(folder / "a.txt", "1")
-    put = room.stores.blobs.put
+    put = room.stores.blobs.put_many
 
-    def slow(content: bytes) -> str:
+    def slow(contents: list[bytes]) -> list[str]:
         file.write_text("12")
-        return put(content)
+        return put(contents)
 
-    monkeypatch.setattr(room.stores.blobs, "put", slow)
+    monkeypatch.setattr(room.stores.blobs, "put_many", slow)
     with pytest.raises(Conflict, match="changed while it was read"):
         _adding(room).tree(find_files([str(folder)]))
 

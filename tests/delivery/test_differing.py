@@ -41,6 +41,7 @@ def shadowed(world: World, running: Rollout, n: int = 600) -> tuple[np.ndarray, 
             "score": scores.tolist(),
             "fallback": False,
             "latency_us": [time] * n,
+            "model_us": [100 if role == "answer" else 400] * n,
             "x_origin": origin.tolist(),
             "x_flight": [f"F{row}" for row in range(n)],
             "x_distance": [float(row) for row in range(n)],
@@ -68,7 +69,10 @@ def test_slices_are_counted_and_the_bad_one_is_found(tmp_path: Path) -> None:
     assert (found.whole.rows, found.whole.labelled) == (600, 600)
     assert found.whole.moved == pytest.approx((second - first).mean())
     assert found.whole.changed == pytest.approx(((first >= 0.5) != (second >= 0.5)).mean())
-    assert {(each.input, each.value) for each in found.slices} == {("origin", each) for each in ("EWR", "JFK", "LGA")}
+    by_origin = [each for each in found.slices if each.input == "origin"]
+    assert {each.value for each in by_origin} == {"EWR", "JFK", "LGA"}
+    quarters = {each.value: each.rows for each in found.slices if each.input == "distance"}
+    assert quarters == {"0 to 149.75": 150, "149.75 to 299.5": 150, "299.5 to 449.25": 150, "449.25 to 599": 150}
     worst = found.slices[0]
     mine = origin == "LGA"
     losses = ((second - truth) ** 2 - (first - truth) ** 2)[mine]
@@ -77,11 +81,14 @@ def test_slices_are_counted_and_the_bad_one_is_found(tmp_path: Path) -> None:
     assert worst.brier == pytest.approx(losses.mean())
     assert worst.lower is not None
     assert worst.lower == pytest.approx(losses.mean() - 1.972 * losses.std(ddof=1) / np.sqrt(200), abs=1e-4)
-    assert [each.worse for each in found.slices[1:]] == [False, False]
+    assert [each.worse for each in by_origin[1:]] == [False, False]
     assert found.psi is not None
     assert found.psi > 0.2
     assert found.kolmogorov_smirnov is not None
-    assert found.times == {"champion": {"n": 600, "p50": 2.0, "p99": 2.0}}
+    assert found.times == {
+        "champion": {"n": 600, "p50": 2.0, "p99": 2.0, "model_n": 600, "model_p50": 0.1, "model_p99": 0.1},
+        "challenger": {"model_n": 600, "model_p50": 0.4, "model_p99": 0.4},
+    }
 
 
 def test_a_rollout_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from holdtrue import delivery, monitoring
 from holdtrue.core.errors import NotFound
+from holdtrue.delivery import changing
 from holdtrue.delivery.measuring import Attempt, Measures, attempts, measures
-from tests.delivery.worlds import START, World, open_world
+from tests.delivery.worlds import OPS, START, WORKER, World, catalog_id, delivery_load, open_world
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -131,3 +132,76 @@ def test_a_service_that_is_not_there_is_said(tmp_path: Path) -> None:
     world = open_world(tmp_path)
     with pytest.raises(NotFound, match="nothing"):
         world.read(lambda conn: delivery.dora(conn, world.project, START, START + DAY, service="nothing"))
+
+
+def deploy(world: World, body: dict[str, Any]) -> str:
+    """Submit a release, and deploy it an hour later."""
+    made = world.write(lambda tx: delivery.submit(tx, delivery_load(body)), WORKER)
+    assert made.decision is not None
+    decision = world.approve(made.release).id
+    world.clock.advance(3_600)
+
+    def work(tx: Any) -> None:
+        changing.set_release(
+            tx,
+            service="delay",
+            environment="production",
+            release=made.release,
+            decision=decision,
+            action="deployed",
+        )
+
+    world.write(work, OPS)
+    return made.release
+
+
+@pytest.mark.parametrize("kind", ["code", "data", "features", "model", "prompt", "settings"])
+def test_each_kind_of_change_is_measured_by_itself(tmp_path: Path, kind: str) -> None:
+    """A release in which one thing is new counts under that kind and no other, and so does its failure."""
+    world = open_world(tmp_path)
+    world.declare()
+    first = {**world.submission("one"), "release": {**world.submission("one")["release"]}}
+    prompt = {"kind": "prompt", "name": "ask", "content": {"text": "Late?"}}
+    first["versions"] = [*first["versions"], prompt]
+    pins = first["release"]["versions"]
+    first["release"]["versions"] = {**pins, "prompt": catalog_id("prompt", prompt["content"])}
+    deploy(world, first)
+    before = told(world)
+    world.clock.advance(7_200)
+
+    second = changed(world, first, kind)
+    deploy(world, second)
+    found = told(world)
+    for name in ("code", "data", "features", "model", "prompt", "settings"):
+        new = int(name == kind)
+        assert found[name].deployments - before[name].deployments == new, name
+    one = world.read(lambda conn: attempts(conn, world.project, "delay"))[-1]
+    assert one.kinds == {kind}
+    assert one.lead[kind] == pytest.approx(3_600.0)
+    assert found[kind].failed == 0
+
+    world.clock.advance(1_800)
+    world.rollback("it was worse")
+    found = told(world)
+    assert found[kind].failed == 1
+    assert found[kind].recovery_hours == pytest.approx(0.5)
+    assert sum(found[name].failed for name in found if name not in ("all", kind)) == 0
+
+
+def changed(world: World, first: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return a submission in which one thing differs from `first`."""
+    release, versions = dict(first["release"]), [dict(each) for each in first["versions"]]
+    pins = dict(release["versions"])
+    if kind == "code":
+        release["commit"] = "0a1b2c3"
+    elif kind == "settings":
+        release["config"] = {**release["config"], "fallback": 0.3}
+    elif kind == "data":
+        pins["dataset"] = world.months("2013-02", "2013-03")
+    else:
+        place, role, name = {"model": (0, "model", "model"), "features": (1, "features", "feature_view")}.get(
+            kind, (2, "prompt", "prompt")
+        )
+        versions[place]["content"] = {**versions[place]["content"], "more": [1]}
+        pins[role] = catalog_id(name, versions[place]["content"])
+    return {**first, "release": {**release, "versions": pins}, "versions": versions}

@@ -4,10 +4,16 @@ from dataclasses import replace
 
 from holdtrue import delivery, monitoring
 from holdtrue.core.clock import SimulatedClock
-from holdtrue.delivery import Canary, DeploymentState, RolloutState
+from holdtrue.delivery import Canary, DeploymentState, RolloutState, store
+from holdtrue.delivery.changing import end_rollout
 from holdtrue.serving import read_snapshot
 from holdtrue.storage import open_stores
+from holdtrue.storage.ledger import Transaction
 from tests.delivery.worlds import SERVICE, World
+
+
+def finish(tx: Transaction, name: str) -> None:
+    end_rollout(tx, store.rollout(tx.connection, tx.project, name), RolloutState.PROMOTED, "proven", {})
 
 
 def test_without_deployments_there_is_no_snapshot(world: World) -> None:
@@ -92,6 +98,19 @@ def test_the_sequence_grows_and_the_snapshot_is_that_of_the_ledger(world: World)
     assert running.challenger not in world.snapshot()["releases"]
     assert seen == sorted(set(seen))
     assert world.actions("snapshot.") == ["snapshot.issued"] * seen[-1]
+
+
+def test_releases_that_answered_before_stand_by(world: World) -> None:
+    world.declare()
+    releases = [world.allowed(f"model {number}") for number in range(6)]
+    for release in releases:
+        running = world.promote(release).rollout
+        if running is not None:
+            world.write(lambda tx, name=running.id: finish(tx, name))
+    world.reconcile()
+    snapshot = read_snapshot(world.stores.home / "routing" / "current.json")
+    assert snapshot.services["flights/delay"].releases == (releases[-1],)
+    assert set(snapshot.releases) == set(releases[1:])
 
 
 def test_a_lost_or_foreign_file_is_written_again_with_the_same_sequence(world: World) -> None:

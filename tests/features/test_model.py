@@ -31,6 +31,8 @@ def test_what_is_no_span_is_refused(span: str) -> None:
         (lambda: Latest("v", "s", "e", "t", (), "1h"), "no column"),
         (lambda: Latest("v", "s", "e", "t", ("a", "a"), "1h"), "twice"),
         (lambda: Latest("v", "s", "e", "t", ("a",), "soon"), "span of time"),
+        (lambda: Latest("v", "s", "e", "t", ("a",), "1h", freshness="soon"), "span of time"),
+        (lambda: Trailing("v", "s", "e", "t", "c", freshness="1w"), "span of time"),
     ],
 )
 def test_views_that_cannot_be_meant_are_refused(define: Callable[[], Any], word: str) -> None:

@@ -42,7 +42,9 @@ _latest = st.builds(
 _trailing = st.builds(
     Trailing,
     *[_names] * 5,
-    st.lists(st.sampled_from(["mean", "count", "sum", "min", "max"]), min_size=1, unique=True).map(tuple),
+    st.lists(st.sampled_from(["mean", "count", "sum", "min", "max", "last", "distinct"]), min_size=1, unique=True).map(
+        tuple
+    ),
     _spans,
     st.sampled_from(["30m", "1h"]),
 )
@@ -71,6 +73,15 @@ def test_the_json_form_gives_the_set_back(views: Any, expressions: Any, words: l
     features = FeatureSet(tuple(views), tuple(expressions), vocabularies)
     assert FeatureSet.from_json(features.to_json()) == features
     assert FeatureSet.from_json(features.to_json()).names == features.names
+
+
+def test_what_a_view_leaves_open_is_not_in_its_json_and_what_it_says_is() -> None:
+    plain = FeatureSet((VIEWS[0],), (), {}).to_json()["views"][0]
+    assert not {"created", "freshness"} & plain.keys()
+    view = Latest("weather", "weather", "origin", "at", ("temp",), "6h", created="published", freshness="2h")
+    content = FeatureSet((view,), (), {}).to_json()
+    assert (content["views"][0]["created"], content["views"][0]["freshness"]) == ("published", "2h")
+    assert FeatureSet.from_json(content).views == (view,)
 
 
 def test_an_unknown_key_is_refused() -> None:

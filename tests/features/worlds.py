@@ -1,23 +1,31 @@
 """Random sources and questions, and the slow obvious answer to them."""
 
 from dataclasses import dataclass
-from math import inf, isnan, nan
+from math import nan
 from typing import Any
 
 import pyarrow as pa
 from hypothesis import strategies as st
 
 from holdtrue.features import Latest, Trailing, View, microseconds_of
+from holdtrue.features.model import Aggregate
 
 HOUR = 3_600_000_000
 MOMENT = pa.timestamp("us", "UTC")
+AGGREGATES: tuple[Aggregate, ...] = ("count", "sum", "mean", "min", "max", "last", "distinct")
 VIEWS: tuple[View, ...] = (
     Latest("seen", "rows", "place", "at", ("a", "b"), "3h"),
     Latest("long", "rows", "place", "at", ("a",), "90d"),
-    Trailing("few", "rows", "place", "at", "a", ("mean", "count", "sum", "min", "max"), "3h", "1h"),
+    Trailing("few", "rows", "place", "at", "a", ("mean", "count", "sum", "min", "max", "last", "distinct"), "3h", "1h"),
     Trailing("many", "rows", "place", "at", "b", ("count", "mean"), "2d", "6h"),
     Trailing("one", "rows", "place", "at", "b", ("sum",), "15m", "15m"),
+    Trailing("kinds", "rows", "place", "at", "kind", ("distinct", "count"), "1d", "6h"),
+    Latest("told", "rows", "place", "at", ("a", "b"), "3h", created="known"),
+    Trailing("heard", "rows", "place", "at", "b", AGGREGATES, "6h", "2h", created="known"),
 )
+
+
+COLUMNS = ("id", "place", "at", "a", "b", "kind", "known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,8 @@ class World:
                 "at": pa.array([row["at"] for row in self.rows], MOMENT),
                 "a": pa.array([row["a"] for row in self.rows], pa.float64()),
                 "b": pa.array([row["b"] for row in self.rows], pa.int64()),
+                "kind": pa.array([row["kind"] for row in self.rows], pa.string()),
+                "known": pa.array([row["known"] for row in self.rows], MOMENT),
             }
         )
 
@@ -50,7 +60,7 @@ class World:
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the rows as the columns of an event request."""
-        return {name: [row[name] for row in self.rows] for name in ("id", "place", "at", "a", "b")}
+        return {name: [row[name] for row in self.rows] for name in COLUMNS}
 
 
 # Few distinct moments, so that ties, tile borders and exact ages are common and not rare.
@@ -64,7 +74,10 @@ _rows = st.fixed_dictionaries(
         "place": _places,
         "at": st.one_of(_moments, st.none()),
         "a": st.one_of(st.floats(-1e6, 1e6), st.sampled_from([nan, None, 0.0, -0.0])),
-        "b": st.one_of(st.integers(-(2**53), 2**53), st.none()),
+        "b": st.one_of(st.integers(-(2**53), 2**53), st.integers(-2, 2), st.none()),
+        "kind": st.sampled_from(["x", "y", "", "ü", None]),
+        # Mostly known soon afterwards, sometimes long afterwards, before, or never.
+        "known": st.one_of(_moments, st.none()),
     }
 )
 _asked = st.fixed_dictionaries({"place": st.one_of(_places, st.just("never seen")), "t": _moments})
@@ -82,30 +95,31 @@ def worlds(draw: st.DrawFn) -> World:
 def obvious(world: World, view: View, asked: dict[str, Any]) -> list[float]:
     """Compute a view's features for one question by looking at every row."""
     mine = [
-        row
+        {**row, "from": row["at"] if view.created is None else row[view.created]}
         for row in world.rows
         if row["place"] is not None and row["at"] is not None and row["place"] == asked["place"]
     ]
+    known = [row for row in mine if row["from"] is not None and max(row["at"], row["from"]) <= asked["t"]]
+    # Stable: of several with the same moments the last in the source comes last.
+    known.sort(key=lambda row: (row["at"], row["from"]))
     if isinstance(view, Latest):
-        known = [row for row in mine if row["at"] <= asked["t"]]
-        if not known:
+        if not known or asked["t"] - known[-1]["at"] > microseconds_of(view.ttl):
             return [nan] * len(view.columns)
-        newest = max(row["at"] for row in known)
-        last = [row for row in known if row["at"] == newest][-1]
-        if asked["t"] - newest > microseconds_of(view.ttl):
-            return [nan] * len(view.columns)
-        return [nan if last[name] is None else float(last[name]) for name in view.columns]
+        return [nan if known[-1][name] is None else float(known[-1][name]) for name in view.columns]
     if asked["place"] is None:
         return [nan] * len(view.aggregates)
     tile = microseconds_of(view.tile)
     start = asked["t"] // tile * tile - microseconds_of(view.window)
-    values = [row[view.column] for row in mine if start <= row["at"] <= asked["t"]]
-    values = [float(value) for value in values if value is not None and not isnan(value)]
+    found = [row[view.column] for row in known if row["at"] >= start]
+    found = [value for value in found if value is not None and value == value]
+    values = [0.0 if isinstance(value, str) else float(value) for value in found]
     known_of = {
         "count": float(len(values)),
         "sum": sum(values) if values else nan,
         "mean": sum(values) / len(values) if values else nan,
-        "min": min(values, default=inf) if values else nan,
-        "max": max(values, default=-inf) if values else nan,
+        "min": min(values, default=nan),
+        "max": max(values, default=nan),
+        "last": values[-1] if values else nan,
+        "distinct": float(len(set(found))),
     }
     return [known_of[name] for name in view.aggregates]

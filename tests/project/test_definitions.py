@@ -7,6 +7,7 @@ import pytest
 import holdtrue as ht
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError
+from holdtrue.features import Computed
 from holdtrue.project import ProjectSpec
 from holdtrue.project.checks import check_band, fallbacks
 
@@ -73,6 +74,17 @@ def test_a_service_abstains_within_a_band_of_probabilities(band: tuple[float, fl
     check_band((0.4, 0.4))
     with pytest.raises(ConfigurationError, match="abstain"):
         check_band(band)
+
+
+def test_a_feature_function_takes_columns_of_the_dataset(toy: ht.Project) -> None:
+    made = Computed("f", ("altitude",), "def f(altitude):\n    return altitude")
+    (dataset,) = toy.datasets.values()
+    with pytest.raises(ConfigurationError, match="altitude"):
+        toy.model(dataset=dataset, label="l", outcome="true", time=dataset.spec.time, features=[made])(fit_nothing)
+
+
+def fit_nothing(train: ht.Training, params: object) -> None:
+    """Fit nothing."""
 
 
 @pytest.mark.parametrize(

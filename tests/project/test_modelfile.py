@@ -13,8 +13,11 @@ from sklearn.linear_model import LogisticRegression
 
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.project.modelfile import kind_of, read_model
-from holdtrue.serving import compile_model
+from holdtrue.serving import PythonModel, compile_model
+from holdtrue.serving.package import BadPackage
 from holdtrue.serving.runtime import ModelRefused
+from tests.serving import scorers_helper
+from tests.serving.scorers import Scorer
 
 RANDOM = np.random.default_rng(3)
 X = RANDOM.normal(size=(200, 3)).astype(np.float32)
@@ -51,6 +54,19 @@ def test_a_file_is_known_by_its_bytes(tmp_path: Path, onnx: bytes) -> None:
     (tmp_path / "model.pkl").write_bytes(onnx)
     served = read_model(tmp_path / "model.pkl")
     assert (served.format, served.names) == ("onnx-file", ("features_0", "features_1", "features_2"))
+
+
+def test_a_package_is_served_under_the_names_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "model.htmodel"
+    path.write_bytes(PythonModel(Scorer, modules=[scorers_helper], seconds=5.0).packed(["way", "amount"]))
+    assert kind_of(path.read_bytes()[:4096]) == "python"
+    served = read_model(tmp_path)
+    assert (served.format, served.names, served.model.output) == ("python", ("way", "amount"), "score")
+    with pytest.raises(ModelRefused, match="code"):
+        read_model(path, code=False)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(BadPackage):
+        read_model(path)
 
 
 def test_a_folder_of_mlflow_is_served_with_the_names_of_its_signature(tmp_path: Path, onnx: bytes) -> None:

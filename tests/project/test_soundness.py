@@ -136,6 +136,25 @@ def test_columns_without_values_or_with_one_are_named() -> None:
     assert found["conflicts"]["rows"] == N
 
 
+def test_wrong_labels_are_suspected_and_few_others() -> None:
+    model = _model()
+    numbers = np.random.default_rng(4)
+    clean = _rows(PLAIN, {}, 1)
+    clean.X[:, 0] = np.where(clean.y == 1, 2.2, -2.2) + numbers.normal(size=N)
+    found = soundness(model, _features(model), clean, _rows(PLAIN, {}, 2))["label_noise"]
+    # Of rows so well told by their features, those on the other side of the line by chance: 1.4 %.
+    assert found["share"] < 0.02
+    wrong = numbers.permutation(N)[:60]
+    clean.y[wrong] = 1 - clean.y[wrong]
+    noisy = soundness(model, _features(model), clean, _rows(PLAIN, {}, 2))["label_noise"]
+    assert noisy["suspects"] >= 50
+    assert noisy["suspects"] < 60 + 0.02 * N
+    keys = {f"1-{row}" for row in wrong}
+    assert sum(each["key"] in keys for each in noisy["examples"]) >= 8
+    weak = _rows(PLAIN, {}, 5)
+    assert soundness(model, _features(model), weak, _rows(PLAIN, {}, 2))["label_noise"]["suspects"] < 0.01 * N
+
+
 def test_a_policy_can_ask_for_it() -> None:
     assert EVIDENCE_NAMES["data"] == ("data",)
     check_rule(Rule(name="sound", expression="data.leakage.suspects == 0 && data.overlap.keys == 0"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 import holdtrue as ht
@@ -18,6 +19,7 @@ from holdtrue.serving import load_model
 from holdtrue.serving.contributions import read_background
 from holdtrue.storage import ActionCache, BlobStore
 from tests.project.conftest import make_project, month
+from tests.serving import scorers, scorers_helper
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_changed_parameters_train_again_but_keep_the_features(pipeline: Pipeline
     pipeline.done.clear()
     other = make_project(params={"C": 0.01})
     train(other, pipeline, _request(other, pipeline))
-    assert [each.name for each in pipeline.done if not each.cached] == ["train", "evaluate"]
+    assert [each.name for each in pipeline.done if not each.cached] == ["train", "evaluate", "usefulness"]
 
 
 def test_the_champion_is_judged_on_the_same_rows(toy: ht.Project, pipeline: Pipeline) -> None:
@@ -101,6 +103,39 @@ def test_the_released_model_is_the_one_that_was_judged(toy: ht.Project, pipeline
     score = model.score(np.array([[-3.0, 0.0], [3.0, 0.0]], np.float32))
     assert score[0] < 0.1
     assert score[1] > 0.9
+
+
+def test_several_models_are_released_as_one_with_the_parity_of_each(pipeline: Pipeline) -> None:
+    """What a training function returns may be an ensemble; the whole is judged, and pinned by one digest."""
+
+    def happens(training: ht.Training, params: Any) -> ht.Ensemble:
+        linear = LogisticRegression().fit(training.X, training.y)
+        trees = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(training.X, training.y)
+        return ht.Ensemble({"linear": linear, "trees": trees}, weights={"linear": 3.0, "trees": 1.0})
+
+    project = make_project()
+    project.models["happens"] = dataclasses.replace(project.models["happens"], fit=happens)
+    submission = train(project, pipeline, _request(project, pipeline))
+    parity = _evidence(submission, "parity")
+    assert parity["max_difference"] < 1e-5
+    assert [*parity["parts"]] == ["linear", "trees"]
+    content = next(each["content"] for each in submission["versions"] if each["kind"] == "model")
+    assert content["format"] == "graph"
+    model = load_model(pipeline.blobs.get(content["digest"]), content["digest"], "graph")
+    assert model.score(np.array([[3.0, 0.0]], np.float32))[0] > 0.9
+
+
+def test_a_class_in_python_is_trained_judged_and_released(pipeline: Pipeline) -> None:
+    def happens(training: ht.Training, params: Any) -> ht.PythonModel:
+        return ht.PythonModel(scorers.Logistic, modules=[scorers_helper], arguments={"scale": 1.5}, seconds=5.0)
+
+    project = make_project()
+    project.models["happens"] = dataclasses.replace(project.models["happens"], fit=happens)
+    submission = train(project, pipeline, _request(project, pipeline))
+    assert _evidence(submission, "parity")["runtime"].startswith("isolated Python")
+    assert _evidence(submission, "metric")["roc_auc"]["value"] > 0.8
+    content = next(each["content"] for each in submission["versions"] if each["kind"] == "model")
+    assert (content["format"], content["training"]["estimator"]) == ("python", "PythonModel")
 
 
 def test_a_release_keeps_what_its_answers_are_explained_with(toy: ht.Project, pipeline: Pipeline) -> None:

@@ -37,6 +37,7 @@ def test_the_command_line_wins_over_variables_and_those_over_the_file(tmp_path: 
         ("home = '/tmp'", "home"),
         ("public_url = 'holdtrue'", "public_url"),
         ("threads = 0", "threads"),
+        ("online_store = 'http://host'", "online_store"),
     ],
 )
 def test_what_a_file_may_not_say_is_named(tmp_path: Path, text: str, key: str) -> None:
@@ -114,3 +115,13 @@ def test_every_setting_is_documented() -> None:
         assert f"`{default!r}`" in text or default == "", key
     documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
     assert documented == {key for key, *_ in describe()}
+
+
+def test_the_password_of_the_online_store_is_never_shown(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, environ={"HOLDTRUE_ONLINE_STORE": "rediss://me:hidden@cache:6379/1?x=y"})
+    assert settings.shown()["online_store"] == "rediss://me@cache:6379/1"
+    assert "hidden" not in repr(settings)
+    for bad in ("postgresql://:hidden@host", "redis"):
+        with pytest.raises(ConfigurationError) as refused:
+            load_settings(tmp_path, environ={"HOLDTRUE_ONLINE_STORE": bad})
+        assert "hidden" not in str(refused.value)

@@ -118,6 +118,18 @@ class Home:
         write_snapshot(self.path / "routing" / "current.json", snapshot)
         return snapshot
 
+    def publish_more(self, bundles: Sequence[Bundle], **changes: Any) -> Snapshot:
+        """Write the next snapshot: each release answers for the service of its bundle, without key or entity."""
+        self.sequence += 1
+        services: dict[str, Route] = {}
+        for each in bundles:
+            route = Route(each.project, each.service, None, None, (Arm("champion", each.release, 100.0),))
+            services[f"{each.project}/{each.service}"] = replace(route, **changes)
+        releases = {each.release: each for each in bundles}
+        snapshot = Snapshot(self.sequence, self.clock.now(), services, releases)
+        write_snapshot(self.path / "routing" / "current.json", snapshot)
+        return snapshot
+
     def grant(self, tokens: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the access file for these credentials."""
         entries = {

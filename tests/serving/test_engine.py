@@ -16,7 +16,8 @@ from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
 from holdtrue.serving import Arm, BadSnapshot, Engine, Input, Route, Snapshot, load_model
 from holdtrue.serving.assembly import compile_assembly, compile_check
-from holdtrue.serving.engine import Answer, ContractBroken, NotServed
+from holdtrue.serving.batching import Answer
+from holdtrue.serving.engine import ContractBroken, NotServed
 from holdtrue.serving.plan import Loaded, NoAnswer, Stopped
 from holdtrue.serving.records import record_columns
 from holdtrue.serving.runtime import ModelFailed

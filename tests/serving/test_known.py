@@ -39,9 +39,9 @@ def test_requests_that_wait_share_a_commit(tmp_path: Path, monkeypatch: pytest.M
     commits: list[int] = []
     take = OnlineStore.take
 
-    def counting(self: OnlineStore, batch: Sequence[Prepared]) -> list[int]:
+    def counting(self: OnlineStore, batch: Sequence[Prepared], arrived: int | None = None) -> list[int]:
         commits.append(len(batch))
-        return take(self, batch)
+        return take(self, batch, arrived)
 
     monkeypatch.setattr(OnlineStore, "take", counting)
     features = OnlineFeatures(tmp_path, views)
@@ -63,10 +63,10 @@ def test_what_is_too_much_for_the_disk_fails_alone(tmp_path: Path, monkeypatch: 
     async def scenario() -> list[Any]:
         large = await features.prepare("flights", {"arrivals": (rows("large"), 1)})
 
-        def full(self: OnlineStore, batch: Sequence[Prepared]) -> list[int]:
+        def full(self: OnlineStore, batch: Sequence[Prepared], arrived: int | None = None) -> list[int]:
             if large[0] in batch:
                 raise StorageFull("No room.")
-            return take(self, batch)
+            return take(self, batch, arrived)
 
         monkeypatch.setattr(OnlineStore, "take", full)
         sent = [send(features, rows(f"a{number}")) for number in range(20)]

@@ -135,6 +135,11 @@ def names(connection: sa.Connection, project: str, kind: str) -> list[str]:
     return store.names(connection, project, check_kind(kind))
 
 
+def projects(connection: sa.Connection, kind: str) -> list[str]:
+    """Return the projects that have versions of one kind, in order."""
+    return store.projects(connection, check_kind(kind))
+
+
 def cursor(version: Version) -> str:
     """Return the cursor with which a listing of versions goes on after `version`."""
     return f"{version.kind}/{version.name}/{version.number}"
@@ -197,6 +202,11 @@ def lineage(connection: sa.Connection, project: str, id: str, *, direction: Dire
     nodes = tuple(known.get(one) or Node(one, _kind_of(one), one) for one in sorted(ids))
     edges = sorted(found, key=lambda edge: (edge.source, edge.target, edge.relation))
     return Graph(nodes, tuple(edges), truncated)
+
+
+def origins(connection: sa.Connection, project: str, ids: Sequence[str]) -> list[Edge]:
+    """Return the edges that lead to `ids`: what each came from, one step up."""
+    return store.edges_at(connection, project, set(ids), upstream=True, limit=MOST_NODES) if ids else []
 
 
 def _visit(connection: sa.Connection, project: str, id: str, found: set[Edge], *, upstream: bool) -> bool:

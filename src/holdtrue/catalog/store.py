@@ -150,6 +150,12 @@ def names(connection: sa.Connection, project: str, kind: str) -> list[str]:
     return [row.name for row in connection.execute(query.distinct().order_by(versions.c.name))]
 
 
+def projects(connection: sa.Connection, kind: str) -> list[str]:
+    """Return the projects that have versions of one kind, in order."""
+    query = sa.select(versions.c.project).where(versions.c.kind == kind).distinct().order_by(versions.c.project)
+    return [row.project for row in connection.execute(query)]
+
+
 def put_alias(connection: sa.Connection, project: str, alias: Alias) -> None:
     """Point an alias to a version, wherever it pointed before."""
     mine = _alias_key(project, alias.kind, alias.name, alias.alias)

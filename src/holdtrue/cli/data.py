@@ -1,14 +1,13 @@
 """Commands on versions of datasets: list them, show one, compare two, write one out."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from holdtrue.cli import contracts
+from holdtrue.cli import contracts, privacy, splits
 from holdtrue.cli.context import (
     AsJson,
     Home,
@@ -21,16 +20,16 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
+from holdtrue.cli.labels import Label, split_label
 from holdtrue.cli.run import check_beside
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
+from holdtrue.data.tags import told
 
 group = typer.Typer(help="Versions of datasets: list, show, compare, write out.", no_args_is_help=True)
 
-_LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})(?:@([A-Za-z0-9][A-Za-z0-9._-]{0,62}))?")
 _MOST_COLUMNS = 30
 _MOST_NAMES = 12
-Label = Annotated[str, typer.Argument(help="Dataset and version: flights@3, flights@current, or just flights.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,19 +41,9 @@ def register(app: typer.Typer) -> None:
     group.command("add")(data_add)
     group.command("gc")(data_gc)
     contracts.register(group)
+    privacy.register(group)
+    splits.register(group)
     app.add_typer(group, name="data")
-
-
-def split_label(label: str) -> tuple[str, str]:
-    """Return the name and the version that “flights@3” names; without one, the present version."""
-    found = _LABEL.fullmatch(label)
-    if found is None:
-        raise ConfigurationError(
-            f"{label[:80]!r} does not name a version of a dataset.",
-            why="A version is named by its dataset and a number, an alias or an id.",
-            mend="Write it like flights@3, flights@current or flights.",
-        )
-    return found[1], found[2] or "current"
 
 
 def data_ls(
@@ -126,27 +115,43 @@ def data_export(
     windows: Annotated[
         list[str] | None, typer.Option("--window", "-w", help="Only this window; again for more.")
     ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only one part of this split of the version.")] = None,
+    part: Annotated[str | None, typer.Option("--part", help="Which part of the split.")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the rows of a version to one Parquet or CSV file."""
-    from holdtrue.cli.exporting import export
+    from holdtrue.cli.exporting import export, split_of
 
     name, version = split_label(label)
     with open_client(home) as client:
-        address = f"{base(project_name(client, project))}/datasets/{name}/versions/{version}"
-        found = export(client, address, target, windows or [])
+        dataset = f"{base(project_name(client, project))}/datasets/{name}"
+        chosen = split_of(client, dataset, split, part)
+        found = export(client, f"{dataset}/versions/{version}", target, windows or [], chosen)
     show(found, as_json, lambda value: typer.echo(_written(value)))
 
 
 def data_add(
     name: Annotated[str, typer.Argument(help="Dataset that gets a new version.")],
-    paths: Annotated[list[str], typer.Argument(help="Files, folders or globs in quotes.")],
+    paths: Annotated[list[str] | None, typer.Argument(help="Files, folders or globs in quotes.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="Column that names a row.")] = None,
     as_files: Annotated[bool, typer.Option("--files", help="Keep the files as they are, whatever they hold.")] = False,
     delimiter: Annotated[str | None, typer.Option("--delimiter", help="What separates values in CSV files.")] = None,
     encoding: Annotated[str, typer.Option("--encoding", help="How text files are written.")] = "utf-8",
+    texts: Annotated[
+        list[str] | None, typer.Option("--text", help="Column of CSV files that is text; again for more.")
+    ] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option("--missing", help="Value in CSV files that means none; again for more.")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", help="Query that gives the rows: to DuckDB, or to --sql.")
+    ] = None,
+    sql: Annotated[str | None, typer.Option("--sql", help="Address of a SQL database, or env:VARIABLE.")] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", "-w", help="Window that the query's rows are; others stay.")
+    ] = None,
     home: Home = None,
     project: Annotated[
         str | None,
@@ -154,7 +159,7 @@ def data_add(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a version of a dataset from files, with no project file; only changed files are read again."""
+    """Make a version of a dataset from files or a query, with no project file; only changed files are read again."""
     from holdtrue.cli.exporting import Wanted, add
     from holdtrue.data.reading import Reading
     from holdtrue.server.settings import load_settings
@@ -166,8 +171,9 @@ def data_add(
         settings = load_settings(home)
         check_beside(client, settings, "data add")
         address = f"{base(project_name(client, chosen))}/datasets/{check_name(name, 'dataset name')}/versions"
-        how = Reading(_sign(delimiter), encoding)
-        found = add(client, settings.home, address, Wanted(name, tuple(paths), key, as_files, how))
+        how = Reading(_sign(delimiter), encoding, tuple(texts or ()), tuple(missing or ()))
+        wanted = Wanted(name, tuple(paths or ()), key, as_files, how, query, sql, window)
+        found = add(client, settings.home, address, wanted)
     show(found, as_json, lambda value: lines(_added(value)))
 
 
@@ -239,8 +245,10 @@ def _shown(found: Any) -> Iterator[str]:
     for each in found["windows"]:
         yield f"  {each['window']}  {each['rows']:,} rows, {each['bytes']:,} bytes"
     yield "columns"
+    tags = {each["column"]: each["tags"] for each in found["schema"] if each["tags"]}
     for column in found["profile"][:_MOST_COLUMNS]:
-        yield f"  {_profiled(column)}"
+        said = f" [{told(tags[column['name']])}]" if column["name"] in tags else ""
+        yield f"  {_profiled(column)}{said}"
     if len(found["profile"]) > _MOST_COLUMNS:
         yield f"  and {len(found['profile']) - _MOST_COLUMNS} more: see --json"
     yield from (f"{each['severity']}  {each['window']}: {each['what']} {each['mend']}" for each in found["findings"])
@@ -251,13 +259,21 @@ def _shown(found: Any) -> Iterator[str]:
 def _profiled(column: Any) -> str:
     head = f"{column['name']}  {column['kind']}"
     missing = f", {column['missing'] / column['rows']:.1%} missing" if column["missing"] else ""
+    if "dimensions" in column:
+        odd = f", {column['infinite']:,} not finite" if column["infinite"] else ""
+        return (
+            f"{head}{missing}{odd}, {column['dimensions']:,} dimensions; norm {text_of(column['low'])} … "
+            f"{text_of(column['high'])}, mean {text_of(column['mean'])}; {text_of(column['distance'])} from their mean"
+        )
     if "distinct" not in column:
         return head + missing
     # An estimate within 1.6 % is not written to the last digit.
     distinct = f", {'' if column['distinct'] < 100 else '~'}{column['distinct']:,} distinct"
     if column["kind"] == "text":
         often = ", ".join(f"{each['value']!r} {each['count']:,}" for each in column["frequent"][:3])
-        return f"{head}{missing}{distinct}, {column['low']}–{column['high']} characters" + (
+        tokens = column.get("tokens") or {"high": 0}
+        words = f", {tokens['low']}–{tokens['high']} tokens" if (tokens["high"] or 0) > 1 else ""
+        return f"{head}{missing}{distinct}, {column['low']}–{column['high']} characters{words}" + (
             f"; often {often}" if often else ""
         )
     spread = column["quantiles"]
@@ -280,7 +296,7 @@ def _compared(found: Any) -> Iterator[str]:
     if not found["schema"]:
         yield "schema    the same"
     yield from _rows(found["rows"], found["key"])
-    moved = [each for each in found["columns"] if each["distance"] or any(each["missing"])]
+    moved = [each for each in found["columns"] if each["distance"] or any(each["missing"]) or each["centers"]]
     if moved:
         yield "columns   distance: 0 equal, 1 disjoint; d: difference of means in standard deviations"
     for each in moved[:_MOST_COLUMNS]:
@@ -288,6 +304,8 @@ def _compared(found: Any) -> Iterator[str]:
         if each["standardised"] is not None and each["kind"][0] != "text":
             parts.append(f"d {each['standardised']:+.3f}")
             parts.append(f"mean {text_of(each['mean'][0])} → {text_of(each['mean'][1])}")
+        if each["centers"] is not None:
+            parts.append(f"mean moved {each['centers']:.3f} of their distance from it")
         if any(each["missing"]):
             parts.append(f"missing {each['missing'][0] or 0:.1%} → {each['missing'][1] or 0:.1%}")
         yield f"  {each['column']}: {', '.join(part for part in parts if part)}"

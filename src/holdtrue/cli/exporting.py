@@ -12,8 +12,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from holdtrue.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound
-from holdtrue.data.adding import Adding, find_files
+from holdtrue.data import read_query, read_sql
+from holdtrue.data.adding import Added, Adding, find_files
 from holdtrue.data.reading import ENDINGS, Reading
+from holdtrue.data.splits import part_of
 from holdtrue.server.client import Client
 from holdtrue.storage import ActionCache, BlobStore
 from holdtrue.storage.files import storing
@@ -23,19 +25,36 @@ _FORMATS = (".parquet", ".csv")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Say what is added: to which dataset, which files, with which key, kept as files or read as rows, and how."""
+    """Say what is added: to which dataset, which files, with which key, kept as files or read as rows, and how.
+
+    Instead of files, a `query` to DuckDB or to the database at `sql` gives the rows of one `window`.
+    """
 
     name: str
     paths: tuple[str, ...]
     key: str | None
     as_files: bool
     how: Reading
+    query: str | None = None
+    sql: str | None = None
+    window: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Say which part of a recorded split is wanted."""
+
+    split: Any
+    part: str
 
 
 def add(client: Client, home: Path, address: str, wanted: Wanted) -> dict[str, Any]:
     """Store files beside the data folder's server, and register the version they make."""
-    folder = find_files(wanted.paths)
     adding = Adding(BlobStore(home / "blobs"), ActionCache(home / "actions"), wanted.name, wanted.how, wanted.key)
+    if wanted.query is not None:
+        return _add_query(client, adding, address, wanted, wanted.query)
+    _check_plain(wanted)
+    folder = find_files(wanted.paths)
     as_rows = folder.tables and not wanted.as_files
     if wanted.key is not None and not as_rows:
         raise ConfigurationError(
@@ -44,14 +63,64 @@ def add(client: Client, home: Path, address: str, wanted: Wanted) -> dict[str, A
             mend="Leave --key out, or name files of rows only.",
         )
     added = adding.tables(folder) if as_rows else adding.tree(folder)
+    return _registered(client, address, added)
+
+
+def _add_query(client: Client, adding: Adding, address: str, wanted: Wanted, query: str) -> dict[str, Any]:
+    """Add the rows of a query as one window; other windows of the dataset stay if the window has a name."""
+    if wanted.paths or wanted.as_files:
+        raise ConfigurationError(
+            "Rows come from files or from a query.", why="Both were given.", mend="Leave the files or --query out."
+        )
+    table = read_query(query) if wanted.sql is None else read_sql(wanted.sql, query)
+    others: dict[str, Any] = {}
+    if wanted.window is not None:
+        with contextlib.suppress(NotFound):
+            others = dict(client.get(address.removesuffix("/versions"))["fragments"])
+    return _registered(client, address, adding.rows(table, wanted.window or "rows", others))
+
+
+def _registered(client: Client, address: str, added: Added) -> dict[str, Any]:
     made = client.post(address, added.content)
     rows = sum(part["rows"] for part in added.content.get("fragments", {}).values())
     return {**made, "files": added.files, "read": added.read, "rows": rows}
 
 
-def export(client: Client, address: str, target: Path, windows: Sequence[str]) -> dict[str, Any]:
+def _check_plain(wanted: Wanted) -> None:
+    if wanted.sql is not None or wanted.window is not None:
+        raise ConfigurationError(
+            f"{'--sql' if wanted.sql is not None else '--window'} goes with a query.",
+            why="Files have the names of their windows, and no database.",
+            mend="Say which rows are wanted: --query 'SELECT …'",
+        )
+    if not wanted.paths:
+        raise ConfigurationError("Nothing to add was named.", mend="Name files, a folder or a glob, or give --query.")
+
+
+def split_of(client: Client, dataset: str, split: str | None, part: str | None) -> Chosen | None:
+    """Return the part of a recorded split that was asked for, None if all rows were."""
+    if split is None and part is None:
+        return None
+    if split is None or part is None:
+        raise ConfigurationError(
+            "A part is one of a split.",
+            why=f"{'--split' if split is None else '--part'} is missing.",
+            mend="Name both: --split NAME --part NAME",
+        )
+    return Chosen(client.get(f"{dataset}/splits/{split}"), part)
+
+
+def export(
+    client: Client, address: str, target: Path, windows: Sequence[str], chosen: Chosen | None = None
+) -> dict[str, Any]:
     """Fetch the version's fragments one by one and write them to `target`; return what was written."""
     shown = client.get(address)
+    if chosen is not None and chosen.split["version"] != shown["version"]:
+        raise Conflict(
+            f"{chosen.split['label']} divides another version than {shown['label']}.",
+            why=f"It is of {chosen.split['version']}.",
+            mend=f"Export that one: {shown['name']}@{chosen.split['version']}",
+        )
     if shown["tree"]:
         return _export_tree(client, address, shown, target)
     if target.suffix not in _FORMATS:
@@ -70,23 +139,25 @@ def export(client: Client, address: str, target: Path, windows: Sequence[str]) -
         )
     if not target.parent.is_dir():
         raise NotFound(f"There is no folder {target.parent}.", mend="Make it first, or name another file.")
-    chosen = [parts[name] for name in parts if not windows or name in windows]
+    wanted = [parts[name] for name in parts if not windows or name in windows]
     rows = 0
     with (
         storing(f"the rows of {shown['label']} in {target.name}"),
         tempfile.TemporaryDirectory(dir=target.parent, prefix=".holdtrue-") as scratch,
     ):
         folder = Path(scratch)
-        files = [_fetched(client, f"{address}/fragments/{part['digest']}", folder) for part in chosen]
+        files = [_fetched(client, f"{address}/fragments/{part['digest']}", folder) for part in wanted]
         schema = _schema(files)
         finished = folder / "finished"
         with _writer(finished, target.suffix, schema) as write:
             for file in files:
-                table = _as(pq.read_table(file), schema)
+                table = pq.read_table(file)
+                # As it is stored: in another type a value may have another hash.
+                table = _as(table if chosen is None else part_of(table, chosen.split, chosen.part), schema)
                 write(table)
                 rows += table.num_rows
         finished.replace(target)
-    names = [part["window"] for part in chosen]
+    names = [part["window"] for part in wanted]
     return {"label": shown["label"], "version": shown["version"], "windows": names, "rows": rows, "file": str(target)}
 
 

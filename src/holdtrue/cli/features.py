@@ -1,13 +1,16 @@
-"""Commands on features: replay what was answered, look an entity up, see who uses what."""
+"""Commands on features: fill the online store, look an entity up, see how fresh it is, replay what was answered."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdtrue.cli.context import (
     AsJson,
+    Columns,
     File,
     Home,
     ProjectName,
@@ -23,16 +26,83 @@ from holdtrue.cli.context import (
 from holdtrue.cli.run import check_beside
 from holdtrue.core.errors import ConfigurationError, NotFound
 
-group = typer.Typer(help="Features: replay, look up, see who uses what.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from holdtrue.features import OnlineStore
+    from holdtrue.server.settings import Settings
+
+group = typer.Typer(help="Features: fill, look up, replay, see who uses what.", no_args_is_help=True)
 _UNEQUAL = 1
+_WEIGHED = 200
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
-    group.command("parity")(features_parity)
+    group.command("materialize")(features_materialize)
     group.command("get")(features_get)
+    group.command("status")(features_status)
+    group.command("parity")(features_parity)
     group.command("usage")(features_usage)
     app.add_typer(group, name="features")
+
+
+def features_materialize(
+    model: Annotated[str | None, typer.Argument(help="Model whose views are filled (default: all).")] = None,
+    only: Annotated[list[str] | None, typer.Option("--view", help="Fill this view alone; again for more.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Take rows from this moment on (default: as far back as views need).")
+    ] = None,
+    file: File = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fill the online store from accepted windows and recorded events; begun again, it takes what came since."""
+    from holdtrue.core.clock import SystemClock, from_microseconds, microseconds
+    from holdtrue.core.codec import dump
+    from holdtrue.project import load_project
+    from holdtrue.project.materialising import Materialise, materialised
+    from holdtrue.server.settings import load_settings
+    from holdtrue.storage import BlobStore, make_folder
+    from holdtrue.storage.journal import Journal
+
+    project = load_project(project_file(file))
+    views = _declared(project, model, only or [])
+    settings = load_settings(home)
+    with open_client(home) as client:
+        check_beside(client, settings, "features materialize")
+        make_folder(settings.home / "online" / project.name)
+        with _online(settings, project.name) as store:
+            asked = Materialise(
+                project,
+                views,
+                store,
+                Journal(settings.home / "journal", SystemClock()),
+                BlobStore(settings.home / "blobs"),
+                lambda name: client.get(f"{base(project.name)}/datasets/{name}")["fragments"],
+                microseconds(SystemClock().now()),
+                None if since is None else microseconds(_moment(since)),
+            )
+            taken = list(materialised(asked))
+    for each in taken:
+        if each.unnamed:
+            typer.echo(
+                f"{each.view}: {', '.join(each.unnamed)} not taken: its rows have no id, and could count twice. "
+                "Select the dataset's key too.",
+                err=True,
+            )
+    columns: Columns = {
+        "view": lambda each: each["view"],
+        "source": lambda each: each["source"],
+        "rows": lambda each: f"{each['rows']:,}",
+        "new": lambda each: f"{each['new']:,}",
+        "windows": lambda each: ", ".join(each["windows"]) or None,
+        "events": lambda each: f"{each['events']:,}",
+        "newest row": lambda each: each["newest"],
+    }
+    found = [
+        {**dump(each), "newest": None if each.newest is None else from_microseconds(each.newest).isoformat()}
+        for each in taken
+    ]
+    listing(found, as_json, columns, empty="No model of the project file has a feature view.")
 
 
 def features_parity(
@@ -94,9 +164,9 @@ def features_get(
     project: ProjectName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look the features of entities up in the online store, as a request would."""
-    from holdtrue.core.clock import SystemClock, microseconds
-    from holdtrue.features import FeatureSet, OnlineStore
+    """Look the features of entities up in the online store, as a request would, with the moments of their rows."""
+    from holdtrue.core.clock import SystemClock, from_microseconds, microseconds
+    from holdtrue.features import FeatureSet
     from holdtrue.server.settings import load_settings
 
     given = dict(_pair(each) for each in entities)
@@ -115,24 +185,93 @@ def features_get(
             mend="Name one of them, such as origin=EWR.",
         )
     moment = microseconds(SystemClock().now()) if at is None else microseconds(_moment(at))
-    folder = settings.home / "online" / name
-    if not folder.is_dir():
-        raise NotFound(
-            f"There is no online store of {name} yet.",
-            why="It is made by the first events that a data plane takes.",
-            mend="Send events first: POST /events/SOURCE",
-        )
-    store = OnlineStore(folder)
-    try:
-        values = store.lookup(views, {each: [value] for each, value in given.items()}, [moment])
-    finally:
-        store.close()
-    told = {feature: None if found[0] != found[0] else float(found[0]) for feature, found in values.items()}
-    show(told, as_json, lambda value: lines(f"{feature}  {text_of(found)}" for feature, found in value.items()))
+    with _online(settings, name) as store:
+        values = store.dated(views, {each: [value] for each, value in given.items()}, [moment])
+    found = [
+        {
+            "feature": feature,
+            "value": None if value != value else value,
+            "moment": None if dated.moment is None else from_microseconds(dated.moment).isoformat(),
+            "age_seconds": None if dated.moment is None else (moment - dated.moment) / 1e6,
+        }
+        for view, (dated,) in zip(views, values, strict=True)
+        for feature, value in zip(view.features, dated.values, strict=True)
+    ]
+    columns: Columns = {
+        "feature": lambda each: each["feature"],
+        "value": lambda each: each["value"],
+        "newest row": lambda each: each["moment"],
+        "age": lambda each: None if each["age_seconds"] is None else _age(each["age_seconds"]),
+    }
+    listing(found, as_json, columns, empty="No view has this entity.")
 
 
-def features_usage(home: Home = None, project: ProjectName = None, as_json: AsJson = False) -> None:
-    """List feature views with what they read, which feature sets have them, and which services answer with them."""
+def features_status(
+    service: Annotated[
+        str | None, typer.Argument(help="Service whose release in production is meant (default: all).")
+    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="Moment (ISO 8601; default: now).")] = None,
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how fresh and how large each view of production is; status 1 if one misses its objective."""
+    from holdtrue.core.clock import SystemClock, from_microseconds, microseconds
+    from holdtrue.features import FeatureSet
+    from holdtrue.features.freshness import standing
+    from holdtrue.server.settings import load_settings
+
+    settings = load_settings(home)
+    with open_client(home) as client:
+        check_beside(client, settings, "features status")
+        name = project_name(client, project)
+        root = base(name)
+        pinned = {_deployed(client, root, service): [service]} if service else _live(client, root)
+        sets = [FeatureSet.from_json(client.get(f"{root}/versions/{each}")["content"]) for each in pinned]
+    views = list(dict.fromkeys(view for each in sets for view in each.views))
+    now = microseconds(SystemClock().now()) if at is None else microseconds(_moment(at))
+    with _online(settings, name) as store:
+        stand, extents = standing(views, store.newest(views), now), store.extents(views)
+    found = [
+        {
+            "view": each.view,
+            "state": each.state,
+            "newest": None if each.newest is None else from_microseconds(each.newest).isoformat(),
+            "age_seconds": None if each.age is None else each.age / 1e6,
+            "allowed": view.freshness,
+            "entities": extent.entities,
+            "records": extent.records,
+            "bytes": extent.bytes,
+        }
+        for view, each, extent in zip(views, stand, extents, strict=True)
+    ]
+    columns: Columns = {
+        "view": lambda each: each["view"],
+        "state": lambda each: each["state"],
+        "newest row": lambda each: each["newest"],
+        "age": lambda each: None if each["age_seconds"] is None else _age(each["age_seconds"]),
+        "allowed": lambda each: each["allowed"],
+        "entities": lambda each: f"{each['entities']:,}",
+        "records": lambda each: f"{each['records']:,}",
+        "bytes": lambda each: f"{each['bytes']:,}",
+    }
+    listing(found, as_json, columns, empty="No release in production has a feature view.")
+    if any(each.misses for each in stand):
+        raise typer.Exit(_UNEQUAL)
+
+
+def features_usage(
+    service: Annotated[
+        str | None, typer.Argument(help="Service whose features are weighed (default: list who uses which views).")
+    ] = None,
+    home: Home = None,
+    project: ProjectName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List feature views with who uses them; or what each feature of a service is worth, and what it costs."""
+    if service is not None:
+        _weigh(service, home, project, as_json)
+        return
     with open_client(home) as client:
         root = base(project_name(client, project))
         versions = client.get(f"{root}/versions", kind="feature_view", limit=1000)["items"]
@@ -162,6 +301,99 @@ def features_usage(home: Home = None, project: ProjectName = None, as_json: AsJs
         "answers in": lambda each: ", ".join(each["services"]) or None,
     }
     listing(list(found.values()), as_json, columns, empty="No feature view was released yet: holdtrue run")
+
+
+@contextmanager
+def _online(settings: "Settings", project: str) -> "Generator[OnlineStore]":
+    """Open a project's online store beside the data planes that use it."""
+    from holdtrue.features import open_online
+
+    folder = settings.home / "online"
+    if not settings.online_store and not (folder / project).is_dir():
+        raise NotFound(
+            f"There is no online store of {project} yet.",
+            why="It is made by the first events that a data plane takes, or from history.",
+            mend="Fill it: holdtrue features materialize",
+        )
+    store = open_online(folder, project, settings.online_store)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _declared(project: Any, model: str | None, only: list[str]) -> list[Any]:
+    """Return the views of a project's models, or of one; those named in `only` must be among them."""
+    if model is not None and model not in project.models:
+        raise NotFound.of("model", model)
+    models = project.models.values() if model is None else [project.models[model]]
+    views = list(dict.fromkeys(view for each in models for view in each.views))
+    missing = [name for name in only if name not in {view.name for view in views}]
+    if missing:
+        raise NotFound(
+            f"No model has the feature view “{missing[0]}”.",
+            why=f"Their views: {', '.join(view.name for view in views) or 'none'}.",
+            mend="Name one of them.",
+        )
+    return [view for view in views if not only or view.name in only]
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.0f} d"
+
+
+def _weigh(service: str, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Show the value of each feature of a service's release in production, next to what it takes."""
+    from holdtrue.cli.usefulness import costs_of, worth
+    from holdtrue.core.clock import SystemClock
+    from holdtrue.features import FeatureSet
+    from holdtrue.server.settings import load_settings
+    from holdtrue.storage.journal import Journal
+
+    settings = load_settings(home)
+    with open_client(home) as client:
+        check_beside(client, settings, "features usage")
+        name = project_name(client, project)
+        root = base(name)
+        release = _release(client, root, service)
+        pinned = client.get(f"{root}/releases/{release}")["manifest"]["versions"]["features"]
+        features = FeatureSet.from_json(client.get(f"{root}/versions/{pinned}")["content"])
+        evidence = client.get(f"{root}/evidence", subject=release)["items"]
+    content = next((each["content"] for each in evidence if each["kind"] == "usefulness"), None)
+    records = Journal(settings.home / "journal", SystemClock()).table("prediction", name, service=service)
+    records = records.slice(max(0, records.num_rows - _WEIGHED))
+    rows = {each[2:]: records[each].to_pylist() for each in records.column_names if each.startswith("x_")}
+    times = [int(each) for each in records["time"].to_pylist()] if records.num_rows else []
+    kept = settings.online_store or (settings.home / "online" / name).is_dir()
+    with _online(settings, name) if kept else nullcontext() as store:
+        found = worth(content, features, costs_of(features, store, rows, times))
+    columns: Columns = {
+        "feature": lambda each: each["feature"],
+        "of view": lambda each: each["view"],
+        "value": lambda each: each["value"],
+        "interval": lambda each: None if each["value"] is None else f"{each['lower']:+.4f} to {each['upper']:+.4f}",
+        "µs a row": lambda each: each["microseconds"],
+        "bytes online": lambda each: None if each["bytes"] is None else f"{each['bytes']:,}",
+        "": lambda each: "below noise" if each["below_noise"] else "",
+    }
+    listing(found, as_json, columns, empty="This release has no features.")
+    if content is None:
+        typer.echo(f"{release} has no evidence of what its features are worth: train it again.", err=True)
+
+
+def _release(client: Any, root: str, service: str) -> str:
+    shown = client.get(f"{root}/services/{service}")["deployments"]
+    release = next((each["release"] for each in shown if each["environment"] == "production"), None)
+    if release is None:
+        raise NotFound(
+            f"No release of “{service}” answers in production.",
+            mend="Promote one first: holdtrue promote.",
+        )
+    return str(release)
 
 
 def _only(names: list[str]) -> str:
@@ -196,13 +428,7 @@ def _moment(text: str) -> datetime:
 
 
 def _deployed(client: Any, root: str, service: str) -> str:
-    shown = client.get(f"{root}/services/{service}")["deployments"]
-    release = next((each["release"] for each in shown if each["environment"] == "production"), None)
-    if release is None:
-        raise NotFound(
-            f"No release of “{service}” answers in production.",
-            mend="Promote one first: holdtrue promote.",
-        )
+    release = _release(client, root, service)
     return client.get(f"{root}/releases/{release}")["manifest"]["versions"]["features"]
 
 

@@ -33,6 +33,7 @@ def command_line() -> typer.Typer:
         decide,
         features,
         gateway,
+        loading,
         look,
         prompts,
         rolling,
@@ -42,8 +43,10 @@ def command_line() -> typer.Typer:
         track,
     )
 
-    told = (run, data, features, applications, decide, rolling, look, prompts, serve, consuming, gateway, traces, track)
-    for module in told:
+    for module in (
+        run, data, features, applications, decide, rolling, loading, look, prompts, serve, consuming, gateway, traces,
+        track,
+    ):  # fmt: skip
         module.register(app)
     return app
 

@@ -144,7 +144,12 @@ def report(
     if found["psi"] is not None:
         typer.echo(f"Spread of scores: PSI {found['psi']:.4f}, Kolmogorov-Smirnov {found['kolmogorov_smirnov']:.4f}")
     for arm, times in found["times"].items():
-        typer.echo(f"Time of the {arm}: p50 {times['p50']:.1f} ms, p99 {times['p99']:.1f} ms, {times['n']:,} answers")
+        if "n" in times:
+            told = f"p50 {times['p50']:.1f} ms, p99 {times['p99']:.1f} ms, {times['n']:,} answers"
+            typer.echo(f"Time of the {arm}: {told}")
+        if "model_n" in times:
+            told = f"p50 {times['model_p50']:.2f} ms, p99 {times['model_p99']:.2f} ms, {times['model_n']:,} rows"
+            typer.echo(f"Time of the {arm}'s features and model: {told}")
 
 
 def _difference(each: Any) -> str:

@@ -216,6 +216,8 @@ def _print_ingests(taken: list[Any]) -> None:
 def _print_ingest(taken: Any) -> None:
     state = f"{taken['rows']} rows, {taken['version']}" if taken["version"] else "blocked and quarantined"
     typer.echo(f"  {taken['dataset']} {taken['window']}: {state}")
+    if taken["erased"]:
+        typer.echo(f"    {taken['erased']} rows of erased entities were left out")
     for finding in taken["findings"]:
         typer.echo(f"    {finding['severity']}: {finding['what']} {finding['mend']}")
 

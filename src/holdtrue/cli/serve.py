@@ -43,15 +43,15 @@ def serve(
     home: Home = None,
     port: Annotated[int | None, typer.Option("--port", help="First port (default: HOLDTRUE_PORT, or 7700).")] = None,
 ) -> None:
-    """Serve one model file (ONNX, LightGBM, XGBoost, skops) in the environment dev, with no project file."""
+    """Serve one model file (ONNX, LightGBM, XGBoost, skops, PyTorch, a package) in dev, with no project file."""
     from holdtrue.project import read_model, serve_file
     from holdtrue.server.settings import load_settings
     from holdtrue.server.up import Wish
     from holdtrue.server.up import up as start
     from holdtrue.storage import BlobStore, make_folder
 
-    served = read_model(path)
     settings = load_settings(home, port=port)
+    served = read_model(path, code=settings.model_code == "isolated")
     make_folder(settings.home)
     with Client.open(settings.home) as client:
         release = serve_file(client, BlobStore(settings.home / "blobs"), name, served)

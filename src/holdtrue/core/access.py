@@ -40,6 +40,7 @@ class Permission(StrEnum):
     PROJECT_APPLY = "project.apply"
     DATA_READ = "data.read"
     DATA_WRITE = "data.write"
+    DATA_ERASE = "data.erase"
     ACTIVITY_READ = "activity.read"
     PREDICTIONS_READ = "predictions.read"
     PREDICT = "predict"
@@ -104,9 +105,10 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
             Permission.GATES_EVALUATE,
             Permission.INCIDENTS_WRITE,
             Permission.OPERATIONS_RUN,
+            Permission.DATA_ERASE,
         },
         # An administrator decides who may act, and therefore neither approves nor deploys.
-        Role.ADMIN: _READ | {Permission.TOKENS_WRITE, Permission.GATEWAY_WRITE},
+        Role.ADMIN: _READ | {Permission.TOKENS_WRITE, Permission.GATEWAY_WRITE, Permission.DATA_ERASE},
         Role.SERVICE: _RECORD
         | {
             Permission.STATUS_READ,

@@ -23,6 +23,7 @@ PREFIXES: Mapping[str, str] = MappingProxyType(
         "prompt": "prm",
         "release": "rel",
         "route": "rte",
+        "split": "spl",
         "test_set": "tst",
     }
 )

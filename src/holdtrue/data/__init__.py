@@ -29,7 +29,12 @@ if TYPE_CHECKING:
         remove,
         request_contract,
     )
+    from holdtrue.data.sources.files import read_files
+    from holdtrue.data.sources.queries import read_query
+    from holdtrue.data.sources.store import read_sql
+    from holdtrue.data.splits import NewSplit, Split, part_of
     from holdtrue.data.surroundings import look_around
+    from holdtrue.data.tags import Tags
     from holdtrue.data.whole import Around
 
 __all__ = [
@@ -45,12 +50,15 @@ __all__ = [
     "Fresh",
     "Ingest",
     "KeyInto",
+    "NewSplit",
     "Profile",
     "Quarantine",
     "QuarantineState",
     "Report",
     "RowCount",
+    "Split",
     "TableRule",
+    "Tags",
     "Unique",
     "accept",
     "as_arrow",
@@ -71,9 +79,13 @@ __all__ = [
     "latest",
     "look_around",
     "merge_profiles",
+    "part_of",
     "profile_table",
     "quarantines",
     "read",
+    "read_files",
+    "read_query",
+    "read_sql",
     "remove",
     "request_contract",
     "to_odcs",
@@ -87,6 +99,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "contract": ("Contract", "Report"),
     "rules": ("Distribution", "Expect", "Fresh", "KeyInto", "RowCount", "TableRule", "Unique"),
     "surroundings": ("look_around",),
+    "tags": ("Tags",),
+    "splits": ("NewSplit", "Split", "part_of"),
+    "sources": ("read_files", "read_query", "read_sql"),
     "whole": ("Around",),
     "dependence": ("dependents",),
     "inferring": ("infer",),

@@ -12,14 +12,19 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import Conflict, Corrupt, InvalidInput, NotFound
+from holdtrue.data.keys import check_key, check_keys
 from holdtrue.data.profiling import keep_profile, profile_table
-from holdtrue.data.reading import ENDINGS, Reading, parquet_bytes, read_file
+from holdtrue.data.reading import ENDINGS, Reading, put_rows, read_file
 from holdtrue.storage import ActionCache, BlobStore
 
-_THREADS = 8
+_THREADS = 4
+# Small files are stored so many at a time, with one wait for the disk.
+_BATCH = 64
+_SMALL = 1 << 20
 # A file written in the moment it was looked at may change once more without another time (as with Git's index).
 _SETTLED_NS = 2_000_000_000
 
@@ -71,36 +76,73 @@ class Adding:
 
     def tables(self, folder: Folder) -> Added:
         """Return the content of a version whose windows are the files; each becomes one fragment."""
-        seen, read = self._seen(
-            folder, "tables", self._table, [self.reading.delimiter, self.reading.encoding, self.key]
-        )
-        _check_types(seen)
+        how = [
+            self.reading.delimiter,
+            self.reading.encoding,
+            self.key,
+            *([self.reading.texts, self.reading.missing] if self.reading.texts or self.reading.missing else []),
+        ]
+        seen, read = self._seen(folder, "tables", lambda paths: [self._table(path) for path in paths], how)
+        _check_types({name: each.columns for name, each in seen.items()})
         if not any(each.rows for each in seen.values()):
             raise InvalidInput(
                 f"There is no row in {'the file' if len(seen) == 1 else f'these {len(seen)} files'}.",
                 why="A version without rows is most likely a delivery that failed.",
                 mend="Look at the files, and add them when they have rows.",
             )
+        if self.key is not None and read:
+            check_keys(self.blobs, {name: each.digest for name, each in seen.items()}, self.key)
         parts = {name: {"digest": each.digest, "rows": each.rows, "bytes": each.bytes} for name, each in seen.items()}
         content: dict[str, Any] = {"fragments": parts}
         return Added(content if self.key is None else {**content, "key": self.key}, len(seen), read)
 
+    def rows(self, table: pa.Table, window: str, others: Mapping[str, Any]) -> Added:
+        """Return the content of a version that has `table` as its `window`, beside the `others` that it had before."""
+        place = f"the window {window}"
+        if self.key is not None:
+            check_key(place, table, self.key)
+        if not table.num_rows:
+            raise InvalidInput(
+                "The source gave no row.",
+                why="A version without rows is most likely a delivery that failed.",
+                mend="Look at the query, and add it when it gives rows.",
+            )
+        kept = {name: part for name, part in others.items() if name != window}
+        columns = {name: _columns(pq.read_schema(self.blobs.open(part["digest"]))) for name, part in kept.items()}
+        _check_types({**columns, window: _columns(table.schema)})
+        digest, size = put_rows(self.blobs, table)
+        keep_profile(self.blobs, self.actions, digest, profile_table(table))
+        if self.key is not None:
+            digests = {name: part["digest"] for name, part in kept.items()}
+            check_keys(self.blobs, {**digests, window: digest}, self.key)
+        kept[window] = {"digest": digest, "rows": table.num_rows, "bytes": size}
+        content: dict[str, Any] = {"fragments": dict(sorted(kept.items()))}
+        return Added(content if self.key is None else {**content, "key": self.key}, 1, 1)
+
     def tree(self, folder: Folder) -> Added:
         """Return the content of a version that keeps the files as they are."""
-        seen, read = self._seen(folder, "tree", self._blob, [])
+        seen, read = self._seen(folder, "tree", self._kept, [])
         digest = self.blobs.put_tree({name: each.digest for name, each in seen.items()})
         size = sum(each.size for each in seen.values())
         return Added({"tree": digest, "files": len(seen), "bytes": size}, len(seen), read)
 
     def _seen(
-        self, folder: Folder, form: str, read: Callable[[Path], Seen], how: list[Any]
+        self, folder: Folder, form: str, read: Callable[[Sequence[Path]], list[Seen]], how: list[Any]
     ) -> tuple[dict[str, Seen], int]:
         key = content_hash({"files": 1, "form": form, "dataset": self.name, "root": str(folder.root), "how": how})
         known = self._known(key)
+        before = {name: path.stat() for name, path in folder.files.items()}
+        found = {name: last for name in before if (last := self._unchanged(known.get(name), before[name])) is not None}
+        changed = [name for name in before if name not in found]
+        batches = [changed[start : start + _BATCH] for start in range(0, len(changed), _BATCH)]
+        if form == "tables":
+            batches = [[name] for name in changed]
         with ThreadPoolExecutor(_THREADS) as pool:
-            looked = pool.map(lambda name: self._look(folder.files[name], known.get(name), read), folder.files)
-            found = dict(zip(folder.files, looked, strict=True))
-        fresh = sum(found[name] is not known.get(name) for name in found)
+            made = pool.map(lambda names: self._read([folder.files[name] for name in names], read), batches)
+            for names, each in zip(batches, made, strict=True):
+                found.update(zip(names, each, strict=True))
+        found = {name: found[name] for name in folder.files}
+        fresh = len(changed)
         if fresh or found.keys() != known.keys():
             settled = time.time_ns() - _SETTLED_NS  # file times are the machine's, whatever clock was injected
             kept = {name: _plain(each) for name, each in found.items() if each.mtime < settled}
@@ -117,41 +159,46 @@ class Adding:
             return {}
         return {name: _seen_again(each) for name, each in stored.items()}
 
-    def _look(self, path: Path, last: Seen | None, read: Callable[[Path], Seen]) -> Seen:
-        before = path.stat()
-        same = last is not None and (last.size, last.mtime, last.inode) == _identity(before)
-        if last is not None and same and self.blobs.has(last.digest):
-            return last
-        made = read(path)
-        if _identity(path.stat()) != _identity(before):
-            raise Conflict(
-                f"The file {path} changed while it was read.",
-                why="Somebody is still writing it; nothing of it was taken.",
-                mend="Add it when it is finished.",
-                facts={"file": str(path)},
-            )
+    def _unchanged(self, last: Seen | None, now: os.stat_result) -> Seen | None:
+        """Return what is known of a file if it is as it was when it was read, and its bytes are still stored."""
+        if last is None or (last.size, last.mtime, last.inode) != _identity(now) or not self.blobs.has(last.digest):
+            return None
+        return last
+
+    def _read(self, paths: Sequence[Path], read: Callable[[Sequence[Path]], list[Seen]]) -> list[Seen]:
+        before = [_identity(path.stat()) for path in paths]
+        made = read(paths)
+        for path, one in zip(paths, before, strict=True):
+            if _identity(path.stat()) != one:
+                raise Conflict(
+                    f"The file {path} changed while it was read.",
+                    why="Somebody is still writing it; nothing of it was taken.",
+                    mend="Add it when it is finished.",
+                    facts={"file": str(path)},
+                )
         return made
 
-    def _blob(self, path: Path) -> Seen:
-        status = path.stat()
-        digest = self.blobs.put(path.read_bytes()) if status.st_size < 1 << 20 else self.blobs.put_file(path)
-        return Seen(status.st_size, status.st_mtime_ns, status.st_ino, digest)
+    def _kept(self, paths: Sequence[Path]) -> list[Seen]:
+        """Store files as they are: small ones together, large ones in parts."""
+        found = [path.stat() for path in paths]
+        small = [path for path, status in zip(paths, found, strict=True) if status.st_size < _SMALL]
+        digests = dict(zip(small, self.blobs.put_many([path.read_bytes() for path in small]), strict=True))
+        for path in paths:
+            if path not in digests:
+                digests[path] = self.blobs.put_large(path)
+        return [Seen(*_identity(status), digests[path]) for path, status in zip(paths, found, strict=True)]
 
     def _table(self, path: Path) -> Seen:
         status = path.stat()
         table = read_file(path, self.reading)
         if self.key is not None:
-            _check_key(path, table, self.key)
+            check_key(str(path), table, self.key)
         if path.suffix.lower() in (".parquet", ".pq"):
-            digest, size = self.blobs.put_file(path), status.st_size
+            digest, size = self.blobs.put_large(path), status.st_size
         else:
-            data = parquet_bytes(table)
-            digest, size = self.blobs.put(data), len(data)
+            digest, size = put_rows(self.blobs, table)
         keep_profile(self.blobs, self.actions, digest, profile_table(table))
-        columns = tuple((column.name, str(column.type)) for column in table.schema)
-        return Seen(
-            status.st_size, status.st_mtime_ns, status.st_ino, digest, rows=table.num_rows, bytes=size, columns=columns
-        )
+        return Seen(*_identity(status), digest, rows=table.num_rows, bytes=size, columns=_columns(table.schema))
 
 
 def find_files(patterns: Sequence[str]) -> Folder:
@@ -195,35 +242,15 @@ def _below(path: Path) -> Iterable[Path]:
         )
 
 
-def _check_key(path: Path, table: pa.Table, key: str) -> None:
-    if key not in table.column_names:
-        raise InvalidInput(
-            f"{path} has no column “{key}”, which shall be the key.",
-            why=f"Its columns: {', '.join(table.column_names[:20])}.",
-            mend="Name another column with --key, or none.",
-        )
-    column = table[key]
-    if column.null_count:
-        raise InvalidInput(
-            f"The key “{key}” is missing in {column.null_count} rows of {path}.",
-            why="A key names its row.",
-            mend="Mend these rows, or name another column with --key.",
-        )
-    counts = column.value_counts()
-    twice = [each["values"] for each in counts.to_pylist() if each["counts"] > 1] if len(counts) < len(column) else []
-    if twice:
-        raise InvalidInput(
-            f"The key “{key}” is doubled in {path}: {len(twice)} keys, such as {', '.join(map(str, twice[:3]))}.",
-            why="A key names one row.",
-            mend="Remove the doubled rows, or name another column with --key.",
-        )
+def _columns(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
+    return tuple((column.name, str(column.type)) for column in schema)
 
 
-def _check_types(seen: Mapping[str, Seen]) -> None:
+def _check_types(seen: Mapping[str, tuple[tuple[str, str], ...]]) -> None:
     """Raise InvalidInput if a column has types in two files that do not go together."""
     first: dict[str, tuple[str, str]] = {}
-    for name, each in seen.items():
-        for column, kind in each.columns:
+    for name, columns in seen.items():
+        for column, kind in columns:
             before, where = first.setdefault(column, (kind, name))
             if "null" in (before, kind):
                 first[column] = (kind, name) if before == "null" else (before, where)

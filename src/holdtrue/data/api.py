@@ -1,17 +1,21 @@
 """HTTP routes of this room."""
 
+from collections.abc import Callable
 from typing import Any
 
 from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import Forbidden, InvalidInput, NotFound
 from holdtrue.core.ids import check_name
-from holdtrue.data import service, versions
+from holdtrue.data import erasure, service, splitting, versions
 from holdtrue.data.collecting import Collect, collect
 from holdtrue.data.model import Discard, Ingest, NewDatasetVersion, QuarantineState
+from holdtrue.data.splits import NewSplit
 from holdtrue.door import Call, Download, Routes
 
 routes = Routes("data")
+
+_TRIES = 5
 
 
 @routes.get("/api/projects/{project}/datasets", Permission.DATA_READ, summary="List datasets")
@@ -48,8 +52,15 @@ def add_version(call: Call, body: NewDatasetVersion) -> Any:
         if not call.stores.blobs.has(digest):
             raise NotFound.of("blob", digest[:64])
     name = check_name(call.path["name"], "dataset name")
-    version = call.write(lambda tx: service.add(tx, name, body))
-    return {"name": name, "version": version.id, "number": version.number, "label": version.label}
+    before = call.read(lambda connection: service.latest(connection, call.project, name))
+    known = set() if before is None else {part["digest"] for part in versions.parts(before).values()}
+
+    def work(listed: erasure.Standing) -> Any:
+        cleaned = erasure.clean_files(call.stores, listed, name, body, known)
+        version = call.write(lambda tx: _made(service.add(tx, name, cleaned.content, cleaned.held)))
+        return {"name": name, **version, "erased": cleaned.erased}
+
+    return _held(call, work)
 
 
 @routes.get(
@@ -73,6 +84,7 @@ def fetch_fragment(call: Call) -> Download:
     version = call.read(lambda connection: versions.resolve(connection, call.project, path["name"], path["version"]))
     blobs = call.stores.blobs
     window = versions.window_of(blobs, version, path["digest"])
+    versions.check_kept(call.stores, call.project, version, [path["digest"]])
     return Download(blobs.path(path["digest"]), blobs.size(path["digest"]), f"{version.name}-{window}")
 
 
@@ -95,6 +107,37 @@ def diff_versions(call: Call) -> Any:
     return versions.compare(call.stores, call.project, call.path["name"], before, after)
 
 
+@routes.get("/api/projects/{project}/datasets/{name}/splits", Permission.DATA_READ, summary="List its splits")
+def list_splits(call: Call) -> Any:
+    """Return the recorded splits of a dataset's versions, by name, the newest first."""
+    found = call.read(lambda connection: splitting.recorded(connection, call.project, call.path["name"]))
+    return {"items": found, "next": None}
+
+
+@routes.get("/api/projects/{project}/datasets/{name}/splits/{split}", Permission.DATA_READ, summary="Show one split")
+def show_split(call: Call) -> Any:
+    """Return a split of a dataset, the newest of its name: the version, the rule, the parts and what they share."""
+    path = call.path
+    return call.read(lambda connection: splitting.one(connection, call.project, path["name"], path["split"]))
+
+
+@routes.post(
+    "/api/projects/{project}/datasets/{name}/versions/{version}/splits",
+    Permission.DATA_WRITE,
+    summary="Divide a version into parts",
+)
+def add_split(call: Call, body: NewSplit) -> Any:
+    """Divide the rows of a version at random, by time or by group, check what the parts share, and record the split."""
+    path = call.path
+    version, content = splitting.divided(call.stores, call.project, path["name"], path["version"], body)
+
+    def work(tx: Any) -> Any:
+        made = splitting.record(tx, version, body.name, content)
+        return splitting.one(tx.connection, call.project, version.name, made.name, made.number)
+
+    return call.write(work)
+
+
 @routes.post(
     "/api/projects/{project}/datasets/{name}/deliveries",
     Permission.JOBS_LEASE,
@@ -107,8 +150,15 @@ def accept_delivery(call: Call, body: Ingest) -> Any:
     for digest in (body.digest, body.quarantine):
         if digest is not None and not call.stores.blobs.has(digest):
             raise NotFound.of("blob", digest)
-    version = call.write(lambda tx: _id(service.accept(tx, body)))
-    return {"version": version, "accepted": body.accepted, "quarantined": body.quarantined}
+
+    def work(listed: erasure.Standing) -> Any:
+        cleaned = erasure.clean_delivery(call.stores, listed, body)
+        made = cleaned.content
+        version = call.write(lambda tx: _id(service.accept(tx, made, cleaned.held)))
+        told = {"accepted": made.accepted, "quarantined": made.quarantined, "erased": cleaned.erased}
+        return {"version": version, **told}
+
+    return _held(call, work)
 
 
 @routes.post("/api/blobs/collect", Permission.OPERATIONS_RUN, summary="Remove stored bytes that nothing refers to")
@@ -163,6 +213,20 @@ def _described(connection: Any, call: Call, name: str) -> dict[str, Any]:
         "number": 0 if version is None else version.number,
         "fragments": {} if version is None else versions.parts(version),
     }
+
+
+def _held(call: Call, work: Callable[[erasure.Standing], Any]) -> Any:
+    """Take something in that is held against the list of the erased, again if the list changed meanwhile."""
+    for _ in range(_TRIES):
+        try:
+            return work(erasure.standing(call.stores, call.project))
+        except erasure.ErasureMoved:
+            continue
+    return work(erasure.standing(call.stores, call.project))
+
+
+def _made(version: Any) -> dict[str, Any]:
+    return {"version": version.id, "number": version.number, "label": version.label}
 
 
 def _id(version: Any) -> str | None:

@@ -8,6 +8,7 @@ from holdtrue.core.codec import dump
 from holdtrue.data.columns import RULES, Column
 from holdtrue.data.contract import Contract
 from holdtrue.data.rules import TableRule, columns_of, name_of
+from holdtrue.data.tags import NO_TAGS, Tags
 
 Effect = Literal["breaking", "stricter", "harmless"]
 _RANK = {"warn": 0, "quarantine": 1, "block": 2}
@@ -68,6 +69,25 @@ def _column(before: Column, after: Column) -> Iterator[tuple[str, Effect]]:
         old, new = before.severity_of(rule), after.severity_of(rule)
         if old != new and _has(before, rule) and _has(after, rule):
             yield f"the rule “{rule}” of “{name}” does {new}, and did {old}", _severity(old, new)
+    yield from _tags(name, before.tags or NO_TAGS, after.tags or NO_TAGS)
+
+
+def _tags(name: str, before: Tags, after: Tags) -> Iterator[tuple[str, Effect]]:
+    """Yield what is tagged otherwise: fewer purposes, or other terms, take something from those who use a column."""
+    if before.personal != after.personal:
+        kind = "no personal data" if after.personal is None else f"personal data ({after.personal})"
+        yield f"“{name}” is {kind} now", "harmless" if after.personal is None else "breaking"
+    if before.purposes != after.purposes:
+        narrower = after.purposes is not None and (
+            before.purposes is None or set(before.purposes) - set(after.purposes)
+        )
+        now = "anything" if after.purposes is None else ", ".join(after.purposes) or "nothing"
+        was = "anything" if before.purposes is None else ", ".join(before.purposes) or "nothing"
+        yield f"“{name}” may be used for {now}, and was for {was}", "breaking" if narrower else "harmless"
+    if before.licence != after.licence:
+        yield f"“{name}” has the licence {after.licence or '–'}, and had {before.licence or '–'}", "breaking"
+    if before.source != after.source:
+        yield f"“{name}” comes from {after.source or '–'}, and came from {before.source or '–'}", "harmless"
 
 
 def _has(column: Column, rule: str) -> bool:

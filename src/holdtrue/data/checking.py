@@ -86,36 +86,60 @@ def check_table(contract: Contract, table: Any, around: Around = NOTHING) -> Rep
 def as_arrow(table: Any) -> pa.Table:
     """Return any table-like object as an Arrow table, without a copy where that can be."""
     if isinstance(table, pa.Table):
-        return table
+        return _without_views(table)
+    batches: list[pa.RecordBatch] = []
     try:
-        return pa.table(table)
-    except (TypeError, ValueError) as error:
+        if not hasattr(table, "__arrow_c_stream__"):
+            return pa.table(table)
+        reader = pa.RecordBatchReader.from_stream(table)
+        batches += reader
+        return _without_views(pa.Table.from_batches(batches, reader.schema))
+    except Exception as error:
+        # Whatever a source raises while it gives its rows: it is the reader's to say how far it came.
+        rows = sum(batch.num_rows for batch in batches)
         raise InvalidInput(
-            f"A {type(table).__name__} is not a table.",
-            why=str(error),
-            mend="Return anything with the Arrow PyCapsule interface: a pyarrow, Polars, pandas or DuckDB table.",
+            f"The {type(table).__name__} broke off after {rows:,} rows."
+            if rows
+            else f"A {type(table).__name__} is not a table.",
+            why=f"{type(error).__name__}: {error}",
+            mend="Nothing of it was taken in: see that its source is whole, and deliver it again."
+            if rows
+            else "Return anything with the Arrow PyCapsule interface: a pyarrow, Polars, pandas or DuckDB table.",
+            facts={"rows": rows},
         ) from error
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Return texts and bytes in Arrow's plain layout: few of its functions know the one of Polars and DuckDB."""
+    for place, field in enumerate(table.schema):
+        plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(field.type)
+        if plain is not None:
+            table = table.set_column(place, field.name, table.column(place).cast(plain))
+    return table
 
 
 def conform(contract: Contract, table: pa.Table) -> tuple[list[Finding], dict[str, pa.ChunkedArray]]:
     """Return findings about columns as wholes, and the sound columns in the types of the contract."""
     findings: list[Finding] = []
     columns: dict[str, pa.ChunkedArray] = {}
-    names = table.column_names
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(table.column_names):
+        places.setdefault(name, []).append(place)
     for column in contract.columns:
-        if column.name not in names:
+        found = places.get(column.name, ())
+        if not found:
             findings.append(missing(column.name))
-        elif names.count(column.name) > 1:
+        elif len(found) > 1:
             findings.append(doubled(column.name))
         else:
-            given = table[column.name]
+            given = table.column(found[0])
             cast = _cast(given, column)
             if cast is None:
                 findings.append(_type_finding(given, column))
             else:
                 columns[column.name] = cast
     wanted = {column.name for column in contract.columns}
-    return findings + [unknown(name) for name in dict.fromkeys(names) if name not in wanted], columns
+    return findings + [unknown(name) for name in places if name not in wanted], columns
 
 
 def dtype_of(kind: Any) -> str:
@@ -124,6 +148,8 @@ def dtype_of(kind: Any) -> str:
         return dtype_of(kind.value_type)
     if pa.types.is_integer(kind):
         return "int64"
+    if pa.types.is_decimal(kind):
+        return "int64" if kind.scale == 0 else "float64"
     if pa.types.is_floating(kind):
         return "float64"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
+from holdtrue.data.erasure.rewriting import droppable
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import digests_in, mentioned_digests
 
@@ -24,6 +25,7 @@ def collect(stores: Stores, wanted: Collect) -> dict[str, Any]:
 
     A blob is referred to by any cell of the ledger, by a cached step's result, or by a tree or JSON document that
     is itself referred to. What was stored within the grace time stays: its version may be about to be registered.
+    Blobs that held an erased entity go although old versions still name them.
     """
     if not LEAST_HOURS <= wanted.grace_hours <= 24 * 3650:
         raise InvalidInput(
@@ -32,7 +34,8 @@ def collect(stores: Stores, wanted: Collect) -> dict[str, Any]:
             mend=f"Wait at least {LEAST_HOURS:g} hour.",
         )
     live = closure(stores, {*stores.ledger.read(mentioned_digests), *stores.actions.digests()})
-    held = {digest: stores.blobs.size(digest) for digest in stores.blobs.digests()}
+    live -= stores.ledger.read(droppable)
+    held = {digest: stores.blobs.occupied(digest) for digest in stores.blobs.digests()}
     gone = sum(size for digest, size in held.items() if digest not in live)
     found = {
         "blobs": len(held),
@@ -54,7 +57,7 @@ def closure(stores: Stores, roots: set[str]) -> set[str]:
         digest = waiting.pop()
         if digest in live or not stores.blobs.has(digest):
             continue
-        live.add(digest)
+        live.update((digest, *stores.blobs.parts(digest)))
         if stores.blobs.size(digest) <= _MANIFEST:
             waiting += _named(stores, digest)
     return live

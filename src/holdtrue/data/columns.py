@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from holdtrue.core.errors import ConfigurationError
+from holdtrue.data.tags import Tags, made
 
 Dtype = Literal["int64", "float64", "string", "bool", "timestamp"]
 Severity = Literal["block", "quarantine", "warn"]
@@ -23,7 +24,8 @@ class Column:
     `severity` says what a broken rule does: block the delivery, quarantine its rows, or warn; `severities` says it
     for single rules, such as {"le": "warn"}.
     A wrong type, a missing column and an unknown one always block. NaN counts as missing. A pattern is a
-    Python regular expression and has to match the whole text. A timestamp has a time zone.
+    Python regular expression and has to match the whole text. A timestamp has a time zone. `tags` say what the
+    column holds and what it may be used for; no row is judged by them.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Column:
     unique: bool = False
     severity: Severity = "block"
     severities: Mapping[str, Severity] = field(default_factory=dict[str, Severity])
+    tags: Tags | None = None
 
     def severity_of(self, rule: str) -> Severity:
         """Return what a broken rule of this column does."""
@@ -67,10 +70,15 @@ def column(
     unique: bool = False,
     severity: Severity = "block",
     severities: Mapping[str, Severity] | None = None,
+    personal: str | None = None,
+    purposes: "list[str] | tuple[str, ...] | None" = None,
+    licence: str | None = None,
+    source: str | None = None,
 ) -> Column:
-    """Describe one column of a contract."""
+    """Describe one column of a contract: what its values must be, and what they are tagged with."""
     chosen = None if isin is None else tuple(isin)
-    return Column(name, dtype, nullable, ge, le, chosen, pattern, unique, severity, dict(severities or {}))
+    tags = made(personal, purposes, licence, source)
+    return Column(name, dtype, nullable, ge, le, chosen, pattern, unique, severity, dict(severities or {}), tags)
 
 
 def broken(column: Column, rule: str, count: int, examples: "Sequence[Any]") -> Finding:

@@ -1,6 +1,6 @@
 """What data must look like: one definition, compiled to a table scan and to a request check."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.data.columns import Column, Finding, check_column
@@ -31,7 +31,8 @@ class Contract:
     def only(self, names: "tuple[str, ...]") -> "Contract":
         """Return what a request made of the columns in `names`, in that order, has to keep."""
         known = {column.name: column for column in self.columns}
-        chosen = tuple(known[name] for name in names if name in known)
+        # What a column may be used for is no matter of a request.
+        chosen = tuple(replace(known[name], tags=None) for name in names if name in known)
         # A request knows neither other datasets nor other deliveries.
         rules = tuple(
             rule

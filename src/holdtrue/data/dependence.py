@@ -1,4 +1,4 @@
-"""Who depends on a column of a dataset: feature sets that read it, and models that are defined on it."""
+"""Who depends on a column of a dataset: feature sets that read it, and models defined on it or trained with it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,23 +9,43 @@ import sqlalchemy as sa
 from holdtrue import catalog
 from holdtrue.core.errors import NotFound
 
-_MOST = 1000
+_SHOWN = 5
 
 
 def dependents(connection: sa.Connection, project: str, dataset: str, columns: Sequence[str]) -> list[str]:
-    """Return what depends on these columns: “model delay”, “features delay-features@3 (view weather)”.
+    """Return what depends on these columns: “features delay-features@3 (view weather)”, “model delay@3 (weather_temp)”.
 
     A view names a source and not its dataset, so a column of the same name in another dataset counts too: rather one
     too many than one too few.
     """
     wanted = frozenset(columns)
     found = list(_models(connection, project, dataset, wanted))
+    affected: dict[str, str] = {}
     for name in catalog.names(connection, project, "feature_view"):
         (newest,) = catalog.versions(connection, project, "feature_view", name, limit=1)
         readers = [reader for reader, read in _readers(newest.content) if read & wanted]
         if readers:
             found.append(f"features {newest.label} ({', '.join(readers)})")
-    return found
+            affected[newest.id] = newest.label
+    return [*found, *_trained(connection, project, dataset, wanted, affected)]
+
+
+def _trained(
+    connection: sa.Connection, project: str, dataset: str, wanted: frozenset[str], affected: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the newest models that were trained on these columns, or else on a feature set that reads them."""
+    for name in catalog.names(connection, project, "model"):
+        (newest,) = catalog.versions(connection, project, "model", name, limit=1)
+        read = newest.content.get("columns") if isinstance(newest.content, Mapping) else None
+        if isinstance(read, Mapping):
+            uses = {use for column, found in read.get(dataset, {}).items() if column in wanted for use in found}
+            through = sorted(uses - {"outcome"})
+        else:
+            made_of = {edge.source for edge in catalog.origins(connection, project, [newest.id])}
+            through = [label for version, label in affected.items() if version in made_of]
+        if through:
+            more = f" and {len(through) - _SHOWN} more" if len(through) > _SHOWN else ""
+            yield f"model {newest.label} ({', '.join(through[:_SHOWN])}{more})"
 
 
 def _models(connection: sa.Connection, project: str, dataset: str, wanted: frozenset[str]) -> Iterator[str]:

@@ -99,6 +99,8 @@ def column_text(column: Column) -> str:
         options.append(f"severity={column.severity!r}")
     if column.severities:
         options.append(f"severities={dict(column.severities)!r}")
+    said = {} if column.tags is None else column.tags.to_json()
+    options += [f"{name}={value!r}" for name, value in said.items()]
     return f"ht.column({', '.join([repr(column.name), repr(column.dtype), *options])})"
 
 

@@ -2,27 +2,49 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from holdtrue.core.errors import ConfigurationError, InvalidInput, StateError
-from holdtrue.data.columns import Finding
+from holdtrue.data.columns import Column, Finding
 from holdtrue.data.contract import Contract
+from holdtrue.data.tags import NO_TAGS, Tags
 
 _MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
-    """Describe a dataset: the column that names a row, the one that dates it, its contract, its windows."""
+    """Describe a dataset: the column that names a row, the one that dates it, its contract, its windows.
+
+    `tags` hold for every column that says nothing else.
+    """
 
     name: str
     key: str
     time: str
     contract: Contract
     window: str = "month"
+    tags: Tags = NO_TAGS
+
+    def tagged(self) -> Contract:
+        """Return the contract with the tags that hold for each column."""
+        columns = tuple(
+            replace(each, tags=None if (found := _tags_of(each, self.tags)) == NO_TAGS else found)
+            for each in self.contract.columns
+        )
+        return replace(self.contract, columns=columns)
+
+    def tags_json(self) -> dict[str, dict[str, Any]]:
+        """Return the tags of each column that has any, as a version keeps them."""
+        found = {each.name: _tags_of(each, self.tags).to_json() for each in self.contract.columns}
+        return {name: said for name, said in sorted(found.items()) if said}
+
+
+def _tags_of(column: Column, general: Tags) -> Tags:
+    return (column.tags or NO_TAGS).over(general)
 
 
 def check_windows(dataset: str, window: str) -> None:

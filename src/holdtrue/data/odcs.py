@@ -1,7 +1,9 @@
 """Contracts as YAML of the Open Data Contract Standard, version 3.1.0 (Bitol, Linux Foundation), in and out.
 
 Types, required, unique, ranges, patterns, sets, keys, row counts and freshness have a place of their own in the
-standard; conditions, distributions and severities of single rules are kept as custom quality of the engine holdtrue.
+standard, as have kinds of personal data (classification) and sources (transformSourceObjects); conditions,
+distributions and severities of single rules are kept as custom quality of the engine holdtrue, purposes and licences
+as custom properties.
 """
 
 import json
@@ -15,9 +17,11 @@ from holdtrue.data.columns import Column, Dtype
 from holdtrue.data.contract import Contract
 from holdtrue.data.model import DatasetSpec
 from holdtrue.data.rules import Distribution, Expect, Fresh, KeyInto, RowCount, TableRule, Unique
+from holdtrue.data.tags import Tags, made
 
 VERSION = "v3.1.0"
 _ENGINE = "holdtrue"
+_PERSONAL = "personal/"
 _LOGICAL: Mapping[Dtype, str] = {
     "int64": "integer",
     "float64": "number",
@@ -44,7 +48,7 @@ def to_odcs(spec: DatasetSpec, version: str = "1") -> str:
                 "name": spec.name,
                 "logicalType": "object",
                 "physicalType": "table",
-                "properties": [_property(column, spec) for column in contract.columns],
+                "properties": [_property(column, spec) for column in spec.tagged().columns],
                 "quality": [each for rule in contract.rules for each in _quality(rule)],
             }
         ],
@@ -128,9 +132,17 @@ def _property(column: Column, spec: DatasetSpec) -> dict[str, Any]:
         found["relationships"] = [
             {"to": f"{rule.dataset}.{rule.of}", "customProperties": _severity(rule.severity)} for rule in keys
         ]
-    if column.severity != "block" or column.severities:
-        own = [{"property": "severities", "value": dict(column.severities)}] if column.severities else []
-        found["customProperties"] = [*_severity(column.severity), *own]
+    said: dict[str, Any] = {} if column.tags is None else column.tags.to_json()
+    if "personal" in said:
+        found["classification"] = f"{_PERSONAL}{said['personal']}"
+    if "source" in said:
+        found["transformSourceObjects"] = [said["source"]]
+    custom = _severity(column.severity) if column.severity != "block" or column.severities else []
+    if column.severities:
+        custom.append({"property": "severities", "value": dict(column.severities)})
+    custom += [{"property": each, "value": said[each]} for each in ("purposes", "licence") if each in said]
+    if custom:
+        found["customProperties"] = custom
     return found
 
 
@@ -170,11 +182,28 @@ def _column(given: Mapping[str, Any]) -> Column:
         unique=bool(given.get("unique") or given.get("primaryKey")),
         severity=own.get("severity", "block"),
         severities=dict(own.get("severities") or {}),
+        tags=_tags(given, own),
         **{known[each]: _option(name, each, value) for each, value in options.items() if each in known},
     )
     for quality in given.get("quality") or []:
         column = _with_quality(column, quality)
     return column
+
+
+def _tags(given: Mapping[str, Any], own: Mapping[Any, Any]) -> Tags | None:
+    """Return the tags of a property; a classification that only says “personal” or “PII” is of the kind other."""
+    said = str(given.get("classification") or "").strip()
+    personal = said.removeprefix(_PERSONAL) if said.startswith(_PERSONAL) else None
+    if personal is None and said.lower() in ("pii", "personal", "personal data"):
+        personal = "other"
+    sources = given.get("transformSourceObjects") or []
+    purposes = own.get("purposes")
+    return made(
+        personal,
+        None if purposes is None else [str(each) for each in purposes],
+        None if own.get("licence") is None else str(own["licence"]),
+        " + ".join(str(each) for each in sources) or None,
+    )
 
 
 def _option(name: str, option: str, value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from math import nan
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +12,7 @@ from holdtrue.core.clock import from_microseconds
 from holdtrue.core.errors import Corrupt
 from holdtrue.stats import (
     DISTINCT_ERROR,
+    Center,
     Distinct,
     Frequent,
     Moments,
@@ -18,19 +21,66 @@ from holdtrue.stats import (
     wasserstein_counts,
 )
 
-Kind = Literal["number", "whole", "time", "bool", "text", "empty", "other"]
-MEASURED: frozenset[str] = frozenset({"number", "whole", "time", "bool", "text"})
+Kind = Literal["number", "whole", "time", "bool", "text", "vector", "empty", "other"]
+MEASURED: frozenset[str] = frozenset({"number", "whole", "time", "bool", "text", "vector"})
+FORM = 2
+"""The form in which profiles are stored; one of another form is computed again."""
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 20
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Hold how numbers are spread: the smallest and largest, moments, quantiles."""
+
+    low: float
+    high: float
+    moments: Moments
+    quantiles: Quantiles
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form in which it is stored."""
+        weights = self.quantiles.weights
+        even = bool(len(weights)) and float(weights.min()) == float(weights.max())
+        return {
+            "low": self.low,
+            "high": self.high,
+            "moments": [self.moments.n, self.moments.mean, self.moments.squares],
+            "points": self.quantiles.points.tolist(),
+            "weights": float(weights[0]) if even else weights.tolist(),
+            "error": self.quantiles.error,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Spread":
+        """Return what `to_json` wrote."""
+        points = np.array(data["points"], np.float64)
+        weights = data["weights"]
+        each = np.full(len(points), weights) if isinstance(weights, float) else np.array(weights, np.float64)
+        # What is too large for a double has no form in JSON, and comes back as no number.
+        mean, squares = (nan if value is None else value for value in data["moments"][1:])
+        moments = Moments(data["moments"][0], mean, squares)
+        return cls(data["low"], data["high"], moments, Quantiles(points, each, data["error"]))
+
+    @classmethod
+    def merged(cls, parts: "Sequence[Spread]") -> "Spread":
+        """Return the spread of all parts, of which there is one at least, together."""
+        moments = parts[0].moments
+        for part in parts[1:]:
+            moments = moments.merged(part.moments)
+        quantiles = Quantiles.merged(part.quantiles for part in parts)
+        return cls(min(part.low for part in parts), max(part.high for part in parts), moments, quantiles)
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnProfile:
     """Hold what is known of one column.
 
-    Moments, quantiles, `low` and `high` are of the values; of text they are of its length in characters, of moments
-    of their microseconds. Infinite values are only counted, and so is everything in a column of another kind.
+    `spread` is of the values: of texts it is of their lengths in characters, of moments of their microseconds, of
+    vectors (embeddings) of their norms; None if there are none. `tokens` is of the number of tokens of each text,
+    `center` of the vectors. Infinite values, and vectors with a part that is no finite number, are only counted, and so
+    is everything in a column of another kind.
     """
 
     name: str
@@ -38,34 +88,50 @@ class ColumnProfile:
     rows: int
     missing: int
     infinite: int = 0
-    low: float | None = None
-    high: float | None = None
-    moments: Moments = field(default_factory=Moments)
-    quantiles: Quantiles = field(default_factory=Quantiles)
+    spread: Spread | None = None
     distinct: Distinct = field(default_factory=Distinct)
     frequent: Frequent = field(default_factory=Frequent)
+    tokens: Spread | None = None
+    center: Center | None = None
+
+    @property
+    def low(self) -> float | None:
+        """Return the smallest value."""
+        return None if self.spread is None else self.spread.low
+
+    @property
+    def high(self) -> float | None:
+        """Return the largest value."""
+        return None if self.spread is None else self.spread.high
+
+    @property
+    def moments(self) -> Moments:
+        """Return the moments of the values."""
+        return Moments() if self.spread is None else self.spread.moments
+
+    @property
+    def quantiles(self) -> Quantiles:
+        """Return the quantiles of the values."""
+        return Quantiles() if self.spread is None else self.spread.quantiles
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form in which a profile is stored."""
-        plain = {
+        plain: dict[str, Any] = {
             "name": self.name,
             "kind": self.kind,
             "rows": self.rows,
             "missing": self.missing,
             "infinite": self.infinite,
         }
-        if self.kind not in MEASURED:
+        if self.center is not None:
+            plain["center"] = [self.center.n, self.center.mean.tolist(), self.center.squares]
+        if self.tokens is not None:
+            plain["tokens"] = self.tokens.to_json()
+        if self.spread is None:
             return plain
-        weights = self.quantiles.weights
-        even = bool(len(weights)) and float(weights.min()) == float(weights.max())
         return {
             **plain,
-            "low": self.low,
-            "high": self.high,
-            "moments": [self.moments.n, self.moments.mean, self.moments.squares],
-            "points": self.quantiles.points.tolist(),
-            "weights": float(weights[0]) if even else weights.tolist(),
-            "error": self.quantiles.error,
+            **self.spread.to_json(),
             "distinct": self.distinct.packed(),
             "frequent": [[value, count] for value, count in self.frequent.counts.items()],
             "frequent_error": self.frequent.error,
@@ -75,20 +141,19 @@ class ColumnProfile:
     def from_json(cls, data: Mapping[str, Any]) -> "ColumnProfile":
         """Return the profile of a column that `to_json` wrote."""
         head = (data["name"], data["kind"], data["rows"], data["missing"], data["infinite"])
-        if data["kind"] not in MEASURED:
-            return cls(*head)
-        points = np.array(data["points"], np.float64)
-        weights = data["weights"]
-        each = np.full(len(points), weights) if isinstance(weights, float) else np.array(weights, np.float64)
-        n, mean, squares = data["moments"]
+        center = None
+        if "center" in data:
+            n, mean, squares = data["center"]
+            center = Center(n, np.array(mean, np.float64), squares)
+        if "low" not in data:
+            return cls(*head, center=center)
         return cls(
             *head,
-            low=data["low"],
-            high=data["high"],
-            moments=Moments(n, mean, squares),
-            quantiles=Quantiles(points, each, data["error"]),
+            spread=Spread.from_json(data),
             distinct=Distinct.unpacked(data["distinct"]),
             frequent=Frequent(dict(data["frequent"]), data["frequent_error"]),
+            tokens=Spread.from_json(data["tokens"]) if "tokens" in data else None,
+            center=center,
         )
 
 
@@ -105,13 +170,13 @@ class Profile:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form in which a profile is stored."""
-        return {"profile": 1, "rows": self.rows, "columns": [each.to_json() for each in self.columns]}
+        return {"profile": FORM, "rows": self.rows, "columns": [each.to_json() for each in self.columns]}
 
     @classmethod
     def from_json(cls, data: Any) -> "Profile":
         """Return the profile that `to_json` wrote; raise Corrupt for anything else."""
         try:
-            if data["profile"] != 1:
+            if data["profile"] != FORM:
                 raise ValueError(data["profile"])
             return cls(data["rows"], tuple(ColumnProfile.from_json(each) for each in data["columns"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -135,23 +200,29 @@ def _merged(name: str, parts: Sequence[Profile]) -> ColumnProfile:
     infinite = sum(each.infinite for each in found)
     kind = _common(each.kind for each in found)
     held = [each for each in found if each.kind == kind or (kind == "number" and each.kind == "whole")]
-    if kind not in MEASURED:
-        return ColumnProfile(name, kind, rows, missing, infinite)
-    moments, distinct = held[0].moments, held[0].distinct
+    centers = [each.center for each in held if each.center is not None]
+    if kind not in MEASURED or len({len(center.mean) for center in centers}) > 1:
+        # Lists of different lengths are no vectors of one space, in one part or in two.
+        return ColumnProfile(name, "other" if kind in MEASURED else kind, rows, missing)
+    spreads = [each.spread for each in held if each.spread is not None]
+    center = reduce(Center.merged, centers) if centers else None
+    if not spreads:
+        return ColumnProfile(name, kind, rows, missing, infinite, center=center)
+    distinct = held[0].distinct
     for each in held[1:]:
-        moments, distinct = moments.merged(each.moments), distinct.merged(each.distinct)
+        distinct = distinct.merged(each.distinct)
+    tokens = [each.tokens for each in held if each.tokens is not None]
     return ColumnProfile(
         name,
         kind,
         rows,
         missing,
         infinite,
-        low=min((each.low for each in held if each.low is not None), default=None),
-        high=max((each.high for each in held if each.high is not None), default=None),
-        moments=moments,
-        quantiles=Quantiles.merged(each.quantiles for each in held),
-        distinct=distinct,
-        frequent=Frequent.merged(each.frequent for each in held),
+        Spread.merged(spreads),
+        distinct,
+        Frequent.merged(each.frequent for each in held),
+        Spread.merged(tokens) if tokens else None,
+        center,
     )
 
 
@@ -170,19 +241,20 @@ def told(column: ColumnProfile) -> dict[str, Any]:
     plain = {"name": column.name, "kind": column.kind, "rows": column.rows, "missing": column.missing}
     if column.kind not in MEASURED:
         return plain
-    values = column.quantiles.at(SHARES)
-    found = {
+    center, tokens = column.center, column.tokens
+    found: dict[str, Any] = {
         **plain,
         "infinite": column.infinite,
-        "of": "length" if column.kind == "text" else "value",
-        "low": _said(column, column.low),
-        "high": _said(column, column.high),
-        "mean": _said(column, column.moments.mean) if column.moments.n else None,
-        "deviation": column.moments.deviation,
-        "quantiles": {
-            f"p{round(share * 100):02d}": _said(column, value) for share, value in zip(SHARES, values, strict=True)
-        },
-        "quantiles_error": column.quantiles.error,
+        "of": {"text": "length", "vector": "norm"}.get(column.kind, "value"),
+        **_spread(column, column.spread),
+    }
+    if column.kind == "vector":
+        return {
+            **found,
+            "dimensions": 0 if center is None else len(center.mean),
+            "distance": None if center is None or not center.n else center.distance,
+        }
+    found |= {
         "distinct": column.distinct.count,
         "distinct_error": DISTINCT_ERROR,
         "frequent": [
@@ -192,7 +264,22 @@ def told(column: ColumnProfile) -> dict[str, Any]:
         ],
         "frequent_error": column.frequent.error,
     }
-    return found
+    return found if tokens is None else {**found, "tokens": _spread(column, tokens)}
+
+
+def _spread(column: ColumnProfile, spread: Spread | None) -> dict[str, Any]:
+    quantiles = Quantiles() if spread is None else spread.quantiles
+    values = quantiles.at(SHARES)
+    return {
+        "low": _said(column, None if spread is None else spread.low),
+        "high": _said(column, None if spread is None else spread.high),
+        "mean": None if spread is None else _said(column, spread.moments.mean),
+        "deviation": None if spread is None else spread.moments.deviation,
+        "quantiles": {
+            f"p{round(share * 100):02d}": _said(column, value) for share, value in zip(SHARES, values, strict=True)
+        },
+        "quantiles_error": quantiles.error,
+    }
 
 
 def shift(before: ColumnProfile, after: ColumnProfile) -> dict[str, Any]:
@@ -200,7 +287,9 @@ def shift(before: ColumnProfile, after: ColumnProfile) -> dict[str, Any]:
 
     `distance` is the Jensen-Shannon distance (0 equal, 1 disjoint) over bins of equal shares of `before`, or over
     values of texts and truths; `standardised` the difference of means in pooled standard deviations (Cohen's d);
-    `moved` the earth mover's distance in the column's own unit. Each is None where it does not exist.
+    `moved` the earth mover's distance in the column's own unit; `centers` the distance between the means of vectors, in
+    units of how far vectors of `before` are from theirs. Of vectors the others are of their norms. Each is None where
+    it does not exist.
     """
     found: dict[str, Any] = {
         "column": before.name,
@@ -211,6 +300,7 @@ def shift(before: ColumnProfile, after: ColumnProfile) -> dict[str, Any]:
         "distance": None,
         "standardised": None,
         "moved": None,
+        "centers": _centers(before.center, after.center),
     }
     both = {before.kind, after.kind}
     if not both <= MEASURED or (len(both) > 1 and both != {"number", "whole"}):
@@ -228,6 +318,13 @@ def shift(before: ColumnProfile, after: ColumnProfile) -> dict[str, Any]:
     steps = [np.diff(np.concatenate([[0.0], each.quantiles.below(points)])) for each in (before, after)]
     found["moved"] = wasserstein_counts(steps[0], steps[1], points)
     return found
+
+
+def _centers(before: Center | None, after: Center | None) -> float | None:
+    if before is None or after is None or len(before.mean) != len(after.mean) or not before.n or not after.n:
+        return None
+    away = float(np.linalg.norm(after.mean - before.mean))
+    return away / before.distance if before.distance else (None if away else 0.0)
 
 
 def _standardised(before: Moments, after: Moments) -> float | None:
@@ -263,7 +360,7 @@ def _mean(column: ColumnProfile) -> Any:
 
 
 def _distinct(column: ColumnProfile) -> int | None:
-    return column.distinct.count if column.kind in MEASURED else None
+    return column.distinct.count if column.kind in MEASURED and column.kind != "vector" else None
 
 
 def _said(column: ColumnProfile, value: float | None) -> Any:

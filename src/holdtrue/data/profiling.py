@@ -10,13 +10,13 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import Corrupt, NotFound
-from holdtrue.data.profiles import ColumnProfile, Kind, Profile
-from holdtrue.stats import Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
-from holdtrue.stats.sketches import MOST_FREQUENT
+from holdtrue.data.profiles import FORM, ColumnProfile, Kind, Profile, Spread
+from holdtrue.data.reading import read_rows
+from holdtrue.stats import Center, Distinct, Frequent, Moments, Quantiles, text_hashes, token_counts
+from holdtrue.stats.sketches import MOST_FREQUENT, MOST_IN_BIN, POINTS, most_alike
 from holdtrue.storage import ActionCache, BlobStore
 
 _THREADS = 2
@@ -24,6 +24,10 @@ _MOST_TEXT = 200
 _MARK = 20
 _HEAD = 8
 _SAMPLE = 4096
+_VECTORS = 1 << 15
+# From so many rows on, columns of which most values occur once are counted in bins instead of put in order.
+_MANY = 1 << 14
+_NEAR = 1 << 20
 
 
 def profile_table(table: pa.Table) -> Profile:
@@ -44,7 +48,7 @@ def fragment_profile(blobs: BlobStore, actions: ActionCache, digest: str) -> tup
             data = blobs.get(kept)
             size = int.from_bytes(data[:_HEAD], "big")
             return Profile.from_json(orjson.loads(pa.decompress(data[_HEAD:], size, "zstd", asbytes=True))), False
-    found = profile_table(pq.read_table(blobs.path(digest)))
+    found = profile_table(read_rows(blobs, digest))
     keep_profile(blobs, actions, digest, found)
     return found, True
 
@@ -57,8 +61,13 @@ def keep_profile(blobs: BlobStore, actions: ActionCache, digest: str, found: Pro
     return len(packed)
 
 
+def forget_profile(actions: ActionCache, digest: str) -> None:
+    """Forget the profile of a fragment: its frequent values are values of rows."""
+    actions.remove(_key(digest))
+
+
 def _key(digest: str) -> str:
-    return content_hash({"profile": 1, "fragment": digest})
+    return content_hash({"profile": FORM, "fragment": digest})
 
 
 def _places(table: pa.Table) -> range:
@@ -70,7 +79,7 @@ def _column(name: str, values: pa.ChunkedArray) -> ColumnProfile:
     rows, missing = len(values), values.null_count
     if kind in ("empty", "other"):
         return ColumnProfile(name, kind, rows, missing)
-    make = _text if kind == "text" else _numbers
+    make = _text if kind == "text" else _vectors if kind == "vector" else _numbers
     return make(name, kind, values, rows, missing)
 
 
@@ -86,11 +95,54 @@ def kind_of(type_: Any) -> Kind:
         ("number", (types.is_floating, types.is_decimal)),
         ("time", (types.is_timestamp, types.is_date)),
         ("text", (types.is_string, types.is_large_string, types.is_string_view)),
+        ("vector", (_is_vector,)),
     )
     for kind, each in tests:
         if any(test(type_) for test in each):
             return kind
     return "other"
+
+
+def _is_vector(type_: Any) -> bool:
+    types = pa.types
+    is_list = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
+    return is_list and types.is_floating(type_.value_type)
+
+
+def _vectors(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
+    """Profile embeddings: their norms, and how far they are from their mean."""
+    there = values.drop_null()
+    if not len(there):
+        return ColumnProfile(name, "empty", rows, missing)
+    lengths = pc.call_function("min_max", [pc.call_function("list_value_length", [there])]).as_py()
+    if lengths["min"] != lengths["max"] or not lengths["max"]:
+        return ColumnProfile(name, "other", rows, missing)
+    norms: list[npt.NDArray[np.float64]] = []
+    center = Center(0, np.zeros(lengths["max"]))
+    for start in range(0, len(there), _VECTORS):
+        part: Any = there.slice(start, _VECTORS)
+        flat = pa.chunked_array([chunk.flatten() for chunk in part.chunks]).cast(pa.float64())
+        block = flat.to_numpy().reshape(len(part), lengths["max"])
+        found = np.sqrt(np.einsum("ij,ij->i", block, block))
+        usable = np.isfinite(found)
+        norms.append(found[usable])
+        center = center.merged(Center.of(block if usable.all() else block[usable]))
+    ordered = np.sort(np.concatenate(norms))
+    spread = _spread_of(ordered) if len(ordered) else None
+    return ColumnProfile(name, kind, rows, missing, len(there) - len(ordered), spread, center=center)
+
+
+def _spread_of(ordered: npt.NDArray[np.float64]) -> Spread:
+    return Spread(float(ordered[0]), float(ordered[-1]), Moments.of(ordered), Quantiles.of(ordered))
+
+
+def _counted(values: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | None) -> Spread:
+    """Return the spread of whole numbers from 0 on, each of which occurs so many times."""
+    weights = np.bincount(values, weights=counts)
+    sizes = np.flatnonzero(weights).astype(np.float64)
+    weights = weights[weights > 0].astype(np.float64)
+    quantiles = Quantiles(sizes, weights).compressed(1024)
+    return Spread(float(sizes[0]), float(sizes[-1]), Moments.weighted(sizes, weights), quantiles)
 
 
 def _numbers(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: int) -> ColumnProfile:
@@ -102,27 +154,58 @@ def _numbers(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing:
         infinite = int(np.isinf(given).sum())
         missing += len(given) - int(usable.sum()) - infinite
         given = given if usable.all() else given[usable]
-    ordered = np.sort(given)
-    if not len(ordered):
+    if not len(given):
         return ColumnProfile(name, kind, rows, missing, infinite)
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    counts = np.diff(np.append(starts, len(ordered)))
-    different = ordered[starts]
-    floats = ordered.astype(np.float64)
+    # A column of whole numbers may have fractions in another fragment: both are hashed as numbers.
+    floats = given.astype(np.float64)
+    hashed = floats if kind in ("whole", "number") else given
+    counted = _in_range(given)
+    found = _in_bins(floats) if counted is None and len(given) >= _MANY else None
+    if found is not None:
+        quantiles, most = found
+        low, high = given.min().item(), given.max().item()
+        spread = Spread(low, high, Moments.of(floats), quantiles)
+        return ColumnProfile(
+            name, kind, rows, missing, infinite, spread, Distinct.of_numbers(hashed), Frequent({}, most)
+        )
+    different, counts = _in_order(given) if counted is None else counted
+    points, weights = different.astype(np.float64), counts.astype(np.float64)
+    quantiles = Quantiles(points, weights).compressed(POINTS)
     return ColumnProfile(
         name,
         kind,
         rows,
         missing,
         infinite,
-        low=ordered[0].item(),
-        high=ordered[-1].item(),
-        moments=Moments.of(floats),
-        quantiles=Quantiles.of(floats),
-        # A column of whole numbers may have fractions in another fragment: both are hashed as numbers.
-        distinct=Distinct.of(mixed(different.astype(np.float64) if kind in ("whole", "number") else different)),
-        frequent=_frequent(lambda places: different[places].tolist(), counts),
+        Spread(different[0].item(), different[-1].item(), Moments.weighted(points, weights), quantiles),
+        Distinct.of_numbers(points if kind in ("whole", "number") else different),
+        _frequent(lambda places: different[places].tolist(), counts),
     )
+
+
+def _in_bins(floats: npt.NDArray[np.float64]) -> tuple[Quantiles, int] | None:
+    """Return quantiles of numbers of which most occur once, and how often one may occur; None for others."""
+    some = floats[np.linspace(0, len(floats) - 1, _SAMPLE).astype(np.intp)]
+    return Quantiles.binned(floats) if len(np.unique(some)) > _SAMPLE // 2 else None
+
+
+def _in_range(given: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]] | None:
+    """Return the different ones of whole numbers that lie near each other, and their counts; None for others."""
+    if given.dtype.kind != "i":
+        return None
+    low, high = int(given.min()), int(given.max())
+    if high - low > min(_NEAR, 4 * len(given)):
+        return None
+    counts = np.bincount(given - low)
+    places = np.flatnonzero(counts)
+    return places + low, counts[places]
+
+
+def _in_order(given: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return different values in order, and their counts."""
+    ordered = np.sort(given)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return ordered[starts], np.diff(np.append(starts, len(ordered)))
 
 
 def _as_numpy(kind: Kind, values: pa.ChunkedArray) -> npt.NDArray[Any]:
@@ -153,24 +236,16 @@ def _text(name: str, kind: Kind, values: pa.ChunkedArray, rows: int, missing: in
         texts, hashes = encoded.dictionary, hashes_of(encoded.dictionary)
         counts = np.bincount(encoded.indices.to_numpy(), minlength=len(texts))
     lengths = pc.call_function("utf8_length", [texts]).to_numpy()
-    weights = np.bincount(lengths, weights=counts)
-    sizes = np.flatnonzero(weights).astype(np.float64)
-    weights = weights[weights > 0].astype(np.float64)
-    n = len(there)
-    mean = float(sizes @ weights) / n
+    often = _of_texts(texts, hashes) if counts is None else _frequent(lambda places: _taken(texts, places), counts)
     return ColumnProfile(
         name,
         kind,
         rows,
         missing,
-        low=float(sizes[0]),
-        high=float(sizes[-1]),
-        moments=Moments(n, mean, float(((sizes - mean) ** 2) @ weights)),
-        quantiles=Quantiles(sizes, weights).compressed(1024),
+        spread=_counted(lengths, counts),
         distinct=Distinct.of(hashes),
-        frequent=_of_texts(texts, hashes)
-        if counts is None
-        else _frequent(lambda places: _taken(texts, places), counts),
+        frequent=often,
+        tokens=_counted(token_counts(*_laid_out(texts)), counts),
     )
 
 
@@ -192,16 +267,24 @@ def mostly_different(texts: Any) -> bool:
 
 def hashes_of(texts: Any) -> npt.NDArray[np.uint64]:
     """Return hashes uint64[n] of an array of texts without gaps; the same on every machine."""
+    return text_hashes(*_laid_out(texts))
+
+
+def _laid_out(texts: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the bytes of texts without gaps, and where each begins and ends."""
     wide = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, offsets, data = texts.buffers()
     if not len(texts) or data is None:
-        return text_hashes(np.empty(0, np.uint8), np.zeros(len(texts) + 1, np.int64))
+        return np.empty(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
     places = np.frombuffer(offsets, wide)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    return text_hashes(np.frombuffer(data, np.uint8)[places[0] : places[-1]], places - places[0])
+    return np.frombuffer(data, np.uint8)[places[0] : places[-1]], places - places[0]
 
 
 def _of_texts(texts: Any, hashes: npt.NDArray[np.uint64]) -> Frequent:
     """Return the frequent ones among texts that are mostly different."""
+    most = most_alike(hashes)
+    if len(hashes) >= _MANY and most <= len(hashes) * MOST_IN_BIN:
+        return Frequent({}, most)
     ordered = np.sort(hashes)
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     counts = np.diff(np.append(starts, len(ordered)))

@@ -1,7 +1,7 @@
 """Read rows from one file, or say which file cannot be read and why."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from holdtrue.core.errors import InvalidInput
+from holdtrue.data.strangers import check_texts
+from holdtrue.storage import BlobStore
+from holdtrue.storage.chunks import LARGE
 
 ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -19,10 +22,16 @@ _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Say how text files are read; without a delimiter, commas, and tabs in `.tsv`."""
+    """Say how text files are read; without a delimiter, commas, and tabs in `.tsv`.
+
+    `texts` names columns that are texts though most of their values look like numbers or moments; `missing` are values
+    that mean that there is none, besides the usual ones.
+    """
 
     delimiter: str | None = None
     encoding: str = "utf-8"
+    texts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def read_file(path: Path, how: Reading) -> pa.Table:
@@ -43,8 +52,33 @@ def read_file(path: Path, how: Reading) -> pa.Table:
 def parquet_bytes(table: pa.Table) -> bytes:
     """Return a table as Parquet whose bytes depend on the rows alone."""
     out = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(None), out, compression="zstd", store_schema=False)
+    pq.write_table(
+        table.replace_schema_metadata(None),
+        out,
+        compression="zstd",
+        store_schema=False,
+        use_content_defined_chunking=table.nbytes >= LARGE,
+    )
     return out.getvalue()
+
+
+def put_rows(blobs: BlobStore, table: pa.Table) -> tuple[str, int]:
+    """Store a table as Parquet and return its digest and size in bytes.
+
+    A large one is kept in parts, and its pages are cut by content, so that a row more or less moves few of them.
+    """
+    data = parquet_bytes(table)
+    digest = blobs.put(data) if len(data) < LARGE else blobs.put_large(io.BytesIO(data))
+    return digest, len(data)
+
+
+def read_rows(blobs: BlobStore, digest: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a stored table, all columns or some, without putting its parts together in a file."""
+    chosen = None if columns is None else list(columns)
+    if not blobs.parts(digest):
+        return pq.read_table(blobs.path(digest), columns=chosen)
+    with blobs.open(digest) as file:
+        return pq.read_table(file, columns=chosen)
 
 
 def _reader(path: Path) -> Callable[[Path, Reading], pa.Table]:
@@ -68,6 +102,10 @@ def _csv(path: Path, how: Reading) -> pa.Table:
         path,
         read_options=pa_csv.ReadOptions(encoding=how.encoding, use_threads=False),
         parse_options=pa_csv.ParseOptions(delimiter=delimiter),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(how.texts, pa.string()),
+            null_values=[*pa_csv.ConvertOptions().null_values, *how.missing],
+        ),
     )
     for column in table.schema:
         if pa.types.is_binary(column.type):
@@ -81,6 +119,7 @@ def _csv(path: Path, how: Reading) -> pa.Table:
             mend=f"Say so: --delimiter {other!r}",
             facts={"file": str(path)},
         )
+    check_texts(path, table, frozenset(how.texts))
     return table
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from holdtrue import catalog
@@ -13,9 +12,9 @@ from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import Conflict, InvalidInput, NotFound
 from holdtrue.core.ids import new_id, version_id
-from holdtrue.data import store
+from holdtrue.data import erasure, store
 from holdtrue.data.checking import as_arrow, check_table, conform
-from holdtrue.data.contract import Contract
+from holdtrue.data.contract import Contract, Report
 from holdtrue.data.model import (
     DatasetSpec,
     Ingest,
@@ -25,12 +24,14 @@ from holdtrue.data.model import (
     check_window,
     check_windows,
 )
-from holdtrue.data.reading import parquet_bytes
+from holdtrue.data.reading import put_rows, read_rows
+from holdtrue.data.rules import RowCount, rule_broken
 from holdtrue.data.whole import NOTHING, Around
 from holdtrue.storage import BlobStore
 from holdtrue.storage.ledger import Transaction
 
 _CURRENT = "current"
+_NO_ROWS = "The delivery has no rows. If that may be, the contract says so: RowCount(ge=0)."
 
 
 def declare(tx: Transaction, specs: tuple[DatasetSpec, ...]) -> None:
@@ -43,6 +44,7 @@ def declare(tx: Transaction, specs: tuple[DatasetSpec, ...]) -> None:
         if before != after:
             store.put_dataset(tx, spec.name, after)
             tx.emit("dataset.declared", f"dataset:{spec.name}", after)
+        _retag(tx, spec)
 
 
 def remove(tx: Transaction, name: str, reason: str) -> None:
@@ -60,36 +62,38 @@ def ingest(blobs: BlobStore, spec: DatasetSpec, window: str, table: Any, around:
     on the rows alone. A blocked delivery is kept whole for its quarantine.
     """
     arrow = as_arrow(table)
-    report = check_table(spec.contract, arrow, around)
+    report = _not_empty(spec.contract, check_table(spec.contract, arrow, around))
     contract = content_hash(dump(spec.contract))
     if not report.passed:
-        kept = blobs.put(parquet_bytes(arrow))
+        kept, _ = put_rows(blobs, arrow)
         return Ingest(spec.name, window, contract, report.rows, report.findings, None, 0, 0, kept, report.rows)
     mask = np.zeros(arrow.num_rows, bool)
     mask[list(report.quarantined)] = True
     accepted = _ordered(arrow.filter(pa.array(~mask)), spec)
-    data = parquet_bytes(accepted)
-    aside = blobs.put(parquet_bytes(arrow.filter(pa.array(mask)))) if mask.any() else None
+    digest, size = put_rows(blobs, accepted)
+    aside = put_rows(blobs, arrow.filter(pa.array(mask)))[0] if mask.any() else None
     return Ingest(
         spec.name,
         window,
         contract,
         report.rows,
         report.findings,
-        blobs.put(data),
-        len(data),
+        digest,
+        size,
         accepted.num_rows,
         aside,
         len(report.quarantined),
     )
 
 
-def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
+def accept(tx: Transaction, result: Ingest, held: erasure.Held | None = None) -> catalog.Version | None:
     """Record what `ingest` found: a new dataset version, a quarantine, or both; return the version.
 
     A delivery that passes closes the open quarantines of its window as mended, except one of the very rows that it
-    keeps out again. Raises NotFound for an undeclared dataset, Conflict if another contract was checked.
+    keeps out again. `held` tells how it was held against the list of the erased. Raises NotFound for an undeclared
+    dataset, Conflict if another contract was checked, ErasureMoved if an entity was erased meanwhile.
     """
+    _keep_out(tx, held or erasure.Held())
     spec = dataset(tx.connection, tx.project, result.dataset)
     if spec is None:
         raise NotFound.of("dataset", result.dataset)
@@ -103,7 +107,7 @@ def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
         )
     version = None
     if result.digest is not None:
-        version = _new_version(tx, result)
+        version = _new_version(tx, spec, result)
         for each in _open(tx, result):
             if each.blob != result.quarantine:
                 _close(tx, each, QuarantineState.MENDED, version.id)
@@ -112,11 +116,13 @@ def accept(tx: Transaction, result: Ingest) -> catalog.Version | None:
     return version
 
 
-def add(tx: Transaction, name: str, wanted: NewDatasetVersion) -> catalog.Version:
+def add(tx: Transaction, name: str, wanted: NewDatasetVersion, held: erasure.Held | None = None) -> catalog.Version:
     """Make a version of a dataset from files that are stored already, and make it the present one.
 
-    Raises Conflict for a dataset that a project file declares: its rows come by deliveries, past its contract.
+    `held` tells how it was held against the list of the erased. Raises Conflict for a dataset that a project file
+    declares (its rows come by deliveries, past its contract), ErasureMoved if an entity was erased meanwhile.
     """
+    _keep_out(tx, held or erasure.Held())
     if dataset(tx.connection, tx.project, name) is not None:
         raise Conflict(
             f"“{name}” is declared in the project file, so its rows are taken in and not added.",
@@ -124,10 +130,17 @@ def add(tx: Transaction, name: str, wanted: NewDatasetVersion) -> catalog.Versio
             mend=f"Take a window in (holdtrue run --ingest {name} --window YYYY-MM), or add under another name.",
         )
     before = latest(tx.connection, tx.project, name)
-    content = wanted.content()
+    content = _with_tags(wanted.content(), {} if before is None else before.content.get("tags", {}))
     if before is not None and before.content == content:
         return before
     return _register(tx, name, content, wanted.blobs(), before)
+
+
+def _keep_out(tx: Transaction, held: erasure.Held) -> None:
+    """Raise ErasureMoved if an entity was erased since; note the blobs that had rows of erased entities."""
+    if len(erasure.erasures(tx.connection, tx.project)) != held.revision:
+        raise erasure.ErasureMoved.now()
+    erasure.add_blobs(tx, held.blobs)
 
 
 def discard(tx: Transaction, id: str, reason: str) -> Quarantine:
@@ -185,20 +198,20 @@ def read(blobs: BlobStore, content: Any, windows: list[str] | None = None) -> pa
             why=f"Its windows: {', '.join(sorted(chosen)) or 'none'}.",
             mend="Take the window in first, or ask for one that is there.",
         )
-    tables = [pq.read_table(blobs.path(chosen[name]["digest"])) for name in names]
+    tables = [read_rows(blobs, chosen[name]["digest"]) for name in names]
     # A column that was added to the contract later is missing, and null, in older windows.
     return pa.concat_tables(tables, promote_options="default")
 
 
-def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
+def _new_version(tx: Transaction, spec: DatasetSpec, result: Ingest) -> catalog.Version:
     """Put the delivered window into the dataset; return the present version if nothing changed."""
     before = latest(tx.connection, tx.project, result.dataset)
     parts: dict[str, Any] = {} if before is None else dict(before.content["fragments"])
     part = {"digest": result.digest, "rows": result.accepted, "bytes": result.bytes}
-    if before is not None and parts.get(result.window) == part:
+    if before is not None and parts.get(result.window) == part and before.content.get("tags", {}) == spec.tags_json():
         return before
     parts[result.window] = part
-    content = {"fragments": {name: parts[name] for name in sorted(parts)}}
+    content = _with_tags({"fragments": {name: parts[name] for name in sorted(parts)}}, spec.tags_json())
     blobs = tuple(each["digest"] for each in content["fragments"].values())
     version = _register(tx, result.dataset, content, blobs, before)
     tx.emit(
@@ -212,6 +225,21 @@ def _new_version(tx: Transaction, result: Ingest) -> catalog.Version:
         },
     )
     return version
+
+
+def _with_tags(content: dict[str, Any], tags: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "tags": tags} if tags else content
+
+
+def _retag(tx: Transaction, spec: DatasetSpec) -> None:
+    """Make a version with the declared tags of the rows that are there: what may no longer be used counts at once."""
+    before = latest(tx.connection, tx.project, spec.name)
+    tags = spec.tags_json()
+    if before is None or before.content.get("tags", {}) == tags:
+        return
+    kept = {name: value for name, value in before.content.items() if name != "tags"}
+    version = _register(tx, spec.name, _with_tags(kept, tags), before.blobs, before)
+    tx.emit("dataset.tagged", f"dataset:{spec.name}", {"version": version.id, "tags": tags})
 
 
 def _register(
@@ -302,6 +330,13 @@ def _ordered(table: pa.Table, spec: DatasetSpec) -> pa.Table:
     key = chosen[spec.key]
     others = [] if len(key.unique()) == len(key) else [name for name in chosen.column_names if name != spec.key]
     return chosen.sort_by([(name, "ascending") for name in (spec.key, *others)]).combine_chunks()
+
+
+def _not_empty(contract: Contract, report: Report) -> Report:
+    """Block a delivery without rows, unless the contract says how many there are to be."""
+    if report.rows or any(isinstance(rule, RowCount) for rule in contract.rules):
+        return report
+    return dataclasses.replace(report, findings=(*report.findings, rule_broken(RowCount(ge=1), 0, said=_NO_ROWS)))
 
 
 def request_contract(spec: DatasetSpec, names: tuple[str, ...]) -> Contract:

@@ -81,6 +81,15 @@ def close_quarantine(tx: Transaction, id: str, state: QuarantineState, mended_by
     )
 
 
+def replace_quarantined(tx: Transaction, id: str, blob: str, rows: int) -> None:
+    """Let a quarantine hold other rows: those that it held without an erased entity's."""
+    tx.execute(
+        sa.update(quarantines)
+        .where(quarantines.c.project == tx.project, quarantines.c.id == id)
+        .values(blob=blob, rows=rows)
+    )
+
+
 def list_quarantines(
     connection: sa.Connection,
     project: str,

@@ -11,6 +11,7 @@ from holdtrue.core.errors import InvalidInput
 from holdtrue.data.model import DatasetSpec
 from holdtrue.data.profiles import merge_profiles
 from holdtrue.data.profiling import fragment_profile
+from holdtrue.data.reading import read_rows
 from holdtrue.data.rules import Distribution, KeyInto
 from holdtrue.data.whole import Around
 from holdtrue.storage import ActionCache, BlobStore
@@ -53,9 +54,9 @@ def month_end(window: str) -> datetime:
 def _keys(rule: KeyInto, fragments: Fragments, blobs: BlobStore) -> pa.ChunkedArray:
     parts: list[pa.ChunkedArray] = []
     for _, part in sorted(fragments.items()):
-        file = blobs.path(part["digest"])
-        if rule.of in pq.read_schema(file).names:
-            parts.append(pq.read_table(file, columns=[rule.of])[rule.of])
+        with blobs.open(part["digest"]) as file:
+            if rule.of in pq.read_schema(file).names:
+                parts.append(read_rows(blobs, part["digest"], [rule.of])[rule.of])
     if not parts:
         raise InvalidInput(
             f"“{rule.column}” cannot be checked: {rule.dataset} has no column “{rule.of}” yet."

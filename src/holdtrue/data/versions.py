@@ -1,22 +1,22 @@
 """Look at versions of datasets: list them, show one with its profile, compare two."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from holdtrue import catalog
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.data import service
+from holdtrue.data import erasure, service
 from holdtrue.data.comparing import fragment_changes, row_changes, schema_changes
 from holdtrue.data.model import QuarantineState
 from holdtrue.data.profiles import Profile, merge_profiles, shift, told
 from holdtrue.data.profiling import fragment_profile
+from holdtrue.data.reading import read_rows
 from holdtrue.storage import BlobStore, Stores
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
@@ -87,9 +87,10 @@ def shown(stores: Stores, project: str, name: str, wanted: str) -> dict[str, Any
         return version, service.dataset(connection, project, name), [each for each in held if each.dataset == name]
 
     version, spec, held = stores.ledger.read(work)
-    reading = _Reading(stores)
+    reading = _Reading(stores, project)
     whole = reading.profile(version)
     columns = {} if spec is None else {column.name: dump(column) for column in spec.contract.columns}
+    tags: Mapping[str, Any] = version.content.get("tags", {})
     return {
         **_head(version),
         "declared": spec is not None,
@@ -99,7 +100,10 @@ def shown(stores: Stores, project: str, name: str, wanted: str) -> dict[str, Any
         "bytes": _total(version, "bytes"),
         "windows": [{"window": each, **part} for each, part in parts(version).items()],
         "files": None if "tree" not in version.content else _listed(stores.blobs, version),
-        "schema": [{"column": each.name, "kind": each.kind, **columns.get(each.name, {})} for each in whole.columns],
+        "schema": [
+            {"column": each.name, "kind": each.kind, **columns.get(each.name, {}), "tags": tags.get(each.name)}
+            for each in whole.columns
+        ],
         "profile": [told(each) for each in whole.columns],
         "findings": _findings(stores, project, version),
         "quarantines": [dump(each) for each in held],
@@ -123,7 +127,7 @@ def compare(stores: Stores, project: str, name: str, before: str, after: str) ->
     if "tree" in old.content or "tree" in new.content:
         return _compare_trees(stores, old, new)
     changes = fragment_changes(parts(old), parts(new))
-    reading = _Reading(stores)
+    reading = _Reading(stores, project)
     first, second = reading.profile(old), reading.profile(new)
     rows = row_changes(
         reading.rows(old, [*changes["removed"], *changes["changed"]], first),
@@ -195,15 +199,27 @@ def parts(version: catalog.Version) -> Mapping[str, Any]:
     return version.content.get("fragments", {})
 
 
+def check_kept(stores: Stores, project: str, version: catalog.Version, digests: Collection[str]) -> None:
+    """Raise RowsErased if rows of these fragments were of an entity that was erased."""
+    gone = stores.ledger.read(lambda connection: erasure.erased_blobs(connection, project))
+    found = next((gone[digest] for digest in digests if digest in gone), None)
+    if found is None:
+        return
+    current = stores.ledger.read(lambda connection: service.latest(connection, project, version.name))
+    raise erasure.RowsErased.of(version.label, found.window, found.erasure, "" if current is None else current.label)
+
+
 @dataclass(slots=True)
 class _Reading:
     """Read fragments and their profiles, and remember which fragments had to be read."""
 
     stores: Stores
+    project: str
     read: set[str] = field(default_factory=set[str])
 
     def profile(self, version: catalog.Version) -> Profile:
         """Return the profile of a whole version, merged from those of its fragments."""
+        check_kept(self.stores, self.project, version, [part["digest"] for part in parts(version).values()])
         found: list[Profile] = []
         for window, part in parts(version).items():
             one, was_read = fragment_profile(self.stores.blobs, self.stores.actions, part["digest"])
@@ -215,7 +231,7 @@ class _Reading:
     def rows(self, version: catalog.Version, windows: Sequence[str], whole: Profile) -> pa.Table:
         """Return the rows of some windows; without any, no rows of the version's columns."""
         self.read.update(windows)
-        tables = [pq.read_table(self.stores.blobs.path(parts(version)[each]["digest"])) for each in windows]
+        tables = [read_rows(self.stores.blobs, parts(version)[each]["digest"]) for each in windows]
         if not tables:
             return pa.table({column.name: pa.nulls(0) for column in whole.columns})
         return pa.concat_tables(tables, promote_options="permissive")

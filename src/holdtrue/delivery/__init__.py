@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.delivery.bundles import (
+        bundle_of,
+    )
     from holdtrue.delivery.drifting import (
         Drift,
         drift,
@@ -135,6 +138,7 @@ __all__ = [
     "Submitted",
     "Trigger",
     "TriggerState",
+    "bundle_of",
     "changes",
     "check_removable",
     "check_service",
@@ -173,6 +177,7 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
+        "bundle_of": "bundles",
         "Shadow": "plans",
         "BlueGreen": "plans",
         "Bandit": "plans",

@@ -38,26 +38,34 @@ def application(connection: sa.Connection, project: str, release: Release) -> Ap
 
 def bundle(connection: sa.Connection, project: str, release: Release) -> Bundle:
     """Return everything that `release` needs to answer; raise NotDeployable for what it lacks."""
-    config = release.manifest.config
     model = _part(connection, project, release, "model")
-    features = _part(connection, project, release, "features")
-    contract = None
+    contents = {"model": model.content, "features": _part(connection, project, release, "features").content}
     if "contract" in release.manifest.versions:
-        contract = _part(connection, project, release, "contract").content
+        contents["contract"] = _part(connection, project, release, "contract").content
     if model.content.get("format") not in FORMATS or model.content.get("digest") not in model.blobs:
         raise _lacks(
             release,
             f"the model {model.id} is of no form that is served: its content names no such file among its blobs",
         )
+    for name in ("inputs", "output"):
+        _config(release, name)
+    return bundle_of(release.id, project, release.service, release.manifest.config, contents)
+
+
+def bundle_of(
+    release: str, project: str, service: str, config: Mapping[str, Any], contents: Mapping[str, Any]
+) -> Bundle:
+    """Return the bundle of a release from its configuration and the contents of the versions it pins, by role."""
+    model = contents["model"]
     return Bundle(
-        release=release.id,
+        release=release,
         project=project,
-        service=release.service,
-        inputs=tuple(Input(each["name"], each["datatype"]) for each in _config(release, "inputs")),
-        contract=contract,
-        features=features.content,
-        model=ModelFile(model.content["format"], model.content["digest"]),
-        output=_config(release, "output"),
+        service=service,
+        inputs=tuple(Input(each["name"], each["datatype"]) for each in config["inputs"]),
+        contract=contents.get("contract"),
+        features=contents["features"],
+        model=ModelFile(model["format"], model["digest"]),
+        output=config["output"],
         prediction_time=config.get("prediction_time"),
         matrix=config.get("matrix"),
         background=kept if (kept := model.content.get("background")) in model.blobs else None,

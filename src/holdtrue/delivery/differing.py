@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -52,7 +53,8 @@ class Report:
     """Hold the whole, the slices (the largest difference first), how scores are spread, and times by release.
 
     `psi` and `kolmogorov_smirnov` compare the two releases' scores on the same rows; `times` are milliseconds of the
-    requests that each answered, the middle one and the slowest of a hundred.
+    requests that each answered, and (`model_p50`, `model_p99`) of its own features and model on every row that it
+    scored: the middle one and the slowest of a hundred.
     """
 
     rollout: str
@@ -124,10 +126,17 @@ class _Rows:
         return cls(values[:, 0], values[:, 1], values[:, 2], _asked(records, list(both)))
 
     def inputs(self) -> Iterator[tuple[str, list[str | None]]]:
-        """Yield the inputs that have few enough values to be sliced by, and their values as text."""
+        """Yield the inputs that can be sliced by, and the slice of each row: its value, or a quarter of the numbers."""
         for name in self.asked.column_names:
             kind = self.asked.schema.field(name).type
-            if not name.startswith("x_") or not (pa.types.is_string(kind) or pa.types.is_boolean(kind)):
+            if not name.startswith("x_"):
+                continue
+            if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+                quarters = _quarters(self.asked[name])
+                if quarters is not None:
+                    yield name.removeprefix("x_"), quarters
+                continue
+            if not (pa.types.is_string(kind) or pa.types.is_boolean(kind)):
                 continue
             values = [None if each is None else str(each) for each in self.asked[name].to_pylist()]
             if 1 < len(set(values)) <= _MOST_VALUES:
@@ -160,6 +169,21 @@ class _Rows:
             upper=upper,
             p=p,
         )
+
+
+def _quarters(column: pa.ChunkedArray) -> list[str | None] | None:
+    """Return in which quarter of its numbers each row lies, as text; few different numbers stand for themselves."""
+    values = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
+    known = np.isfinite(values)
+    different = np.unique(values[known])
+    if different.size < 2:
+        return None
+    if different.size <= _MOST_VALUES:
+        return [f"{value:g}" if is_known else None for value, is_known in zip(values, known, strict=True)]
+    edges = np.unique(np.quantile(values[known], (0.0, 0.25, 0.5, 0.75, 1.0)))
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges.tolist())]
+    places = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(names) - 1)
+    return [names[place] if is_known else None for place, is_known in zip(places.tolist(), known, strict=True)]
 
 
 def _student(losses: Floats) -> tuple[float | None, float | None, float | None, float | None]:
@@ -198,9 +222,22 @@ def _times(rollout: Rollout, records: pa.Table) -> dict[str, dict[str, float | i
     if "latency_us" not in records.column_names:
         return found
     for arm, release in (("champion", rollout.champion), ("challenger", rollout.challenger)):
-        mine = records.filter((pc.field("release") == release) & (pc.field("role") != "shadow"))
-        times = mine["latency_us"].drop_null().to_numpy() / 1000.0
+        scored = records.filter(pc.field("release") == release)
+        times = _milliseconds(scored.filter(pc.field("role") != "shadow"), "latency_us")
+        alone = _milliseconds(scored, "model_us")
+        told: dict[str, float | int] = {}
         if times.size:
             middle, slow = (float(each) for each in np.percentile(times, (50, 99)))
-            found[arm] = {"n": int(times.size), "p50": middle, "p99": slow}
+            told = {"n": int(times.size), "p50": middle, "p99": slow}
+        if alone.size:
+            middle, slow = (float(each) for each in np.percentile(alone, (50, 99)))
+            told |= {"model_n": int(alone.size), "model_p50": middle, "model_p99": slow}
+        if told:
+            found[arm] = told
     return found
+
+
+def _milliseconds(records: pa.Table, name: str) -> Floats:
+    if name not in records.column_names:
+        return np.zeros(0)
+    return records[name].drop_null().to_numpy() / 1000.0

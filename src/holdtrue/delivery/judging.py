@@ -11,6 +11,7 @@ from holdtrue.core.clock import microseconds
 from holdtrue.delivery.model import Canary, Rollout
 from holdtrue.delivery.rows import rows_of
 from holdtrue.delivery.rules import Facts
+from holdtrue.delivery.watching import ESTIMATED, REFUSED, SLOW, Watching, concerns
 from holdtrue.stats import sequences
 from holdtrue.stats.sequences import MeanSequence
 
@@ -21,12 +22,13 @@ _MAX_PENDING: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Hold the two scores of a row whose label has not come."""
+    """Hold the two scores of a row whose label has not come, and its values of the inputs that are groups."""
 
     key: str | None
     champion: float
     challenger: float
     recorded_at: int
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Judging:
     `difference` is the sequence of the challenger's squared error minus the champion's, in [-1, 1];
     `fallbacks` that of the challenger's fallback answers, 0 or 1. `waiting` holds rows without a label,
     by prediction id. `forgotten` counts rows whose label did not come in 60 days. `scores` is the sequence of the
-    challenger's score minus the champion's, which needs no label (counted if its drift is judged).
+    challenger's score minus the champion's, which needs no label (counted if its drift is judged). `watching` holds
+    what is judged beside these; `refusals_cursor` is where refused requests were read up to.
     """
 
     cursor: str
@@ -49,6 +52,8 @@ class Judging:
     waiting: dict[str, Waiting] = field(default_factory=dict[str, Waiting])
     forgotten: int = 0
     scores: MeanSequence = field(default_factory=lambda: sequences.start(-1.0, 1.0))
+    watching: Watching = field(default_factory=Watching)
+    refusals_cursor: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -61,10 +66,13 @@ class Judging:
             "champion_answers": self.champion_answers,
             "champion_fallbacks": self.champion_fallbacks,
             "waiting": {
-                name: [row.key, row.champion, row.challenger, row.recorded_at] for name, row in self.waiting.items()
+                name: [row.key, row.champion, row.challenger, row.recorded_at, list(row.groups)]
+                for name, row in self.waiting.items()
             },
             "forgotten": self.forgotten,
             **({"scores": self.scores.to_json()} if self.scores.n else {}),
+            "watching": self.watching.to_json(),
+            "refusals_cursor": self.refusals_cursor,
         }
 
     @classmethod
@@ -78,9 +86,11 @@ class Judging:
             data["step_start"],
             data["champion_answers"],
             data["champion_fallbacks"],
-            {name: Waiting(*row) for name, row in data["waiting"].items()},
+            {name: _waiting(*row) for name, row in data["waiting"].items()},
             data["forgotten"],
             MeanSequence.from_json(data["scores"]) if "scores" in data else sequences.start(-1.0, 1.0),
+            Watching.from_json(data["watching"]) if "watching" in data else Watching(),
+            data.get("refusals_cursor", ""),
         )
 
     def next_step(self) -> "Judging":
@@ -106,6 +116,10 @@ class Judging:
         )
 
 
+def _waiting(key: str | None, champion: float, challenger: float, recorded_at: int, groups: Any = ()) -> Waiting:
+    return Waiting(key, champion, challenger, recorded_at, tuple(groups))
+
+
 def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa.Table, now: datetime) -> Judging:
     """Return `judging` with new records counted: predictions of this rollout, and labels in order of arrival.
 
@@ -115,9 +129,18 @@ def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa
     grown = _count_predictions(judging, rollout, predictions)
     waiting = dict(grown.waiting)
     differences: list[float] = []
+    erred: list[tuple[tuple[str, ...], bool, bool]] = []
+    canary = rollout.canary
     for name, value in _matched(waiting, labels):
         row = waiting.pop(name)
         differences.append((row.challenger - value) ** 2 - (row.champion - value) ** 2)
+        truth = value >= 0.5
+        by_champion, by_challenger = (score >= canary.decision_at for score in (row.champion, row.challenger))
+        erred.append((row.groups, by_champion is not truth, by_challenger is not truth))
+    if canary.groups and canary.group_measure == "error":
+        # Rows that waited since before groups were judged have none.
+        known = [row for row in erred if len(row[0]) == len(canary.groups)]
+        grown = replace(grown, watching=grown.watching.grouped(canary.groups, known))
     oldest = microseconds(now) - _KEEP_DAYS * _DAY_US
     kept = {name: row for name, row in waiting.items() if row.recorded_at >= oldest}
     if len(kept) > _MAX_PENDING:
@@ -129,25 +152,27 @@ def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa
     )
 
 
+_COLUMNS: Final = (
+    "prediction_id",
+    "id",
+    "rollout",
+    "release",
+    "role",
+    "score",
+    "fallback",
+    "key",
+    "recorded_at",
+    "time",
+    "model_us",
+)
+
+
 def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table) -> Judging:
     scores: dict[str, dict[str, Any]] = {}
     fallbacks: list[float] = []
     champion_answers = champion_fallbacks = 0
-    for row in rows_of(
-        predictions,
-        (
-            "prediction_id",
-            "id",
-            "rollout",
-            "release",
-            "role",
-            "score",
-            "fallback",
-            "key",
-            "recorded_at",
-            "time",
-        ),
-    ):
+    inputs = tuple(f"x_{name}" for name in rollout.canary.groups)
+    for row in rows_of(predictions, (*_COLUMNS, *inputs)):
         if row["rollout"] != rollout.id:
             continue
         fell = bool(row["fallback"])
@@ -162,20 +187,54 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
             entry = scores.setdefault(row["prediction_id"] or row["id"], {})
             entry["key"] = _key(row["key"])
             entry["recorded_at"] = row["recorded_at"] or row["time"]
-            entry[row["release"]] = min(max(float(row["score"]), 0.0), 1.0)
+            entry["groups"] = tuple("(missing)" if row[name] is None else str(row[name]) for name in inputs)
+            entry[row["release"]] = (min(max(float(row["score"]), 0.0), 1.0), row["model_us"])
+    both = {name: each for name, each in scores.items() if rollout.champion in each and rollout.challenger in each}
     waiting = dict(judging.waiting)
     moved: list[float] = []
-    for name, entry in scores.items():
-        if rollout.champion in entry and rollout.challenger in entry:
-            if rollout.canary.drift_margin:
-                moved.append(entry[rollout.challenger] - entry[rollout.champion])
-            waiting[name] = Waiting(
-                entry["key"], entry[rollout.champion], entry[rollout.challenger], entry["recorded_at"]
-            )
-    return replace(
-        judging.counted((), fallbacks, champion_answers, champion_fallbacks, moved),
-        waiting=waiting,
-    )
+    for name, entry in both.items():
+        champion, challenger = entry[rollout.champion][0], entry[rollout.challenger][0]
+        if rollout.canary.drift_margin:
+            moved.append(challenger - champion)
+        waiting[name] = Waiting(entry["key"], champion, challenger, entry["recorded_at"], entry["groups"])
+    counted = judging.counted((), fallbacks, champion_answers, champion_fallbacks, moved)
+    return replace(counted, waiting=waiting, watching=_watched(counted.watching, rollout, list(both.values())))
+
+
+def _watched(watching: Watching, rollout: Rollout, rows: list[dict[str, Any]]) -> Watching:
+    """Return what is judged beside the losses with rows counted that both releases scored."""
+    canary = rollout.canary
+    pairs = [(row[rollout.champion], row[rollout.challenger]) for row in rows]
+    found: dict[str, list[float]] = {}
+    if canary.estimate_margin:
+        found[ESTIMATED] = [other * (1.0 - other) - mine * (1.0 - mine) for (mine, _), (other, _) in pairs]
+    if canary.latency_limit_seconds:
+        limit = canary.latency_limit_seconds * 1e6
+        found[SLOW] = [
+            float(other > limit) - float(mine > limit)
+            for (_, mine), (_, other) in pairs
+            if mine is not None and other is not None
+        ]
+    if canary.contract_margin:
+        # A row that was scored was refused by neither.
+        found[REFUSED] = [0.0] * len(rows)
+    grown = watching.counted(found)
+    if canary.groups and canary.group_measure == "positive":
+        decided = [(row["groups"], mine >= canary.decision_at, other >= canary.decision_at)
+                   for row, ((mine, _), (other, _)) in zip(rows, pairs, strict=True)]  # fmt: skip
+        grown = grown.grouped(canary.groups, decided)
+    return grown
+
+
+def absorb_refusals(judging: Judging, rollout: Rollout, refusals: pa.Table) -> Judging:
+    """Return `judging` with requests counted that a release's contract refused, or would have refused."""
+    if not rollout.canary.contract_margin:
+        return judging
+    differences: list[float] = []
+    for row in rows_of(refusals, ("rollout", "rows", "champion", "challenger")):
+        if row["rollout"] == rollout.id and row["rows"]:
+            differences += [float(bool(row["challenger"])) - float(bool(row["champion"]))] * int(row["rows"])
+    return replace(judging, watching=judging.watching.counted({REFUSED: differences}))
 
 
 def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, float]]:
@@ -206,9 +265,9 @@ def _key(value: Any) -> str | None:
 def facts_of(judging: Judging, rollout: Rollout, now: datetime) -> Facts:
     """Return what the counts say at this moment, with limits for the rollout's alpha.
 
-    Half of alpha goes to the share of fallback answers, a quarter to “worse” and a quarter to scores that have
-    drifted: together at most alpha of equal releases are ever rolled back. Half of alpha goes to “at most the margin
-    worse”.
+    Half of alpha goes to the share of fallback answers, a quarter to “worse” and a quarter to scores that have drifted
+    and all else that is judged: together at most alpha of equal releases are ever rolled back. Half of alpha goes to
+    “at most the margin worse”.
     """
     canary: Canary = rollout.canary
     sequence, fallbacks = judging.difference, judging.fallbacks
@@ -228,13 +287,14 @@ def facts_of(judging: Judging, rollout: Rollout, now: datetime) -> Facts:
         days=(now - rollout.started_at) / timedelta(days=1),
         step_days=(now - rollout.step_started_at) / timedelta(days=1),
         **_drift(judging.scores, canary),
+        concerns=tuple(concerns(judging.watching, canary, canary.alpha / (8.0 if canary.drift_margin else 4.0))),
     )
 
 
 def _drift(scores: MeanSequence, canary: Canary) -> dict[str, Any]:
     if not canary.drift_margin or not scores.n:
         return {}
-    each = canary.alpha / 8.0
+    each = canary.alpha / 16.0
     return {
         "scored": scores.n,
         "score_mean": scores.mean,

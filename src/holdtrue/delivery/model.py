@@ -93,6 +93,13 @@ class Canary:
     `drift_margin` is how far a model's mean score may lie from the champion's on the same rows, either way, which is
     known long before labels come (0: not judged).
 
+    `groups` are inputs by whose values fairness is judged: in each group the challenger's share of errors (or, by the
+    `group_measure` “positive”, of decisions that are yes), against all other rows and compared with the champion's, may
+    be `group_margin` larger; with `groups_needed` that must be shown before it is promoted. A score of `decision_at` or
+    more is a yes. Its contract may refuse `contract_margin` more of the rows (0: not judged), it may take longer than
+    `latency_limit_seconds` for `latency_margin` more of them, and the Brier score that its probabilities let expect
+    may be `estimate_margin` worse (0: not judged), which is known before labels come.
+
     With the metric “answers”, for applications, arms are compared by their own answers: `margin` is how much
     larger the share of answers that fail a check may be, `fallback_margin` that of failed answers, `feedback_margin`
     that of bad feedback (waited for if `feedback_needed`), `cost_margin` the cost as a share of `cost_limit_micros`
@@ -125,6 +132,13 @@ class Canary:
     floor: float = 10.0
     move_hours: float = 24.0
     drift_margin: float = 0.0
+    groups: tuple[str, ...] = ()
+    group_measure: Literal["error", "positive"] = "error"
+    group_margin: float = 0.05
+    groups_needed: bool = False
+    decision_at: float = 0.5
+    contract_margin: float = 0.02
+    estimate_margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

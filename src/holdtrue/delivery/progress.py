@@ -43,6 +43,13 @@ def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]
     now = stores.clock.now()
     counted_rows = strategy.absorb(before, rollout, predictions, labels, now)
     judging = replace(counted_rows, cursor=cursor, labels_cursor=labels_cursor)
+    new = labels.num_rows + predictions.num_rows
+    if strategy.refusals is not None:
+        refusals, upto = stores.journal.tail(
+            "refusal", project, rollout.service, before.refusals_cursor or rollout.cursor
+        )
+        judging = replace(strategy.refusals(judging, rollout, refusals), refusals_cursor=upto)
+        new += refusals.num_rows
     found, facts = strategy.judge(rollout.canary, judging, rollout, now)
     if found.verdict in ("advance", "promote"):
         found = stores.ledger.read(lambda connection: _held(connection, project, rollout, found, now))
@@ -55,7 +62,7 @@ def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]
         "facts": facts,
         "judged_at": now.isoformat(),
     }
-    quiet = labels.num_rows + predictions.num_rows == 0 and found.verdict == "wait"
+    quiet = new == 0 and found.verdict == "wait"
     if quiet and rollout.verdict is not None and now - _judged_at(rollout) < _QUIET:
         return verdict
     counted = replace(rollout, judging=judging.to_json(), verdict=verdict)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
@@ -22,11 +22,13 @@ from holdtrue.core.errors import NotFound
 from holdtrue.delivery import bundles, changing, store
 from holdtrue.delivery.backing import backup_of
 from holdtrue.delivery.model import Deployment, DeploymentState, NotDeployable, RolloutState, Stop
-from holdtrue.delivery.rules import ranked
+from holdtrue.delivery.rules import ranked, standing
 from holdtrue.delivery.stopping import constant
 from holdtrue.serving import Application, Bundle, Route, Snapshot, write_snapshot
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
+
+_STANDING_BY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ def wished(connection: sa.Connection) -> Wished:
             route = replace(made, environment=deployment.environment, named=place > 0)
             routes[f"{project}/{route.name}"] = route
             _collect(connection, project, route, models, applications)
+            for each in _standing_by(connection, project, deployment):
+                models.setdefault(each.release, each)
     return Wished(routes, models, applications, llm.gateway_config(connection))
 
 
@@ -129,6 +133,21 @@ def _collect(
             applications[name] = bundles.application(connection, project, found)
         else:
             models[name] = bundles.bundle(connection, project, found)
+
+
+def _standing_by(connection: sa.Connection, project: str, deployment: Deployment) -> list[Bundle]:
+    """Return the releases that answered before this one: a request may name one, which is loaded then."""
+    changes = store.list_changes(connection, project, deployment.service, deployment.environment)
+    names = dict.fromkeys(each.release for each in reversed(standing(changes)) if each.release != deployment.release)
+    found: list[Bundle] = []
+    for name in [*names][:_STANDING_BY]:
+        try:
+            release = catalog.release(connection, project, name)
+            if not bundles.is_application(release):
+                found.append(bundles.bundle(connection, project, release))
+        except (NotFound, NotDeployable):
+            continue
+    return found
 
 
 def _route(connection: sa.Connection, project: str, deployment: Deployment) -> Route:

@@ -28,6 +28,34 @@ _SPENT: Final = frozenset({TriggerState.QUEUED, TriggerState.DONE, TriggerState.
 
 
 @dataclass(frozen=True, slots=True)
+class Concern:
+    """Hold what is known of something beside the loss: challenger minus champion (above 0: more), with limits.
+
+    `breached` says that it is surely more than the margin, `shown` that it is surely not; `group` is the value of an
+    input if it is about the rows that have it.
+    """
+
+    name: str
+    told: str
+    n: int
+    value: float
+    lower: float
+    upper: float
+    margin: float
+    breached: bool
+    shown: bool = True
+    group: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Return it in words."""
+        return (
+            f"{self.told} differs from the champion's by {self.value:+.4f} (between {self.lower:+.4f} and "
+            f"{self.upper:+.4f}) on {self.n} rows; {self.margin:g} is allowed"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Hold what is known of a running rollout.
 
@@ -35,6 +63,7 @@ class Facts:
     rows (above 0: the challenger is worse). `fallback_lower` is a lower limit of the challenger's share of
     fallback answers out of `answers`; `champion_fallback` the champion's share. `score_mean`, `score_lower` and
     `score_upper` describe the challenger's score minus the champion's on `scored` rows, if their drift is judged.
+    `concerns` are all else that is judged: groups, refused requests, slow answers, estimated quality.
     """
 
     step: int
@@ -54,6 +83,7 @@ class Facts:
     score_mean: float | None = None
     score_lower: float = -1.0
     score_upper: float = 1.0
+    concerns: tuple[Concern, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +116,38 @@ def judge(canary: Canary, facts: Facts) -> Judgement:
             f"Its scores have drifted from the champion's by {facts.score_mean:+.4f} (between {facts.score_lower:+.4f} "
             f"and {facts.score_upper:+.4f}) on {facts.scored} rows, more than {canary.drift_margin:g}.",
         )
+    breached = next((each for each in facts.concerns if each.breached), None)
+    if breached is not None:
+        return Judgement("roll_back", f"{breached.words[0].upper()}{breached.words[1:]}.")
     seen = _seen(facts)
     if facts.lower > 0.0:
         return Judgement("roll_back", f"It is worse than the champion: {seen}.")
     proven = facts.upper < canary.margin
     enough = facts.step_pairs >= canary.min_rows_per_step
-    if proven and enough:
-        last = facts.step + 1 >= len(canary.steps)
+    last = facts.step + 1 >= len(canary.steps)
+    unshown = _unshown(canary, facts) if last and proven and enough else ""
+    if proven and enough and not unshown:
         return Judgement(
             "promote" if last else "advance",
             f"It is at most {canary.margin:g} worse than the champion: {seen}.",
         )
     if facts.days >= canary.patience_days:
-        return Judgement(
-            "stop",
-            f"After {facts.days:.0f} days it is not shown to be at most {canary.margin:g} worse: {seen}.",
-        )
+        wanted = unshown or f"at most {canary.margin:g} worse"
+        return Judgement("stop", f"After {facts.days:.0f} days it is not shown to be {wanted}: {seen}.")
+    if unshown:
+        return Judgement("wait", f"It is not shown yet to be {unshown}; {seen}.")
     return _wait(canary, facts, seen, proven=proven)
+
+
+def _unshown(canary: Canary, facts: Facts) -> str:
+    """Return what is still to be shown of the groups, if that is asked for."""
+    if not canary.groups_needed:
+        return ""
+    groups = [each for each in facts.concerns if each.group is not None]
+    if not groups:
+        return f"fair: no group of {', '.join(canary.groups)} has enough labelled rows"
+    open_one = next((each for each in groups if not each.shown), None)
+    return "" if open_one is None else f"fair: {open_one.words}"
 
 
 def shadowed(found: Judgement) -> Judgement:
@@ -178,17 +223,23 @@ def ranked(deployments: Iterable[Deployment]) -> list[Deployment]:
 
 
 def earlier(changes: Sequence[Change]) -> Change | None:
-    """Return the change that brought the release before the present one, or None.
+    """Return the change that brought the release before the present one, or None."""
+    found = standing(changes)
+    return found[-2] if len(found) > 1 else None
+
+
+def standing(changes: Sequence[Change]) -> list[Change]:
+    """Return the changes whose releases were not gone back from, oldest first.
 
     Going back undoes one deployment; going back again undoes the one before it.
     """
-    standing: list[Change] = []
+    kept: list[Change] = []
     for change in changes:
         if change.action == "deployed":
-            standing.append(change)
-        elif standing:
-            standing.pop()
-    return standing[-2] if len(standing) > 1 else None
+            kept.append(change)
+        elif kept:
+            kept.pop()
+    return kept
 
 
 def check_service(spec: ServiceSpec) -> None:
@@ -213,6 +264,7 @@ def check_service(spec: ServiceSpec) -> None:
             "Judge applications by “answers” and models by “brier”, or either by “feedback” (ABTest, Bandit).",
         )
     _check_business(spec)
+    _check_groups(spec)
     # A model file that is served as it is has no inputs but its features, and no rollouts.
     if spec.kind == "model" and spec.model and spec.entity is None and spec.key is None:
         raise _bad(spec, "neither entity nor key is named", "Name the input that tells rows apart.")
@@ -226,12 +278,30 @@ def check_service(spec: ServiceSpec) -> None:
         ("feedback_margin", canary.feedback_margin, 0 < canary.feedback_margin < 1),
         ("cost_margin", canary.cost_margin, 0 < canary.cost_margin < 1),
         ("cost_limit_micros", canary.cost_limit_micros, canary.cost_limit_micros >= 0),
+        ("group_margin", canary.group_margin, 0 < canary.group_margin < 1),
+        ("decision_at", canary.decision_at, 0 < canary.decision_at < 1),
+        ("contract_margin", canary.contract_margin, 0 <= canary.contract_margin < 1),
+        ("estimate_margin", canary.estimate_margin, 0 <= canary.estimate_margin < 0.25),
         ("latency_margin", canary.latency_margin, 0 < canary.latency_margin < 1),
         ("latency_limit_seconds", canary.latency_limit_seconds, 0 <= canary.latency_limit_seconds < 3600),
     )
     for name, value, good in checks:
         if not good:
             raise _bad(spec, f"{name} is {value}", "See the documentation of Canary for its range.")
+
+
+def _check_groups(spec: ServiceSpec) -> None:
+    canary = spec.rollout
+    if canary.groups_needed and not canary.groups:
+        raise _bad(spec, "groups are needed and none is named", 'Name inputs: groups=("origin",).')
+    if len(set(canary.groups)) != len(canary.groups) or len(canary.groups) > 5:
+        raise _bad(spec, f"groups are {list(canary.groups)}", "Name up to five inputs, each once.")
+    if canary.groups and canary.metric != "brier":
+        raise _bad(
+            spec,
+            f"groups are named and the metric is “{canary.metric}”",
+            "Groups are compared on rows that both releases scored: use a canary of a model.",
+        )
 
 
 def _check_backup(spec: ServiceSpec) -> None:

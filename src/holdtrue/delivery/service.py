@@ -28,6 +28,7 @@ from holdtrue.delivery.model import (
     TriggerState,
     move,
 )
+from holdtrue.delivery.privacy import judging
 from holdtrue.governance import Decision, NoPolicy
 from holdtrue.storage.ledger import Transaction
 
@@ -173,10 +174,15 @@ def submit(tx: Transaction, submission: Submission) -> Submitted:
     release = catalog.create_release(tx, manifest, author=author, run=submission.run)
     governance.note_contributors(tx, release.id, [author], "author")
     governance.note_contributors(tx, release.id, [actor.id, actor.owner], "trainer")
+    for each in submission.evidence:
+        governance.check_stated(each.kind)
     evidence = [
         governance.record_evidence(tx, each.kind, each.subject or release.id, each.content, run=submission.run)
         for each in submission.evidence
     ]
+    used = judging.judged(tx.connection, tx.project, release)
+    if used is not None:
+        evidence.append(governance.record_evidence(tx, judging.KIND, release.id, used, run=submission.run))
     if submission.trigger is not None:
         _answer_trigger(tx, submission.trigger, release.id)
     try:

@@ -11,7 +11,7 @@ from holdtrue.core.codec import dump
 from holdtrue.delivery import rules
 from holdtrue.delivery.arms import ArmsJudging, absorb_arms, judge_arms
 from holdtrue.delivery.business import absorb_business, judge_business, moved
-from holdtrue.delivery.judging import Judging, absorb, facts_of
+from holdtrue.delivery.judging import Judging, absorb, absorb_refusals, facts_of
 from holdtrue.delivery.model import Canary, Rollout
 from holdtrue.delivery.rules import Judgement
 
@@ -22,6 +22,7 @@ class Strategy:
 
     `truth` is the kind of record that says afterwards how good an answer was, read for the service or, with
     `everywhere`, for all of the project. `move` sets the share of a rollout that waits, where that is not its step's.
+    `refusals` counts requests that a contract refused, where they are judged.
     """
 
     truth: str
@@ -31,6 +32,7 @@ class Strategy:
     absorb: Callable[[Any, Rollout, pa.Table, pa.Table, datetime], Any]
     judge: Callable[[Canary, Any, Rollout, datetime], tuple[Judgement, Any]]
     move: Callable[[Canary, Any, Rollout, datetime], Any] = lambda canary, judging, rollout, now: judging
+    refusals: Callable[[Any, Rollout, pa.Table], Any] | None = None
 
 
 def strategy_of(canary: Canary) -> Strategy:
@@ -61,6 +63,7 @@ def strategy_of(canary: Canary) -> Strategy:
         load=Judging.from_json,
         absorb=absorb,
         judge=_judge_pairs,
+        refusals=absorb_refusals,
     )
 
 

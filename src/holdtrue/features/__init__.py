@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
+    from holdtrue.features.functions import on_demand
     from holdtrue.features.model import (
+        Computed,
         Latest,
         OnDemand,
         Trailing,
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
         numeric,
     )
     from holdtrue.features.offline import point_in_time
-    from holdtrue.features.online import OnlineStore
+    from holdtrue.features.online import OnlineStore, open_online
     from holdtrue.features.vector import FeatureSet
 
 __all__ = [
+    "Computed",
     "FeatureSet",
     "Latest",
     "OnDemand",
@@ -34,6 +37,8 @@ __all__ = [
     "microseconds_of",
     "month",
     "numeric",
+    "on_demand",
+    "open_online",
     "point_in_time",
 ]
 
@@ -42,6 +47,7 @@ __getattr__ = attach(
     __name__,
     dict.fromkeys(
         (
+            "Computed",
             "Latest",
             "OnDemand",
             "Trailing",
@@ -55,5 +61,11 @@ __getattr__ = attach(
         ),
         "model",
     )
-    | {"point_in_time": "offline", "OnlineStore": "online", "FeatureSet": "vector"},
+    | {
+        "on_demand": "functions",
+        "point_in_time": "offline",
+        "OnlineStore": "online",
+        "open_online": "online",
+        "FeatureSet": "vector",
+    },
 )

@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal, TypeAlias
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
 
-Aggregate = Literal["mean", "count", "sum", "min", "max"]
+Aggregate = Literal["mean", "count", "sum", "min", "max", "last", "distinct"]
 Kind = Literal["numeric", "category", "hour_of_day", "day_of_week", "month"]
 
 _SPAN = re.compile(r"([1-9][0-9]*)([smhd])")
@@ -18,7 +19,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Latest:
     """Describe a view that gives the last values known of an entity, unless they are older than `ttl`.
 
-    A row of `source` counts from its `time` on: choose the column that says when the value was known.
+    A row of `source` counts from its `time` on: choose the column that says when the value was known. Where that is
+    another column than the one that says which value is the newest, name it `created`: a row then counts from `created`
+    on, and its age and place are those of `time`. `freshness` is how old the newest row of all entities may be.
     """
 
     name: str
@@ -27,12 +30,25 @@ class Latest:
     time: str
     columns: tuple[str, ...]
     ttl: str
+    created: str | None = None
+    freshness: str | None = None
     view: Literal["latest"] = "latest"
 
     def __post_init__(self) -> None:
         check_name(self.name, "feature view name")
         microseconds_of(self.ttl)
+        _check_freshness(self.freshness)
         _check_distinct(self.name, "column", self.columns)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the columns whose values become features."""
+        return self.columns
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Return the columns that are moments of a row."""
+        return (self.time,) if self.created is None else (self.time, self.created)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -45,7 +61,9 @@ class Trailing:
     """Describe a view that aggregates an entity's recent rows.
 
     At the moment t it covers the rows whose `time` lies in [floor(t) - window, t], where floor(t) is the
-    start of the tile that holds t. Both sides compute it so; rows without a value are left out.
+    start of the tile that holds t. Both sides compute it so; rows without a value are left out. With `created`, a row
+    counts from that moment on only. `freshness` is how old the newest row of all entities may be. Of texts there are
+    `count` and `distinct` alone.
     """
 
     name: str
@@ -56,10 +74,13 @@ class Trailing:
     aggregates: tuple[Aggregate, ...] = ("mean", "count")
     window: str = "3h"
     tile: str = "1h"
+    created: str | None = None
+    freshness: str | None = None
     view: Literal["trailing"] = "trailing"
 
     def __post_init__(self) -> None:
         check_name(self.name, "feature view name")
+        _check_freshness(self.freshness)
         _check_distinct(self.name, "aggregate", self.aggregates)
         if microseconds_of(self.window) % microseconds_of(self.tile):
             raise ConfigurationError(
@@ -72,6 +93,21 @@ class Trailing:
     def features(self) -> tuple[str, ...]:
         """Return the names of this view's features, in order."""
         return tuple(f"{self.name}_{aggregate}" for aggregate in self.aggregates)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the column whose values are aggregated."""
+        return (self.column,)
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Return the columns that are moments of a row."""
+        return (self.time,) if self.created is None else (self.time, self.created)
+
+    @property
+    def takes_texts(self) -> bool:
+        """Tell whether the values may be texts: they are only counted."""
+        return set(self.aggregates) <= {"count", "distinct"}
 
 
 View: TypeAlias = Latest | Trailing
@@ -93,6 +129,23 @@ class OnDemand:
     def feature(self) -> str:
         """Return the feature's name."""
         return self.column if self.kind in ("numeric", "category") else f"{self.column}_{self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Describe a feature computed from columns of the request by a function, which `source` is the text of.
+
+    Make one with `on_demand`.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    source: str
+
+    @property
+    def feature(self) -> str:
+        """Return the feature's name."""
+        return self.name
 
 
 def numeric(column: str) -> OnDemand:
@@ -118,6 +171,19 @@ def day_of_week(column: str, *, zone_hours: int = 0) -> OnDemand:
 def month(column: str, *, zone_hours: int = 0) -> OnDemand:
     """Use the month, 1 to 12, of a moment of the request."""
     return OnDemand("month", column, zone_hours)
+
+
+def number_of_text(text: str) -> float:
+    """Return the whole number below 2**53 that stands for a text where texts are only counted.
+
+    Of n texts two have the same number with a probability of about n**2 / 2**54.
+    """
+    return float(int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 11)
+
+
+def _check_freshness(span: str | None) -> None:
+    if span is not None:
+        microseconds_of(span)
 
 
 def _check_distinct(name: str, what: str, values: tuple[str, ...]) -> None:

@@ -14,22 +14,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.features.model import Aggregate, Latest, Trailing, View, microseconds_of
+from holdtrue.features.model import Latest, Trailing, View, microseconds_of, number_of_text
+from holdtrue.features.windows import Windows, known_windows, last_known
 
 Floats: TypeAlias = NDArray[np.float64]
 Longs: TypeAlias = NDArray[np.int64]
 Places: TypeAlias = NDArray[np.intp]
 
 _UNKNOWN = -1
+_DENSE = 4
+"""How many times as many numbers as rows an entity's range may have, for the numbers to be used as they are."""
 
 
 def point_in_time(queries: pa.Table, views: Sequence[View], sources: Mapping[str, pa.Table], *, time: str) -> pa.Table:
     """Return `queries` with one float64 column per feature, in the same order of rows.
 
-    A query row asks for its entity's values at its column `time`. No source row counts before its own time;
-    of several rows with one moment the last in the source counts, as it does where they arrive. Missing
-    values are NaN. Moments are timestamps with a zone, or int64 microseconds. Raises NotFound and
-    InvalidInput.
+    A query row asks for its entity's values at its column `time`. No source row counts before its own time, and where
+    the view names a column `created` not before that. Of several rows with one moment the one created last counts, and
+    of these the last in the source, as it does where they arrive. Missing values are NaN. Moments are timestamps with a
+    zone, or int64 microseconds. Raises NotFound and InvalidInput.
     """
     joiner = _Joiner(queries, sources, _moments(queries, time, "the query rows"))
     result = queries
@@ -58,8 +61,10 @@ class _Moments:
 class _Timeline:
     """Source rows sorted by entity, moment and place, as one ascending int64 key; queries sorted likewise.
 
-    `rows` are numbers of source rows, `order` of queries; `codes` and `asked` (µs) are the queries' in that
-    order, so that searches run through the key once. A code is -1 where the source has no such entity.
+    For last values queries are sorted by entity alone, which is quicker and has the rows of one at hand as well. `rows`
+    are numbers of source rows, `order` of queries; `codes` and `asked` (µs) are the queries' in that order, so that
+    searches run through the key once. A code is -1 where the source has no such entity. `created` are
+    the moments from which the sorted rows count, if that is not from their own.
     """
 
     rows: Places
@@ -70,6 +75,7 @@ class _Timeline:
     asked: Longs
     low: int
     span: int
+    created: Longs | None = None
 
     def before(self, moments: Longs, *, inclusive: bool) -> Places:
         """Return for each query the number of sorted rows before `moments` of its entity, or up to them."""
@@ -100,13 +106,21 @@ class _Joiner:
         if len(line.rows) == 0:
             return [np.full(len(line.order), np.nan) for _ in view.columns]
         found = line.before(line.asked, inclusive=True) - 1
-        first = line.before(np.full(len(found), line.low, np.int64), inclusive=False)
-        hit = (found >= first) & (line.codes != _UNKNOWN)
+        if line.created is not None:
+            first = line.before(np.full(len(found), line.low, np.int64), inclusive=False)
+            found = last_known(line.created, found, first, line.asked)
+        hit = (found >= 0) & (line.codes != _UNKNOWN)
         found[~hit] = 0
+        # The row before may be of another entity, which has no row then.
+        hit &= line.key[found] // line.span == line.codes
         hit &= line.asked - line.moments[found] <= microseconds_of(view.ttl)
         hit &= self.asked.known[line.order]
-        rows = line.rows[found]
-        return [line.restored(np.where(hit, column[rows], np.nan)) for column in columns]
+        rows, missed = np.empty(len(found), np.intp), np.empty(len(found), np.bool_)
+        rows[line.order], missed[line.order] = line.rows[found], ~hit
+        taken = [column[rows] for column in columns]
+        for column in taken:
+            column[missed] = np.nan
+        return taken
 
     def trailing(self, view: Trailing) -> list[Floats]:
         """Return the columns of a view of aggregates: whole tiles, then the begun one up to the moment."""
@@ -122,9 +136,14 @@ class _Joiner:
         )
         for place in places:
             place[line.codes == _UNKNOWN] = 0
-        windows = _Windows(values, _tile_starts(line, tile), *places)
+        windows = Windows(values, line.key // line.span, _tile_starts(line, tile), *places)
+        columns = [windows.aggregate(name) for name in view.aggregates]
+        if line.created is not None and len(values):
+            for queries, known in known_windows(windows, line.created, line.asked):
+                for column, name in zip(columns, view.aggregates, strict=True):
+                    column[queries] = known.aggregate(name)
         asked_for = self._asked_for(view)
-        return [np.where(asked_for, line.restored(windows.aggregate(name)), np.nan) for name in view.aggregates]
+        return [np.where(asked_for, line.restored(column), np.nan) for column in columns]
 
     def _asked_for(self, view: View) -> NDArray[np.bool_]:
         """Tell which queries name an entity and a moment at all."""
@@ -139,7 +158,7 @@ class _Joiner:
     def _timeline(self, view: View, values: Floats | None) -> _Timeline:
         """Return the timeline of a view; with `values`, of the rows only that have one."""
         own = () if isinstance(view, Latest) else (view.column,)
-        name = (view.source, view.entity, view.time, *own)
+        name = (view.source, view.entity, view.time, view.created or "", *own)
         if name not in self.timelines:
             source = self._source(view)
             moments = _moments(source, view.time, f"the source “{view.source}”")
@@ -148,57 +167,16 @@ class _Joiner:
                 _column(self.queries, view.entity, "the query rows"),
             )
             usable = moments.known & (codes != _UNKNOWN)
+            created: Longs | None = None
+            if view.created is not None:
+                found = _moments(source, view.created, f"the source “{view.source}”")
+                usable, created = usable & found.known, found.values
             if values is not None:
                 usable &= ~np.isnan(values)
-            self.timelines[name] = _sorted(np.flatnonzero(usable), moments.values, codes, asked, self.asked.values)
+            rows = np.flatnonzero(usable)
+            exact = values is not None
+            self.timelines[name] = _sorted(rows, moments.values, codes, asked, self.asked.values, created, exact=exact)
         return self.timelines[name]
-
-
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """The windows of queries over sorted rows: whole tiles are [start, middle), single rows [middle, end)."""
-
-    values: Floats
-    tiles: Places
-    start: Places
-    middle: Places
-    end: Places
-
-    def aggregate(self, name: Aggregate) -> Floats:
-        """Return float64 [queries]; NaN for a window without rows, but a count of 0."""
-        n = (self.end - self.start).astype(np.float64)
-        if name == "count":
-            return n
-        if name in ("min", "max"):
-            operation, empty = (np.minimum, np.inf) if name == "min" else (np.maximum, -np.inf)
-            column = self._reduce(operation, empty)
-        else:
-            column = self._reduce(np.add, 0.0)
-            if name == "mean":
-                column /= np.maximum(n, 1)
-        return np.where(n > 0, column, np.nan)
-
-    def _reduce(self, operation: np.ufunc, empty: float) -> Floats:
-        """Return `operation` over each window.
-
-        Every window is added up on its own. Differences of running totals would be faster, and would let one
-        huge value spoil the last digits of all later windows.
-        """
-        if len(self.values) == 0:
-            return np.full(len(self.start), empty)
-        totals = operation.reduceat(self.values, self.tiles)
-        first, last = np.searchsorted(self.tiles, self.start), np.searchsorted(self.tiles, self.middle)
-        whole = _segments(operation, totals, first, last, empty)
-        return operation(whole, _segments(operation, self.values, self.middle, self.end, empty))
-
-
-def _segments(operation: np.ufunc, values: Floats, low: Places, high: Places, empty: float) -> Floats:
-    """Return `operation` over values[low:high] for each pair, `empty` where low = high; `low` ascends."""
-    # reduceat also reduces what lies between two windows: as `low` ascends, that is at most everything once.
-    pairs = np.empty(2 * len(low), np.intp)
-    pairs[0::2], pairs[1::2] = low, high
-    out = operation.reduceat(np.append(values, empty), pairs)[0::2] if len(low) else np.empty(0)
-    return np.where(low < high, out, empty)
 
 
 def _tile_starts(line: _Timeline, tile: int) -> Places:
@@ -210,14 +188,21 @@ def _tile_starts(line: _Timeline, tile: int) -> Places:
     return np.concatenate([[0], np.flatnonzero(changes) + 1]).astype(np.intp)
 
 
-def _sorted(rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, asked: Longs) -> _Timeline:
-    moments, codes = moments[rows], codes[rows]
+def _sorted(
+    rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, asked: Longs, created: Longs | None, *, exact: bool
+) -> _Timeline:
     if len(rows) == 0:
         every = np.arange(len(asked))
-        return _Timeline(rows, moments, moments, every, np.full(len(asked), _UNKNOWN, np.int64), asked, 0, 1)
+        nothing = np.empty(0, np.int64)
+        return _Timeline(rows, nothing, nothing, every, np.full(len(asked), _UNKNOWN, np.int64), asked, 0, 1)
+    if len(rows) < len(moments):
+        moments, codes = moments[rows], codes[rows]
     low = int(moments.min())
     span = int(moments.max()) - low + 2
     entities = int(max(codes.max(), asked_codes.max(initial=0))) + 1
+    if span * entities >= 2**62:
+        codes, asked_codes = _compact(codes, asked_codes)
+        entities = int(codes.max()) + 1
     if span * entities >= 2**62:
         raise InvalidInput(
             "The moments of a source lie too far apart.",
@@ -226,9 +211,41 @@ def _sorted(rows: Places, moments: Longs, codes: Longs, asked_codes: Longs, aske
         )
     key = codes * span + (moments - low)
     # Stable, so that among equal moments the order of the source remains.
-    sort = np.argsort(key, kind="stable")
-    order = np.lexsort((asked, asked_codes))
-    return _Timeline(rows[sort], moments[sort], key[sort], order, asked_codes[order], asked[order], low, span)
+    sort = _order(codes, moments) if created is None else np.lexsort((created[rows], key))
+    known = None if created is None else created[rows][sort]
+    order = _order(asked_codes, asked) if exact else _by_entity(asked_codes)
+    return _Timeline(rows[sort], moments[sort], key[sort], order, asked_codes[order], asked[order], low, span, known)
+
+
+def _compact(codes: Longs, asked: Longs) -> tuple[Longs, Longs]:
+    """Return codes that leave no number out, -1 for those that are asked for and not there."""
+    known, compact = np.unique(codes, return_inverse=True)
+    places = np.searchsorted(known, asked)
+    there = known[np.minimum(places, len(known) - 1)] == asked
+    return compact.astype(np.int64), np.where(there, places, _UNKNOWN).astype(np.int64)
+
+
+def _order(codes: Longs, moments: Longs) -> Places:
+    """Return the order by entity and moment; equal ones stay in theirs."""
+    if bool((moments[1:] >= moments[:-1]).all()):
+        # As logs mostly are: only the entities have to be sorted.
+        return _by_entity(codes)
+    low, entities = int(moments.min()), int(codes.max()) + 2
+    span = int(moments.max()) - low + 1
+    if span * entities >= 2**62:
+        return np.lexsort((moments, codes))
+    return np.argsort(codes * span + (moments - low), kind="stable")
+
+
+def _by_entity(codes: Longs) -> Places:
+    """Return the order by entity; those of one stay in theirs. NumPy sorts 16 bits by radix, several times faster."""
+    if int(codes.max(initial=0)) >= 2**32 - 1:
+        return np.argsort(codes, kind="stable")
+    shifted = codes + 1
+    order = np.argsort((shifted & 0xFFFF).astype(np.uint16), kind="stable")
+    if int(shifted.max(initial=0)) > 0xFFFF:
+        order = order[np.argsort((shifted[order] >> 16).astype(np.uint16), kind="stable")]
+    return order
 
 
 def _encode(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Longs]:
@@ -241,9 +258,37 @@ def _encode(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Lon
             mend="Make both the same type.",
         )
     kind = right.type if pa.types.is_null(left.type) else left.type
+    if kind == pa.int64():
+        codes = _offsets(left.cast(kind), right.cast(kind))
+        if codes is not None:
+            return codes
     both = pa.chunked_array([*left.cast(kind).chunks, *right.cast(kind).chunks], kind).combine_chunks()
     codes = both.dictionary_encode().indices.fill_null(_UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes[: len(source)], codes[len(source) :]
+
+
+def _offsets(source: pa.ChunkedArray, asked: pa.ChunkedArray) -> tuple[Longs, Longs] | None:
+    """Return whole numbers less the least of the source, -1 outside its range; None if that range is wide."""
+    if source.null_count == len(source):
+        return None
+    known = source.drop_null().to_numpy()
+    low, high = int(known.min()), int(known.max())
+    if high - low >= max(_DENSE * len(source), 1 << 16):
+        return None
+
+    def offsets(column: pa.ChunkedArray) -> Longs:
+        values = _filled(column, low)
+        inside = (values >= low) & (values <= high)
+        if column.null_count:
+            inside &= column.is_valid().to_numpy()
+        return np.where(inside, np.clip(values, low, high) - low, _UNKNOWN)
+
+    return offsets(source), offsets(asked)
+
+
+def _filled(column: pa.ChunkedArray, value: Any) -> Any:
+    """Return a column as an array, with `value` where one is missing; nothing is copied where none is."""
+    return (column.fill_null(value) if column.null_count else column).to_numpy()
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -275,13 +320,14 @@ def _moments(table: pa.Table, name: str, where: str) -> _Moments:
             facts={"column": name},
         )
     known = column.is_valid().to_numpy()
-    filled = column.cast(pa.int64()).fill_null(0).to_numpy()
-    return _Moments(filled, known)
+    return _Moments(_filled(column.cast(pa.int64()), 0), known)
 
 
 def _numbers(table: pa.Table, name: str, view: View) -> Floats:
     column = _column(table, name, f"the source “{view.source}”")
     kind: Any = column.type
+    if isinstance(view, Trailing) and view.takes_texts and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return _numbers_of_texts(column)
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif not (
@@ -293,7 +339,13 @@ def _numbers(table: pa.Table, name: str, view: View) -> Floats:
             mend="Choose a number, or make one of it in the source.",
             facts={"view": view.name, "column": name},
         )
-    return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+    return _filled(column.cast(pa.float64(), safe=False), np.nan)
+
+
+def _numbers_of_texts(column: pa.ChunkedArray) -> Floats:
+    encoded = column.combine_chunks().dictionary_encode()
+    numbers = np.array([*map(number_of_text, encoded.dictionary.to_pylist()), np.nan])
+    return numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False)]
 
 
 def _column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError, InvalidInput
-from holdtrue.features.model import OnDemand, View
+from holdtrue.features.functions import compile_function, request_column
+from holdtrue.features.model import Computed, OnDemand, View
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,7 @@ _MICROSECOND = timedelta(microseconds=1)
 # Not slotted: what is compiled from the definition is kept beside it.
 @dataclass(frozen=True)
 class FeatureSet:
-    """Hold the features of a model: first the expressions over the request, then the views, in order.
+    """Hold the features of a model: expressions and functions over the request first, then the views, in order.
 
     `vocabularies` maps a category's column to its known texts, sorted.
     """
@@ -36,6 +37,7 @@ class FeatureSet:
     views: tuple[View, ...]
     expressions: tuple[OnDemand, ...]
     vocabularies: dict[str, tuple[str, ...]]
+    functions: tuple[Computed, ...] = ()
 
     def __post_init__(self) -> None:
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
@@ -45,6 +47,8 @@ class FeatureSet:
                 why="A feature's name is made of its view or column and what is taken of it.",
                 mend="Rename a view, or leave one of the two out.",
             )
+        # Compiled here, so that a text that cannot be is refused where the set is read, and not at the first request.
+        assert len(self._functions) == len(self.functions)
         for each in self.expressions:
             if each.kind == "category" and each.column not in self.vocabularies:
                 raise ConfigurationError(
@@ -57,23 +61,32 @@ class FeatureSet:
     def names(self) -> tuple[str, ...]:
         """Return the names of all features in the order of the matrix's columns."""
         looked_up = tuple(name for view in self.views for name in view.features)
-        return tuple(each.feature for each in self.expressions) + looked_up
+        return tuple(each.feature for each in (*self.expressions, *self.functions)) + looked_up
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Return the request columns that are needed: of expressions, and entities of views."""
-        used = [each.column for each in self.expressions] + [view.entity for view in self.views]
-        return tuple(dict.fromkeys(used))
+        """Return the request columns that are needed: of expressions and functions, and entities of views."""
+        return tuple(dict.fromkeys((*self._read, *(view.entity for view in self.views))))
+
+    @cached_property
+    def _read(self) -> tuple[str, ...]:
+        return (*(each.column for each in self.expressions), *(name for each in self.functions for name in each.inputs))
 
     @classmethod
-    def fit(cls, views: Sequence[View], expressions: Sequence[OnDemand], table: "pa.Table") -> "FeatureSet":
+    def fit(
+        cls,
+        views: Sequence[View],
+        expressions: Sequence[OnDemand],
+        table: "pa.Table",
+        functions: Sequence[Computed] = (),
+    ) -> "FeatureSet":
         """Fit the vocabularies of categories on the rows of `table`."""
         names = {each.column for each in expressions if each.kind == "category"}
         vocabularies = {
             name: tuple(sorted(value for value in table[name].unique().to_pylist() if value is not None))
             for name in sorted(names)
         }
-        return cls(tuple(views), tuple(expressions), vocabularies)
+        return cls(tuple(views), tuple(expressions), vocabularies, tuple(functions))
 
     @classmethod
     def from_json(cls, data: Any) -> "FeatureSet":
@@ -81,8 +94,12 @@ class FeatureSet:
         return load(cls, data, "The feature set")
 
     def to_json(self) -> Any:
-        """Return the content of a feature view's version."""
-        return dump(self)
+        """Return the content of a feature view's version; what a view leaves open is not in it."""
+        content = dump(self)
+        views = [{name: value for name, value in view.items() if value is not None} for view in content["views"]]
+        if not self.functions:
+            del content["functions"]
+        return {**content, "views": views}
 
     def assemble(
         self, columns: Mapping[str, Sequence[Any]], online: Mapping[str, NDArray[np.float64]]
@@ -92,8 +109,11 @@ class FeatureSet:
         Moments are int64 microseconds since the epoch. A missing value becomes NaN, a category that training
         had not -1. Raises InvalidInput naming the column whose values cannot be used.
         """
-        computed = [_computed(each, columns[each.column], compute) for each, compute in self._computes]
         rows = len(next(iter(columns.values()))) if columns else 0
+        computed: list[Any] = [_computed(each, columns[each.column], compute) for each, compute in self._computes]
+        if self.functions:
+            given = {name: request_column(columns[name]) for each in self.functions for name in each.inputs}
+            computed += [function(given, rows) for function in self._functions]
         if rows != 1:
             return self._stacked(computed, online, rows)
         looked_up = [online[name][0] for view in self.views for name in view.features]
@@ -103,10 +123,8 @@ class FeatureSet:
 
     def assemble_table(self, table: "pa.Table") -> NDArray[np.float32]:
         """Return float32 [n, features] from a table that has the request columns and the views' features."""
-        looked_up = self.names[len(self.expressions) :]
-        missing = [
-            name for name in (*(each.column for each in self.expressions), *looked_up) if name not in table.column_names
-        ]
+        looked_up = self.names[len(self.expressions) + len(self.functions) :]
+        missing = [name for name in (*self._read, *looked_up) if name not in table.column_names]
         if missing:
             raise InvalidInput(
                 f"The column “{missing[0]}”, which a feature needs, is not in the table.",
@@ -114,7 +132,9 @@ class FeatureSet:
                 mend="Join the feature views first, and keep the request's columns.",
                 facts={"column": missing[0]},
             )
-        computed = [_computed_column(each, table[each.column], compute) for each, compute in self._computes]
+        computed: list[Any] = [_computed_column(each, table[each.column], compute) for each, compute in self._computes]
+        given = {name: _array(table[name]) for each in self.functions for name in each.inputs}
+        computed += [function(given, table.num_rows) for function in self._functions]
         found = {name: table[name].cast("float64").fill_null(_NAN).to_numpy(zero_copy_only=False) for name in looked_up}
         return self._stacked(computed, found, table.num_rows)
 
@@ -133,6 +153,22 @@ class FeatureSet:
     @cached_property
     def _computes(self) -> tuple[tuple[OnDemand, Compute], ...]:
         return tuple((each, _compile(each, self.vocabularies)) for each in self.expressions)
+
+    @cached_property
+    def _functions(self) -> tuple[Callable[..., NDArray[np.float64]], ...]:
+        return tuple(map(compile_function, self.functions))
+
+
+def _array(column: "pa.ChunkedArray") -> NDArray[Any]:
+    """Return a column as a function gets it: float64, or objects if it holds texts."""
+    import pyarrow as pa
+
+    kind: Any = column.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        column, kind = column.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64()), pa.int64()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return column.cast(pa.float64(), safe=False).fill_null(_NAN).to_numpy()
+    return request_column(plain(column))
 
 
 def plain(column: "pa.ChunkedArray | pa.Array[Any]") -> list[Any]:

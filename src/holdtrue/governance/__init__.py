@@ -26,10 +26,11 @@ if TYPE_CHECKING:
         Policy,
         Rule,
     )
-    from holdtrue.governance.rules import evaluate
+    from holdtrue.governance.rules import evaluate, reads
     from holdtrue.governance.service import (
         approvals,
         approve,
+        check_stated,
         closed,
         decision,
         decisions,
@@ -68,6 +69,7 @@ __all__ = [
     "Rule",
     "approvals",
     "approve",
+    "check_stated",
     "closed",
     "decision",
     "decisions",
@@ -83,6 +85,7 @@ __all__ = [
     "note_contributors",
     "policies",
     "policy_of",
+    "reads",
     "record_effect",
     "record_evidence",
     "unbind",
@@ -109,6 +112,7 @@ __getattr__ = attach(
         "Rule": "model",
         "approvals": "service",
         "approve": "service",
+        "check_stated": "service",
         "closed": "service",
         "decision": "service",
         "decisions": "service",
@@ -124,6 +128,7 @@ __getattr__ = attach(
         "note_contributors": "service",
         "policies": "service",
         "policy_of": "service",
+        "reads": "rules",
         "record_effect": "service",
         "record_evidence": "service",
         "unbind": "service",

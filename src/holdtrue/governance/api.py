@@ -73,6 +73,7 @@ def list_evidence(call: Call) -> Any:
 @routes.post("/api/projects/{project}/evidence", Permission.EVIDENCE_WRITE, summary="Record evidence.")
 def post_evidence(call: Call, body: EvidenceBody) -> Any:
     """Record a measurement."""
+    service.check_stated(body.kind)
 
     def work(tx: Transaction) -> Any:
         return dump(service.record_evidence(tx, body.kind, body.subject, body.content, run=body.run))

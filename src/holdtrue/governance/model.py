@@ -20,21 +20,27 @@ EVIDENCE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "slices": ("slices",),
         "comparison": ("comparison",),
         "parity": ("parity",),
+        "performance": ("performance",),
         "coverage": ("coverage",),
         "contract": ("contract",),
         "data": ("data",),
         "replay": ("replay",),
+        "usefulness": ("usefulness",),
         "answers": ("answers",),
         "retrieval": ("retrieval",),
         "guardrails": ("guardrails",),
         "cost": ("cost",),
         "scan": ("scan",),
+        "privacy": ("privacy",),
     }
 )
 """The kinds of evidence, and the names by which a policy's rules know their content.
 
 An evaluation is metric, baseline and slices in one; where both are there, the single one counts.
 """
+
+COMPUTED: Final = frozenset({"privacy"})
+"""The kinds that are computed from lineage when a release comes in, and that nobody may state."""
 
 FACTS = "release"
 """The name by which rules know facts about the release itself: `release.first`, `release.champion`."""

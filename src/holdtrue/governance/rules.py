@@ -25,7 +25,20 @@ _FUNCTIONS: Final = frozenset(
 _AFTER_CHANGE: Final = "Change the rule in the project file and run `holdtrue apply`, or record what it asks for."
 _MEND_MISSING: Final = "Run `holdtrue run`: it evaluates the release and records what the policy asks for."
 _RECORDED: Final = frozenset(
-    {"answers", "baseline", "comparison", "coverage", "data", "guardrails", "metric", "parity", "retrieval", "slices"}
+    {
+        "answers",
+        "baseline",
+        "comparison",
+        "coverage",
+        "data",
+        "guardrails",
+        "metric",
+        "parity",
+        "performance",
+        "privacy",
+        "retrieval",
+        "slices",
+    }
 )
 _MEND_FOREIGN: Final = (
     "`holdtrue run` does not record this kind: record it at POST /api/projects/{{project}}/evidence "
@@ -39,6 +52,11 @@ _MEND_FALSE: Final = (
 def names() -> frozenset[str]:
     """Return every name a rule may use."""
     return frozenset(name for known in EVIDENCE_NAMES.values() for name in known) | {FACTS}
+
+
+def reads(expression: str) -> frozenset[str]:
+    """Return the names of evidence, and of facts about the release, that a rule's expression uses."""
+    return frozenset(path.root for path in expressions.paths(expression))
 
 
 def check_policy(policy: Policy) -> None:

@@ -17,6 +17,7 @@ from holdtrue.core.ids import check_name, new_id
 from holdtrue.governance import calendar, rules, store
 from holdtrue.governance.model import (
     APPROVAL_LIFE,
+    COMPUTED,
     EVIDENCE_BYTES,
     EVIDENCE_NAMES,
     Approval,
@@ -34,6 +35,16 @@ from holdtrue.governance.model import (
 from holdtrue.storage.ledger import EventFilter, Transaction, select_events
 
 _MAKING = ("release.", "version.")
+
+
+def check_stated(kind: str) -> None:
+    """Raise BadEvidence for a kind of evidence that nobody may state."""
+    if kind in COMPUTED:
+        raise BadEvidence(
+            f"Evidence of the kind “{kind}” cannot be recorded.",
+            why="It is computed from the lineage of a release when it is submitted.",
+            mend="Leave it out.",
+        )
 
 
 def record_evidence(tx: Transaction, kind: str, subject: str, content: Any, *, run: str | None = None) -> Evidence:

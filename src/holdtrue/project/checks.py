@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.evaluation import METRICS
-from holdtrue.serving import DATATYPES
+from holdtrue.serving import DATATYPES, check_load_test
 
 if TYPE_CHECKING:
     from holdtrue.project.definitions import EvaluationPlan, Model
@@ -20,12 +20,12 @@ _ENTITIES: Final = frozenset(name for name in DATATYPES if name == "BYTES" or "I
 def check_columns(model: "Model") -> None:
     """Raise ConfigurationError for a model that reads a column which its dataset does not have."""
     _need(f"The model “{model.name}” has the time", [model.time], model)
-    _need(f"The model “{model.name}” has a feature of", [each.column for each in model.expressions], model)
+    _need(f"The model “{model.name}” has a feature of", model.asked, model)
     _need(f"The model “{model.name}” looks up features by", [each.entity for each in model.views], model)
 
 
 def check_evaluation(plan: "EvaluationPlan", model: "Model") -> None:
-    """Raise ConfigurationError for a metric, baseline, slice or number of days that cannot be meant."""
+    """Raise ConfigurationError for a metric, baseline, slice, number of days or load that cannot be meant."""
     _one_of("metric", plan.metric, METRICS, model)
     _one_of("baseline", plan.baseline, BASELINES, model)
     _need(f"The evaluation of “{model.name}” has the slice", plan.slices, model)
@@ -40,6 +40,8 @@ def check_evaluation(plan: "EvaluationPlan", model: "Model") -> None:
             why="What was trained on proves nothing.",
             mend="Hold out at least one day.",
         )
+    if plan.load is not None:
+        check_load_test(plan.load)
 
 
 def fallbacks(given: Fallback | Sequence[Fallback] | None) -> tuple[str | None, float | None]:
@@ -69,7 +71,7 @@ def check_inputs(model: "Model", inputs: Mapping[str, str], *, key: str, entity:
     _carry(model, inputs, "its key is", [key])
     _carry(model, inputs, "its entity is", [entity])
     _carry(model, inputs, "the moment of prediction is", [model.time])
-    _carry(model, inputs, "a feature is computed from", [each.column for each in model.expressions])
+    _carry(model, inputs, "a feature is computed from", model.asked)
     _carry(model, inputs, "features are looked up by", [each.entity for each in model.views])
     for view in model.views:
         if inputs[view.entity] not in _ENTITIES:

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
-from holdtrue.data import Contract, DatasetSpec, check_windows
+from holdtrue.data import Contract, DatasetSpec, Tags, check_windows
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
 from holdtrue.evaluation import Check
-from holdtrue.features import Latest, OnDemand, Trailing
+from holdtrue.features import Computed, Latest, OnDemand, Trailing
 from holdtrue.governance import ChangeWindow, Freeze, Policy, Rule
 from holdtrue.governance.calendar import check_calendar
 from holdtrue.llm.application import read_settings
@@ -30,8 +30,10 @@ from holdtrue.project.applications import (
     assets_of,
 )
 from holdtrue.project.model import ModelSpec, ProjectSpec
+from holdtrue.serving import LoadTest
 
 View = Latest | Trailing
+Feature = Latest | Trailing | OnDemand | Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,12 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Hold the rows of a dataset from which feature views are made."""
+    """Hold the rows of a dataset from which feature views are made; `takes` is what its function gets."""
 
     name: str
     dataset: Dataset
     select: Callable[[Any], Any]
+    takes: Literal["relation", "table"] = "relation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,26 @@ class Model:
     label: str
     outcome: str
     time: str
-    features: tuple[View | OnDemand, ...]
+    features: tuple[Feature, ...]
     params: Mapping[str, Any]
     fit: Callable[[Training, Mapping[str, Any]], Any]
+    purpose: str = ""
+    quantise: bool = False
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Return the definition as data."""
+        return ModelSpec(
+            name=self.name,
+            dataset=self.dataset.spec.name,
+            label=self.label,
+            outcome=self.outcome,
+            features=tuple(
+                feature.name if isinstance(feature, Latest | Trailing) else feature.feature for feature in self.features
+            ),
+            params=dict(self.params),
+            purpose=self.purpose,
+        )
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -85,13 +105,24 @@ class Model:
 
     @property
     def expressions(self) -> tuple[OnDemand, ...]:
-        """Return the features that are computed from the request, in their order."""
-        return tuple(each for each in self.features if not isinstance(each, Latest | Trailing))
+        """Return the features that are taken from a column of the request, in their order."""
+        return tuple(each for each in self.features if isinstance(each, OnDemand))
+
+    @property
+    def functions(self) -> tuple[Computed, ...]:
+        """Return the features that functions compute from the request, in their order."""
+        return tuple(each for each in self.features if isinstance(each, Computed))
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Return the columns of the request that features are computed from."""
+        read = [*(each.column for each in self.expressions), *(name for each in self.functions for name in each.inputs)]
+        return tuple(dict.fromkeys(read))
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """Say how a model is judged: metric, slices, and how many days at the end are held out.
+    """Say how a model is judged: metric, slices, how many days at the end are held out, and under which load.
 
     `confidence` is how often its prediction sets shall hold the truth (0: none are made).
     """
@@ -101,6 +132,7 @@ class EvaluationPlan:
     slices: tuple[str, ...] = ()
     holdout_days: int = 14
     baseline: str = "majority"
+    load: LoadTest | None = None
     confidence: float = 0.9
 
 
@@ -146,25 +178,40 @@ class Project:
             )
 
     def dataset(
-        self, *, key: str, time: str, contract: Contract, window: str = "month"
+        self, *, key: str, time: str, contract: Contract, window: str = "month", tags: Tags | None = None
     ) -> Callable[[Callable[[str], Any]], Dataset]:
-        """Declare a dataset; the function gets a window's name, such as “2013-04”, and returns its rows."""
+        """Declare a dataset; the function gets a window's name, such as “2013-04”, and returns its rows.
+
+        `tags` (purposes, licence, source) hold for every column that says nothing else.
+        """
 
         def declare(read: Callable[[str], Any]) -> Dataset:
             name = self._fresh(self.datasets, read.__name__, "dataset")
             check_windows(name, window)
-            spec = DatasetSpec(name=name, key=key, time=time, contract=contract, window=window)
+            spec = DatasetSpec(name=name, key=key, time=time, contract=contract, window=window, tags=tags or Tags())
             self.datasets[name] = Dataset(spec, read)
             return self.datasets[name]
 
         return declare
 
-    def source(self, of: Dataset) -> Callable[[Callable[[Any], Any]], Source]:
-        """Declare rows for feature views; the function gets a DuckDB relation and returns another."""
+    def source(
+        self, of: Dataset, *, takes: Literal["relation", "table"] = "relation"
+    ) -> Callable[[Callable[[Any], Any]], Source]:
+        """Declare rows for feature views: the function gets all rows of some windows and returns those of the source.
+
+        It gets a DuckDB relation, or with `takes="table"` an Arrow table. It returns a relation, SQL over `rows`, a
+        table (Arrow, pandas, Polars), or arrays by name.
+        """
+        if takes not in ("relation", "table"):
+            raise ConfigurationError(
+                f"A source's function cannot take “{takes}”.",
+                why="It gets a DuckDB relation or an Arrow table.",
+                mend='Write takes="relation" or takes="table".',
+            )
 
         def declare(select: Callable[[Any], Any]) -> Source:
             name = self._fresh(self.sources, select.__name__, "source")
-            self.sources[name] = Source(name, of, select)
+            self.sources[name] = Source(name, of, select, takes)
             return self.sources[name]
 
         return declare
@@ -176,14 +223,18 @@ class Project:
         label: str,
         outcome: str,
         time: str,
-        features: Sequence[View | OnDemand],
+        features: Sequence[Feature],
         params: Mapping[str, Any] | None = None,
+        purpose: str = "",
+        quantise: bool = False,
     ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
         """Declare a model of the probability that the SQL expression `outcome` is true.
 
         Rows whose outcome is NULL have no label and are not trained on. `time` is the moment at which
-        a prediction is made: no feature may know more than was known then. The function returns a
-        fitted scikit-learn classifier.
+        a prediction is made: no feature may know more than was known then. `purpose` is what its answers are for, which
+        each column it is trained on must allow. The function returns a fitted classifier, or one of `PythonModel`,
+        `TorchModel`, `Ensemble`, `Stack` and `Processed`. With `quantise`, a compiled model has weights of eight bits
+        where it still answers as the original does.
         """
 
         def declare(fit: Callable[[Training, Mapping[str, Any]], Any]) -> Model:
@@ -195,7 +246,9 @@ class Project:
                         why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
                         mend="Declare it with @project.source above the model.",
                     )
-            made = Model(name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit)
+            made = Model(
+                name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit, purpose, quantise
+            )
             checks.check_columns(made)
             self.models[name] = made
             return made
@@ -210,14 +263,16 @@ class Project:
         slices: Sequence[str] = (),
         holdout_days: int = 14,
         baseline: str = "majority",
+        load: LoadTest | None = None,
         confidence: float = 0.9,
     ) -> None:
         """Declare how `model` is judged: on the last days of its data, which it is not trained on.
 
-        The baseline “majority” answers every row with the share of positive outcomes in the training data. Prediction
-        sets are made that shall hold the truth with `confidence` (0: none).
+        The baseline “majority” answers every row with the share of positive outcomes in the training data. With `load`,
+        each release is put under load beside the one that answers now (also without, if a gate reads `performance`).
+        Prediction sets are made that shall hold the truth with `confidence` (0: none).
         """
-        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline, confidence)
+        plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline, load, confidence)
         checks.check_evaluation(plan, model)
         self.evaluations[model.name] = plan
 
@@ -345,20 +400,7 @@ class Project:
             owner=self.owner,
             risk=self.risk,
             datasets=tuple(each.spec for each in self.datasets.values()),
-            models=tuple(
-                ModelSpec(
-                    name=each.name,
-                    dataset=each.dataset.spec.name,
-                    label=each.label,
-                    outcome=each.outcome,
-                    features=tuple(
-                        feature.name if isinstance(feature, Latest | Trailing) else feature.feature
-                        for feature in each.features
-                    ),
-                    params=dict(each.params),
-                )
-                for each in self.models.values()
-            ),
+            models=tuple(each.spec for each in self.models.values()),
             policies=tuple(self.policies.values()),
             services=(
                 *(each.spec for each in self.services.values()),

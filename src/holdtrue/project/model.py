@@ -19,6 +19,7 @@ class ModelSpec:
     outcome: str
     features: tuple[str, ...]
     params: dict[str, Any]
+    purpose: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ from holdtrue.features import FeatureSet, numeric
 from holdtrue.governance import Policy, Rule
 from holdtrue.project.model import ProjectSpec
 from holdtrue.project.work import Api
-from holdtrue.serving import Model, load_probed, runtime_of
+from holdtrue.serving import Model, code_refused, holds_code, load_probed, runtime_of
+from holdtrue.serving.declared import is_exported, package_of_program
+from holdtrue.serving.package import MAGIC, kind_of_package
 from holdtrue.storage import BlobStore
 
 ENVIRONMENT: Final = "dev"
@@ -33,7 +35,7 @@ _MOST_FILES: Final = 1000
 _SAMPLE: Final = 64
 _PICKLES: Final = (b"\x80", b"\x1f\x8b", b"BZh", b"\x78\x01", b"\x78\x9c", b"\x78\xda", b"\xfd7zXZ")
 _ENDINGS: Final = frozenset(
-    {".onnx", ".lgb", ".lightgbm", ".txt", ".xgb", ".ubj", ".ubjson", ".json", ".bst", ".skops"}
+    {".onnx", ".htmodel", ".pt2", ".lgb", ".lightgbm", ".txt", ".xgb", ".ubj", ".ubjson", ".json", ".bst", ".skops"}
 )
 _UNPICKLED: Final = frozenset({".pkl", ".pickle", ".joblib", ".cloudpickle"})
 _INPUTS: Final = re.compile(r"^signature:\n(?:  .*\n|    .*\n)*?  inputs: '((?:[^']|'')*)'", re.MULTILINE)
@@ -49,8 +51,11 @@ class ServedFile:
     names: tuple[str, ...]
 
 
-def read_model(path: Path) -> ServedFile:
-    """Return the model in a file or folder; raise NotFound, InvalidInput, ModelRefused, MissingExtra."""
+def read_model(path: Path, *, code: bool = True) -> ServedFile:
+    """Return the model in a file or folder; raise NotFound, InvalidInput, ModelRefused, MissingExtra.
+
+    Without `code`, a model that is code is refused before it runs.
+    """
     if path.is_dir():
         file = _the_file(path)
         names = _signature(path / "MLmodel")
@@ -64,6 +69,10 @@ def read_model(path: Path) -> ServedFile:
     kind = kind_of(data)
     if kind is None:
         raise _unknown(file, data)
+    if kind == "skops" and is_exported(data):
+        data, kind = package_of_program(data), "torch"
+    if not code and holds_code(data, kind):
+        raise code_refused()
     model = load_probed(data, bytes_hash(data), kind)
     if len(names) != model.features or len(set(names)) != len(names):
         names = model.names
@@ -72,6 +81,8 @@ def read_model(path: Path) -> ServedFile:
 
 def kind_of(data: bytes) -> str | None:
     """Return the format of a model file by its first bytes, None for one that is not served."""
+    if data.startswith(MAGIC):
+        return kind_of_package(data)
     if data.startswith(b"PK\x03\x04"):
         return "skops"
     if data.startswith(b"tree\n"):

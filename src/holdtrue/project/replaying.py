@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.features import FeatureSet
 from holdtrue.features.parity import History, Logged, replay
 from holdtrue.project.definitions import Project
-from holdtrue.project.training import previous_window
+from holdtrue.project.sources import connect, selected_rows, windows_around
 from holdtrue.storage import BlobStore
 from holdtrue.storage.journal import Journal
 
@@ -99,18 +98,16 @@ def _accepted(asked: Replay, features: FeatureSet, times: np.ndarray) -> tuple[d
     present = {name: asked.fragments_of(project.sources[name].dataset.spec.name) for name in names}
     wanted = sorted(set(_windows(times).tolist()))
     windows = [window for window in wanted if all(window in each for each in present.values())]
-    around = sorted({previous_window(window) for window in windows} | set(windows))
+    around = sorted({each for window in windows for each in windows_around(window, features.views)})
     tables: dict[str, pa.Table] = {}
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with connect() as connection:
         for name in names if windows else ():
             parts = [
                 pq.read_table(asked.blobs.path(present[name][each]["digest"]))
                 for each in around
                 if each in present[name]
             ]
-            rows = connection.from_arrow(pa.concat_tables(parts, promote_options="permissive"))
-            tables[name] = project.sources[name].select(rows).to_arrow_table()
+            tables[name] = selected_rows(connection, project.sources[name], parts)
     return tables, windows
 
 

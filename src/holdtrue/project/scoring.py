@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
-import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -26,7 +25,8 @@ from holdtrue.features import FeatureSet, point_in_time
 from holdtrue.features.vector import plain
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.definitions import Project
-from holdtrue.project.training import Fragments, previous_window, read_part, selected
+from holdtrue.project.sources import connect, windows_around
+from holdtrue.project.training import Fragments, read_part, selected
 from holdtrue.serving import load_model
 
 _BATCH: Final = 8192
@@ -101,7 +101,7 @@ def _part(project: Project, pipeline: Pipeline, asked: Scoring, window: str) -> 
     around = {
         name: [
             asked.fragments[name][each]["digest"]
-            for each in (previous_window(window), window)
+            for each in windows_around(window, asked.features.views)
             if each in asked.fragments[name]
         ]
         for name in sorted(names)
@@ -110,8 +110,7 @@ def _part(project: Project, pipeline: Pipeline, asked: Scoring, window: str) -> 
 
     def work() -> bytes:
         table = read_part(pipeline, rows)
-        connection = duckdb.connect(config={"threads": 2})
-        connection.execute("SET TimeZone = 'UTC'")
+        connection = connect()
         tables = {each: selected(connection, pipeline, project, each, around) for each in sources}
         if tables:
             table = point_in_time(table, asked.features.views, tables, time=asked.time)

@@ -53,10 +53,10 @@ def plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> tuple[
 def contract_plan(connection: sa.Connection, project: str, wanted: ProjectSpec) -> list[dict[str, Any]]:
     """Return what changes in the contracts of datasets that stay; a breaking change names who depends on it."""
     before = applied(connection, project)
-    old = {} if before is None else {each.name: each.contract for each in before.datasets}
+    old = {} if before is None else {each.name: each.tagged() for each in before.datasets}
     found: list[dict[str, Any]] = []
     for dataset in wanted.datasets:
-        changes = data.contract_changes(old[dataset.name], dataset.contract) if dataset.name in old else []
+        changes = data.contract_changes(old[dataset.name], dataset.tagged()) if dataset.name in old else []
         for change in changes:
             breaking = change.effect == "breaking"
             who = data.dependents(connection, project, dataset.name, change.columns) if breaking else []

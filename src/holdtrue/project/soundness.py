@@ -10,10 +10,12 @@ import pyarrow as pa
 from holdtrue.features import FeatureSet
 from holdtrue.project.definitions import Model
 from holdtrue.project.rows import Rows
-from holdtrue.stats import told_alone
+from holdtrue.stats import binned, own_label_rates, told_by_bins
 
 SUSPECT = 0.98
 """The area under the ROC curve from which a feature alone is suspected to know the label."""
+RARE = 1 / 5
+"""A label is doubted that is this much rarer among rows like its own than among all."""
 _EMPTY = 0.99
 _NAMED = 10
 
@@ -23,9 +25,11 @@ def soundness(model: Model, features: FeatureSet, train: Rows, held: Rows) -> di
 
     `leakage`: features that tell the label nearly alone, and what was dated after the prediction. `overlap`: held-out
     rows whose key, or whose features and label, are among the training rows. `empty` and `constant`: features
-    without values or with one. `conflicts`: training rows with equal features and another label.
+    without values or with one. `conflicts`: training rows with equal features and another label. `label_noise`:
+    training rows whose label is rare among rows like them, and so may be wrong.
     """
-    alone = _alone(features.names, train)
+    bins = [binned(train.X[:, place].astype(np.float64)) for place in range(len(features.names))]
+    alone = _alone(features.names, bins, train)
     strongest = max(alone, key=lambda name: alone[name], default=None)
     suspects = [name for name in alone if alone[name] >= SUSPECT]
     late = [*_late_inputs(model, train.table), *_own_outcome(model, train.table)]
@@ -47,14 +51,15 @@ def soundness(model: Model, features: FeatureSet, train: Rows, held: Rows) -> di
         "empty": {"features": len(empty), "names": empty[:_NAMED]},
         "constant": {"features": len(constant), "names": constant[:_NAMED]},
         "conflicts": _conflicts(train),
+        "label_noise": _label_noise(model.dataset.spec.key, bins, train),
     }
 
 
-def _alone(names: Sequence[str], rows: Rows) -> Mapping[str, float]:
+def _alone(names: Sequence[str], bins: Sequence[np.ndarray], rows: Rows) -> Mapping[str, float]:
     positive = rows.y.astype(bool)
     found: dict[str, float] = {}
-    for place, name in enumerate(names):
-        area = told_alone(rows.X[:, place].astype(np.float64), positive)
+    for name, each in zip(names, bins, strict=True):
+        area = told_by_bins(each, positive)
         if area is not None:
             found[name] = round(area, 6)
     return found
@@ -68,7 +73,7 @@ def _late_inputs(model: Model, table: pa.Table) -> list[str]:
     """
     described = {column.name: column for column in model.dataset.spec.contract.columns}
     found: list[str] = []
-    for name in dict.fromkeys(each.column for each in model.expressions):
+    for name in model.asked:
         column = described[name]
         if column.dtype == "timestamp" and column.nullable and (count := _later(table, name, model.time)):
             found.append(f"{name} is after {model.time} in {count} rows")
@@ -133,3 +138,26 @@ def _conflicts(rows: Rows) -> dict[str, Any]:
     mixed = (hits > 0) & (hits < n)
     count = int(n[mixed].sum())
     return {"rows": count, "share": count / len(rows.y) if len(rows.y) else 0.0}
+
+
+def _label_noise(key: str, bins: Sequence[np.ndarray], rows: Rows) -> dict[str, Any]:
+    """Count rows whose label is rare among rows like them, and name those in which it is the rarest."""
+    positive = rows.y.astype(bool)
+    rates = own_label_rates(bins, positive)
+    if rates is None:
+        return {"suspects": 0, "share": 0.0, "examples": []}
+    overall = np.where(positive, positive.mean(), 1 - positive.mean())
+    doubted = np.flatnonzero(rates <= overall * RARE)
+    worst = doubted[np.argsort(rates[doubted] / overall[doubted], kind="stable")][:_NAMED]
+    return {
+        "suspects": len(doubted),
+        "share": len(doubted) / len(positive),
+        "examples": [
+            {
+                "key": str(rows.table[key][int(row)].as_py()),
+                "label": int(positive[row]),
+                "rate": round(float(rates[row]), 4),
+            }
+            for row in worst
+        ],
+    }

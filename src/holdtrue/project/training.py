@@ -29,8 +29,11 @@ from holdtrue.evaluation import compare, evaluate
 from holdtrue.features import FeatureSet, point_in_time
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.definitions import EvaluationPlan, Model, Project, Serving, Training
+from holdtrue.project.flowing import columns_of
 from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
+from holdtrue.project.sources import connect, selected_rows, windows_around
+from holdtrue.project.usefulness import usefulness
 from holdtrue.serving import load_model, pack_model
 from holdtrue.serving.contributions import background_of
 from holdtrue.stats.conformal import Sets, calibrate, covered
@@ -84,7 +87,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             why=f"The last {plan.holdout_days} days are held out for its evaluation.",
             mend="Take more windows in, or hold out fewer days: project.evaluation(…, holdout_days=…).",
         )
-    features = FeatureSet.fit(model.views, model.expressions, train_table)
+    features = FeatureSet.fit(model.views, model.expressions, train_table, model.functions)
     held = rows_of(model, features, held_table)
     doubts = pipeline.step(
         "soundness",
@@ -93,12 +96,18 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
     )
     fitted = pipeline.step(
         "train",
-        {"data": _digests(request), "features": features.to_json(), "params": dict(model.params)},
+        {
+            "data": _digests(request),
+            "features": features.to_json(),
+            "params": dict(model.params),
+            **({"quantise": True} if model.quantise else {}),
+        },
         lambda: _fit(pipeline, model, features, train_table),
         code=model.fit,
     )
     artifact: dict[str, Any] = {"format": "onnx", **orjson.loads(fitted)}
-    score = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"]).score(held.X)
+    scored = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"]).score
+    score = scored(held.X)
     evidence = pipeline.step(
         "evaluate",
         {
@@ -109,7 +118,10 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         },
         lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
-    found = [*orjson.loads(evidence), {"kind": "data", "content": orjson.loads(doubts)}]
+    inputs = {"model": artifact["digest"], "data": _digests(request), "holdout": plan.holdout_days}
+    worth = pipeline.step("usefulness", inputs, lambda: orjson.dumps(usefulness(features, held, scored)))
+    kinds = {"data": doubts, "usefulness": worth}
+    found = [*orjson.loads(evidence), *({"kind": kind, "content": orjson.loads(each)} for kind, each in kinds.items())]
     sets = _sets(plan, held, score)
     if sets is not None:
         found.append({"kind": "coverage", "content": sets[1]})
@@ -148,15 +160,14 @@ def featured(project: Project, pipeline: Pipeline, request: Request, window: str
     around = {
         name: [
             request.fragments[name][each]["digest"]
-            for each in (previous_window(window), window)
+            for each in windows_around(window, views)
             if each in request.fragments[name]
         ]
         for name in sorted(datasets)
     }
 
     def work() -> bytes:
-        connection = duckdb.connect(config={"threads": 2})
-        connection.execute("SET TimeZone = 'UTC'")
+        connection = connect()
         queries = read_part(pipeline, request.fragments[model.dataset.spec.name][window]["digest"])
         tables = {each: selected(connection, pipeline, project, each, around) for each in sorted(sources)}
         joined = point_in_time(queries, views, tables, time=model.time)
@@ -190,12 +201,6 @@ def _moments(table: pa.Table, name: str) -> np.ndarray:
     return table[name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
 
 
-def previous_window(window: str) -> str:
-    """Return the month before `window`, both written YYYY-MM."""
-    year, month = (int(part) for part in window.split("-"))
-    return f"{year - 1}-12" if month == 1 else f"{year}-{month - 1:02d}"
-
-
 def _history(project: Project, pipeline: Pipeline, request: Request, views: Sequence[Any]) -> pa.Table:
     parts = [featured(project, pipeline, request, window, views) for window in request.windows]
     return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
@@ -210,9 +215,9 @@ def selected(
 ) -> pa.Table:
     """Return the rows of a source as its own function selects them from the parts of its dataset."""
     source = project.sources[name]
-    parts = [read_part(pipeline, digest) for digest in around[source.dataset.spec.name]]
-    rows = connection.from_arrow(pa.concat_tables(parts, promote_options="permissive"))
-    return source.select(rows).to_arrow_table()
+    return selected_rows(
+        connection, source, [read_part(pipeline, digest) for digest in around[source.dataset.spec.name]]
+    )
 
 
 def read_part(pipeline: Pipeline, digest: str) -> pa.Table:
@@ -227,7 +232,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def _digests(request: Request) -> dict[str, Any]:
-    wanted = [*request.windows, *{previous_window(each) for each in request.windows}]
+    wanted = {each for window in request.windows for each in windows_around(window, request.model.views)}
     return {
         name: {each: fragments[each]["digest"] for each in sorted(wanted) if each in fragments}
         for name, fragments in request.fragments.items()
@@ -249,7 +254,7 @@ def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table
     training = _fit_rows(model, features, table)
     estimator = model.fit(training, model.params)
     sample = training.X[:: max(1, len(training.X) // _PARITY_ROWS)]
-    packed = pack_model(estimator, features.names, sample)
+    packed = pack_model(estimator, features.names, sample, quantise=model.quantise)
     return orjson.dumps(
         {
             "digest": pipeline.blobs.put(packed.data),
@@ -332,31 +337,19 @@ def _submission(
             mend=f"Declare one: project.service({model.name}, …)",
         )
     dataset = request.dataset_versions[model.dataset.spec.name]
-    # A fit that was cached by an earlier version of Holdtrue kept none.
+    # Rows of a view come from another dataset than the model's own, maybe.
+    read = tuple(sorted(set(request.dataset_versions.values())))
+    views = version_id("feature_view", features.to_json())
     background = artifact.get("background")
     contents = {
-        "features": ("feature_view", f"{model.name}-features", features.to_json(), (), (dataset,)),
+        "features": ("feature_view", f"{model.name}-features", features.to_json(), (), read),
         "contract": ("contract", f"{model.name}-request", dump(serving.contract), (), ()),
         "model": (
             "model",
             model.name,
-            {
-                "format": artifact["format"],
-                "digest": artifact["digest"],
-                "features": list(features.names),
-                "output": model.label,
-                "params": dict(model.params),
-                "training": {
-                    "windows": list(request.windows),
-                    "rows": artifact["rows"],
-                    "base_rate": artifact["base_rate"],
-                    "estimator": artifact["estimator"],
-                    "data": _digests(request),
-                },
-                **({"background": background} if background is not None else {}),
-            },
+            _model(project, request, features, artifact),
             (artifact["digest"],) if background is None else (artifact["digest"], background),
-            (dataset,),
+            (*read, views),
         ),
     }
     versions = [
@@ -375,6 +368,29 @@ def _submission(
         "versions": versions,
         "evidence": [*evidence, {"kind": "parity", "content": artifact["parity"]}],
         "author": request.author,
+    }
+
+
+def _model(project: Project, request: Request, features: FeatureSet, artifact: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content that names a model: its file, and what it was made of."""
+    model = request.model
+    return {
+        "format": artifact["format"],
+        "digest": artifact["digest"],
+        "features": list(features.names),
+        "output": model.label,
+        "params": dict(model.params),
+        **({"purpose": model.purpose} if model.purpose else {}),
+        "columns": columns_of(project, model),
+        "training": {
+            "windows": list(request.windows),
+            "rows": artifact["rows"],
+            "base_rate": artifact["base_rate"],
+            "estimator": artifact["estimator"],
+            "data": _digests(request),
+        },
+        # A fit that was cached by an earlier version of Holdtrue kept none.
+        **({"background": artifact["background"]} if artifact.get("background") is not None else {}),
     }
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from holdtrue.llm.model import Complete
     from holdtrue.project.applications import Application
     from holdtrue.project.assembling import Standing
+    from holdtrue.project.performance import Pinned
+    from holdtrue.serving import LoadTest
 
 
 class Api(Protocol):
@@ -63,6 +65,7 @@ class Workshop:
         self._blobs = BlobStore(home / "blobs")
         self._actions = ActionCache(home / "actions")
         self._on_step = on_step
+        self._home = home
         self._base = f"/api/projects/{project.name}"
 
     def execute(self, kind: str, payload: Mapping[str, Any], author: str, job: str = "") -> dict[str, Any]:
@@ -102,8 +105,9 @@ class Workshop:
             "dataset": name,
             "window": window,
             "version": answer["version"],
-            "rows": result.accepted,
-            "quarantined": result.quarantined,
+            "rows": answer["accepted"],
+            "quarantined": answer["quarantined"],
+            "erased": answer["erased"],
             "findings": [dump(each) for each in result.findings],
         }
 
@@ -129,13 +133,66 @@ class Workshop:
             author=author,
         )
         pipeline = self._pipeline()
-        submission = {**train(self.project, pipeline, request), "run": job or None, "trigger": payload.get("trigger")}
+        made = train(self.project, pipeline, request)
+        tested = self._tested(pipeline, model.name, made, fragments[model.dataset.spec.name])
+        evidence = [*made["evidence"], *tested]
+        submission = {**made, "evidence": evidence, "run": job or None, "trigger": payload.get("trigger")}
         made = self._api.post(f"{self._base}/submissions", submission, key=f"{job}-release" if job else None)
         return {
             "release": made["release"],
             "decision": made["decision"],
             "steps": _steps(pipeline),
         }
+
+    def _tested(
+        self, pipeline: Pipeline, model: str, submission: Mapping[str, Any], fragments: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Return the evidence of the load test that a release of a model has to go through, if there is one."""
+        from holdtrue.project.performance import PERFORMANCE, Trial, load_test_of, performance, pinned_of
+
+        plan = load_test_of(self.project, model)
+        if plan is None:
+            return []
+        mine = pinned_of(submission)
+        deployed = self._deployed(mine.service)
+        live = None if deployed is None else self._pinned(deployed)
+        rows = fragments[max(fragments)]["digest"]
+        content = performance(self.project, pipeline, Trial(plan, mine, live, rows, self._home))
+        return [{"kind": PERFORMANCE, "content": content}]
+
+    def load_test(self, release: str, plan: "LoadTest", against: str | None = None) -> dict[str, Any]:
+        """Put a release under load beside another one (default: that in production), and return what was measured."""
+        from holdtrue.project.performance import Trial, measured
+
+        mine = self._pinned(release)
+        serving = self.project.services.get(mine.service)
+        if serving is None:
+            raise NotFound.of("service", mine.service)
+        deployed = self._deployed(mine.service)
+        other = against or (deployed if deployed != release else None)
+        live = None if other is None else self._pinned(other)
+        rows = self._dataset(serving.model.dataset.spec.name)["fragments"]
+        trial = Trial(plan, mine, live, rows[max(rows)]["digest"], self._home)
+        return measured(self.project, self._pipeline(), trial)
+
+    def _pinned(self, release: str) -> "Pinned":
+        """Return a release of a model with the contents that a data plane loads."""
+        from holdtrue.project.performance import Pinned
+
+        found = self._api.get(f"{self._base}/releases/{release}")
+        versions = found["manifest"]["versions"]
+        if "model" not in versions:
+            raise InvalidInput(
+                f"The release {release} has no model.",
+                why="Only releases of models are put under load.",
+                mend="Name a release of a model: holdtrue releases",
+            )
+        contents = {
+            role: self._api.get(f"{self._base}/versions/{versions[role]}")["content"]
+            for role in ("model", "features", "contract")
+            if role in versions
+        }
+        return Pinned(release, found["service"], found["manifest"]["config"], contents)
 
     def assemble(self, name: str, author: str, complete: "Complete", *, repeats: int = 1) -> dict[str, Any]:
         """Make a release of an application with its evidence, submit it, and return the decision."""
@@ -247,7 +304,7 @@ class Workshop:
         name, mark, wanted = text.partition("@")
         shown = self._api.get(f"{self._base}/datasets/{name}")
         if mark:
-            version = self._version(name, wanted)
+            version = _version(self._api, self._base, name, wanted)
             shown = {**shown, "version": version["id"], "fragments": version["content"]["fragments"]}
         if not shown["fragments"]:
             raise NotFound(
@@ -255,18 +312,6 @@ class Workshop:
                 mend=f"Take data in first: holdtrue run --ingest {name} --window YYYY-MM",
             )
         return shown
-
-    def _version(self, name: str, wanted: str) -> dict[str, Any]:
-        """Return the version of a dataset that has an id, or a number."""
-        after: str | None = None
-        while True:
-            page = self._api.get(f"{self._base}/versions", kind="dataset", name=name, after=after)
-            for each in page["items"]:
-                if wanted in (each["id"], str(each["number"])):
-                    return each
-            after = page["next"]
-            if after is None:
-                raise NotFound.of("dataset", f"{name}@{wanted}"[:80])
 
     def _standing(self, service: str) -> "Standing | None":
         """Return the release of an application that answers in production now, with all that it pins."""
@@ -300,6 +345,19 @@ class Workshop:
         content = self._api.get(f"{self._base}/versions/{versions['model']}")["content"]
         features = self._api.get(f"{self._base}/versions/{versions['features']}")["content"]
         return Champion(release, content["digest"], FeatureSet.from_json(features), content["format"])
+
+
+def _version(api: Api, base: str, name: str, wanted: str) -> dict[str, Any]:
+    """Return the version of a dataset that has an id, or a number."""
+    after: str | None = None
+    while True:
+        page = api.get(f"{base}/versions", kind="dataset", name=name, after=after)
+        for each in page["items"]:
+            if wanted in (each["id"], str(each["number"])):
+                return each
+        after = page["next"]
+        if after is None:
+            raise NotFound.of("dataset", f"{name}@{wanted}"[:80])
 
 
 def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:

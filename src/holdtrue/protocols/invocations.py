@@ -63,7 +63,7 @@ class _Routes:
         return Reply(200 if self._engine.ready else 503, b"\n")
 
     async def invoke(self, request: Request) -> Reply:
-        plan = plan_of(self._engine, request)
+        plan = await plan_of(self._engine, request)
         columns = parse_invocation(body_of(request), request.headers.get(b"content-type", b""), plan.bundle)
         answer = await answer_columns(self._engine, request, plan, columns)
         found: dict[str, Any] = {

@@ -22,10 +22,10 @@ def service_of(engine: Engine, request: Request) -> str:
     return in_environment(request, engine.only(request.project))
 
 
-def plan_of(engine: Engine, request: Request) -> Plan:
+async def plan_of(engine: Engine, request: Request) -> Plan:
     """Return the plan of the service, or of the release, that a request is about."""
     release = request.path[1] if len(request.path) > 1 else None
-    return engine.plan(request.project, service_of(engine, request), release)
+    return await engine.find(request.project, service_of(engine, request), release)
 
 
 def given_id(request: Request) -> str | None:

@@ -56,6 +56,11 @@ def parse_infer(body: bytes, bundle: Bundle, header: bytes | None = None) -> Inf
         raise BadRequest(f"The body is not JSON: {error}") from None
     if type(data) is not dict:
         raise BadRequest("The body is not a JSON object.")
+    return read_request(data, rest, bundle)
+
+
+def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) -> InferRequest:
+    """Read an inference request from its JSON and the binary data behind it; raise BadRequest or TooLarge."""
     if not data.keys() <= _TOP:
         raise BadRequest(f"Unknown field {first(data.keys() - _TOP)} in the request.")
     request_id = data.get("id")
@@ -218,7 +223,7 @@ def error_body(error: HoldtrueError) -> bytes:
 
 def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
     """Return the protocol's endpoints over `engine`; all of them need the permission to predict."""
-    routes = _Routes(engine)
+    routes = Routes(engine)
     table = {
         ("GET", "/v2"): routes.server,
         ("GET", "/v2/health/live"): routes.live,
@@ -239,19 +244,19 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
     )
 
 
-class _Routes:
+class Routes:
     """Answer the protocol's requests over one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def _plan(self, request: Request) -> Plan:
-        model, version = _names(request)
-        return self._engine.plan(request.project, in_environment(request, model), version)
+    async def plan(self, request: Request, model: str, version: str | None) -> Plan:
+        """Return the plan of a model, or of one of its releases, in the environment that a request means."""
+        return await self._engine.find(request.project, in_environment(request, model), version)
 
     async def infer(self, request: Request) -> Reply:
         model, version = _names(request)
-        plan = self._plan(request)
+        plan = await self.plan(request, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
         sets = wants_sets(request, plan, asked=asked.sets)
         answer = await self._engine.predict(
@@ -295,22 +300,23 @@ class _Routes:
         return Reply(200, text + raw, (length,), media=b"application/octet-stream")
 
     async def model(self, request: Request) -> Reply:
-        model, _ = _names(request)
-        plan = self._plan(request)
-        return _json(
-            {
-                "name": model,
-                "versions": list(plan.loaded),
-                "platform": plan.bundle.model.format,
-                "inputs": _inputs(plan.bundle),
-                "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
-            }
-        )
+        return _json(await self.described(request, *_names(request)))
+
+    async def described(self, request: Request, model: str, version: str | None) -> dict[str, Any]:
+        """Return what a model takes and gives, as the protocol's metadata has it."""
+        plan = await self.plan(request, model, version)
+        return {
+            "name": model,
+            "versions": list(plan.loaded),
+            "platform": plan.bundle.model.format,
+            "inputs": _inputs(plan.bundle),
+            "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
+        }
 
     async def config(self, request: Request) -> Reply:
         """Return the model in the form of Triton's model configuration."""
-        model, _ = _names(request)
-        bundle = self._plan(request).bundle
+        model, version = _names(request)
+        bundle = (await self.plan(request, model, version)).bundle
         inputs = [
             {"name": each["name"], "data_type": _triton(each["datatype"]), "dims": each["shape"]}
             for each in _inputs(bundle)
@@ -325,14 +331,16 @@ class _Routes:
         return _json(self._engine.listing(request.project))
 
     async def ready(self, request: Request) -> Reply:
-        model, _ = _names(request)
-        self._plan(request)
+        model, version = _names(request)
+        await self.plan(request, model, version)
         return _json({"name": model, "ready": True})
 
     async def server(self, _request: Request) -> Reply:
-        return _json(
-            {"name": "holdtrue", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
-        )
+        return _json(self.about())
+
+    def about(self) -> dict[str, Any]:
+        """Return name, version and extensions of the server."""
+        return {"name": "holdtrue", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
 
     async def live(self, _request: Request) -> Reply:
         return _json({"live": True})

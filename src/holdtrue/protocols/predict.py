@@ -40,7 +40,7 @@ class _Routes:
         self._engine = engine
 
     async def predict(self, request: Request) -> Reply:
-        plan = plan_of(self._engine, request)
+        plan = await plan_of(self._engine, request)
         try:
             asked = orjson.loads(body_of(request))
         except orjson.JSONDecodeError as error:
@@ -53,7 +53,7 @@ class _Routes:
         return Reply(200, orjson.dumps(rows if type(asked) is list else rows[0]))
 
     async def describe(self, request: Request) -> Reply:
-        plan = plan_of(self._engine, request)
+        plan = await plan_of(self._engine, request)
         return Reply(200, orjson.dumps(document(plan.route.service, plan)))
 
 

@@ -48,7 +48,9 @@ def open_app(settings: Settings, *, clock_file: Path | None = None, timer: Clock
     check_private(settings.home)
     anchors = Path(settings.anchor_file).absolute() if settings.anchor_file else None
     clock: Clock = SystemClock() if clock_file is None else FileClock(clock_file)
-    stores = open_stores(settings.home, clock, anchors=anchors, database=settings.database)
+    stores = open_stores(
+        settings.home, clock, anchors=anchors, database=settings.database, online=settings.online_store
+    )
     try:
         return build(stores, settings, timer or SystemClock(), declared, error_page())
     except BaseException:

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,10 @@ class PlaneSettings:
     requests: int = 256
     trace_capture: str = "full"
     trace_captures: tuple[str, ...] = ()
+    online_store: str = field(default="", repr=False)
+    code: bool = False
+    grpc_port: int = 0
+    memory: int = 1 << 30
     result_seconds: float = 86_400.0
 
 
@@ -42,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments)
         _check_home(settings)
+        if settings.grpc_port:
+            from holdtrue.protocols.oipgrpc import check_installed
+
+            check_installed()
         serve(settings)
     except HoldtrueError as error:
         print(error, file=sys.stderr)
@@ -57,6 +65,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
     parser.add_argument("--workers", type=int, help="number of processes")
     parser.add_argument("--clock", type=Path, help="file of a simulated clock")
     parser.add_argument("--records", choices=["strict", "fast"], help="when a prediction is answered")
+    parser.add_argument("--grpc-port", type=int, help="port of the same over gRPC; 0 for none")
     given = parser.parse_args(arguments)
     common = load_settings(given.home)
     return PlaneSettings(
@@ -73,6 +82,10 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         requests=common.data_requests,
         trace_capture=common.trace_capture,
         trace_captures=common.trace_captures,
+        online_store=common.online_store,
+        memory=common.model_memory << 20,
+        code=common.model_code == "isolated",
+        grpc_port=given.grpc_port if given.grpc_port is not None else common.grpc_port,
         result_seconds=common.result_seconds,
     )
 
@@ -90,10 +103,11 @@ def serve(settings: PlaneSettings) -> None:
     """Listen and answer until SIGTERM or SIGINT; requests under way are finished."""
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"
-    from granian import Granian
     from granian.constants import HTTPModes, Interfaces, Loops
 
-    server = Granian(
+    from holdtrue.server.listening import Listening
+
+    server = Listening(
         "holdtrue.server.dataplane",
         address=settings.address,
         port=settings.port,
@@ -146,8 +160,21 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         capture=Capture(settings.trace_capture),
         captures={project: Capture(mode) for project, mode in map(capture_of, settings.trace_captures)},
         mask=Masker(),
+        online=settings.online_store,
+        code=settings.code,
+        memory=settings.memory,
+        listeners=_listeners(settings),
     )
     return worker.app
+
+
+def _listeners(settings: PlaneSettings) -> list[Any]:
+    """Return the other servers of the worker: that of gRPC, if it has a port."""
+    if not settings.grpc_port:
+        return []
+    from holdtrue.protocols.oipgrpc import Listen, listener
+
+    return [listener(Listen(settings.address, settings.grpc_port, settings.certificate, settings.key))]
 
 
 if __name__ == "__main__":

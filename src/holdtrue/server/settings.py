@@ -61,6 +61,20 @@ class Settings:
         "are answered 503.",
         256,
     )
+    grpc_port: int = _help(
+        "Port on which the data plane answers the Open Inference Protocol over gRPC; 0 for none. Needs the extra grpc.",
+        0,
+    )
+    model_code: Literal["refused", "isolated"] = _help(
+        "Whether releases whose model is code (a class in Python, PyTorch) are served: never (refused), or each in a "
+        "confined process of its own (isolated).",
+        "refused",
+    )
+    model_memory: int = _help(
+        "Memory in MiB that models may take in one process of the data plane. Releases that answer for services stay; "
+        "of those that are loaded because a request names them, the one asked for longest ago goes.",
+        1024,
+    )
     body_limit: int = _help("Largest request body the API takes, in bytes.", 1_048_576)
     artifact_limit: int = _help("Largest artifact that may be stored, in bytes.", 10_737_418_240)
     request_seconds: float = _help(
@@ -77,6 +91,15 @@ class Settings:
         metadata={
             "help": "PostgreSQL database of the ledger, as postgresql://user:password@host:5432/name; empty for a "
             "file in the data folder. The password is never shown.",
+            "secret": True,
+        },
+    )
+    online_store: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "help": "Server of Redis or Valkey that keeps online features, as redis://user:password@host:6379/0 or "
+            "rediss://…; empty for a file in the data folder. The password is never shown.",
             "secret": True,
         },
     )
@@ -126,9 +149,12 @@ class Settings:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104  # a comparison
 
     def shown(self) -> dict[str, Any]:
-        """Return every setting as people may see it: of the database's address no password and no option."""
+        """Return every setting as people may see it: of addresses of stores no password and no option."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"database": _without_secret(self.database)}
+        return values | {
+            "database": _without_secret(self.database),
+            "online_store": _without_secret(self.online_store, self.online_store.partition(":")[0]),
+        }
 
     def names(self) -> frozenset[str]:
         """Return the names that this machine is addressed by in a Host header, in lower case and without a port.
@@ -215,8 +241,8 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def _without_secret(url: str) -> str:
-    """Return the address of a database without password and options; nothing of one that cannot be read."""
+def _without_secret(url: str, scheme: str = "postgresql") -> str:
+    """Return the address of a store without password and options; nothing of one that cannot be read."""
     if not url:
         return ""
     try:
@@ -225,7 +251,7 @@ def _without_secret(url: str) -> str:
     except ValueError:
         return "(cannot be read)"
     before = f"{user}@" if user else ""
-    return f"postgresql://{before}{_bracketed(host)}{f':{port}' if port else ''}{parts.path}"
+    return f"{scheme}://{before}{_bracketed(host)}{f':{port}' if port else ''}{parts.path}"
 
 
 def _bracketed(host: str) -> str:
@@ -301,7 +327,7 @@ def _fit(kind: Any, value: Any, where: str, key: str) -> Any:
         wanted = _WORDS.get(kind, "a list")
     raise ConfigurationError(
         f"{where[0].upper()}{where[1:]} has a value that cannot be used: {value!r}."
-        if "database" not in key.lower()
+        if not any(secret in key.lower() for secret in ("database", "online_store"))
         else f"{where[0].upper()}{where[1:]} has a value that cannot be used.",
         why=f"It must be {wanted}.",
         mend="Correct the value, or remove it to use the default.",
@@ -319,11 +345,18 @@ def _unknown(where: str, key: str, known: list[str]) -> ConfigurationError:
     )
 
 
-def _check(settings: Settings) -> None:
-    """Refuse combinations that no process may run with."""
-    bounds = (
+def _bounds(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
+    """Return the settings that have bounds, whether they keep them, and what these are."""
+    return (
         ("port", 0 <= settings.port <= 65533, "between 0 and 65533; two more ports follow it"),
         ("data_workers", 1 <= settings.data_workers <= 64, "between 1 and 64"),
+        (
+            "grpc_port",
+            0 <= settings.grpc_port <= 65535
+            and (not settings.grpc_port or not 0 <= settings.grpc_port - settings.port <= 2),
+            "between 0 and 65535, and none of the three ports that begin with “port”",
+        ),
+        ("model_memory", settings.model_memory >= 1, "1 or more"),
         ("data_requests", settings.data_requests >= 1, "1 or more"),
         ("result_seconds", 1 <= settings.result_seconds <= 31_536_000, "from 1 to 31,536,000, a year"),
         ("threads", 1 <= settings.threads <= 256, "between 1 and 256"),
@@ -338,7 +371,11 @@ def _check(settings: Settings) -> None:
             "set together with tls_certificate",
         ),
     )
-    for key, holds, wanted in bounds:
+
+
+def _check(settings: Settings) -> None:
+    """Refuse combinations that no process may run with."""
+    for key, holds, wanted in _bounds(settings):
         if not holds:
             raise ConfigurationError(
                 f"The setting “{key}” has a value that cannot be used: {getattr(settings, key)!r}.",
@@ -354,6 +391,13 @@ def _check(settings: Settings) -> None:
             why="It is not shown, since there may be a password in it.",
             mend="Write it like postgresql://user:password@host:5432/name, or remove it to use a file.",
             facts={"key": "database"},
+        )
+    if settings.online_store and not settings.online_store.startswith(("redis://", "rediss://")):
+        raise ConfigurationError(
+            "The setting “online_store” is not the address of a server of Redis or Valkey.",
+            why="It is not shown, since there may be a password in it.",
+            mend="Write it like redis://user:password@host:6379/0, or remove it to use a file.",
+            facts={"key": "online_store"},
         )
     if settings.public_url and urlsplit(settings.public_url).scheme not in ("http", "https"):
         raise ConfigurationError(

@@ -22,6 +22,7 @@ ROOMS = (
     "governance.api",
     "llm.api",
     "delivery.api",
+    "delivery.privacy.api",
     "project.api",
     "tracking.api",
     "protocols.mlflow.api",

@@ -64,7 +64,8 @@ def intake_endpoints(engine: Engine, records: Writer, features: Events) -> tuple
         kept: dict[str, tuple[dict[str, Any], int]] = {}
         for source, (columns, rows) in sources.items():
             times = {view.time for view in views if view.source == source}
-            kept[source] = event_columns(columns, rows, source, times, now_us), rows
+            created = {view.created for view in views if view.source == source and view.created is not None}
+            kept[source] = event_columns(columns, rows, source, times, now_us, created - times), rows
         # What the feature store cannot use is refused before anything is kept. Then both wait for the disk at the
         # same time; should one fail, the client sends the events again, and rows known by their ids count once.
         prepared = await features.prepare(project, kept)
@@ -123,17 +124,23 @@ def label_columns(body: Mapping[str, Any], service: str, now_us: int) -> tuple[d
 
 
 def event_columns(
-    columns: dict[str, list[Any]], rows: int, source: str, time_columns: set[str], now_us: int
+    columns: dict[str, list[Any]],
+    rows: int,
+    source: str,
+    time_columns: set[str],
+    now_us: int,
+    created_columns: set[str] | frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Return the journal columns of source events: those given, moments in microseconds, with id and time.
 
-    `time_columns` are the columns that feature views read as the moment of a row.
+    `time_columns` are the columns that feature views read as the moment of a row, `created_columns` those that they
+    read as the moment from which it counts.
     """
     record: dict[str, Any] = dict(columns)
-    for name in sorted(time_columns | {"time"}):
+    for name in sorted(time_columns | created_columns | {"time"}):
         if name in record:
             record[name] = read_times(name, record[name])
-        elif name in time_columns:
+        elif name in time_columns | created_columns:
             raise _bad(f"The events of {source} have no column {name[:60]!r}.")
     if "time" not in record:
         first = min(time_columns, default=None)

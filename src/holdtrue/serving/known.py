@@ -8,14 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
-import lmdb
-import numpy as np
-from numpy.typing import NDArray
-
-from holdtrue.core.errors import HoldtrueError, Unavailable
+from holdtrue.core.errors import HoldtrueError
 from holdtrue.features.model import View
-from holdtrue.features.online import OnlineStore, Prepared
+from holdtrue.features.online import OnlineStore, Prepared, open_online
 from holdtrue.serving.assembly import Lookup
+from holdtrue.serving.lookups import Dated
 from holdtrue.storage import make_folder
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
@@ -36,26 +33,31 @@ class Events(Protocol):
 
 
 class OnlineFeatures:
-    """Hold one online store for each project; `views` gives the views that a project's releases read now."""
+    """Hold one online store for each project; `views` gives the views that a project's releases read now.
 
-    def __init__(self, folder: Path, views: Callable[[str], Sequence[View]]) -> None:
+    Stores are in `folder`, or at the `address` of a Redis or Valkey server. `now_us` dates the arrival of events.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        views: Callable[[str], Sequence[View]],
+        address: str = "",
+        now_us: Callable[[], int] | None = None,
+    ) -> None:
         self._folder = folder
         self._views = views
+        self._address = address
+        self._now_us = now_us
         self._stores: dict[str, _Store] = {}
 
     def lookup(self, project: str) -> Lookup:
         """Return the function that looks features of `project` up."""
-        lookup = self._store(project).online.lookup
+        return self._store(project).online.lookup
 
-        def known(
-            views: Sequence[View], entities: Mapping[str, Sequence[Any]], times: Sequence[int]
-        ) -> Mapping[str, NDArray[np.float64]]:
-            try:
-                return lookup(views, entities, times)
-            except lmdb.Error as error:
-                raise Unavailable("The online features cannot be read.", why=str(error)) from None
-
-        return known
+    def dated(self, project: str) -> Dated:
+        """Return the function that looks features of `project` up with the moments of their rows."""
+        return self._store(project).online.dated
 
     async def prepare(self, project: str, rows: Mapping[str, tuple[Columns, int]]) -> list[Prepared]:
         """Check the rows of sources; see `Events`."""
@@ -91,15 +93,19 @@ class OnlineFeatures:
         store = self._stores.get(project)
         if store is None:
             # Projects are those of the snapshot, whose names were checked when it was read.
-            store = self._stores[project] = _Store(OnlineStore(make_folder(self._folder / project)))
+            if not self._address:
+                make_folder(self._folder / project)
+            online = open_online(self._folder, project, self._address)
+            store = self._stores[project] = _Store(online, self._now_us)
         return store
 
 
 class _Store:
     """Commit the rows of all requests that wait together: while the disk is busy with some, others gather."""
 
-    def __init__(self, online: OnlineStore) -> None:
+    def __init__(self, online: OnlineStore, now_us: Callable[[], int] | None = None) -> None:
         self.online = online
+        self._now_us = now_us
         self._waiting: list[_Waiting] = []
         self._lock = threading.Lock()
         self._committing = False
@@ -137,12 +143,11 @@ class _Store:
                 _tell(each, failure)
 
     def _commit(self, batch: "list[_Waiting]") -> HoldtrueError | None:
+        arrived = None if self._now_us is None else self._now_us()
         try:
-            self.online.take([each for prepared, _, _ in batch for each in prepared])
+            self.online.take([each for prepared, _, _ in batch for each in prepared], arrived)
         except HoldtrueError as error:
             return error
-        except lmdb.Error as error:
-            return Unavailable("The events could not be kept.", why=str(error), mend="Send the events again.")
         return None
 
 

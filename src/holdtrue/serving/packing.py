@@ -2,7 +2,8 @@
 
 scikit-learn is compiled to ONNX and compared with the original on a sample. Where it does not convert, or the copy
 decides otherwise, the original runtime serves it from a skops file, and the evidence says why. LightGBM and XGBoost
-are served by their own runtimes from their own formats.
+are served by their own runtimes from their own formats, code and PyTorch from a package in a process of its own, and
+several models as one graph, each part in its own best form.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import MissingExtra
-from holdtrue.serving.compiling import CannotCompile, compile_model
-from holdtrue.serving.runtime import load_model
+from holdtrue.serving.compiling import CannotCompile, compile_model, quantised
+from holdtrue.serving.declared import Ensemble, Processed, PythonModel, Stack, TorchModel, is_network, is_program
+from holdtrue.serving.graph import FEATURES
+from holdtrue.serving.package import Package, pack
+from holdtrue.serving.runtime import ModelRefused, load_model
 
 MOST_CHANGED: Final = 0.001
 """The share of rows on the other side of 0.5 beyond which a compiled copy is not the same model."""
@@ -28,6 +32,9 @@ _RUNTIMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "lightgbm": ("lightgbm", "lightgbm"),
         "xgboost": ("xgboost", "xgboost"),
         "skops": ("sklearn", "scikit-learn"),
+        "python": ("numpy", "isolated Python, numpy"),
+        "torch": ("torch", "isolated PyTorch"),
+        "graph": ("numpy", "graph, numpy"),
     }
 )
 
@@ -44,11 +51,24 @@ class Packed:
     parity: Mapping[str, Any]
 
 
-def pack_model(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.float32]) -> Packed:
+def pack_model(
+    estimator: Any, feature_names: Sequence[str], sample: NDArray[np.float32], *, quantise: bool = False
+) -> Packed:
     """Return the estimator in the form in which it is served, compared with itself on `sample`, float32 [n, k].
 
+    With `quantise`, a compiled model is served with weights of eight bits if it still answers as the original does.
     Raises CannotCompile for what no runtime serves, and ModelRefused for what the chosen one does not load.
     """
+    if is_program(estimator) or is_network(estimator):
+        estimator = TorchModel(estimator)
+    if isinstance(estimator, PythonModel):
+        why = "A class in Python has no compiled form; it runs in a process of its own"
+        return _measured("python", estimator.packed(feature_names), estimator, sample, why)
+    if isinstance(estimator, TorchModel):
+        why = "PyTorch has a runtime of its own, which runs in a process of its own"
+        return _measured("torch", estimator.packed(feature_names), estimator, sample, why)
+    if isinstance(estimator, Ensemble | Stack | Processed):
+        return _graph(estimator, feature_names, sample, quantise)
     library = type(estimator).__module__.split(".")[0]
     if library == "lightgbm" and hasattr(estimator, "booster_"):
         data = estimator.booster_.model_to_string().encode()
@@ -56,19 +76,104 @@ def pack_model(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.
     if library == "xgboost" and hasattr(estimator, "get_booster"):
         data = bytes(estimator.get_booster().save_raw("ubj"))
         return _measured("xgboost", data, estimator, sample, "XGBoost has a format and a runtime of its own")
+    return _compiled(estimator, feature_names, sample, quantise)
+
+
+def _compiled(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.float32], quantise: bool) -> Packed:
+    """Return an estimator of scikit-learn as ONNX, or as it is where the copy is not the same model."""
     try:
         compiled = compile_model(estimator, feature_names, sample)
     except CannotCompile as error:
         if not _tells_two_apart(estimator):
             raise
         return _original(estimator, sample, error.why)
-    if compiled.parity["changed_decisions"] > MOST_CHANGED or compiled.parity["max_difference"] > MOST_DIFFERENT:
-        why = (
-            f"compiled, it differs by {compiled.parity['max_difference']:.3g} and decides otherwise on "
-            f"{compiled.parity['changed_decisions']:.2%} of the sample"
+    if _differs(compiled.parity):
+        return _original(estimator, sample, f"compiled, it {_said(compiled.parity)}")
+    if not quantise:
+        return Packed("onnx", compiled.onnx, compiled.parity)
+    try:
+        small = quantised(compiled.onnx)
+        measured = _measured("onnx", small, estimator, sample, "Weights of eight bits")
+    except (CannotCompile, ModelRefused) as error:
+        return Packed("onnx", compiled.onnx, {**compiled.parity, "quantised": {"used": False, "why": error.why}})
+    sizes = {"bytes": len(small), "bytes_before": len(compiled.onnx)}
+    found = {**sizes, **{name: measured.parity[name] for name in ("max_difference", "changed_decisions")}}
+    if _differs(measured.parity):
+        why = f"With weights of eight bits, it {_said(measured.parity)}."
+        return Packed("onnx", compiled.onnx, {**compiled.parity, "quantised": {"used": False, "why": why, **found}})
+    parity = {name: value for name, value in measured.parity.items() if name != "why"}
+    return Packed("onnx", small, {**parity, "quantised": {"used": True, **found}})
+
+
+def _differs(parity: Mapping[str, Any]) -> bool:
+    return parity["changed_decisions"] > MOST_CHANGED or parity["max_difference"] > MOST_DIFFERENT
+
+
+def _said(parity: Mapping[str, Any]) -> str:
+    return (
+        f"differs by {parity['max_difference']:.3g} and decides otherwise on "
+        f"{parity['changed_decisions']:.2%} of the sample"
+    )
+
+
+def _graph(
+    whole: Ensemble | Stack | Processed, feature_names: Sequence[str], sample: NDArray[np.float32], quantise: bool
+) -> Packed:
+    """Return several models as one package, each part in its own best form, and the whole compared with itself."""
+    parts: dict[str, Packed] = {}
+    nodes: list[dict[str, Any]] = []
+
+    def add(name: str, model: Any, columns: Sequence[str], rows: NDArray[np.float32], reads: Sequence[str]) -> None:
+        part = (
+            _part(model, columns, rows)
+            if _gives_columns(model)
+            else pack_model(model, columns, rows, quantise=quantise)
         )
-        return _original(estimator, sample, why)
-    return Packed("onnx", compiled.onnx, compiled.parity)
+        parts[name] = part
+        nodes.append({"name": name, "model": name, "format": part.format, "reads": [*reads]})
+
+    if isinstance(whole, Processed):
+        columns, rows, reads = feature_names, sample, FEATURES
+        if whole.before is not None:
+            add("before", whole.before, columns, rows, [reads])
+            columns, rows, reads = _numbered(whole.before.columns), whole.before.predict(rows), "before"
+            rows = rows.astype(np.float32)
+        add("model", whole.model, columns, rows, [reads])
+        if whole.after is not None:
+            scores = whole.model.predict_proba(rows)[:, -1:].astype(np.float32)
+            add("after", whole.after, ["score"], scores, ["model"])
+    else:
+        for name, member in whole.members.items():
+            add(name, member, feature_names, sample, [FEATURES])
+        if isinstance(whole, Ensemble):
+            nodes.append(whole.node())
+        else:
+            after = [*feature_names] if whole.features else []
+            reads = [*whole.members, *([FEATURES] if whole.features else [])]
+            add("final", whole.final, [*whole.members, *after], whole.columns(sample), reads)
+    about = {"features": [*feature_names], "nodes": nodes}
+    data = pack(Package("graph", about, {name: part.data for name, part in parts.items()}))
+    made = _measured("graph", data, whole, sample, "Each part is served in its own best form")
+    said = {name: {"format": part.format, **part.parity} for name, part in parts.items()}
+    return Packed("graph", data, {**made.parity, "parts": said})
+
+
+def _gives_columns(model: Any) -> bool:
+    return isinstance(model, PythonModel) and model.columns > 0
+
+
+def _part(model: PythonModel, columns: Sequence[str], rows: NDArray[np.float32]) -> Packed:
+    """Return what comes before a model: several numbers a row, compared with itself number by number."""
+    data = model.packed(columns)
+    loaded = load_model(data, bytes_hash(data), "python", part=True)
+    found = np.concatenate([loaded.score(part) for part in np.array_split(rows, -(-len(rows) // _CHUNK))])
+    difference = np.abs(found.astype(np.float64) - model.predict(rows))
+    parity = {"max_difference": float(np.nanmax(difference, initial=0.0)), "n": len(rows)}
+    return Packed("python", data, {**parity, "runtime": runtime_of("python")})
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"x{place}" for place in range(count)]
 
 
 def _tells_two_apart(estimator: Any) -> bool:

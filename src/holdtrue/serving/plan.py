@@ -2,22 +2,26 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from types import MappingProxyType
 from typing import Any, Final
 
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Assembly, Check, Columns, Lookup
 from holdtrue.serving.contributions import Explain
+from holdtrue.serving.lanes import Lane
+from holdtrue.serving.refusing import challenger_of, rival_check
 from holdtrue.serving.rules import chooser
-from holdtrue.serving.runtime import Matrix, Model, WrongShape, checked
+from holdtrue.serving.runtime import Matrix, Model, ModelFell, WrongShape, checked
 from holdtrue.serving.snapshot import Bundle, Route
 
 ANSWER: Final = "answer"
 SHADOW: Final = "shadow"
 STOPPED: Final = "stopped"
 _MOST_FAILURES: Final = 32
+_stopwatch: Final = SystemClock().monotonic
 _log: Final = logging.getLogger("holdtrue.dataplane")
 
 
@@ -37,8 +41,8 @@ class Stopped(Unavailable):
 class Loaded:
     """Hold one release ready to score: bundle, model, how its features are made, its contract's check.
 
-    `moments` are the inputs that the features or the contract read as times; `explain` says what features contributed
-    to scores, None where nothing can.
+    `moments` are the inputs that the features or the contract read as times, `size` the bytes of memory that it takes;
+    `explain` says what features contributed to scores, None where nothing can.
     """
 
     bundle: Bundle
@@ -46,6 +50,7 @@ class Loaded:
     assembly: Assembly
     check: Check | None
     moments: frozenset[str]
+    size: int = 0
     explain: Explain | None = None
 
 
@@ -55,7 +60,7 @@ class Scored:
 
     `rows` are positions in the request (None: all of them, in order); `scores` one float a row;
     `failed` tells per row that the release did not give the score (None: no row failed), and `rescuers` which
-    release did instead, "" for the fallback constant.
+    release did instead, "" for the fallback constant. `took_us` is how long features and model took for all of them.
     """
 
     release: str
@@ -67,6 +72,7 @@ class Scored:
     names: tuple[str, ...]
     matrix: Matrix | None
     rescuers: list[str] | None = None
+    took_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,9 @@ class Plan:
     """Hold one service compiled: its route and, by release, what is loaded.
 
     `bundle` describes the request and `check` its contract, both of the first arm; `moments` are the
-    inputs that arrive as text and are read as times.
+    inputs that arrive as text and are read as times. `rival` is the contract of a rollout's challenger where it is
+    another one, and `alone` the plan for requests that it refuses: the champion answers them. With `aside`, a model
+    takes long or runs in another process.
     """
 
     route: Route
@@ -83,6 +91,10 @@ class Plan:
     check: Check | None
     moments: frozenset[str]
     choose: Callable[[Sequence[Any]], list[int]] | None
+    rival: Check | None = None
+    alone: "Plan | None" = None
+    aside: bool = False
+    lane: Lane[Any] = field(default_factory=Lane[Any], compare=False)
 
     def score(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> list[Scored]:
         """Score `rows` rows with every arm and shadow they need; answers come first.
@@ -90,14 +102,25 @@ class Plan:
         `columns` are the request's inputs, `times` the microseconds for which features are looked up.
         Raises NoAnswer if a model fails and nothing else answers, and Stopped.
         """
+        return self._score(_Matrices(columns, rows, times, lookup))
+
+    def prepare(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> Callable[[], list[Scored]]:
+        """Make every feature now and return what scores them as `score` does, on any thread."""
+        matrices = _Matrices(columns, rows, times, lookup)
+        if self.route.stopped is None:
+            for each in self.loaded.values():
+                matrices.prepare(each.assembly)
+        return lambda: self._score(matrices)
+
+    def _score(self, matrices: "_Matrices") -> list[Scored]:
+        rows = matrices.rows
         if self.route.stopped is not None:
             return [self._stopped(rows, self.route.stopped)]
-        matrices = _Matrices(columns, rows, times, lookup)
         if self.choose is None:
             arm = self.route.arms[0]
             results = [self._run(arm.release, arm.name, ANSWER, None, matrices)]
         else:
-            results = self._split(columns, rows, matrices)
+            results = self._split(matrices.columns, rows, matrices)
         for release in self.route.shadows:
             unseen = _unseen(release, results, rows)
             if unseen is None or unseen:
@@ -127,8 +150,10 @@ class Plan:
     def _run(self, release: str, arm: str, role: str, rows: list[int] | None, matrices: "_Matrices") -> Scored:
         loaded = self.loaded.get(release)
         names = () if loaded is None else loaded.assembly.names
+        began = _stopwatch()
         scores, matrix = _scores(loaded, rows, matrices)
-        found = Scored(release, arm, role, rows, scores, None, names, matrix)
+        took = _stopwatch() - began + (0.0 if loaded is None else matrices.shared(loaded.assembly))
+        found = Scored(release, arm, role, rows, scores, None, names, matrix, took_us=int(took * 1e6))
         if not all(map(isfinite, scores)):
             found.failed = [not isfinite(score) for score in scores]
             if role == ANSWER:
@@ -203,8 +228,9 @@ class _Attempt:
         """Return a score for each row, NaN for those that the model fails on."""
         try:
             scores: list[float] = checked(self._loaded.model.score(matrix), len(matrix)).tolist()
-        except WrongShape as error:
-            # Which score belongs to which row is unknown, also where a part of the rows happens to fit.
+        except (WrongShape, ModelFell) as error:
+            # Which score belongs to which row is unknown, also where a part of the rows happens to fit; and to try
+            # again, by halves, would cost the next process as well.
             self._note(error.why)
             self._failures = _MOST_FAILURES
             return [nan] * len(matrix)
@@ -238,21 +264,43 @@ def _unseen(release: str, results: list[Scored], rows: int) -> list[int] | None:
 class _Matrices:
     """Make each feature matrix of one request once, however many models read it."""
 
-    __slots__ = ("_columns", "_lookup", "_made", "_times", "rows")
+    __slots__ = ("_failed", "_lookup", "_made", "_taken", "_times", "columns", "rows")
 
     def __init__(self, columns: Columns, rows: int, times: list[int], lookup: Lookup) -> None:
         self.rows = rows
-        self._columns = columns
+        self.columns = columns
         self._times = times
         self._lookup = lookup
         self._made: dict[str, Matrix] = {}
+        self._taken: dict[str, float] = {}
+        self._failed: dict[str, HoldtrueError] = {}
 
     def of(self, assembly: Assembly) -> Matrix:
         matrix = self._made.get(assembly.digest)
         if matrix is None:
-            matrix = assembly.make(self._columns, self._times, self._lookup)
+            if assembly.digest in self._failed:
+                raise self._failed[assembly.digest]
+            began = _stopwatch()
+            matrix = assembly.make(self.columns, self._times, self._lookup)
             self._made[assembly.digest] = matrix
+            self._taken[assembly.digest] = _stopwatch() - began
         return matrix
+
+    def shared(self, assembly: Assembly) -> float:
+        """Return the seconds that a matrix took which another model had made before; 0 to the one that made it."""
+        taken = self._taken.get(assembly.digest, 0.0)
+        if taken > 0.0:
+            # The first to read it has waited for it already.
+            self._taken[assembly.digest] = -taken
+            return 0.0
+        return -taken
+
+    def prepare(self, assembly: Assembly) -> None:
+        """Make a matrix now, so that no other thread looks features up; what fails is raised when it is asked for."""
+        try:
+            self.of(assembly)
+        except HoldtrueError as error:
+            self._failed[assembly.digest] = error
 
 
 def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> Plan:
@@ -267,6 +315,7 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
     else:
         route = replace(route, arms=arms, paired=False)
     needed = {release: loaded[release] for release in route.releases if release in loaded}
+    rival, alone = _rival(route, needed, bundle)
     first = loaded.get(route.arms[0].release)
     moments = {bundle.prediction_time} if bundle.prediction_time is not None else set[str]()
     moments.update(*(each.moments for each in needed.values()))
@@ -278,4 +327,19 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
         check=first.check if first is not None else None,
         moments=frozenset(moments & texts),
         choose=choose,
+        rival=rival,
+        alone=alone,
+        aside=any(each.model.aside for each in needed.values()),
     )
+
+
+def _rival(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> tuple[Check | None, Plan | None]:
+    """Return the contract of the challenger where it is another one, and the plan without the challenger."""
+    champion, challenger = loaded.get(route.arms[0].release), loaded.get(challenger_of(route) or "")
+    if champion is None or challenger is None:
+        return None, None
+    rival = rival_check(champion.bundle, challenger.bundle, challenger.check)
+    if rival is None:
+        return None, None
+    only = replace(route, arms=(replace(route.arms[0], percent=100.0),), shadows=(), paired=False)
+    return rival, compile_plan(only, loaded, bundle)

@@ -9,8 +9,8 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,11 +22,11 @@ from holdtrue.core.errors import (
     HoldtrueError,
     InvalidInput,
     NotFound,
-    TooLarge,
     Unauthenticated,
     Unavailable,
 )
 from holdtrue.serving.access import AccessTable, Grant
+from holdtrue.serving.arriving import collect, host_name, read_body
 from holdtrue.serving.engine import Engine
 
 Scope = MutableMapping[str, Any]
@@ -43,27 +43,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MILLISECONDS: Final = re.compile(rb"[1-9][0-9]{0,8}")
 _REST: Final = 300
-_COLLECTED: Final = frozenset(
-    {
-        b"authorization",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"host",
-        b"idempotency-key",
-        b"inference-header-content-length",
-        b"prefer",
-        b"traceparent",
-        b"x-api-key",
-        b"x-holdtrue-contributions",
-        b"x-holdtrue-environment",
-        b"x-holdtrue-project",
-        b"x-holdtrue-sets",
-        b"x-holdtrue-service",
-        b"x-request-id",
-        b"x-request-timeout-ms",
-    }
-)
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -192,6 +171,14 @@ class _Open:
             # Whoever is at work learns why: an answer that comes too late is another matter than a client that left.
             task.cancel(None if error is None else error.code)
 
+    def why(self) -> HoldtrueError | None:
+        """Return why this task was cancelled, None if its client is gone; a cancellation not ours goes on."""
+        task = asyncio.current_task()
+        if task is None or task not in self.ended:
+            raise asyncio.CancelledError
+        task.uncancel()
+        return self.ended.pop(task)
+
 
 def house_error(error: HoldtrueError) -> bytes:
     """Return the form in which Holdtrue's own routes report an error."""
@@ -240,13 +227,13 @@ class Plane:
         path: str = scope["path"] if raw is None else raw.decode("latin-1").partition("?")[0]
         name = b""
         try:
-            headers = _collect(scope["headers"])
+            headers = collect(scope["headers"])
             name = self._name(headers)
             reply = await self._answer(scope, path, headers, name, receive, send, started)
         except HoldtrueError as error:
             reply = self._refusal(path, error)
         except asyncio.CancelledError:
-            reply = self._refusal(path, self._why_ended())
+            reply = self._refusal(path, self._open.why())
         except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
             self._log.exception("The request %s failed.", name.decode("latin-1"))
             reply = self._refusal(path, HoldtrueError("The request failed."))
@@ -266,14 +253,6 @@ class Plane:
         if _REQUEST_ID.fullmatch(given) is None:
             raise InvalidInput("The header X-Request-Id is not 1 to 128 printable characters without spaces.")
         return given
-
-    def _why_ended(self) -> HoldtrueError | None:
-        """Return why this task was cancelled, None if its client is gone; a cancellation not ours goes on."""
-        task = asyncio.current_task()
-        if task is None or task not in self._open.ended:
-            raise asyncio.CancelledError
-        task.uncancel()
-        return self._open.ended.pop(task)
 
     def _refusal(self, path: str, error: HoldtrueError | None) -> Reply | None:
         if error is None:
@@ -297,6 +276,35 @@ class Plane:
             if request.grant.digest not in access.grants:
                 self._open.end(task, Unauthenticated("The token ended while it was being answered."))
 
+    @contextmanager
+    def admitted(self, headers: Mapping[bytes, bytes], permission: Permission, started: float) -> Generator[Request]:
+        """Hold a request that another server than this one took in to the same door: token, project, load, deadline.
+
+        Raises what the door raises, and for a request that took too long the reason.
+        """
+        name = self._name(headers)
+        grant = self._authenticate(headers)
+        _permit(grant, permission)
+        if grant.rate is not None:
+            self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
+        request = Request(b"", self._project(grant, headers), (), headers, started, grant, name.decode())
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._open.tasks) >= self._limits.requests:
+            raise _too_many()
+        timer = self._timer(headers, started, task)
+        self._open.tasks[task] = started
+        try:
+            yield request
+        except asyncio.CancelledError:
+            error = self._open.why()
+            assert error is not None, "only patient requests end because their client left"
+            raise error from None
+        finally:
+            del self._open.tasks[task]
+            if timer is not None:
+                timer.cancel()
+
     def expire(self) -> None:
         """End the requests that have been under way for longer than they may."""
         now = self._engine.stopwatch()
@@ -308,10 +316,7 @@ class Plane:
 
     def error_form(self, path: str) -> ErrorForm:
         """Return the form in which an error is told at this path."""
-        for prefix, form in self._errors:
-            if path.startswith(prefix):
-                return form
-        return house_error
+        return next((form for prefix, form in self._errors if path.startswith(prefix)), house_error)
 
     async def _answer(
         self,
@@ -331,12 +336,7 @@ class Plane:
             return Reply(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
         grant = self._authenticate(headers)
         endpoint, parameters = self._routes.match(method, path)
-        if endpoint.permission not in grant.permissions:
-            raise Forbidden(
-                "This token may not do that.",
-                why=f"It lacks the permission {endpoint.permission.value}.",
-                mend="Ask an administrator for a token with a role that has it.",
-            )
+        _permit(grant, endpoint.permission)
         if grant.rate is not None:
             self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
         request = Request(b"", self._project(grant, headers), parameters, headers, started, grant)
@@ -351,7 +351,7 @@ class Plane:
         request.id = name.decode()
         under_way[task] = started
         try:
-            request.body = await _read_body(headers, receive, endpoint.body_limit)
+            request.body = await read_body(headers, receive, endpoint.body_limit)
             reply = await endpoint.handle(request)
         finally:
             del under_way[task]
@@ -393,7 +393,7 @@ class Plane:
 
         watch: asyncio.Future[Any] | None = None
         try:
-            request.body = await _read_body(request.headers, receive, endpoint.body_limit)
+            request.body = await read_body(request.headers, receive, endpoint.body_limit)
             watch = asyncio.ensure_future(receive())
             watch.add_done_callback(gone)
             reply = await endpoint.handle(request)
@@ -424,7 +424,7 @@ class Plane:
         except HoldtrueError as error:
             broken = error
         except asyncio.CancelledError:
-            broken = self._why_ended()
+            broken = self._open.why()
             if broken is None:
                 return
         except Exception:  # noqa: BLE001  # as above: the log learns what, the client only that
@@ -443,7 +443,7 @@ class Plane:
         host = headers.get(b"host", b"")
         if host in self._known_hosts:
             return
-        if _host_name(host.decode("latin-1").lower()) not in self._hosts:
+        if host_name(host.decode("latin-1").lower()) not in self._hosts:
             raise WrongHost("This server does not answer for that host.")
         if len(self._known_hosts) < _MATCHES:
             self._known_hosts.add(host)
@@ -536,51 +536,13 @@ def _match(pattern: list[str], parts: list[str]) -> tuple[str, ...] | None:
     return tuple(parameters)
 
 
-def _collect(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Pick the headers that matter here; one of them given twice is an error."""
-    collected: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in _COLLECTED:
-            if name in collected:
-                raise InvalidInput(f"The header {name.decode()} is given twice.")
-            collected[name] = value
-    return collected
-
-
-async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    length = headers.get(b"content-length")
-    if length is not None and (not length.isdigit() or len(length) > 12 or int(length) > limit):
-        raise _too_large(limit)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise InvalidInput("The client went away before its request was complete.")
-        body: bytes = message.get("body", b"")
-        size += len(body)
-        if size > limit:
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            break
-        parts.append(body)
-    return b"".join([*parts, body]) if parts else body
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(
-        "The body is too large.",
-        why=f"One request holds up to {limit >> 20} MiB.",
-        mend="Send it in several requests.",
-    )
-
-
-def _host_name(host: str) -> str:
-    """Return the name in a Host header of the form host[:port], or "" if it has another form."""
-    name, separator, port = host.rpartition(":")
-    if not separator or host.endswith("]"):
-        return host
-    return name if port.isdigit() and (":" not in name or name.startswith("[")) else ""
+def _permit(grant: Grant, permission: Permission) -> None:
+    if permission not in grant.permissions:
+        raise Forbidden(
+            "This token may not do that.",
+            why=f"It lacks the permission {permission.value}.",
+            mend="Ask an administrator for a token with a role that has it.",
+        )
 
 
 def _too_many() -> Unavailable:

@@ -6,8 +6,10 @@
 import resource
 import subprocess
 import sys
+import time
 from typing import Final
 
+import numpy as np
 import orjson
 
 from holdtrue.core.canonical import bytes_hash
@@ -15,7 +17,8 @@ from holdtrue.core.errors import HoldtrueError, MissingExtra
 from holdtrue.serving.runtime import Model, ModelRefused, load_model, refused
 
 _SECONDS: Final = 60
-_PROBED: Final = frozenset({"lightgbm", "xgboost", "skops"})
+_LONG: Final = 0.001
+_PROBED: Final = frozenset({"lightgbm", "xgboost", "skops", "graph"})
 
 
 def load_probed(data: bytes, digest: str, format: str) -> Model:
@@ -26,6 +29,29 @@ def load_probed(data: bytes, digest: str, format: str) -> Model:
     if format in _PROBED and bytes_hash(data) == digest:
         _probe(data, format)
     return load_model(data, digest, format)
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has resident; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def takes_long(model: Model) -> bool:
+    """Tell whether a model takes so long for a row that an event loop should not wait for it.
+
+    Measured is the processor's time of this thread, which others on the machine do not stretch; the least of three.
+    """
+    row = np.zeros((1, model.features), np.float32)
+    times: list[float] = []
+    for _ in range(3):
+        began = time.thread_time()
+        model.score(row)
+        times.append(time.thread_time() - began)
+    return min(times) > _LONG
 
 
 def _probe(data: bytes, format: str) -> None:

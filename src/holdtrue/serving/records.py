@@ -84,6 +84,7 @@ def record_columns(
         "rollout": _rollout_of(route),
         "score": [score for each in results for score in each.scores],
         "latency_us": taken(latencies),
+        "model_us": [each.took_us for each in results for _ in each.scores],
         "fallback": _fallbacks(results),
     }
     _add_outcome(record, route, results)
@@ -118,6 +119,7 @@ def _plain(
         "rollout": _rollout_of(route),
         "score": answer.scores,
         "latency_us": latencies,
+        "model_us": answer.took_us,
         "fallback": answer.failed if answer.failed is not None else False,
     }
     if answer.failed is not None or route.abstain is not None:

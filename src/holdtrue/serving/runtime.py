@@ -16,7 +16,7 @@ from holdtrue.serving.onnxfile import check_onnx
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
-FORMATS = ("onnx", "onnx-file", "lightgbm", "xgboost", "skops")
+FORMATS = ("onnx", "onnx-file", "lightgbm", "xgboost", "skops", "python", "torch", "graph")
 """The formats of model files that are served."""
 
 
@@ -39,12 +39,20 @@ class WrongShape(ModelFailed):
     code = "wrong_shape"
 
 
+class ModelFell(ModelFailed):
+    """The process of an isolated model hung, died or took more than it may; another takes its place."""
+
+    code = "model_fell"
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """Hold one loaded model; `score` maps float32 [n, features] to float32 [n].
 
     `names` are those of its features, `output` that of its answer, and `matrix` that of the tensor which holds all
-    features, as far as the file tells.
+    features, as far as the file tells. With `aside`, scoring waits for another process or takes long, and nobody's
+    event loop may wait for it; `memory` is how many bytes it may take beside this process. Within a graph, a model may
+    give `columns` numbers for each row; 0 is the one score that an answer has.
     """
 
     digest: str
@@ -53,14 +61,17 @@ class Model:
     names: tuple[str, ...] = ()
     output: str = ""
     matrix: str = ""
+    aside: bool = False
+    memory: int = 0
+    columns: int = 0
 
 
-def load_model(data: bytes, digest: str, format: str = "onnx") -> Model:
+def load_model(data: bytes, digest: str, format: str = "onnx", *, part: bool = False) -> Model:
     """Return the model in `data`, whose BLAKE3 must be `digest`.
 
-    `format` is onnx (as Holdtrue compiles it), onnx-file (of any other making), lightgbm, xgboost or skops. The
-    digest is computed over the very bytes that are handed to the runtime. Raises Corrupt, ModelRefused, UnsafeModel
-    or MissingExtra; there is no other loader to fall back to.
+    `format` is one of `FORMATS`: onnx as Holdtrue compiles it, onnx-file of any other making. The digest is computed
+    over the very bytes that are handed to the runtime. A `part` of a graph may give several numbers for each row.
+    Raises Corrupt, ModelRefused, UnsafeModel, BadPackage or MissingExtra; there is no other loader to fall back to.
     """
     if bytes_hash(data) != digest:
         raise Corrupt(
@@ -70,17 +81,10 @@ def load_model(data: bytes, digest: str, format: str = "onnx") -> Model:
             facts={"digest": digest},
         )
     if format != "onnx":
-        from holdtrue.serving import formats
-
-        loaders = {
-            "onnx-file": formats.load_onnx,
-            "lightgbm": formats.load_lightgbm,
-            "xgboost": formats.load_xgboost,
-            "skops": formats.load_skops,
-        }
-        if format not in loaders:
-            raise refused(f"its format {format[:60]!r} is unknown")
-        return loaders[format](data, digest)
+        model = _loader(format)(data, digest)
+        if model.columns and not part:
+            raise refused("it gives several numbers for each row, and is part of no graph that makes one of them")
+        return model
     check_onnx(data)
     session = session_of(data)
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -92,6 +96,29 @@ def load_model(data: bytes, digest: str, format: str = "onnx") -> Model:
     if not isinstance(width, int):
         raise refused("it does not say how many features it takes")
     return guarded(Model(digest, width, _scorer(session, inputs[0].name, outputs[0].name)))
+
+
+def _loader(format: str) -> Callable[[bytes, str], Model]:
+    """Return what loads a format; raise ModelRefused for an unknown one."""
+    if format in ("python", "torch"):
+        from holdtrue.serving.isolated import load_isolated
+
+        return load_isolated
+    if format == "graph":
+        from holdtrue.serving.graph import load_graph
+
+        return load_graph
+    from holdtrue.serving import formats
+
+    loaders = {
+        "onnx-file": formats.load_onnx,
+        "lightgbm": formats.load_lightgbm,
+        "xgboost": formats.load_xgboost,
+        "skops": formats.load_skops,
+    }
+    if format not in loaders:
+        raise refused(f"its format {format[:60]!r} is unknown")
+    return loaders[format]
 
 
 def guarded(model: Model) -> Model:

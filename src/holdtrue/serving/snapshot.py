@@ -52,7 +52,7 @@ class Input:
 class ModelFile:
     """Name the blob that holds a model, and its format as `load_model` knows it."""
 
-    format: Literal["onnx", "onnx-file", "lightgbm", "xgboost", "skops"]
+    format: Literal["onnx", "onnx-file", "lightgbm", "xgboost", "skops", "python", "torch", "graph"]
     digest: str
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.features.vector import FeatureSet
 from holdtrue.serving.applications import LoadedApplication, Plans, plan_applications
 from holdtrue.serving.plan import Loaded, Plan, compile_plan
-from holdtrue.serving.snapshot import Application, Arm, Bundle, Route, Snapshot, first_environments, planned_name
+from holdtrue.serving.residence import Key, pin
+from holdtrue.serving.snapshot import Application, Bundle, Route, Snapshot, first_environments, planned_name
 
-PINNED = "pinned"
 P = TypeVar("P")
 L = TypeVar("L")
 
@@ -27,7 +28,8 @@ class Table:
     """Hold the plans of services by (project, service), of single releases by (project, service, release).
 
     `failed` says for each release of the snapshot that could not be loaded, why; `unserved` names services
-    of the snapshot that have no plan at all.
+    of the snapshot that have no plan at all. `standby` are releases that no route needs: they are loaded when somebody
+    asks for one; `routes` are those of all services, `size` the bytes that the loaded releases take.
     """
 
     sequence: int = -1
@@ -39,6 +41,9 @@ class Table:
     views: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
     applications: Plans = field(default_factory=Plans)
     gateway: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    standby: Mapping[Key, Bundle] = field(default_factory=dict[Key, Bundle])
+    routes: Mapping[tuple[str, str], Route] = field(default_factory=dict[tuple[str, str], Route])
+    size: int = 0
     first: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
     def name(self, project: str, name: str) -> str:
@@ -69,7 +74,9 @@ def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
     left out.
     """
     failed: dict[str, str] = {}
-    loaded = _load_all(snapshot.releases, previous.loaded, lambda each: each.bundle, loaders.model, failed)
+    needed = {release for route in snapshot.services.values() for release in route.releases}
+    routed = {release: each for release, each in snapshot.releases.items() if release in needed}
+    loaded = _load_all(routed, previous.loaded, lambda each: each.bundle, loaders.model, failed)
     ready = _load_all(
         snapshot.applications, previous.applications.loaded, lambda each: each.application, loaders.application, failed
     )
@@ -89,7 +96,7 @@ def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
         for release, one in plan.loaded.items():
             # A backup may be another service's, under whose name its releases are asked.
             if one.bundle.service == route.service:
-                pinned[(*name, release)] = _pin(plan.route, one)
+                pinned[(*name, release)] = pin(plan.route, one)
     kept = {each: one for plan in plans.values() for each, one in plan.loaded.items()}
     everything = {**kept, **loaded}
     return Table(
@@ -102,6 +109,13 @@ def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
         views=_views(snapshot, plans, everything),
         applications=applications,
         gateway=snapshot.gateway,
+        standby={
+            (each.project, each.service, release): each
+            for release, each in snapshot.releases.items()
+            if release not in needed
+        },
+        routes={(route.project, route.name): route for route in snapshot.services.values()},
+        size=sum(each.size for each in everything.values()),
         first=first_environments(snapshot),
     )
 
@@ -142,12 +156,6 @@ def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before
     return compile_plan(replace(route, shadows=shadows), loaded, first)
 
 
-def _pin(route: Route, loaded: Loaded) -> Plan:
-    release = loaded.bundle.release
-    only = replace(route, arms=(Arm(PINNED, release, 100.0),), shadows=(), paired=False, rollout=None, backup=None)
-    return compile_plan(only, {release: loaded}, loaded.bundle)
-
-
 def _views(
     snapshot: Snapshot, plans: Mapping[tuple[str, str], Plan], loaded: Mapping[str, Loaded]
 ) -> dict[str, tuple[Any, ...]]:
@@ -161,4 +169,16 @@ def _views(
         for release in dict.fromkeys([*route.releases, *(plan.loaded if plan else ())]):
             if release in loaded:
                 mine.extend(view for view in loaded[release].assembly.views if view not in mine)
+    for each in snapshot.releases.values():
+        # What stands by has to find its features up to date when it is asked.
+        mine = views.get(each.project)
+        if mine is not None and each.release not in loaded:
+            mine.extend(view for view in _looked_up(each) if view not in mine)
     return {project: tuple(found) for project, found in views.items()}
+
+
+def _looked_up(bundle: Bundle) -> tuple[Any, ...]:
+    try:
+        return FeatureSet.from_json(bundle.features).views
+    except HoldtrueError:
+        return ()

@@ -3,12 +3,12 @@
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from holdtrue.core.clock import Clock
+from holdtrue.core.clock import Clock, microseconds
 from holdtrue.core.errors import ConfigurationError, Locked
 from holdtrue.features.model import View
 from holdtrue.serving.applications import Answering, LoadedApplication
@@ -18,11 +18,14 @@ from holdtrue.serving.engine import Engine
 from holdtrue.serving.explaining import explaining
 from holdtrue.serving.feedback import feedback_endpoints
 from holdtrue.serving.intake import intake_endpoints
+from holdtrue.serving.isolated import code_refused, holds_code
 from holdtrue.serving.known import OnlineFeatures
+from holdtrue.serving.lookups import lookup_endpoints
 from holdtrue.serving.plan import Loaded
 from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
-from holdtrue.serving.probe import load_probed
+from holdtrue.serving.probe import load_probed, resident_bytes, takes_long
 from holdtrue.serving.rates import Rates
+from holdtrue.serving.residence import Residence
 from holdtrue.serving.snapshot import Application, Bundle, Snapshot
 from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
@@ -32,7 +35,9 @@ from holdtrue.traces.redaction import mask_text
 
 Endpoints = Callable[[Engine], Sequence[Endpoint]]
 Telemetry = Callable[[SpanSink], Sequence[Endpoint]]
+Listener = Callable[[Plane, Engine], AbstractAsyncContextManager[None]]
 _MOST_WORKERS = 256
+_MOST_OF_FILE = 16
 # Spans that are not sealed yet are read from their segment at each search: it stays small.
 _SPAN_SEGMENT = 16 << 20
 
@@ -100,16 +105,24 @@ class Worker:
         capture: Capture = Capture.FULL,
         captures: Mapping[str, Capture] = MappingProxyType({}),
         mask: Callable[[str], str] = mask_text,
+        online: str = "",
+        code: bool = False,
+        memory: int = 1 << 30,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         """Open what lies in `home`; each of `parts` is made with what it may need of the worker.
 
         Results of requests that are answered later are kept for `result_seconds`.
         `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept of them, and `mask` what
-        texts go through where that is “masked”.
+        texts go through where that is “masked”. `online` is the address of a server that keeps online features. With
+        `code`, models that are code are served, each in a process of its own. `memory` is how many bytes models may
+        take before those go that no route needs. `listeners` are other servers over the same door.
         """
         self._home = home
+        self._code = code
+        self._listeners = listeners
         self._blobs = BlobStore(home / "blobs")
-        self._online = OnlineFeatures(home / "online", self._views)
+        self._online = OnlineFeatures(home / "online", self._views, online, lambda: microseconds(clock.now()))
         journal = Journal(home / "journal", clock)
         self.name, self._records = _writer(journal, records)
         self._intake = self._records if records == "strict" else journal.writer(f"{self.name}-intake", "strict")
@@ -117,17 +130,11 @@ class Worker:
         self._engine = Engine(
             clock, self._records, self._online.lookup, strict=records == "strict", rate=self._rates.take
         )
+        self._engine.residence = Residence(self._load, memory)
         self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
         settings = {project: TraceSettings(each) for project, each in captures.items()}
         self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture), mask=mask)
-        endpoints = [
-            *intake_endpoints(self._engine, self._intake, self._online),
-            *feedback_endpoints(self._engine, self._intake),
-        ]
-        for protocol in protocols:
-            endpoints += protocol(self._engine)
-        for each in telemetry:
-            endpoints += each(self.spans)
+        endpoints = self._endpoints(protocols, telemetry)
         fitting = Fitting(self.name, self._engine, self._blobs, self.spans)
         self._parts = [make(fitting) for make in parts]
         for part in self._parts:
@@ -137,26 +144,40 @@ class Worker:
         endpoints = [*map(self._deferring.taking, endpoints), *self._deferring.endpoints]
         self.app = Plane(self._engine, endpoints, hosts=hosts, errors=errors, lifespan=self._lifespan, limits=limits)
 
+    def _endpoints(self, protocols: Sequence[Endpoints], telemetry: Sequence[Telemetry]) -> list[Endpoint]:
+        return [
+            *intake_endpoints(self._engine, self._intake, self._online),
+            *feedback_endpoints(self._engine, self._intake),
+            *lookup_endpoints(self._engine, self._online.dated),
+            *(endpoint for protocol in protocols for endpoint in protocol(self._engine)),
+            *(endpoint for each in telemetry for endpoint in each(self.spans)),
+        ]
+
     def _lifespan(self, plane: Plane) -> AbstractAsyncContextManager[None]:
         @asynccontextmanager
         async def running() -> AsyncGenerator[None]:
             for folder in ("acks", "good"):
                 make_folder(self._home / "routing" / folder)
             files = RoutingFiles.of(self._home, self.name)
+            residence = self._engine.residence
+            assert residence is not None
 
             def configure(snapshot: Snapshot) -> None:
+                residence.keep(self._engine.table.standby)
                 try:
                     for part in self._parts:
                         part.configure(snapshot)
                 finally:
                     plane.projects = frozenset[str]().union(*(part.projects for part in self._parts))
 
-            loaders = Loaders(self._load, self._load_app)
+            loaders = Loaders(lambda bundle: residence.take(bundle) or self._load(bundle), self._load_app)
             watcher = Watcher(files, self._engine, loaders, configure, plane.set_access, plane.expire)
             async with watcher.running(), AsyncExitStack() as stack:
                 for part in self._parts:
                     await part.start()
                     stack.push_async_callback(part.close)
+                for listener in self._listeners:
+                    await stack.enter_async_context(listener(plane, self._engine))
                 await self._deferring.start()
                 stack.push_async_callback(self._deferring.close)
                 yield
@@ -173,11 +194,20 @@ class Worker:
 
     def _load(self, bundle: Bundle) -> Loaded:
         """Load a release; every way in which it can fail is a HoldtrueError."""
-        model = load_probed(self._blobs.get(bundle.model.digest), bundle.model.digest, bundle.model.format)
+        data = self._blobs.get(bundle.model.digest)
+        if not self._code and holds_code(data, bundle.model.format):
+            raise code_refused()
+        before = resident_bytes()
+        model = load_probed(data, bundle.model.digest, bundle.model.format)
+        # What a model takes is what this process grew by, and what it may take elsewhere. The first of a kind brings
+        # its library along, which is not its own.
+        size = model.memory + min(max(len(data), resident_bytes() - before), _MOST_OF_FILE * len(data))
+        if not model.aside and takes_long(model):
+            model = replace(model, aside=True)
         assembly = compile_assembly(bundle, model.features)
         check, moments = compile_check(bundle)
         explain = explaining(bundle, model, assembly.names, self._blobs.get)
-        return Loaded(bundle, model, assembly, check, assembly.moments | moments, explain)
+        return Loaded(bundle, model, assembly, check, assembly.moments | moments, size, explain)
 
     def _load_app(self, application: Application) -> LoadedApplication:
         for part in self._parts:

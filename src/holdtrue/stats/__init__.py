@@ -14,16 +14,18 @@ from holdtrue.stats.distances import (
 )
 from holdtrue.stats.errors import BadNumbers, OneClassOnly
 from holdtrue.stats.intervals import Interval, finite
-from holdtrue.stats.leakage import told_alone
+from holdtrue.stats.leakage import binned, told_alone, told_by_bins
 from holdtrue.stats.matched import MatchedDifference
 from holdtrue.stats.multiple import adjusted, discoveries
+from holdtrue.stats.noise import own_label_rates
 from holdtrue.stats.proportions import clopper_pearson, wilson
 from holdtrue.stats.ratios import ratio_of_means, typical_ratio
 from holdtrue.stats.resampling import Bootstrap, bootstrap, mean_bootstrap
 from holdtrue.stats.scoring import brier_differences, brier_losses, log_losses, reliability
 from holdtrue.stats.sequences import MeanSequence
-from holdtrue.stats.sketches import DISTINCT_ERROR, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
+from holdtrue.stats.sketches import DISTINCT_ERROR, Center, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
 from holdtrue.stats.subsets import lower_than_chance
+from holdtrue.stats.tokens import token_counts
 
 __all__ = [
     "DISTINCT_ERROR",
@@ -31,6 +33,7 @@ __all__ = [
     "AucDifference",
     "BadNumbers",
     "Bootstrap",
+    "Center",
     "Distinct",
     "Frequent",
     "Interval",
@@ -45,6 +48,7 @@ __all__ = [
     "agreement",
     "auc_difference",
     "auc_interval",
+    "binned",
     "bootstrap",
     "brier_differences",
     "brier_losses",
@@ -60,6 +64,7 @@ __all__ = [
     "matched",
     "mean_bootstrap",
     "mixed",
+    "own_label_rates",
     "pair_counts",
     "paired_difference",
     "psi",
@@ -68,7 +73,9 @@ __all__ = [
     "roc_auc",
     "sequences",
     "text_hashes",
+    "token_counts",
     "told_alone",
+    "told_by_bins",
     "typical_ratio",
     "wasserstein",
     "wasserstein_counts",

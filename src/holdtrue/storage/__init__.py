@@ -9,11 +9,12 @@ from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
     from holdtrue.storage.actions import ActionCache
-    from holdtrue.storage.blobs import BlobStore, check_digest
+    from holdtrue.storage.blobs import BlobStore
     from holdtrue.storage.clockfile import FileClock
     from holdtrue.storage.files import make_folder, write_atomic
     from holdtrue.storage.journal import Journal, Writer
     from holdtrue.storage.lock import FolderLock
+    from holdtrue.storage.places import check_digest
     from holdtrue.storage.stores import Stores, open_stores
 
 __all__ = [
@@ -40,7 +41,7 @@ __getattr__ = attach(
         "Journal": "journal",
         "Stores": "stores",
         "Writer": "journal",
-        "check_digest": "blobs",
+        "check_digest": "places",
         "make_folder": "files",
         "open_stores": "stores",
         "write_atomic": "files",

@@ -4,8 +4,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdtrue.storage.blobs import check_digest
 from holdtrue.storage.files import make_folder, write_atomic
+from holdtrue.storage.places import check_digest
 
 
 class ActionCache:
@@ -34,13 +34,22 @@ class ActionCache:
         make_folder(path.parent)
         write_atomic(path, text + b" " + _check(text) + b"\n")
 
+    def remove(self, key: str) -> None:
+        """Forget the result of a step, which is done again when it is needed."""
+        self._file(key).unlink(missing_ok=True)
+
     def digests(self) -> Iterator[str]:
         """Yield the digest of every result."""
+        for _, digest in self.items():
+            yield digest
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Yield key and digest of every result."""
         for folder in self._root.glob("[0-9a-f][0-9a-f]"):
-            for path in folder.iterdir():
+            for path in list(folder.iterdir()):
                 digest = self.get(path.name) if len(path.name) == 64 else None
                 if digest is not None:
-                    yield digest
+                    yield path.name, digest
 
     def _file(self, key: str) -> Path:
         return self._root / check_digest(key)[:2] / key

@@ -1,51 +1,52 @@
-"""Content-addressed bytes and trees in a folder: a name is the hash of what it names."""
+"""Content-addressed bytes and trees in a folder: a name is the hash of what it names.
+
+Large content may be kept in parts: then the folder has, under the digest of the whole, only the list of its parts
+(`DIGEST.parts`), each of which is a blob of its own. Whoever asks for the digest gets the whole, and the same checks.
+"""
 
 import fcntl
+import io
 import os
-import re
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 from blake3 import blake3
 
 from holdtrue.core.canonical import bytes_hash, canonical_bytes
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
-from holdtrue.storage.files import fresh_file, make_folder, publish, storing, sync_folder, write_all
+from holdtrue.storage.chunks import LARGE, Parts, PartsReader, cut
+from holdtrue.storage.files import fresh_file, make_folder, make_folders, publish, storing, sync_folder, write_all
+from holdtrue.storage.places import (
+    PARTS,
+    Places,
+    absent,
+    corrupt,
+    hash_file,
+    identity_of,
+    keep,
+    older,
+)
+from holdtrue.storage.sweeping import sweep
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 # "!" sorts before every name, so a tree's canonical form always starts with these bytes.
-_TREE_START = b'{"!holdtrue":"tree/1","entries":{'
+TREE_START = b'{"!holdtrue":"tree/1","entries":{'
 _CHUNK = 1 << 20
-_SWEEP = 100
+_THREADS = 4
+# An assembled file that is used says so by its age, at most this often.
+_RENEWED = 600.0
 
 
-def check_digest(digest: str) -> str:
-    """Return `digest` if it has the form of one (64 hexadecimal digits), else raise InvalidInput."""
-    if _DIGEST.fullmatch(digest) is None:
-        raise InvalidInput(
-            f"{digest[:80]!r} is not a digest.",
-            why="A digest is 64 lower-case hexadecimal digits (BLAKE3).",
-            mend="Use a digest that the store gave out.",
-        )
-    return digest
-
-
-class BlobStore:
+class BlobStore(Places):
     """Keep immutable bytes under their BLAKE3 digest.
 
     A digest becomes visible only after its bytes are durable. Any number of processes may share the folder.
     """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._temporary = make_folder(root / "tmp")
-        self._gate = root / "gate"
-        os.close(os.open(self._gate, os.O_RDONLY | os.O_CREAT, 0o600))
-        # What `path` has verified: digest -> identity of the file at that moment.
-        self._verified: dict[str, tuple[int, int, int]] = {}
 
     def put(self, data: bytes) -> str:
         """Store `data` durably and return its digest; bytes already stored are left as they are.
@@ -53,12 +54,13 @@ class BlobStore:
         Raises StorageFull when the disk has no room.
         """
         digest = bytes_hash(data)
-        with storing(f"blob {digest}"), self._gated(fcntl.LOCK_SH):
-            target = self._file(digest)
-            if self._holds(target, data):
+        with storing(f"blob {digest}"), self.gated(fcntl.LOCK_SH):
+            target = self.file_of(digest)
+            if self.holds(digest, data):
+                sync_folder(target.parent)
                 return digest
             make_folder(target.parent)
-            with fresh_file(self._temporary) as (descriptor, temporary):
+            with fresh_file(self.temporary) as (descriptor, temporary):
                 write_all(descriptor, data)
                 publish(descriptor, temporary, target)
         return digest
@@ -69,7 +71,7 @@ class BlobStore:
         with (
             storing(f"the content of {path.name}"),
             path.open("rb") as source,
-            fresh_file(self._temporary) as (descriptor, temporary),
+            fresh_file(self.temporary) as (descriptor, temporary),
         ):
             # The hash is of the bytes copied, so a file that changes meanwhile cannot get a wrong name.
             while chunk := source.read(_CHUNK):
@@ -79,18 +81,68 @@ class BlobStore:
             self.keep(descriptor, temporary, digest)
         return digest
 
+    def put_many(self, contents: Sequence[bytes]) -> list[str]:
+        """Store several contents as `put` does and return their digests; disks are waited for once for all of them."""
+        digests = [bytes_hash(data) for data in contents]
+        with storing(f"{len(contents)} blobs"), self.gated(fcntl.LOCK_SH), ExitStack() as stack:
+            fresh = {name: data for name, data in zip(digests, contents, strict=True) if not self.holds(name, data)}
+            folders = {self.file_of(digest).parent for digest in digests}
+            make_folders(folders)
+            made: list[tuple[int, Path, Path]] = []
+            for digest, data in fresh.items():
+                descriptor, temporary = stack.enter_context(fresh_file(self.temporary))
+                write_all(descriptor, data)
+                made.append((descriptor, temporary, self.file_of(digest)))
+            for descriptor, _, _ in made:
+                os.fsync(descriptor)
+            for _, temporary, target in made:
+                os.rename(temporary, target)
+            for folder in folders:
+                sync_folder(folder)
+        return digests
+
+    def put_large(self, source: "Path | BinaryIO") -> str:
+        """Store what `source` holds and return its digest; from LARGE bytes on it is kept in parts.
+
+        Parts are cut by content: of a version in which one place differs, only what is there is stored again.
+        """
+        if isinstance(source, Path):
+            if source.stat().st_size < LARGE:
+                return self.put_file(source)
+            with storing(f"the content of {source.name}"), source.open("rb") as file:
+                return self.put_large(file)
+        hasher = blake3()
+        with storing("a large content"):
+            parts = list(self._put_parts(cut(source, hasher.update)))
+            digest = hasher.hexdigest()
+            with self.gated(fcntl.LOCK_SH):
+                plain = self.file_of(digest)
+                if plain.exists() and hash_file(plain) == digest:
+                    keep(plain)
+                    return digest
+                target = self.list_of(digest)
+                data = Parts(*map(tuple, zip(*parts, strict=True)) if parts else ((), ())).to_bytes()
+                if target.exists() and target.read_bytes() == data:
+                    keep(target)
+                    return digest
+                make_folder(target.parent)
+                with fresh_file(self.temporary) as (descriptor, temporary):
+                    write_all(descriptor, data)
+                    publish(descriptor, temporary, target)
+        return digest
+
     @contextmanager
     def receive(self) -> Generator["Receiver"]:
         """Take bytes as they come; nothing is kept unless `commit` is reached before the block ends."""
-        with storing("an artifact"), fresh_file(self._temporary) as (descriptor, temporary):
+        with storing("an artifact"), fresh_file(self.temporary) as (descriptor, temporary):
             yield Receiver(self, descriptor, temporary)
 
     def keep(self, descriptor: int, temporary: Path, digest: str) -> None:
         """Give a finished temporary file the name of its content, durably."""
-        with self._gated(fcntl.LOCK_SH):
-            target = self._file(digest)
-            if target.exists() and self._hash_file(target) == digest:
-                self._keep(target)
+        with self.gated(fcntl.LOCK_SH):
+            target = self.file_of(digest)
+            if target.exists() and hash_file(target) == digest:
+                keep(target)
                 return
             make_folder(target.parent)
             publish(descriptor, temporary, target)
@@ -109,7 +161,7 @@ class BlobStore:
     def tree(self, digest: str) -> dict[str, str]:
         """Return the names → digests of a stored tree; InvalidInput if the blob is not a tree."""
         data = self.get(digest)
-        if data.startswith(_TREE_START):
+        if data.startswith(TREE_START):
             with suppress(orjson.JSONDecodeError):
                 return orjson.loads(data)["entries"]
         raise InvalidInput(
@@ -122,141 +174,136 @@ class BlobStore:
     def get(self, digest: str) -> bytes:
         """Return the bytes of `digest`; NotFound if absent, Corrupt if they are not what was stored."""
         try:
-            data = self._file(digest).read_bytes()
+            data = self.file_of(digest).read_bytes()
         except FileNotFoundError:
-            raise _absent(digest) from None
+            with self.open(digest) as file:
+                data = file.read()
         found = bytes_hash(data)
         if found != digest:
-            raise self._corrupt(digest, found)
+            raise corrupt(digest, f"Its bytes now hash to {found}", found)
         return data
 
     def path(self, digest: str) -> Path:
         """Return the file that holds `digest`, to be read only.
 
-        Its content is hashed at the first call and whenever the file has changed. Raises NotFound, Corrupt.
+        Its content is hashed at the first call and whenever the file has changed. Content in parts is put together
+        in a file of its own first, which a collection removes: `open` reads it as it lies. Raises NotFound, Corrupt.
         """
-        path = self._file(digest)
+        path = self.file_of(digest)
+        if not path.is_file() and self.list_of(digest).is_file():
+            path = self._whole(digest)
         try:
-            identity = _identity(path)
-            if self._verified.get(digest) != identity:
-                found = self._hash_file(path)
+            identity = identity_of(path)
+            if self.verified.get(digest) != identity:
+                found = hash_file(path)
                 if found != digest:
-                    raise self._corrupt(digest, found)
-                self._verified[digest] = identity
+                    raise corrupt(digest, f"Its bytes now hash to {found}", found)
+                self.verified[digest] = identity
         except FileNotFoundError:
-            raise _absent(digest) from None
+            raise absent(digest) from None
         return path
 
-    def has(self, digest: str) -> bool:
-        """Say whether `digest` is stored (its bytes are not checked)."""
-        return self._file(digest).is_file()
+    def open(self, digest: str) -> BinaryIO:
+        """Return a reader of the bytes of `digest`, which are checked as `path` does; NotFound, Corrupt."""
+        parts = None if self.file_of(digest).is_file() else self.listed(digest)
+        if parts is None:
+            return self.path(digest).open("rb")
+        files = self._checked(digest, parts)
+        return io.BufferedReader(PartsReader(files, parts.sizes), _CHUNK)
 
-    def size(self, digest: str) -> int:
-        """Return the number of bytes of `digest`; NotFound if absent."""
-        try:
-            return self._file(digest).stat().st_size
-        except FileNotFoundError:
-            raise _absent(digest) from None
-
-    def digests(self) -> Iterator[str]:
-        """Yield every stored digest."""
-        for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
-            for path in sorted(folder.iterdir()):
-                if _DIGEST.fullmatch(path.name):
-                    yield path.name
+    def parts(self, digest: str) -> tuple[str, ...]:
+        """Return the digests of the parts in which `digest` is kept, none for one that is not; Corrupt."""
+        found = self.listed(digest)
+        return () if found is None else found.digests
 
     def verify(self) -> Iterator[str]:
         """Read every blob and yield the digests whose bytes are not what was stored."""
         for digest in self.digests():
             try:
-                if self._hash_file(self._file(digest)) != digest:
+                if self.file_of(digest).is_file() and hash_file(self.file_of(digest)) != digest:
                     yield digest
-            except FileNotFoundError:  # collected meanwhile
+                elif self.list_of(digest).is_file():
+                    self.verified.pop(digest + PARTS, None)
+                    self.open(digest).close()
+            except (FileNotFoundError, NotFound):  # collected meanwhile
                 continue
+            except Corrupt:
+                yield digest
 
     def collect(self, live: set[str], grace_seconds: float) -> int:
-        """Remove what is older than `grace_seconds` and not in `live` or a tree there; return how many.
+        """Remove what is older than `grace_seconds` and not in `live`, or in a tree or list of parts there.
 
-        Age counts from the last put of the same bytes. Left-overs of killed puts go by the same rule.
+        Return how many were removed. Age counts from the last put of the same bytes. Left-overs of killed puts, and
+        files that were put together of parts, go by the same rule.
         """
-        kept = self._closure(live)
         # File times are the machine's, whatever clock was injected.
-        oldest = time.time() - grace_seconds
-        for path in self._temporary.iterdir():
-            if _older(path, oldest):
-                path.unlink(missing_ok=True)
-        doomed = [digest for digest in self.digests() if digest not in kept and _older(self._file(digest), oldest)]
-        removed = 0
-        for start in range(0, len(doomed), _SWEEP):
-            # Behind the gate no put is between finding a blob and answering; finished ones renewed its age.
-            with self._gated(fcntl.LOCK_EX):
-                for digest in doomed[start : start + _SWEEP]:
-                    path = self._file(digest)
-                    if _older(path, oldest):
-                        path.unlink(missing_ok=True)
-                        self._verified.pop(digest, None)
-                        removed += 1
-        return removed
+        return sweep(self, self._closure(live), time.time() - grace_seconds)
 
     def _closure(self, live: set[str]) -> set[str]:
         kept: set[str] = set()
         waiting = list(live)
         while waiting:
             digest = waiting.pop()
-            path = self._file(digest)
-            if digest in kept or not path.is_file():
+            path = self.file_of(digest)
+            if digest in kept:
+                continue
+            if self.list_of(digest).is_file():
+                kept.update((digest, *self.parts(digest)))
+            if not path.is_file():
                 continue
             kept.add(digest)
             with path.open("rb") as file, suppress(InvalidInput):
-                if file.read(len(_TREE_START)) == _TREE_START:
+                if file.read(len(TREE_START)) == TREE_START:
                     waiting.extend(self.tree(digest).values())
         return kept
 
-    def _file(self, digest: str) -> Path:
-        return self._root / check_digest(digest)[:2] / digest
+    def _put_parts(self, chunks: Iterable[bytes]) -> Iterator[tuple[str, int]]:
+        """Store chunks side by side, a few at a time, and yield digest and size of each in order."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            waiting: deque[tuple[Future[str], int]] = deque()
+            for chunk in chunks:
+                waiting.append((pool.submit(self.put, chunk), len(chunk)))
+                if len(waiting) > 2 * _THREADS:
+                    future, size = waiting.popleft()
+                    yield future.result(), size
+            for future, size in waiting:
+                yield future.result(), size
 
-    def _holds(self, target: Path, data: bytes) -> bool:
-        """Say whether `target` already has these bytes; a damaged file does not, and is written anew."""
+    def _checked(self, digest: str, parts: Parts) -> tuple[Path, ...]:
+        """Return the files of the parts, each of which is what was stored, and so is the whole."""
         try:
-            if target.stat().st_size != len(data) or target.read_bytes() != data:
-                return False
-        except FileNotFoundError:
-            return False
-        self._keep(target)
-        return True
+            files = tuple(self.path(part) for part in parts.digests)
+            identity = identity_of(self.list_of(digest))
+            if self.verified.get(digest + PARTS) != identity:
+                hasher = blake3()
+                for file in files:
+                    hasher.update(file.read_bytes())
+                if hasher.hexdigest() != digest or tuple(file.stat().st_size for file in files) != parts.sizes:
+                    raise corrupt(digest, "Its parts together are not what was stored", hasher.hexdigest())
+                self.verified[digest + PARTS] = identity
+        except (NotFound, FileNotFoundError) as error:
+            raise corrupt(digest, f"A part of it is gone: {error}") from error
+        except Corrupt as error:
+            if error.facts["digest"] == digest:
+                raise
+            raise corrupt(digest, f"Its part {error.facts['digest']} is damaged") from error
+        return files
 
-    @staticmethod
-    def _keep(target: Path) -> None:
-        """Renew the age of a blob put again, and make sure that its name is durable before it is promised."""
-        os.utime(target)
-        sync_folder(target.parent)
-
-    @staticmethod
-    def _hash_file(path: Path) -> str:
-        hasher = blake3()
-        with path.open("rb") as file:
+    def _whole(self, digest: str) -> Path:
+        """Return a file in which the parts of `digest` are put together."""
+        path = make_folder(self.assembled) / digest
+        if path.is_file():
+            if older(path, time.time() - _RENEWED):
+                trusted = self.verified.get(digest) == identity_of(path)
+                os.utime(path)
+                if trusted:
+                    self.verified[digest] = identity_of(path)
+            return path
+        with self.open(digest) as file, storing(f"blob {digest}"), fresh_file(self.temporary) as (descriptor, name):
             while chunk := file.read(_CHUNK):
-                hasher.update(chunk)
-        return hasher.hexdigest()
-
-    @contextmanager
-    def _gated(self, mode: int) -> Generator[None]:
-        descriptor = os.open(self._gate, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, mode)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @staticmethod
-    def _corrupt(digest: str, found: str) -> Corrupt:
-        return Corrupt(
-            f"Blob {digest} is damaged.",
-            why=f"Its bytes now hash to {found}: they were changed or lost after they were stored.",
-            mend="Store the original bytes again (run the step or command that made them), or restore this "
-            "file of the folder blobs from a backup; until then nothing that needs it is served.",
-            facts={"digest": digest, "found": found},
-        )
+                write_all(descriptor, chunk)
+            publish(descriptor, name, path)
+        return path
 
 
 class Receiver:
@@ -265,7 +312,7 @@ class Receiver:
     def __init__(self, store: BlobStore, descriptor: int, temporary: Path) -> None:
         self._store = store
         self._descriptor = descriptor
-        self._temporary = temporary
+        self.temporary = temporary
         self._hasher = blake3()
         self.size = 0
 
@@ -279,26 +326,5 @@ class Receiver:
         """Store what came, durably, and return its digest."""
         digest = self._hasher.hexdigest()
         with storing(f"blob {digest}"):
-            self._store.keep(self._descriptor, self._temporary, digest)
+            self._store.keep(self._descriptor, self.temporary, digest)
         return digest
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _older(path: Path, moment: float) -> bool:
-    try:
-        return path.stat().st_mtime <= moment
-    except FileNotFoundError:
-        return False
-
-
-def _absent(digest: str) -> NotFound:
-    return NotFound(
-        f"There is no blob {digest}.",
-        why="It was never stored here, or was collected because nothing referred to it.",
-        mend="Run the step that makes it again, or restore it from a backup.",
-        facts={"digest": digest},
-    )

@@ -28,6 +28,8 @@ class Stores:
     journal: Journal
     clock: Clock
     lock: FolderLock | None = field(default=None, repr=False)
+    online: str = field(default="", repr=False)
+    """The address of the server that keeps online features; empty: they are in the folder."""
 
     def close(self) -> None:
         """Flush and close all stores, then give the folder's lock back."""
@@ -38,14 +40,15 @@ class Stores:
 
 
 def open_stores(
-    home: Path, clock: Clock, *, writer: bool = True, anchors: Path | None = None, database: str = ""
+    home: Path, clock: Clock, *, writer: bool = True, anchors: Path | None = None, database: str = "", online: str = ""
 ) -> Stores:
     """Open the data folder `home`, creating it if `writer`.
 
     A writer takes the folder's lock first (Locked if another process has it). Permissions wider than 0700
     raise ConfigurationError; a missing folder raises NotFound for a reader. `anchors` is the file, best kept
     outside the folder, to which the ledger appends its signed checkpoints. `database` is the URL of the
-    PostgreSQL database in which the ledger is, empty for a file in the folder.
+    PostgreSQL database in which the ledger is, empty for a file in the folder, `online` the address of the server of
+    online features.
     """
     prepare_home(home, create=writer)
     lock = FolderLock(home) if writer else None
@@ -59,7 +62,7 @@ def open_stores(
         if lock is not None:
             lock.release()
         raise
-    return Stores(home, BlobStore(home / "blobs"), ActionCache(home / "actions"), ledger, journal, clock, lock)
+    return Stores(home, BlobStore(home / "blobs"), ActionCache(home / "actions"), ledger, journal, clock, lock, online)
 
 
 def prepare_home(home: Path, *, create: bool) -> Path:

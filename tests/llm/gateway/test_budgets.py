@@ -1,5 +1,7 @@
 """Budgets: exact under many calls, workers and deaths; rates; periods."""
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdtrue.core.clock import SimulatedClock, microseconds
-from holdtrue.core.errors import HoldtrueError
+from holdtrue.core.errors import HoldtrueError, StorageFull
 from holdtrue.llm.gateway import Budget, Period, QuotaExhausted, RateLimited
 from holdtrue.llm.gateway.budgets import Amount, Budgets, Limit, Reservation, limits_of, read_standings
 from tests.llm.gateway.spender import LIMITS
@@ -239,6 +241,31 @@ def test_counters_of_long_ago_are_dropped(tmp_path: Path, clock: SimulatedClock)
         (Period.TOTAL, 2),
     ]
     last.close()
+
+
+def test_no_call_is_let_through_that_a_full_disk_would_not_count(
+    budgets: Budgets, tmp_path: Path, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    held = budgets.reserve(limit(money=100), Amount(60, 6, 1), 60)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        patch.setattr("holdtrue.llm.gateway.budgets._AHEAD", 1 << 40)
+        budgets.save()
+        budgets.settle(budgets.reserve(limit(money=100), Amount(1, 1, 1), 60), Amount(1, 1, 1))
+        # What was taken before is used up.
+        patch.setattr("holdtrue.llm.gateway.budgets._LEAST", 1 << 40)
+        budgets.save()
+        with pytest.raises(StorageFull):
+            budgets.reserve(limit(money=100), Amount(1, 1, 1), 60)
+        budgets.settle(held, Amount(50, 5, 1))
+        with pytest.raises(StorageFull):
+            Budgets(tmp_path / "new", "worker-0", clock)
+    budgets.save()
+    budgets.reserve(limit(money=100), Amount(49, 1, 1), 60)
+    assert used(budgets) == [(Amount(51, 6, 2), Amount(49, 1, 1))]
 
 
 class Twin(RuleBasedStateMachine):

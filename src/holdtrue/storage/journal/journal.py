@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from holdtrue.storage.journal.erasing import Erased, Found, Meant
     from holdtrue.storage.journal.holding import Holding, LiveRows, SealedPart
 
 # Records that are searched part by part; their live rows are kept decoded.
@@ -90,7 +91,7 @@ class Journal:
         records, with nulls where a record lacks one, integers widened to float64 and mixed types to text;
         plus "service". Raises Corrupt.
         """
-        from holdtrue.storage.journal.reading import Query, read_table
+        from holdtrue.storage.journal.reading import Query, read_table, settled
 
         query = Query(
             kind,
@@ -100,7 +101,7 @@ class Journal:
             _micros(until),
             tuple(columns) if columns is not None else None,
         )
-        return read_table(self._index, query)
+        return settled(lambda: read_table(self._index, query))
 
     def relation(
         self,
@@ -135,16 +136,18 @@ class Journal:
         within one call only. Costs what the new bytes cost, and less with only some `columns`. Raises Corrupt,
         InvalidInput (a foreign cursor).
         """
-        from holdtrue.storage.journal.reading import Query, read_tail
+        from holdtrue.storage.journal.reading import Query, read_tail, settled
 
         wanted = tuple(columns) if columns is not None else None
-        return read_tail(self._index, Query(kind, project, service, None, None, wanted), cursor)
+        query = Query(kind, project, service, None, None, wanted)
+        return settled(lambda: read_tail(self._index, query, cursor))
 
     def find(self, kind: str, project: str, id: str, *, service: str | None = None) -> dict[str, Any] | None:
         """Return the first record with that id, with its service, or None."""
-        from holdtrue.storage.journal.reading import Query, find_record
+        from holdtrue.storage.journal.reading import Query, find_record, settled
 
-        return find_record(self._index, Query(kind, project, service, None, None, None), id)
+        query = Query(kind, project, service, None, None, None)
+        return settled(lambda: find_record(self._index, query, id))
 
     def holding(
         self,
@@ -188,6 +191,27 @@ class Journal:
         from holdtrue.storage.journal.holding import read_rows
 
         return read_rows(self._index, part.file, columns, places)
+
+    def live(self) -> tuple[str, ...]:
+        """Return the names of the segments that are not sealed yet."""
+        return tuple(name.text for name in self._index.contents().live)
+
+    def meant(self, meant: "Meant") -> "Found":
+        """Return the sealed rows that are meant, with the columns that tell."""
+        from holdtrue.storage.journal.erasing import find_sealed
+        from holdtrue.storage.journal.reading import settled
+
+        return settled(lambda: find_sealed(self._index, meant))
+
+    def erase(self, meant: "Meant") -> "Erased":
+        """Take the sealed rows that are meant out for good; killed anywhere, the next call goes on.
+
+        What is live has to be sealed first. Raises Locked, StorageFull, and Corrupt for a damaged file.
+        """
+        from holdtrue.storage.journal.erasing import erase_sealed
+
+        with self._sealing:
+            return erase_sealed(self._index, meant)
 
     def counts(self) -> dict[str, int]:
         """Return the number of appended rows, repeats included, of each stream "kind/project/service"."""

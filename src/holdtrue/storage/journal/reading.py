@@ -1,10 +1,10 @@
 """Read the journal: sealed Parquet and live segments as one table, relation, tail or record."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from holdtrue.core.errors import Corrupt, InvalidInput
+from holdtrue.core.errors import Corrupt, HoldtrueError, InvalidInput, Unavailable
 from holdtrue.storage.journal.frames import ROW, Frame, stream_name
 from holdtrue.storage.journal.index import Index, Manifest, SealedFile, stream_files
 from holdtrue.storage.journal.segments import Reading, SegmentName, read_segment
@@ -21,6 +21,8 @@ from holdtrue.storage.journal.tables import concat, decode_frames, first_of_each
 _MANY = 4
 _THREADS = 4
 _DAY = 86_400_000_000
+_REWRITES = 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,38 @@ def _read_parquet(index: Index, file: SealedFile, columns: frozenset[str] | None
             if columns is not None:
                 names = [name for name in parquet.schema_arrow.names if name in columns or name == ROW]
             return parquet.read(columns=names, use_threads=False)
+    except FileNotFoundError as error:
+        raise gone(index, file) from error
     except (OSError, pa.ArrowException) as error:
         raise sealed_damage(file, str(error)) from error
+
+
+class Rewritten(Unavailable):
+    """A file of the journal was replaced while it was to be read: what is asked again finds its successor."""
+
+    code = "journal_rewritten"
+
+
+def gone(index: Index, file: SealedFile) -> HoldtrueError:
+    """Return the error for a file that is not there: replaced by one without erased rows, or lost."""
+    if index.lists(file):
+        return sealed_damage(file, "it is not there")
+    return Rewritten(
+        f"Journal file sealed/{file.path} was written anew while it was to be read.",
+        why="Records were erased from it.",
+        mend="Ask again.",
+        facts={"file": f"sealed/{file.path}"},
+    )
+
+
+def settled(work: Callable[[], T]) -> T:
+    """Return what `work` reads, begun again where files were replaced under it."""
+    for _ in range(_REWRITES):
+        try:
+            return work()
+        except Rewritten:
+            continue
+    return work()
 
 
 def sealed_damage(file: SealedFile, why: str) -> Corrupt:

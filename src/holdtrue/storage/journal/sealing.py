@@ -39,7 +39,7 @@ def seal_closed(index: Index, *, request_roll: bool) -> int:
     """Seal every segment without a writer, return how many; raise Corrupt at the end if one is damaged."""
     sealed = 0
     failure: Corrupt | None = None
-    with storing("sealed journal records"), _only_sealer(index):
+    with storing("sealed journal records"), only_sealer(index):
         _remove_leftovers(index)
         if request_roll:  # writers of other processes see that this file is another one
             write_atomic(index.sealed / "roll", b"")
@@ -71,7 +71,7 @@ def _seal(index: Index, name: SegmentName, path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """Rows of one stream and day, and the file they go to, relative to the folder sealed."""
 
     path: str
@@ -80,7 +80,7 @@ class _Part:
     table: pa.Table
 
 
-def _parts(name: SegmentName, stream: bytes, frames: list[Frame]) -> Iterator[_Part]:
+def _parts(name: SegmentName, stream: bytes, frames: list[Frame]) -> Iterator[Part]:
     kind, project, service = stream.decode().split("\0")
     table = decode_frames(frames)
     days = table["time"].to_numpy().astype("datetime64[us]").astype("datetime64[D]")
@@ -91,10 +91,10 @@ def _parts(name: SegmentName, stream: bytes, frames: list[Frame]) -> Iterator[_P
     edges = [0, *(np.flatnonzero(days[1:] != days[:-1]) + 1).tolist(), len(days)]
     for begin, end in itertools.pairwise(edges):
         path = f"kind={kind}/project={project}/service={service}/day={days[begin]}/{name.text}.parquet"
-        yield _Part(path, (kind, project, service), str(days[begin]), table.slice(begin, end - begin))
+        yield Part(path, (kind, project, service), str(days[begin]), table.slice(begin, end - begin))
 
 
-def _write_files(index: Index, parts: list[_Part]) -> tuple[SealedFile, ...]:
+def _write_files(index: Index, parts: list[Part]) -> tuple[SealedFile, ...]:
     """Write all files of a segment and return when each is durable under its name.
 
     A file waits for the disk three times, and threads wait together: 24 days of five streams take a fifth of the time
@@ -103,12 +103,12 @@ def _write_files(index: Index, parts: list[_Part]) -> tuple[SealedFile, ...]:
     folders = {(index.sealed / part.path).parent for part in parts}
     make_folders(folders)
     with ThreadPoolExecutor(_THREADS) as threads:
-        files = tuple(threads.map(lambda part: _write_file(index, part), parts))
+        files = tuple(threads.map(lambda part: write_part(index, part), parts))
         list(threads.map(sync_folder, folders))
     return files
 
 
-def _write_file(index: Index, part: _Part) -> SealedFile:
+def write_part(index: Index, part: Part) -> SealedFile:
     """Write one file and rename it to its name; the folder is not synced yet."""
     kind, project, service = part.stream
     table = part.table
@@ -175,7 +175,8 @@ def _remove_segment(path: Path) -> None:
 
 
 @contextmanager
-def _only_sealer(index: Index) -> Generator[None]:
+def only_sealer(index: Index) -> Generator[None]:
+    """Be the only process that writes sealed files for the time of the block; Locked if another one is."""
     descriptor = os.open(index.sealed / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,7 +219,7 @@ def _bad_files(index: Index, manifest: Manifest) -> list[SealedFile]:
 
 def repair_all(index: Index) -> list[Damage]:
     """Set aside what is damaged; return it."""
-    with _only_sealer(index):
+    with only_sealer(index):
         return _repair(index)
 
 

@@ -239,8 +239,8 @@ def delete_traces(
 ) -> int:
     """Delete traces by their ids, or the oldest up to a moment; return how many went.
 
-    They, their tags and assessments are gone at once, and no page or search shows their spans; the journal, which is
-    never rewritten, keeps the spans' own records.
+    They, their tags and assessments are gone at once, and no page or search shows their spans; the journal keeps the
+    spans' own records, which an erasure of their user takes out.
     """
     if (ids is None) == (before_ms is None and most is None):
         raise InvalidInput(
@@ -255,6 +255,11 @@ def delete_traces(
     if gone:
         tx.emit("trace.deleted", f"experiment:{experiment}", {"traces": len(gone), "first": gone[0]})
     return len(gone)
+
+
+def erase(tx: Transaction, ids: Sequence[str]) -> None:
+    """Empty traces, whatever experiment they are in, of all that was said in and about them."""
+    store.clear(tx, list(ids), int(tx.now.timestamp() * 1000))
 
 
 def add_assessment(tx: Transaction, row: Assessment) -> Assessment:

@@ -224,14 +224,19 @@ def mark_deleted(
     if before_ms is not None:
         query = query.where(traces.c.requested_ms <= before_ms)
     gone = list(tx.execute(query.order_by(traces.c.requested_ms, traces.c.id).limit(most)).scalars())
-    for start in range(0, len(gone), _AT_ONCE):
-        part = gone[start : start + _AT_ONCE]
+    clear(tx, gone, now)
+    return gone
+
+
+def clear(tx: Transaction, ids: Sequence[str], now: int) -> None:
+    """Empty traces of all that was said in and about them."""
+    for start in range(0, len(ids), _AT_ONCE):
+        part = ids[start : start + _AT_ONCE]
         own = (traces.c.project == tx.project) & traces.c.id.in_(part)
         cleared = {"request": "", "response": "", "client_request": "", "deleted_ms": now}
         tx.execute(sa.update(traces).where(own).values(**cleared))
         tx.execute(sa.delete(pairs).where(pairs.c.project == tx.project, pairs.c.trace.in_(part)))
         tx.execute(sa.delete(assessments).where(assessments.c.project == tx.project, assessments.c.trace.in_(part)))
-    return gone
 
 
 def put_assessment(tx: Transaction, row: Assessment) -> None:

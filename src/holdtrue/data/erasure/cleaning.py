@@ -1,0 +1,96 @@
+"""Hold what comes in against the list of the erased, at the one door through which rows get into a version."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from holdtrue.data.erasure import store
+from holdtrue.data.erasure.marking import Key, Standing, open_key
+from holdtrue.data.erasure.model import QUARANTINE, Cleaned, ErasedBlob, Held
+from holdtrue.data.model import Ingest, NewDatasetVersion, Part
+from holdtrue.data.profiling import forget_profile
+from holdtrue.data.reading import parquet_bytes
+from holdtrue.storage import BlobStore, Stores
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Hold a fragment without some of its rows, how many those were, and of which erasures."""
+
+    part: Part
+    erased: int
+    erasures: frozenset[str] = frozenset()
+
+    def blobs(self, digest: str, dataset: str, window: str) -> tuple[ErasedBlob, ...]:
+        """Return what is to be known of the blob that had these rows."""
+        return tuple(ErasedBlob(digest, each, dataset, window, self.part.digest) for each in sorted(self.erasures))
+
+
+def standing(stores: Stores, project: str) -> Standing:
+    """Return the list of the erased as it stands now."""
+    found = stores.ledger.read(lambda connection: store.erasures(connection, project))
+    marks: dict[str, dict[str, str]] = {}
+    for each in found:
+        marks.setdefault(each.column, {})[each.mark] = each.id
+    return Standing(open_key(stores.home) if found else Key(b""), project, marks, len(found))
+
+
+def clean_delivery(stores: Stores, listed: Standing, given: Ingest) -> Cleaned:
+    """Return a checked delivery without rows of erased entities, neither among the accepted nor the quarantined."""
+    made, erased = given, 0
+    blobs: list[ErasedBlob] = []
+    accepted = None if given.digest is None else _cleaned(stores, listed, given.digest)
+    if given.digest is not None and accepted is not None:
+        part = accepted.part
+        made = replace(made, digest=part.digest, bytes=part.bytes, accepted=part.rows)
+        erased += accepted.erased
+        blobs += accepted.blobs(given.digest, given.dataset, given.window)
+    held = None if given.quarantine is None else _cleaned(stores, listed, given.quarantine)
+    if given.quarantine is not None and held is not None:
+        # Of a blocked delivery the quarantine is all there is: it stays, if need be without a row.
+        kept = held.part.digest if held.part.rows or given.digest is None else None
+        made = replace(made, quarantine=kept, quarantined=held.part.rows)
+        erased += held.erased
+        blobs += held.blobs(given.quarantine, given.dataset, QUARANTINE)
+    return Cleaned(made, erased, Held(listed.revision, tuple(blobs)))
+
+
+def clean_files(
+    stores: Stores, listed: Standing, name: str, given: NewDatasetVersion, known: Collection[str]
+) -> Cleaned:
+    """Return a version made from files without rows of erased entities; `known` are digests that have none."""
+    parts = dict(given.fragments or {})
+    blobs: list[ErasedBlob] = []
+    erased = 0
+    for window, part in parts.items():
+        found = None if part.digest in known else _cleaned(stores, listed, part.digest)
+        if found is not None:
+            parts[window] = found.part
+            blobs += found.blobs(part.digest, name, window)
+            erased += found.erased
+    made = replace(given, fragments=parts) if erased else given
+    return Cleaned(made, erased, Held(listed.revision, tuple(blobs)))
+
+
+def without(blobs: BlobStore, digest: str, mask: NDArray[np.bool_]) -> Without:
+    """Store the rows of a Parquet blob that are not in the mask, as bytes that depend on these rows alone."""
+    table = pq.read_table(blobs.path(digest)).filter(pa.array(~mask))
+    data = parquet_bytes(table)
+    return Without(Part(blobs.put(data), table.num_rows, len(data)), int(mask.sum()))
+
+
+def _cleaned(stores: Stores, listed: Standing, digest: str) -> Without | None:
+    """Return a fragment without rows of erased entities, None if it has none."""
+    path = stores.blobs.path(digest) if listed.marks else None
+    columns = [] if path is None else listed.columns(pq.read_schema(path).names)
+    if path is None or not columns:
+        return None
+    mask, erasures = listed.hits(pq.read_table(path, columns=columns))
+    if not mask.any():
+        return None
+    forget_profile(stores.actions, digest)
+    return replace(without(stores.blobs, digest, mask), erasures=erasures)

@@ -1,0 +1,245 @@
+"""Erase an entity, part by part; each part that is done is noted, so that asking again goes on where it was.
+
+Neither the ledger nor the log ever holds the entity's value: both know it by a keyed hash. Whoever asks again says it
+again.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+from holdtrue.core.clock import SystemClock
+from holdtrue.core.codec import dump
+from holdtrue.core.errors import InvalidInput
+from holdtrue.core.ids import new_id
+from holdtrue.data import erasure
+from holdtrue.data.collecting import closure
+from holdtrue.data.erasure import Entity, Erasure, State, all_versions
+from holdtrue.delivery.privacy.model import Erase, ErasureRunning, Progress
+from holdtrue.delivery.privacy.records import erase_records, erase_said
+from holdtrue.delivery.privacy.tracing import trained_on
+from holdtrue.features import FeatureSet, View
+from holdtrue.features.online import open_online
+from holdtrue.storage import Stores
+from holdtrue.storage.ledger import Transaction, WriteContext, mentioned_digests
+
+SECONDS: Final = 10.0
+_PAUSE_SECONDS: Final = 0.05
+_LEAST_NAMED: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Erasing:
+    """Hold what one erasure works with, and until when (machine's seconds) it may begin another part."""
+
+    stores: Stores
+    context: WriteContext
+    entity: Entity
+    id: str
+    until: float
+
+    @property
+    def project(self) -> str:
+        """Return the project whose entity it is."""
+        return self.context.project
+
+    def write(self, work: Callable[[Transaction], Any]) -> Any:
+        """Run work in one ledger transaction."""
+        return self.stores.ledger.write(self.context, work)
+
+
+def erase(stores: Stores, context: WriteContext, asked: Erase, seconds: float = SECONDS) -> Progress:
+    """Begin or go on with the erasure of an entity, for about so many seconds; the state says whether it is done.
+
+    Asked again for what is done nothing happens. Raises ErasureRunning if another one runs, Corrupt for a damaged
+    journal.
+    """
+    entity = Entity(asked.column, asked.value)
+    with _alone(stores.home):
+        mark = erasure.open_key(stores.home).mark(context.project, entity.column, entity.value)
+        found = stores.ledger.read(lambda connection: erasure.erasure_of(connection, context.project, mark))
+        if found is None or (found.state is State.DONE and asked.again):
+            found = stores.ledger.write(context, lambda tx: _begin(tx, entity, mark, asked.reason, found))
+        if found.state is State.OPEN:
+            timer = SystemClock()
+            job = Erasing(stores, context, entity, found.id, timer.monotonic() + seconds)
+            found = _go_on(job, found)
+    return told(found)
+
+
+def told(found: Erasure) -> Progress:
+    """Return an erasure as it is shown."""
+    finished = None if found.finished_at is None else found.finished_at.isoformat()
+    shown = {name: value for name, value in found.found.items() if name != "awaited"}
+    return Progress(
+        found.id, found.column, found.state.value, found.requested_at.isoformat(), found.requested_by, finished, shown
+    )
+
+
+def _begin(tx: Transaction, entity: Entity, mark: str, reason: str, before: Erasure | None) -> Erasure:
+    if not reason.strip():
+        raise InvalidInput(
+            "An entity is erased for a reason.",
+            why="Whoever asks later why its rows are missing will read it.",
+            mend="Say why, without naming the entity: for example the number of the request.",
+        )
+    if len(entity.value) >= _LEAST_NAMED and entity.value in reason:
+        raise InvalidInput(
+            "The reason names the entity.",
+            why="The event log keeps the reason for good.",
+            mend="Say why without naming it: for example the number of the request.",
+        )
+    if before is None:
+        found = Erasure(
+            new_id("era", tx.now), tx.project, entity.column, mark, State.OPEN, {}, tx.now, tx.context.actor.owner
+        )
+        # From here on no delivery brings it back.
+        erasure.request(tx, found)
+    else:
+        found = Erasure(
+            before.id, tx.project, entity.column, mark, State.OPEN, {}, before.requested_at, before.requested_by
+        )
+        erasure.finish(tx, before.id, {}, State.OPEN)
+    tx.emit("erasure.requested", f"erasure:{found.id}", {"column": entity.column}, after=mark, reason=reason)
+    return found
+
+
+def _go_on(job: Erasing, found: Erasure) -> Erasure:
+    done: dict[str, Any] = dict(found.found)
+    for name, part in _PARTS.items():
+        if name in done:
+            continue
+        if SystemClock().monotonic() > job.until:
+            return _current(job, found)
+        result = part(job, done)
+        if result is None:
+            return _current(job, found)
+        done[name] = result
+        if name != "datasets":
+            job.write(lambda tx, now=dict(done): erasure.progress(tx, job.id, now))
+    job.write(lambda tx: _finish(tx, job, found.mark, done))
+    return _current(job, found)
+
+
+def _current(job: Erasing, found: Erasure) -> Erasure:
+    now = job.stores.ledger.read(lambda connection: erasure.erasure_of(connection, job.project, found.mark))
+    assert now is not None
+    return now
+
+
+def _finish(tx: Transaction, job: Erasing, mark: str, done: dict[str, Any]) -> None:
+    digests = {each.digest for each in erasure.blobs_of(tx.connection, tx.project, job.id)}
+    models = [dump(each) for each in trained_on(tx.connection, tx.project, digests, job.entity.column)]
+    erasure.finish(tx, job.id, {**done, "models": models})
+    counts = {name: value for name, value in done.items() if isinstance(value, Mapping) and name != "left"}
+    told = {"column": job.entity.column, **counts, "models": [each["model"] for each in models]}
+    tx.emit("erasure.done", f"erasure:{job.id}", told, after=mark)
+    tx.seal()
+
+
+def _live(job: Erasing, done: dict[str, Any]) -> dict[str, Any] | None:
+    """Seal what was live when the erasure began; None while another process still writes to some of it."""
+    journal = job.stores.journal
+    if "awaited" not in done:
+        done["awaited"] = list(journal.live())
+        job.write(lambda tx: erasure.progress(tx, job.id, dict(done)))
+    timer, pause = SystemClock(), Event()
+    while True:
+        journal.seal()
+        if not set(done["awaited"]) & set(journal.live()):
+            return {"segments": len(done["awaited"])}
+        if timer.monotonic() > job.until:
+            return None
+        # Writers of other processes look for the request to end their segment now and then.
+        pause.wait(_PAUSE_SECONDS)
+
+
+def _said(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
+    return erase_said(job.stores, job.context, job.entity)
+
+
+def _records(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
+    return erase_records(job.stores, job.project, job.entity)
+
+
+def _online(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
+    """Take the entity out of the online store of whatever view keeps it by this column."""
+    folder = job.stores.home / "online" / job.project
+    views = job.stores.ledger.read(lambda connection: _views(connection, job.project, job.entity.column))
+    if not views or not (job.stores.online or folder.is_dir()):
+        return {"keys": 0}
+    store = open_online(folder.parent, job.project, job.stores.online)
+    try:
+        return {"keys": sum(store.remove(each, views) for each in job.entity.names())}
+    finally:
+        store.close()
+
+
+def _views(connection: Any, project: str, column: str) -> list[View]:
+    found: dict[View, None] = {}
+    for version in all_versions(connection, project, "feature_view"):
+        if "views" not in version.content:
+            continue
+        for view in FeatureSet.from_json(version.content).views:
+            if view.entity == column:
+                found[view] = None
+    return list(found)
+
+
+def _datasets(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
+    """Make versions without the entity's rows; they and the note that they are made are one transaction."""
+    found = erasure.rewrite(job.stores, job.project, job.entity, job.id)
+    counts: dict[str, Any] = {
+        "fragments": len(found.blobs),
+        "rows": sum(found.rows.values()),
+        "not_searched": found.trees,
+    }
+
+    def work(tx: Transaction) -> dict[str, Any]:
+        counts["versions"] = erasure.register_rewritten(tx, job.id, found)
+        erasure.progress(tx, job.id, {**done, "datasets": counts})
+        return counts
+
+    return job.write(work)
+
+
+def _cached(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
+    return {"steps": erasure.drop_cached(job.stores, job.entity)}
+
+
+def _left(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
+    """Look once more through everything stored: what waits for the collection, and what was left alone."""
+    stores = job.stores
+    live = closure(stores, {*stores.ledger.read(mentioned_digests), *stores.actions.digests()})
+    kept, waiting, size = erasure.left(stores, job.entity, live, stores.ledger.read(erasure.droppable))
+    damaged = sum(1 for _ in (stores.home / "journal" / "damaged").iterdir())
+    return {"blobs": kept, "waiting": waiting, "waiting_bytes": size, "damaged_files": damaged}
+
+
+_PARTS: Final[Mapping[str, Callable[[Erasing, dict[str, Any]], dict[str, Any] | None]]] = {
+    "live": _live,
+    "said": _said,
+    "records": _records,
+    "online": _online,
+    "datasets": _datasets,
+    "cached": _cached,
+    "left": _left,
+}
+"""What is done, in this order: labels are known by predictions and go before them."""
+
+
+@contextmanager
+def _alone(home: Path) -> Generator[None]:
+    descriptor = os.open(home / "erasing", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ErasureRunning.now() from None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,346 @@
+"""Score requests together: those of one turn of the event loop in one batch, slow models in lanes of their own.
+
+Requests that reach the event loop in the same turn share one feature matrix, one run of each model and one
+append to the journal. A request that comes alone waits for nobody. Models that take long, or run in a process of
+their own, are asked on another thread, in a lane of their service.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from holdtrue.core.errors import HoldtrueError, Unavailable
+from holdtrue.serving.assembly import Columns, Lookup
+from holdtrue.serving.lanes import MOST_ROWS
+from holdtrue.serving.plan import ANSWER, Plan, Scored
+from holdtrue.serving.records import PredictionIds, abstentions, record_columns
+from holdtrue.serving.snapshot import Route
+from holdtrue.storage import Writer
+
+# Lanes that are under way at the same time; each has one batch.
+_LANES: Final = 32
+# Where a batch fails, its requests are tried alone for so many seconds; a model that hangs would take all there are.
+_ALONE_SECONDS: Final = 2.0
+# Appends under way at a time in strict mode: the next batch fills while the disk is busy with one, which
+# costs fewer turns between threads than to append the moment a few rows are there.
+_COMMITS: Final = 1
+
+
+@dataclass(slots=True)
+class Answer:
+    """Hold the answers to one request, one entry a row.
+
+    `fallback` is None if the model itself answered every row; `abstained` is None if the service always decides.
+    `contributions` and `sets` are there if they were asked for: of each row that its release's own model answered.
+    """
+
+    ids: list[str]
+    scores: list[float]
+    releases: list[str]
+    arms: list[str]
+    fallback: list[bool] | None
+    abstained: list[bool] | None = None
+    contributions: list[dict[str, Any] | None] | None = None
+    sets: list[list[int] | None] | None = None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Hold one request that waits for its answer."""
+
+    columns: Columns
+    rows: int
+    times: list[int] | None
+    request_id: str | None
+    started: float
+    future: asyncio.Future[Answer]
+    ids: list[str] | None = None
+    results: list[Scored] | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    plan: Plan
+    waiting: list[Waiting] = field(default_factory=list[Waiting])
+    rows: int = 0
+    most_rows: int = MOST_ROWS
+    most_requests: int = MOST_ROWS
+
+
+class Batches:
+    """Collect waiting requests, score them and give each its answer once it is recorded as the mode asks for."""
+
+    def __init__(
+        self,
+        records: Writer,
+        lookup: Callable[[str], Lookup],
+        now_us: Callable[[], int],
+        stopwatch: Callable[[], float],
+        *,
+        strict: bool,
+    ) -> None:
+        self.ids = PredictionIds()
+        self.dropped = 0
+        self.stopwatch = stopwatch
+        self.now_us = now_us
+        self._records = records
+        self._lookup = lookup
+        self._strict = strict
+        self._batches: dict[int, _Batch] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._held: deque[_Batch] = deque()
+        self._aside: set[asyncio.Task[None]] = set()
+        self._threads: ThreadPoolExecutor | None = None
+        self._log = logging.getLogger("holdtrue.dataplane")
+
+    def join(self, plan: Plan, waiting: Waiting) -> None:
+        """Let a request be scored with those that came in the same turn."""
+        batch = self._batches.get(id(plan))
+        rows = waiting.rows
+        if batch is None or batch.rows + rows > batch.most_rows or len(batch.waiting) >= batch.most_requests:
+            batch = self._batches[id(plan)] = self._begin(plan, asyncio.get_running_loop())
+        batch.waiting.append(waiting)
+        batch.rows += rows
+
+    def alone(self, plan: Plan, waiting: Waiting) -> None:
+        """Let a request be scored by itself."""
+        run = self._run_aside if plan.aside else self._run
+        asyncio.get_running_loop().call_soon(run, _Batch(plan, [waiting], waiting.rows))
+
+    def _begin(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> _Batch:
+        """Return a new batch that is scored once the present turn of the event loop is over."""
+        if not plan.aside:
+            batch = _Batch(plan)
+            loop.call_soon(self._run, batch)
+            return batch
+        pace = plan.lane.pace
+        batch = _Batch(plan, most_rows=pace.rows, most_requests=pace.requests)
+        loop.call_soon(self._run_aside, batch)
+        return batch
+
+    def _close(self, batch: _Batch) -> bool:
+        """Let no request join a batch any more; tell whether anybody waits for it."""
+        if self._batches.get(id(batch.plan)) is batch:
+            del self._batches[id(batch.plan)]
+        # Nobody waits any more for a request that went over its deadline, or whose client went away.
+        batch.waiting = [each for each in batch.waiting if not each.future.done()]
+        return bool(batch.waiting)
+
+    def _run(self, batch: _Batch) -> None:
+        """Score and record one batch; called by the event loop once the turn that filled it is over."""
+        if len(self._settling) >= _COMMITS:
+            # Requests go on joining the batch while the disk is busy.
+            self._held.append(batch)
+            return
+        if not self._close(batch):
+            return
+        try:
+            self._score(batch.plan, batch.waiting)
+        except Exception as error:  # noqa: BLE001  # whatever went wrong, somebody waits for an answer
+            if len(batch.waiting) > 1:
+                # One request may have spoilt it for all: each is tried alone.
+                for waiting in batch.waiting:
+                    self._run(_Batch(batch.plan, [waiting], waiting.rows))
+                return
+            _fail(batch.waiting, self._told(batch.plan, error))
+
+    def _run_aside(self, batch: _Batch) -> None:
+        """Score one batch on another thread, after the one before it in its lane."""
+        lane = batch.plan.lane
+        if lane.busy:
+            # Requests go on joining the batch while the model is busy.
+            lane.held.append(batch)
+            return
+        lane.busy = self._close(batch)
+        if lane.busy:
+            task = asyncio.ensure_future(self._leave_lane(batch))
+            self._aside.add(task)
+            task.add_done_callback(self._aside.discard)
+
+    async def _leave_lane(self, batch: _Batch) -> None:
+        lane = batch.plan.lane
+        try:
+            await self._try_aside(batch.plan, batch.waiting, self.stopwatch() + _ALONE_SECONDS)
+        finally:
+            lane.busy = False
+            while lane.held and not lane.busy:
+                self._run_aside(lane.held.popleft())
+
+    async def _try_aside(self, plan: Plan, waiting: list[Waiting], until: float) -> None:
+        """Score requests together; where that fails, each alone for as long as there is time."""
+        try:
+            await self._score_aside(plan, waiting)
+        except Exception as error:  # noqa: BLE001  # as above: somebody waits for an answer
+            if len(waiting) == 1:
+                _fail(waiting, self._told(plan, error))
+                return
+            for each in waiting:
+                if each.future.done():
+                    continue
+                if self.stopwatch() < until:
+                    await self._try_aside(plan, [each], until)
+                else:
+                    _fail([each], self._told(plan, error))
+
+    async def _score_aside(self, plan: Plan, waiting: list[Waiting]) -> None:
+        now_us = self.now_us()
+        columns, times, rows = _together(waiting, now_us)
+        work = plan.prepare(columns, rows, times, self._lookup(plan.route.project))
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_LANES, thread_name_prefix="model")
+        began = self.stopwatch()
+        results = await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        plan.lane.pace.note(len(waiting), rows, self.stopwatch() - began)
+        self._record(plan, waiting, columns, times, results, now_us)
+
+    def _told(self, plan: Plan, error: Exception) -> HoldtrueError:
+        """Return what a client is told of an error; the log learns what only we should know."""
+        if isinstance(error, HoldtrueError):
+            return error
+        self._log.error("A request to %s failed.", plan.route.service, exc_info=error)
+        return Unavailable("The service cannot answer this request.", mend="Try again.")
+
+    def _score(self, plan: Plan, waiting: list[Waiting]) -> None:
+        now_us = self.now_us()
+        columns, times, rows = _together(waiting, now_us)
+        results = plan.score(columns, rows, times, self._lookup(plan.route.project))
+        self._record(plan, waiting, columns, times, results, now_us)
+
+    def _record(
+        self,
+        plan: Plan,
+        waiting: list[Waiting],
+        columns: Columns,
+        times: list[int],
+        results: list[Scored],
+        now_us: int,
+    ) -> None:
+        """Record what was scored and give each request its answer, in the order that the mode asks for."""
+        rows = len(times)
+        if waiting[0].results is not None:
+            waiting[0].results += results
+        ids = _ids_of(waiting, self.ids.take(rows, now_us))
+        ended = self.stopwatch()
+        record, count = record_columns(
+            plan.route,
+            columns,
+            results,
+            ids=ids,
+            times=times,
+            now_us=now_us,
+            request_ids=_request_ids(waiting, ids),
+            latencies=[int((ended - each.started) * 1e6) for each in waiting for _ in range(each.rows)],
+        )
+        answer = _answer(plan.route, results, ids, rows)
+        route = plan.route
+        if self._strict:
+            task = asyncio.ensure_future(self._append_then_settle(plan, record, count, waiting, answer))
+            self._settling.add(task)
+            task.add_done_callback(self._settled)
+            return
+        try:
+            self._records.append("prediction", route.project, route.name, record, count)
+        except (HoldtrueError, OSError):
+            # In fast mode answers go on without their records, and the ack file tells how many were lost.
+            self.dropped += count
+        _settle(waiting, answer)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._settling.discard(task)
+        while self._held and len(self._settling) < _COMMITS:
+            self._run(self._held.popleft())
+
+    async def _append_then_settle(
+        self, plan: Plan, record: Mapping[str, Any], count: int, waiting: list[Waiting], answer: Answer
+    ) -> None:
+        try:
+            await self._records.append_async("prediction", plan.route.project, plan.route.name, record, count)
+        except (HoldtrueError, OSError) as error:
+            _fail(waiting, error if isinstance(error, HoldtrueError) else Unavailable("The disk failed."))
+        else:
+            _settle(waiting, answer)
+
+
+def _together(waiting: list[Waiting], now_us: int) -> tuple[Columns, list[int], int]:
+    """Return the columns, times and number of rows of all requests, one after the other."""
+    first = waiting[0]
+    if len(waiting) == 1:
+        return first.columns, first.times or [now_us] * first.rows, first.rows
+    columns: dict[str, list[Any]] = {name: [*values] for name, values in first.columns.items()}
+    times = [*(first.times or [now_us] * first.rows)]
+    for each in waiting[1:]:
+        for name, values in each.columns.items():
+            columns[name] += values
+        times += each.times or [now_us] * each.rows
+    return columns, times, len(times)
+
+
+def _ids_of(waiting: list[Waiting], fresh: list[str]) -> list[str]:
+    """Return the ids of all rows: fresh ones, but for requests that bring their own."""
+    if any(each.ids is not None for each in waiting):
+        start = 0
+        for each in waiting:
+            if each.ids is not None:
+                fresh[start : start + each.rows] = each.ids
+            start += each.rows
+    return fresh
+
+
+def _request_ids(waiting: list[Waiting], ids: list[str]) -> list[str]:
+    """Return, per row, the id that the request came with, or else that of its first prediction."""
+    found: list[str] = []
+    for each in waiting:
+        found += [each.request_id or ids[len(found)]] * each.rows
+    return found
+
+
+def _answer(route: Route, results: list[Scored], ids: list[str], rows: int) -> Answer:
+    first = results[0]
+    if first.rows is None:
+        abstained = None if route.abstain is None else abstentions(route, first)
+        return Answer(ids, first.scores, [first.release] * rows, [first.arm] * rows, first.failed, abstained)
+    scores, releases, arms = [0.0] * rows, [""] * rows, [""] * rows
+    failed, undecided = [False] * rows, [False] * rows
+    for each in results:
+        if each.role != ANSWER or each.rows is None:
+            continue
+        open_ = [False] * len(each.rows) if route.abstain is None else abstentions(route, each)
+        for position, row in enumerate(each.rows):
+            scores[row], releases[row], arms[row] = each.scores[position], each.release, each.arm
+            failed[row] = each.failed is not None and each.failed[position]
+            undecided[row] = open_[position]
+    abstained = None if route.abstain is None else undecided
+    return Answer(ids, scores, releases, arms, failed if any(failed) else None, abstained)
+
+
+def _settle(waiting: list[Waiting], answer: Answer) -> None:
+    """Give each request its part of the answer."""
+    start = 0
+    for each in waiting:
+        end = start + each.rows
+        # Done already: the request went over its deadline, or its client went away.
+        if not each.future.done():
+            each.future.set_result(_part(answer, start, end))
+        start = end
+
+
+def _part(answer: Answer, start: int, end: int) -> Answer:
+    failed = answer.fallback[start:end] if answer.fallback is not None else None
+    return Answer(
+        answer.ids[start:end],
+        answer.scores[start:end],
+        answer.releases[start:end],
+        answer.arms[start:end],
+        failed if failed is not None and any(failed) else None,
+        answer.abstained[start:end] if answer.abstained is not None else None,
+    )
+
+
+def _fail(waiting: list[Waiting], error: HoldtrueError) -> None:
+    for each in waiting:
+        if not each.future.done():
+            each.future.set_exception(error)

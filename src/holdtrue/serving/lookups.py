@@ -1,0 +1,90 @@
+"""Features of entities over HTTP: what a release would be given, each value with the moment of its newest row."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from holdtrue.core.access import Permission
+from holdtrue.core.errors import InvalidInput, TooLarge
+from holdtrue.core.ids import check_name
+from holdtrue.features.kept import Found
+from holdtrue.features.model import View
+from holdtrue.serving.engine import Engine
+from holdtrue.serving.plane import Endpoint, Reply, Request
+from holdtrue.serving.times import read_times
+
+Dated: TypeAlias = Callable[[Sequence[View], Mapping[str, Sequence[Any]], Sequence[int]], list[list[Found]]]
+
+MAX_ENTITIES: Final = 1000
+
+
+class BadLookup(InvalidInput):
+    """A request for features does not have the form that is asked for."""
+
+    code = "bad_lookup"
+
+
+def lookup_endpoints(engine: Engine, dated: Callable[[str], Dated]) -> tuple[Endpoint, ...]:
+    """Return the endpoint that looks features up; `dated` gives the function that does so for a project."""
+
+    async def features(request: Request) -> Reply:
+        service = check_name(request.path[0], "service name")
+        plan = engine.plan(request.project, service)
+        release = plan.route.arms[0].release
+        loaded = plan.loaded.get(release)
+        views = () if loaded is None else loaded.assembly.views
+        entities, times = _asked(request.body, engine.now_us)
+        known = {view.entity for view in views}
+        unknown = sorted(entities.keys() - known)
+        if unknown:
+            raise BadLookup(
+                f"No feature view of {service} has the entity {unknown[0][:60]!r}.",
+                why=f"Its entities: {', '.join(sorted(known)) or 'none'}.",
+                mend="Ask for one of these.",
+            )
+        wanted = [view for view in views if view.entity in entities]
+        found = dated(request.project)(wanted, entities, times)
+        values: dict[str, list[float | None]] = {}
+        moments: dict[str, list[int | None]] = {}
+        for view, rows in zip(wanted, found, strict=True):
+            moments[view.name] = [row.moment for row in rows]
+            for place, name in enumerate(view.features):
+                # JSON has no NaN: a value that is not known is null.
+                values[name] = [None if row.values[place] != row.values[place] else row.values[place] for row in rows]
+        return Reply(200, orjson.dumps({"release": release, "features": values, "moments": moments}))
+
+    return (Endpoint("POST", "/features/{service}", Permission.PREDICT, features),)
+
+
+def _asked(body: bytes, now_us: Callable[[], int]) -> tuple[dict[str, list[Any]], list[int]]:
+    """Return the entities by column, and the moment (µs) of each row."""
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _bad(f"The body is not JSON: {error}") from None
+    if type(asked) is not dict or not asked.keys() <= {"entities", "time"}:
+        raise _bad("The body is not an object of the fields entities and time.")
+    entities = asked.get("entities")
+    if type(entities) is not dict or not entities:
+        raise _bad("The field entities is not an object of lists.")
+    rows = -1
+    for name, values in entities.items():
+        if type(values) is not list or not values or rows not in (-1, len(values)):
+            raise _bad(f"The entities {name[:60]!r} are not a list of as many values as others.")
+        if not all(type(value) in (str, int, type(None)) for value in values):
+            raise _bad(f"The entities {name[:60]!r} are not all texts, whole numbers or null.")
+        rows = len(values)
+    if rows > MAX_ENTITIES:
+        raise TooLarge(f"There are {rows} rows; {MAX_ENTITIES} are allowed in one request.")
+    times = asked.get("time")
+    if times is None:
+        return entities, [now_us()] * rows
+    given = times if type(times) is list else [times] * rows
+    if len(given) != rows:
+        raise _bad(f"The field time has {len(given)} moments for {rows} rows.")
+    return entities, read_times("time", given)
+
+
+def _bad(what: str) -> BadLookup:
+    return BadLookup(what, mend='Write it like {"entities": {"origin": ["EWR"]}, "time": "2013-03-01T12:00:00Z"}.')
