@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from holdtrue.server.home import read_address
 from tests.cli.test_serving import X, served, write
@@ -68,12 +69,19 @@ def test_it_holds_while_only_the_data_plane_runs(tmp_path: Path) -> None:
         httpx.Client(base_url=f"http://127.0.0.1:{port + 1}", headers=token(tmp_path), timeout=30) as client,
     ):
         until(client, "champion")
-        # `up` starts a control plane that falls over again, so the folder is held all the time but a moment.
         address = read_address(tmp_path / "home")
         assert address is not None
-        os.kill(address.pid, signal.SIGKILL)
-        succeed(*STOP, "--reason", "it harms", "--answer", "0.25", cwd=tmp_path)
-        until(client, "stopped")
+        parent = int(Path(f"/proc/{address.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        # Whoever would start the control plane again is held, too.
+        os.kill(parent, signal.SIGSTOP)
+        try:
+            os.kill(address.pid, signal.SIGKILL)
+            succeed(*STOP, "--reason", "it harms", "--answer", "0.25", cwd=tmp_path)
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=5)
+            until(client, "stopped")
+        finally:
+            os.kill(parent, signal.SIGCONT)
 
 
 def test_what_is_no_service_or_no_reason_is_refused(tmp_path: Path) -> None:

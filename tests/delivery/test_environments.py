@@ -9,7 +9,12 @@ from holdtrue.core.actor import Actor
 from holdtrue.delivery import Canary, Promotion, RolloutState
 from holdtrue.governance import NotAllowed, Policy, Rule
 from holdtrue.serving import Route, read_snapshot
+from holdtrue.web import urls
+from tests.delivery.test_api import BASE, Crew, crew
 from tests.delivery.worlds import OPS, POLICY, SERVICE, World
+from tests.server.conftest import opener, whole
+
+FIXTURES = (crew, opener, whole)
 
 STAGING = Policy("staging", (Rule("measured", "metric.roc_auc.lower >= 0.5"),), approvals=0)
 FAST = replace(SERVICE, rollout=Canary(steps=(50,), margin=0.02, min_rows_per_step=100))
@@ -40,6 +45,21 @@ def test_each_environment_has_a_route_of_its_own_and_production_answers_by_itsel
     world.reconcile()
     states = world.read(lambda conn: delivery.deployments(conn, world.project))
     assert [(each.environment, each.state.value) for each in states] == [("production", "live"), ("staging", "live")]
+
+
+def test_the_page_of_a_service_names_what_answers_elsewhere(crew: Crew) -> None:
+    world = crew.world
+    world.declare(POLICY, STAGING)
+    first, second = crew.submit("one"), crew.submit("two")
+    crew.approve(first)
+    crew.promote(first)
+    body = {"environment": "staging"}
+    crew.developer.post(f"{BASE}/releases/{second}/gate", json=body)
+    promoted = crew.operator.post(f"{BASE}/services/delay/promote", json={**body, "release": second})
+    assert promoted.status_code == 200, promoted.text
+    page = crew.viewer.get(urls.service("flights", "delay")).text
+    assert "Requests that name staging are answered by" in page
+    assert urls.release("flights", second) in page
 
 
 def test_without_production_the_next_one_answers_by_itself(world: World) -> None:

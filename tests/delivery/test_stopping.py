@@ -10,6 +10,7 @@ from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.delivery import Deployment, Stop
 from holdtrue.monitoring import IncidentState
 from holdtrue.serving import Route, read_snapshot
+from holdtrue.web import urls
 from tests.delivery.test_api import BASE, Crew, crew
 from tests.delivery.worlds import ADA, OPS, SERVICE, World
 from tests.server.conftest import opener, whole
@@ -101,6 +102,10 @@ def test_it_is_thrown_by_whoever_develops_and_taken_back_by_who_operates(crew: C
     assert [each["reason"] for each in shown["services"][0]["stops"]] == ["it harms"]
     assert shown["gateway"] == {"stopped": None, "providers": {}}
     assert crew.viewer.get(f"{BASE}/services/delay").json()["stops"][0]["answer"] == "0.5"
+    page = crew.viewer.get(urls.service("flights", "delay")).text
+    assert "Switched off in production" in page
+    assert "it harms" in page
+    assert "switched off" in crew.viewer.get(urls.overview("flights")).text
     assert crew.developer.post(f"{BASE}/services/delay/resume", json={}).status_code == 403
     assert crew.operator.post(f"{BASE}/services/delay/resume", json={"reason": "mended"}).status_code == 200
     assert crew.viewer.get(f"{BASE}/services/delay").json()["stops"] == []

@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from holdtrue.core.clock import SimulatedClock
 from holdtrue.core.errors import InvalidInput, NotFound, Unavailable
-from holdtrue.server.consuming import Counts, Message, Told, asking, check_served, consume
+from holdtrue.server.consuming import Counts, Message, Told, asking, check_served, consume, renewing
 from holdtrue.server.redisstream import Place, RedisStream
 from tests.serving.conftest import home, models
 from tests.serving.plane_home import PROJECT, SERVICE, TOKEN, Home, Process, flight, free_port
@@ -246,3 +248,22 @@ def test_what_cannot_work_is_said_at_once(redis_url: str, store: Any, plane: Pro
     store.set("text", "no stream")
     with pytest.raises(InvalidInput, match="refuses"):
         RedisStream(redis_url, place(requests="text"))
+
+
+def test_a_programs_token_is_renewed_now_and_then_and_a_refusal_ends_nothing() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def post(self, path: str) -> None:
+            self.asked.append(path)
+            raise Unavailable("Not now.")
+
+    owner, clock = Owner(), SimulatedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    renew = renewing(owner, clock, 60.0)  # pyright: ignore[reportArgumentType]  # all that is used of a client
+    renew()
+    assert owner.asked == []
+    clock.advance(61)
+    renew()
+    renew()
+    assert owner.asked == ["/api/tokens/renew"]

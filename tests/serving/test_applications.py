@@ -12,6 +12,7 @@ from holdtrue.llm.gateway import ModelNotFound, ProviderBusy, ProviderFailed, Pr
 from holdtrue.serving import Answered, Application, Arm, Engine, Question, Route, Snapshot
 from holdtrue.serving.applications import LoadedApplication
 from holdtrue.serving.plan import Stopped
+from holdtrue.serving.rates import TooOften
 from holdtrue.serving.snapshot import BadSnapshot, check_snapshot
 from holdtrue.serving.table import Loaders, Table, build_table
 from holdtrue.storage import Journal, Writer
@@ -430,3 +431,24 @@ def test_an_environment_of_an_application_answers_by_its_name(desk: Desk) -> Non
     desk.writer.flush()
     assert [each["release"] for each in desk.records()] == ["rel_a", "rel_a"]
     assert desk.engine.applications.names(PROJECT) == [NAME, f"{NAME}@staging"]
+
+
+def test_an_application_takes_as_many_requests_as_it_declares(home: Home) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def refuse_third(name: str, rate: float, what: str) -> None:
+        asked.append((name, rate))
+        if len(asked) > 2:
+            raise TooOften(f"{what} is asked too often.", facts={"retry_after": 1})
+
+    journal = Journal(home.path / "journal", home.clock)
+    writer = journal.writer("test", "fast")
+    engine = Engine(home.clock, writer, lambda _: _no_features, strict=False, rate=refuse_third)
+    desk = Desk(home, engine, {"rel_a": Fixed("rel_a")}, writer)
+    desk.serve(snapshot(home, "rel_a", rate=2.0))
+    assert desk.ask()[0].body == {"said": "rel_a"}
+    assert desk.stream() == ["rel_a", "."]
+    with pytest.raises(TooOften, match="The application assistant"):
+        desk.ask()
+    assert asked == [("service/help/assistant", 2.0)] * 3
+    writer.close()

@@ -252,11 +252,12 @@ def test_a_backup_answers_before_the_constant(serve: Publish) -> None:
 
 
 def test_a_service_that_is_switched_off_answers_with_its_constant_and_asks_no_model(serve: Publish) -> None:
-    bench = serve(("rel_a", "champion"), stopped="The prices are wrong.")
+    bench = serve(("rel_a", "champion"), stopped="The prices are wrong.", rollout="rol_1")
     (answer,) = bench.together([flight(1), flight(2)])
     assert (answer.scores, answer.fallback, answer.arms) == ([0.25] * 2, [True] * 2, ["stopped"] * 2)
     kept = bench.home.records("prediction")
     assert [(each["arm"], each["fallback"], each["fallback_release"]) for each in kept] == [("stopped", True, "")] * 2
+    assert {each["rollout"] for each in kept} == {None}
     (refused,) = bench.together([flight(1, origin="SFO")])
     assert isinstance(refused, ContractBroken)
 
@@ -276,13 +277,17 @@ def test_a_service_is_switched_off_also_while_its_new_release_does_not_load(home
         model = load_model(data, bundle.model.digest)
         return Loaded(bundle, model, compile_assembly(bundle, model.features), None, frozenset())
 
-    table = build_table(home.publish(home.bundle("rel_a", "champion")), Table(), loaders(load))
+    first, second = home.bundle("rel_a", "champion"), home.bundle("rel_b", "challenger")
+    arms = (Arm("champion", "rel_a", 95.0), Arm("canary", "rel_b", 5.0))
+    table = build_table(home.publish(first, second, arms=arms, rollout="rol_1"), Table(), loaders(load))
+    before = table.plans[PROJECT, SERVICE]
     bad = home.bundle("rel_bad", "challenger")
     table = build_table(home.publish(bad, stopped="It harms.", fallback=0.5), table, loaders(load))
     kept = table.plans[PROJECT, SERVICE].route
-    assert (kept.arms[0].release, kept.stopped, kept.fallback) == ("rel_a", "It harms.", 0.5)
+    assert (kept.arms, kept.stopped, kept.fallback) == (arms, "It harms.", 0.5)
     table = build_table(home.publish(bad), table, loaders(load))
-    assert table.plans[PROJECT, SERVICE].route.stopped is None
+    after = table.plans[PROJECT, SERVICE]
+    assert (after.route, after.loaded) == (before.route, before.loaded)
 
 
 def test_a_backup_of_another_service_answers_and_is_not_asked_for_by_this_ones_name(home: Home) -> None:

@@ -1,5 +1,6 @@
 """Requests that are answered later: kept before they are acknowledged, answered whatever dies, recorded once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -142,6 +143,69 @@ def test_what_was_acknowledged_is_answered_after_a_kill_and_recorded_once(home: 
     assert {recorded[f"flight-{number}"] for number in acknowledged} == {
         each["prediction_id"] for each in answers.values()
     }
+
+
+def test_a_worker_that_is_killed_loses_nothing_that_was_acknowledged(home: Home) -> None:
+    home.publish(home.bundle("rel_a", "champion"))
+    plane = home.start("--workers", "2")
+    acks = home.path / "routing" / "acks"
+    plane.until(lambda: len(list(acks.glob("*.json"))) == 2)
+    workers = [json.loads(path.read_text())["pid"] for path in sorted(acks.glob("*.json"))]
+    acknowledged: list[str] = []
+
+    def send(number: int) -> None:
+        if number == 40:
+            os.kill(workers[0], signal.SIGKILL)
+        with httpx.Client(base_url=plane.client.base_url, headers=plane.client.headers, timeout=20) as client:
+            try:
+                headers = {**LATER, "x-request-id": f"r{number}"}
+                answer = client.post("/predict", json=flight(number), headers=headers)
+            except httpx.TransportError:
+                return
+        if answer.status_code == 202:
+            acknowledged.append(f"r{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(send, range(120)))
+    assert len(acknowledged) > 80
+    for name in acknowledged:
+        assert _patient(plane, name).status_code == 200
+    kept = home.records("prediction")
+    assert len({each["key"] for each in kept}) == len({each["id"] for each in kept}) == len(kept)
+    assert {f"r{each['key'].removeprefix('flight-')}" for each in kept} >= set(acknowledged)
+
+
+def _patient(plane: Process, name: str) -> httpx.Response:
+    """Fetch a result over connections of its own: those of a worker that was killed are broken."""
+    answers: list[httpx.Response] = []
+
+    def there() -> bool:
+        with httpx.Client(base_url=plane.client.base_url, headers=plane.client.headers, timeout=20) as client:
+            try:
+                answers.append(client.get(f"/requests/{name}"))
+            except httpx.TransportError:
+                return False
+        return answers[-1].headers.get("x-holdtrue-request-state") == "done"
+
+    plane.until(there)
+    return answers[-1]
+
+
+def test_a_retry_under_its_key_is_the_same_prediction_and_other_rows_are_others(home: Home) -> None:
+    plane = served(home)
+
+    def ids(number: int, key: str) -> list[str]:
+        body = infer_body([flight(number), flight(number + 1)])
+        answer = plane.client.post(PATH, json=body, headers={"idempotency-key": key})
+        return answer.json()["parameters"]["prediction_ids"]
+
+    first = ids(1, "order-1")
+    assert ids(1, "order-1") == first
+    assert len({*first, *ids(3, "order-1"), *ids(1, "order-2")}) == 6
+    assert len({each["id"] for each in home.records("prediction")}) == len(home.records("prediction")) == 6
+    for wrong in (b"", b"x" * 201, b"\xe9"):
+        answer = plane.client.post("/predict", json=flight(1), headers={b"idempotency-key": wrong})
+        assert answer.status_code == 400, wrong
 
 
 def test_what_cannot_be_answered_yet_waits_through_a_restart(home: Home) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from holdtrue.cli.context import AsJson, Home, ProjectName, open_client, project_name, show
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import InvalidInput, Unavailable
 
 
@@ -46,7 +47,7 @@ def consume(
     as_json: AsJson = False,
 ) -> None:
     """Answer the messages of a Redis stream: each row is predicted, answered in another stream, and acknowledged."""
-    from holdtrue.server.consuming import asking, check_served
+    from holdtrue.server.consuming import asking, check_served, renewing
     from holdtrue.server.consuming import consume as run
     from holdtrue.server.redisstream import Place, RedisStream
 
@@ -68,7 +69,8 @@ def consume(
                 name = project_name(client, project)
                 check_served(http, name, service, environment)
                 ask = asking(http, name, service, environment)
-                done = run(source, ask, stop, most=batch, concurrent=concurrent, until_empty=once)
+                between = renewing(client, SystemClock())
+                done = run(source, ask, stop, most=batch, concurrent=concurrent, until_empty=once, between=between)
         finally:
             source.close()
     told = {name: getattr(done, name) for name in ("answered", "refused", "repeated", "again")}

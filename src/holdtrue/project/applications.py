@@ -62,7 +62,10 @@ class GuardrailsFile:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Hold an application's definition; `judge` is the model that grades by rubrics, if any check does."""
+    """Hold an application's definition; `judge` is the model that grades by rubrics, if any check does.
+
+    It takes `rate` requests a second (0: any number).
+    """
 
     name: str
     prompt: PromptFile
@@ -74,11 +77,13 @@ class Application:
     rollout: Canary
     answering: Settings = field(default_factory=Settings)
     judge: Route | None = None
+    rate: float = 0.0
 
     @property
     def spec(self) -> ServiceSpec:
         """Return the service it is."""
-        return ServiceSpec(name=self.name, model=self.name, entity="user", rollout=self.rollout, kind="application")
+        name = self.name
+        return ServiceSpec(name, name, entity="user", rollout=self.rollout, kind="application", rate=self.rate)
 
 
 def route(model: str, *fallbacks: str, **settings: Any) -> Route:

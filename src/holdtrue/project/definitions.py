@@ -360,11 +360,13 @@ class Project:
         checks: Sequence[Check] = (),
         rollout: Canary,
         judge: Route | None = None,
+        rate: float = 0.0,
         **answering: Any,
     ) -> Application:
         """Declare an application: prompt and test set are files beside this one; `answering` are its settings.
 
-        A release of it pins prompt, index, guardrails, route and policy, and is rolled out as a whole.
+        A release of it pins prompt, index, guardrails, route and policy, and is rolled out as a whole. It takes `rate`
+        requests a second (0: any number).
         """
         made = Application(
             name=self._fresh({**self.applications, **self.services}, name, "application"),
@@ -377,6 +379,7 @@ class Project:
             rollout=rollout,
             answering=read_settings({"answering": answering}),
             judge=judge,
+            rate=rate,
         )
         self.applications[name] = made
         return made

@@ -19,6 +19,8 @@ _ERRORS: Final[Mapping[str, str]] = MappingProxyType(
         "404": "There is no such service in this project.",
         "408": "The request was not done before its deadline.",
         "413": "The request is too large.",
+        "422": "The id of a request for later is that of another one.",
+        "429": "The token or the service is asked too often; Retry-After says when to try again.",
         "503": "The service cannot answer now; Retry-After says when to try again.",
     }
 )
@@ -42,9 +44,11 @@ def document(service: str, plan: Plan) -> dict[str, Any]:
                 "post": {
                     "operationId": "predict",
                     "summary": "Predict one row, or a list of rows",
+                    "parameters": _parameters(),
                     "requestBody": {"required": True, "content": _json(_one_or_many(row))},
                     "responses": {
                         "200": {"description": "One answer for each row.", "content": _json(_one_or_many(answer))},
+                        "202": {"description": "It will be answered later; Location says where."},
                         **{status: {"description": text, **failure} for status, text in _ERRORS.items()},
                     },
                 }
@@ -55,6 +59,23 @@ def document(service: str, plan: Plan) -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _parameters() -> list[dict[str, Any]]:
+    """Return the headers that say more about a request; none is needed."""
+    text, flag = {"type": "string"}, {"type": "string", "enum": ["true", "false"]}
+    told: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("Idempotency-Key", text, "The same rows under the same key are recorded as the same predictions."),
+        ("Prefer", {"type": "string", "enum": ["respond-async"]}, "Answer later: 202, and the result at Location."),
+        ("X-Holdtrue-Contributions", flag, "Say what each feature contributed to the score."),
+        ("X-Holdtrue-Environment", text, "The environment that is meant; without it the first that has the service."),
+        ("X-Holdtrue-Sets", flag, "Say which outcomes the score leaves possible."),
+        ("X-Request-Id", text, "The id under which the predictions are recorded."),
+    )
+    return [
+        {"name": name, "in": "header", "required": False, "schema": schema, "description": words}
+        for name, schema, words in told
+    ]
 
 
 def row_schema(plan: Plan) -> dict[str, Any]:
@@ -122,6 +143,12 @@ def _answer(output: str) -> dict[str, Any]:
             "arm": {**text, "description": "The arm of the rollout that answered."},
             "fallback": {"type": "boolean", "description": "Whether something else answered because the model failed."},
             "abstained": {"type": "boolean", "description": "Whether the score is too near the line to decide by."},
+            "set": {
+                "type": ["array", "null"],
+                "items": {"type": "integer"},
+                "description": "Outcomes that are possible.",
+            },
+            "contributions": {"type": ["object", "null"], "description": "What each feature contributed to the score."},
         },
         "required": ["outputs", "prediction_id", "release", "arm"],
     }

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
+from holdtrue.core.clock import Clock
 from holdtrue.core.errors import HoldtrueError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     import httpx
+
+    from holdtrue.server.client import Client
 
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 15.0
@@ -104,6 +107,23 @@ def check_served(http: "httpx.Client", project: str, service: str, environment: 
         )
 
 
+def renewing(client: "Client", clock: Clock, seconds: float = 6 * 3600.0) -> Callable[[], None]:
+    """Return what lets a program's token live on, once in so many seconds; a person's token ends when it ends."""
+    begun = clock.monotonic()
+
+    def renew() -> None:
+        nonlocal begun
+        if clock.monotonic() - begun < seconds:
+            return
+        begun = clock.monotonic()
+        try:
+            client.post("/api/tokens/renew")
+        except HoldtrueError as error:
+            _log.warning("The token is not renewed: %s", error.what)
+
+    return renew
+
+
 def asking(http: "httpx.Client", project: str, service: str, environment: str | None = None) -> Ask:
     """Return what asks the data plane for a service; it raises Later, and HoldtrueError where asking is no use."""
     import httpx
@@ -142,8 +162,11 @@ def consume(
     most: int = 64,
     concurrent: int = 16,
     until_empty: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Counts:
     """Answer messages until `stop` is set, or with `until_empty` until none comes; return what was done.
+
+    `between` is called before each look at the stream.
 
     A message that the data plane cannot answer now is asked again after growing pauses; the others wait with it. One
     that is wrong is told its error and is done with.
@@ -151,6 +174,7 @@ def consume(
     counts = Counts()
     with ThreadPoolExecutor(concurrent, thread_name_prefix="consume") as pool:
         while not stop.is_set():
+            between()
             messages = _patiently(stop, counts, stream.take, most, _POLL_SECONDS)
             if not messages:
                 if until_empty and messages is not None:

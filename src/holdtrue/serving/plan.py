@@ -310,9 +310,6 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
     """
     arms = tuple(arm for arm in route.arms if arm.percent > 0)
     choose = None
-    if route.stopped is not None:
-        # What is said while it is switched off tells nothing of either arm.
-        route = replace(route, rollout=None)
     if len(arms) > 1:
         choose = chooser(route.arms, route.seed)
     else:

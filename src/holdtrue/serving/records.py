@@ -81,7 +81,7 @@ def record_columns(
         "arm": spread([each.arm for each in results]),
         "role": spread([each.role for each in results]),
         "release": spread([each.release for each in results]),
-        "rollout": route.rollout,
+        "rollout": _rollout_of(route),
         "score": [score for each in results for score in each.scores],
         "latency_us": taken(latencies),
         "model_us": [each.took_us for each in results for _ in each.scores],
@@ -116,7 +116,7 @@ def _plain(
         "arm": answer.arm,
         "role": answer.role,
         "release": answer.release,
-        "rollout": route.rollout,
+        "rollout": _rollout_of(route),
         "score": answer.scores,
         "latency_us": latencies,
         "model_us": answer.took_us,
@@ -130,6 +130,11 @@ def _plain(
         for name, values in zip(answer.names, _by_column(answer.matrix), strict=True):
             record["f_" + name] = values
     return record
+
+
+def _rollout_of(route: Route) -> str | None:
+    """Return the rollout that records count for: what is said while a service is switched off tells of no arm."""
+    return route.rollout if route.stopped is None else None
 
 
 def _by_column(matrix: Matrix) -> Iterator[Any]:

@@ -148,7 +148,7 @@ def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before
     if not complete and before is not None:
         # What holds without a model holds at once: a service is also switched off while its release does not load.
         kept = replace(before.route, stopped=route.stopped, fallback=route.fallback)
-        return before if kept == before.route else replace(before, route=kept)
+        return before if kept == before.route else compile_plan(kept, before.loaded, before.bundle)
     if not complete and route.fallback is None:
         return None
     shadows = tuple(release for release in route.shadows if release in loaded)
