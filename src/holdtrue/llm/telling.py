@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.core.randomness import RandomHex
 from holdtrue.llm.gateway import CallFacts, Outcome
-from holdtrue.traces import Capture, Span, SpanSink
+from holdtrue.traces import Capture, Origin, Span, SpanSink
 from holdtrue.traces.online import GenaiCall, genai_span
 
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -25,6 +25,8 @@ class Telling:
     def __init__(self, sink: SpanSink) -> None:
         self.dropped = 0
         self._sink = sink
+        self._random = RandomHex()
+        self._origins: dict[str, Origin] = {}
         self._waiting: dict[tuple[str, Capture], list[Span]] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
@@ -43,12 +45,14 @@ class Telling:
     def call(self, facts: CallFacts) -> None:
         """Take in one call of the gateway; what cannot be told of it never stops its answer."""
         try:
-            span = call_span(facts)
+            span = call_span(facts, self._random)
+            # What is looked at once per origin is so looked at once for many calls.
+            span.origin = self._origins.setdefault(span.origin.service, span.origin)
         except Exception:  # noqa: BLE001  # whatever a client or a provider sent: the answer is given, the log learns it
             self.dropped += 1
             self._log.exception("A call could not be told of.")
             return
-        self.keep(facts.project, [span], Capture(facts.capture))
+        self.keep(facts.project, (span,), Capture(facts.capture))
 
     async def close(self) -> None:
         """Write what waits."""
@@ -67,11 +71,11 @@ class Telling:
                     self._log.warning("%d spans could not be kept: %s", len(spans), error)
 
 
-def call_span(facts: CallFacts) -> Span:
+def call_span(facts: CallFacts, random: RandomHex) -> Span:
     """Return the span of a call: a child of the caller's own span if it named one."""
-    found = _TRACEPARENT.fullmatch(facts.traceparent)
-    trace_id, parent_id = (found[1], found[2]) if found else (secrets.token_hex(16), None)
-    labels = dict(facts.labels)
+    found = _TRACEPARENT.fullmatch(facts.traceparent) if facts.traceparent else None
+    trace_id, parent_id = (found[1], found[2]) if found else (random.take(32), None)
+    labels = facts.labels
     request: Mapping[str, Any] = facts.request or {}
     attributes: dict[str, Any] = {
         "holdtrue.call": facts.id,
@@ -85,13 +89,13 @@ def call_span(facts: CallFacts) -> Span:
         attributes["holdtrue.first_piece_us"] = facts.first_us - facts.started_us
     if facts.outcome is not Outcome.OK and facts.status:
         attributes["http.response.status_code"] = facts.status
-    tried = [f"{each.provider}/{each.model}: {each.error or each.status}" for each in facts.attempts]
-    if len(tried) > 1:
+    if len(facts.attempts) > 1:
+        tried = [f"{each.provider}/{each.model}: {each.error or each.status}" for each in facts.attempts]
         attributes["holdtrue.tried"] = "; ".join(tried[:10])
     return genai_span(
         GenaiCall(
             trace_id=trace_id,
-            span_id=secrets.token_hex(8),
+            span_id=random.take(16),
             parent_id=parent_id,
             start=facts.started_us,
             end=facts.ended_us,
