@@ -27,6 +27,7 @@ class Telling:
         self._sink = sink
         self._random = RandomHex()
         self._origins: dict[str, Origin] = {}
+        self._calls: list[CallFacts] = []
         self._waiting: dict[tuple[str, Capture], list[Span]] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
@@ -38,30 +39,44 @@ class Telling:
             self.dropped += len(spans)
             return
         self._waiting.setdefault((project, capture), []).extend(spans)
-        self._count += len(spans)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._write())
+        self._came(len(spans))
 
     def call(self, facts: CallFacts) -> None:
-        """Take in one call of the gateway; what cannot be told of it never stops its answer."""
-        try:
-            span = call_span(facts, self._random)
-            # What is looked at once per origin is so looked at once for many calls.
-            span.origin = self._origins.setdefault(span.origin.service, span.origin)
-        except Exception:  # noqa: BLE001  # whatever a client or a provider sent: the answer is given, the log learns it
+        """Take in one call of the gateway; its span is made once its answer has left."""
+        if self._count >= _MOST_WAITING:
             self.dropped += 1
-            self._log.exception("A call could not be told of.")
             return
-        self.keep(facts.project, (span,), Capture(facts.capture))
+        self._calls.append(facts)
+        self._came(1)
 
     async def close(self) -> None:
         """Write what waits."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
 
+    def _came(self, count: int) -> None:
+        self._count += count
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._write())
+
+    def _tell(self) -> None:
+        """Make the spans of calls; what cannot be told of one takes nothing from the others."""
+        calls, self._calls = self._calls, []
+        for facts in calls:
+            try:
+                span = call_span(facts, self._random)
+            except Exception:  # noqa: BLE001  # whatever a client or a provider sent: the answer is given, the log learns it
+                self.dropped += 1
+                self._log.exception("A call could not be told of.")
+                continue
+            # What is looked at once per origin is so looked at once for many calls.
+            span.origin = self._origins.setdefault(span.origin.service, span.origin)
+            self._waiting.setdefault((facts.project, Capture(facts.capture)), []).append(span)
+
     async def _write(self) -> None:
-        while self._waiting:
+        while self._count:
             await asyncio.sleep(_GATHER_SECONDS)
+            self._tell()
             waiting, self._waiting, self._count = self._waiting, {}, 0
             for (project, capture), spans in waiting.items():
                 try:

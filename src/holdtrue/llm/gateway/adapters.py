@@ -193,6 +193,7 @@ class HttpFlow:
     async def chunks(self) -> AsyncGenerator[list[Chunk]]:
         """Yield the pieces of each read; raise Failed if the answer breaks."""
         feed = self.translator.feed
+        begun = False
         try:
             async for events in self.response.events(self.idle, self.until):
                 found: list[Chunk] = []
@@ -200,6 +201,11 @@ class HttpFlow:
                 try:
                     for name, data in events:
                         found += feed(name, data)
+                        if found and not begun:
+                            # Whoever waits for the first piece does not wait for the others that came with it.
+                            begun = True
+                            yield found
+                            found = []
                 except HoldtrueError as error:
                     broken = error
                 # What came before the break in the same read is part of the answer.
