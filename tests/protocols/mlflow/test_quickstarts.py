@@ -15,7 +15,10 @@ import pytest
 
 from holdtrue.server.home import read_token
 from holdtrue.server.ports import free_ports
+from tests.forked import run_program
 
+# Loaded before the programs are forked: to import them takes longer than most programs take.
+LIBRARIES = ("mlflow.sklearn", "mlflow.pyfunc", "mlflow.genai", "sklearn.linear_model", "sklearn.model_selection")
 PROGRAMS = {
     "autologging": """
 import mlflow
@@ -210,13 +213,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     process.stdout.close()
 
 
+# These load their models' libraries again and again, to learn what the models need; `test_client` does so once, too.
+LONG = {"pyfunc": PROGRAMS.pop("pyfunc"), "pytorch": PYTORCH}
+
+
 @pytest.mark.parametrize(
-    "program", [*PROGRAMS.values(), pytest.param(PYTORCH, marks=pytest.mark.long)], ids=[*PROGRAMS, "pytorch"]
+    "program",
+    [*PROGRAMS.values(), *(pytest.param(program, marks=pytest.mark.long) for program in LONG.values())],
+    ids=[*PROGRAMS, *LONG],
 )
 def test_a_quick_start_runs_unchanged(program: str, running: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=running, capture_output=True, text=True, check=False
-    )
+    done = run_program(program, LIBRARIES, tmp_path, running)
     assert done.returncode == 0, done.stderr[-3000:]
     for complaint in ("Exception", "Failed to log", "Failed to send"):
         assert complaint not in done.stderr, done.stderr[-3000:]
