@@ -40,7 +40,7 @@ def run(arguments: tuple[str, ...], cwd: Path, environ: Mapping[str, str]) -> su
 def run_program(
     program: str, libraries: tuple[str, ...], cwd: Path, environ: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run the text of a program as `python -c` does; `libraries` are loaded already, whatever else it imports is not."""
+    """Run the text of a program as `python -c` does; `libraries` are loaded already, what else it imports is not."""
     return _run(libraries, {"arguments": ["-c"], "program": program}, cwd, environ)
 
 

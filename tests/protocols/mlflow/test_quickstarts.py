@@ -214,13 +214,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 # These load their models' libraries again and again, to learn what the models need; `test_client` does so once, too.
-LONG = {"pyfunc": PROGRAMS.pop("pyfunc"), "pytorch": PYTORCH}
+LONG = ("pyfunc", "pytorch")
 
 
 @pytest.mark.parametrize(
     "program",
-    [*PROGRAMS.values(), *(pytest.param(program, marks=pytest.mark.long) for program in LONG.values())],
-    ids=[*PROGRAMS, *LONG],
+    [
+        pytest.param(program, id=name, marks=pytest.mark.long if name in LONG else ())
+        for name, program in {**PROGRAMS, "pytorch": PYTORCH}.items()
+    ],
 )
 def test_a_quick_start_runs_unchanged(program: str, running: dict[str, str], tmp_path: Path) -> None:
     done = run_program(program, LIBRARIES, tmp_path, running)
