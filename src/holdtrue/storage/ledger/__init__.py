@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Insert,
         Prepared,
         any_case_like,
+        any_of,
         exact_like,
         insert,
         pairs_in,
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
         prepare_insert,
     )
     from holdtrue.storage.ledger.tables import Timestamp, key_of, metadata, project_table, scoped
-    from holdtrue.storage.ledger.transaction import Transaction, WriteContext
+    from holdtrue.storage.ledger.transaction import Joint, Transaction, WriteContext
     from holdtrue.storage.ledger.verify import Verification
 
 __all__ = [
     "Event",
     "EventFilter",
     "Insert",
+    "Joint",
     "Ledger",
     "Prepared",
     "Timestamp",
@@ -36,6 +38,7 @@ __all__ = [
     "Verification",
     "WriteContext",
     "any_case_like",
+    "any_of",
     "digests_in",
     "exact_like",
     "insert",
@@ -57,6 +60,7 @@ __getattr__ = attach(
         "Event": "events",
         "EventFilter": "events",
         "Insert": "statements",
+        "Joint": "transaction",
         "Ledger": "ledger",
         "Prepared": "statements",
         "Timestamp": "tables",
@@ -64,6 +68,7 @@ __getattr__ = attach(
         "Verification": "verify",
         "WriteContext": "transaction",
         "any_case_like": "statements",
+        "any_of": "statements",
         "digests_in": "mentions",
         "exact_like": "statements",
         "insert": "statements",

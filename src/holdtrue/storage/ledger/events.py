@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 VERSION = b"\x01"
 NO_HASH = "0" * 64
 
-_EVENT = prepare_insert(events, lambda statement: statement, width=1)
-_PAYLOAD = prepare_insert(payloads, lambda statement: statement, width=1)
+_EVENT = prepare_insert(events, lambda statement: statement, widths=())
+_PAYLOAD = prepare_insert(payloads, lambda statement: statement, widths=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Ledger:
 
     async def write_async(self, context: WriteContext, work: Callable[[Transaction], T]) -> T:
         """Do as `write` does, without blocking the event loop or holding a thread."""
-        return await asyncio.wrap_future(self._need_writer().submit(context, work))
+        return await self._need_writer().submit_async(context, work)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` on a read-only connection that sees one consistent, committed state.
