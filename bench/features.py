@@ -92,7 +92,7 @@ def get():
     times = []
     for number in range(500):
         start = time.perf_counter()
-        found = store.get_online_features(wanted, [{"driver": number * 3}]).to_dict()
+        found = store.get_online_features(wanted, [{"driver": number * 3 % int(sys.argv[2])}]).to_dict()
         times.append(time.perf_counter() - start)
     assert found["f0"][0] is not None
     return sorted(times)[250]
@@ -325,7 +325,7 @@ def _ready() -> bool:
 def _start(root: Path) -> Peer:
     """Start Feast on the tables in a folder; return its version and the process that takes turns."""
     process = subprocess.Popen(
-        [PEER / "bin" / "python", "-c", _SCRIPT, str(root)],
+        [PEER / "bin" / "python", "-c", _SCRIPT, str(root), str(KEPT)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

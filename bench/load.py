@@ -7,7 +7,9 @@ many a second on average, and their waiting for a free connection counts.
 
 import argparse
 import json
+import socket
 import sys
+import time
 from pathlib import Path
 
 import uvloop
@@ -29,6 +31,46 @@ async def measured(order: Order) -> dict[str, object]:
         "statuses": dict(found.statuses),
         "broken": found.broken,
     }
+
+
+class Line:
+    """One connection that is kept open: send a request's bytes, read the answer's to their end, parse nothing.
+
+    For what is measured one request at a time: a client library would take longer than the server that answers.
+    """
+
+    def __init__(self, port: int, timeout: float = 180) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: bytes) -> tuple[float, bytes]:
+        """Return how long the answer took to its last byte (seconds), and its body; it must be a 200."""
+        began = time.perf_counter()
+        self._socket.sendall(request)
+        data = bytearray()
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            data += self._more()
+        head = bytes(data[:end]).lower()
+        start = head.find(b"content-length:")
+        assert head[9:12] == b"200", bytes(data[:2000])
+        assert start >= 0, head
+        length = int(head[start + 15 :].partition(b"\r\n")[0])
+        left = length - (len(data) - end - 4)
+        parts = [bytes(data[end + 4 :])]
+        while left > 0:
+            parts.append(self._more())
+            left -= len(parts[-1])
+        taken = time.perf_counter() - began
+        return taken, b"".join(parts)
+
+    def _more(self) -> bytes:
+        chunk = self._socket.recv(1 << 18)
+        assert chunk, "the server closed the connection"
+        return chunk
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
 
 
 def main() -> int:

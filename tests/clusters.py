@@ -113,10 +113,10 @@ class Cluster:
 
 
 @contextmanager
-def running(**settings: str) -> Generator[Cluster]:
+def running(within: Path | None = None, **settings: str) -> Generator[Cluster]:
     """Run a cluster in a temporary folder that another user can reach."""
     # In memory where there is such a folder: a database is a thousand files, and removing them takes long on a disk.
-    folder = Path(tempfile.mkdtemp(prefix="holdtrue-pg-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(prefix="holdtrue-pg-", dir=within or (_MEMORY if _MEMORY.is_dir() else None)))
     try:
         cluster = Cluster(folder)
         cluster.start(**settings)

@@ -1,4 +1,4 @@
-"""Run commands of the real program, each in a process of its own that begins with its libraries loaded.
+"""Run commands of the real program, and programs of its users, each in a process of its own with its libraries loaded.
 
 A command takes longer to import what it needs than to do its work. So one process imports it once and forks a child
 for each command: the child has the arguments, folder, environment and exit status of a process begun anew.
@@ -34,15 +34,28 @@ _LIBRARIES = (
 
 def run(arguments: tuple[str, ...], cwd: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run one command and return its exit status and what it printed; TimeoutExpired after two minutes."""
+    return _run((), {"arguments": arguments}, cwd, environ)
+
+
+def run_program(
+    program: str, libraries: tuple[str, ...], cwd: Path, environ: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run the text of a program as `python -c` does; `libraries` are loaded already, what else it imports is not."""
+    return _run(libraries, {"arguments": ["-c"], "program": program}, cwd, environ)
+
+
+def _run(
+    libraries: tuple[str, ...], wish: Mapping[str, Any], cwd: Path, environ: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        asked = {"arguments": arguments, "cwd": str(cwd), "environ": dict(environ), "out": str(out), "err": str(err)}
-        status = _ask(asked)
-        return subprocess.CompletedProcess(list(arguments), status, out.read_text("utf-8"), err.read_text("utf-8"))
+        asked = {**wish, "cwd": str(cwd), "environ": dict(environ), "out": str(out), "err": str(err)}
+        status = _ask(libraries, asked)
+        return subprocess.CompletedProcess(wish["arguments"], status, out.read_text("utf-8"), err.read_text("utf-8"))
 
 
-def _ask(asked: Mapping[str, Any]) -> int:
-    process = _parent()
+def _ask(libraries: tuple[str, ...], asked: Mapping[str, Any]) -> int:
+    process = _parent(libraries)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(asked).encode() + b"\n")
@@ -56,8 +69,9 @@ def _ask(asked: Mapping[str, Any]) -> int:
 
 
 @cache
-def _parent() -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen([sys.executable, "-m", "tests.forked"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def _parent(libraries: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.forked", *libraries]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def end() -> None:
         process.communicate()
@@ -66,14 +80,15 @@ def _parent() -> "subprocess.Popen[bytes]":
     return process
 
 
-def _serve() -> None:
+def _serve(libraries: tuple[str, ...]) -> None:
     """Fork a child for each line that comes, and answer with its exit status."""
-    from holdtrue.cli.main import command_line
-    from holdtrue.server.table import room_routes
+    if not libraries:
+        from holdtrue.cli.main import command_line
+        from holdtrue.server.table import room_routes
 
-    command_line()
-    room_routes()
-    for name in _LIBRARIES:
+        command_line()
+        room_routes()
+    for name in libraries or _LIBRARIES:
         importlib.import_module(name)
     answers = os.dup(1)
     while line := sys.stdin.buffer.readline():
@@ -87,9 +102,7 @@ def _serve() -> None:
 
 
 def _become(asked: Mapping[str, Any]) -> None:
-    """Be the command that is asked for, as if begun anew."""
-    from holdtrue.cli.main import main
-
+    """Be the command or program that is asked for, as if begun anew."""
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environ"])
@@ -102,10 +115,17 @@ def _become(asked: Mapping[str, Any]) -> None:
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.path[0] = ""
-    sys.argv = ["holdtrue", *asked["arguments"]]
     status = 1
     try:
-        status = main(asked["arguments"])
+        if "program" in asked:
+            sys.argv = asked["arguments"]
+            exec(compile(asked["program"], "<program>", "exec"), {"__name__": "__main__"})  # noqa: S102  # the tests' own
+            status = 0
+        else:
+            from holdtrue.cli.main import main
+
+            sys.argv = ["holdtrue", *asked["arguments"]]
+            status = main(asked["arguments"])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001  # what a process begun anew would print, too
@@ -119,4 +139,4 @@ def _become(asked: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(tuple(sys.argv[1:]))

@@ -29,6 +29,7 @@ project = ht.Project("flight-delays", owner="dispatch", risk="limited")
 @project.dataset(
     key="flight_id",
     time="scheduled_departure",
+    tags=ht.Tags(purposes=("operations", "research"), licence="CC0-1.0", source="Bureau of Transportation Statistics"),
     contract=ht.Contract(
         columns=(
             ht.column("flight_id", "string", unique=True),
@@ -61,6 +62,7 @@ def flights(window: str) -> pa.Table:
 @project.dataset(
     key="reading_id",
     time="observed_at",
+    tags=ht.Tags(licence="CC0-1.0", source="ASOS"),
     contract=ht.Contract(
         columns=(
             ht.column("reading_id", "string", unique=True),
@@ -86,11 +88,10 @@ def weather(window: str) -> pa.Table:
 
 
 @project.source(of=flights)
-def departures(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Select flights that have left."""
-    return rows.filter("departed_at IS NOT NULL").select(
-        "flight_id, carrier, origin, dest, scheduled_hour, departed_at, departure_delay"
-    )
+def departures(rows: duckdb.DuckDBPyRelation) -> str:
+    """Select flights that have left, in SQL."""
+    return """SELECT flight_id, carrier, origin, dest, scheduled_hour, departed_at, departure_delay
+              FROM rows WHERE departed_at IS NOT NULL"""
 
 
 @project.source(of=flights)
@@ -162,6 +163,7 @@ known_then = [origin_weather, origin_departures, origin_arrivals, carrier_arriva
     time="scheduled_hour",
     features=[*schedule, *known_then],
     params={"max_iter": 150, "learning_rate": 0.08, "max_leaf_nodes": 31},
+    purpose="operations",
 )
 def delay(train: ht.Training, params: Mapping[str, Any]) -> HistGradientBoostingClassifier:
     """Fit gradient boosted trees, which take missing values as they are."""
@@ -180,6 +182,7 @@ project.gate(
         "better than guessing": "metric.brier.value < baseline.brier.value",
         "no weak slice": "slices.all(s, s.upper >= 0.6)",
         "better than what is live": "comparison.champion.p_better >= 0.95",
+        "only for its purpose": "privacy.allowed",
         "nothing leaks": "data.leakage.suspects == 0 && data.overlap.keys == 0",
         "every feature is there": "data.empty.features == 0 && data.constant.features == 0",
         "compiled faithfully": "parity.max_difference <= 0.001 && parity.changed_decisions <= 0.001",

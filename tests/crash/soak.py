@@ -58,7 +58,14 @@ class Soak:
             self.connections += 1
             connection, port = self.connections, mine.getsockname()[1]
             self.open[port] = connection
-            await asyncio.get_running_loop().sock_connect(mine, ("127.0.0.1", self.port))
+            try:
+                await asyncio.get_running_loop().sock_connect(mine, ("127.0.0.1", self.port))
+            except OSError as error:
+                self.attempts.append(Attempt(f"connection {connection}", connection, failure=repr(error)))
+                del self.open[port]
+                mine.close()
+                await asyncio.sleep(0.1)
+                continue
             reader, writer = await asyncio.open_connection(sock=mine)
             try:
                 while not self.stopping and not reader.at_eof():

@@ -29,10 +29,10 @@ def said(ids: list[str], values: Any, name: str = "bought") -> pa.Table:
     return pa.table({"prediction_id": ids, "value": [float(each) for each in values], "name": [name] * len(ids)})
 
 
-def judged(first: float, second: float, n: int, canary: Canary = TEST, **changes: Any) -> Any:
-    """Return the judgement once `n` answers of each arm were given and bought at these rates."""
+def judged(first: float, second: float, n: int, canary: Canary = TEST, *, seconds: float = 0.1, **changes: Any) -> Any:
+    """Return the judgement once `n` answers of each arm were given (the challenger's in `seconds`) and bought."""
     random = np.random.default_rng(3)
-    table = pa.concat_tables([answers("rel_a", [0.0] * n), answers("rel_b", [0.0] * n)])
+    table = pa.concat_tables([answers("rel_a", [0.0] * n), answers("rel_b", [0.0] * n, seconds=seconds)])
     mixed = table.take(pa.array(random.permutation(2 * n)))
     ids = mixed.column("id").to_pylist()
     bought = [random.random() < (second if each.startswith("rel_b") else first) for each in ids]
@@ -52,6 +52,14 @@ def judged(first: float, second: float, n: int, canary: Canary = TEST, **changes
 def test_an_ab_test_ends_by_what_was_bought(first: float, second: float, n: int, verdict: str, words: str) -> None:
     found = judged(first, second, n)
     assert (found.verdict, words in found.why) == (verdict, True), found.why
+
+
+def test_a_release_that_is_bought_more_and_takes_too_long_is_rolled_back_where_time_is_judged() -> None:
+    assert judged(0.2, 0.5, 400, seconds=3.0).verdict == "promote"
+    timed = ht.ABTest("bought", min_answers=50, latency_limit_seconds=1.0)
+    slow = judged(0.2, 0.5, 400, timed, seconds=3.0)
+    assert (slow.verdict, "took longer than the limit" in slow.why) == ("roll_back", True)
+    assert judged(0.2, 0.5, 400, timed).verdict == "promote"
 
 
 def test_what_makes_no_difference_worth_having_is_stopped() -> None:

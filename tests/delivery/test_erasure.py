@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -86,6 +87,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
 
 def began(folder: Path, url: str) -> Production:
     """Train, promote, and let requests, events and labels come for the busiest aircraft and another one."""
+    spoil(folder)
     succeed("apply", cwd=folder)
     made = json.loads(succeed("run", "-w", "2013-01", "-w", "2013-02", "--json", cwd=folder))
     succeed("promote", "delay", made["release"], cwd=folder)
@@ -105,6 +107,15 @@ def began(folder: Path, url: str) -> Production:
         said = {"prediction_id": answer["prediction_id"], "name": "helpful", "value": True}
         world.post("/feedback", said)
     return world
+
+
+def spoil(folder: Path) -> None:
+    """Let a row of the busiest aircraft be one that its contract keeps out, and gives as an example."""
+    file = folder / "flights-2013-02.parquet"
+    table = pq.read_table(file)
+    row = table["tailnum"].to_pylist().index(busiest(folder))
+    distances = [4999.5 if number == row else each for number, each in enumerate(table["distance"].to_pylist())]
+    pq.write_table(table.set_column(table.column_names.index("distance"), "distance", pa.array(distances)), file)
 
 
 def columns(world: Production, kind: str, column: str) -> list[Any]:
@@ -144,6 +155,7 @@ def test_an_entity_is_erased_everywhere_and_its_models_are_listed(production: Pr
     assert done["datasets"]["versions"] == ["flights@3"]
     assert [each["label"] for each in done["models"]] == ["delay@1"]
     assert done["left"]["blobs"] == []
+    assert done["datasets"]["examples"] == 3  # of two events and a quarantine
     assert columns(world, "prediction", "x_tailnum") == [OTHER] * 2
     assert columns(world, "event", "tailnum") == [OTHER] * 2
     assert columns(world, "label", "key") == ["f1", "f3"]
@@ -155,6 +167,13 @@ def test_an_entity_is_erased_everywhere_and_its_models_are_listed(production: Pr
     rows = pq.read_table(world.folder / "now.parquet")
     assert world.tail not in rows["tailnum"].to_pylist()
     assert rows.num_rows == before - done["datasets"]["rows"]
+
+
+def test_a_gate_learns_that_a_release_knew_somebody_who_was_erased(production: Production) -> None:
+    world = production
+    with Client.open(world.home) as client:
+        found = client.get("/api/projects/tails/evidence", subject=world.release)["items"]
+    assert [each["content"]["erased"] for each in found if each["kind"] == "privacy"] == [0, 1]
 
 
 def test_the_same_again_changes_nothing(production: Production) -> None:

@@ -21,8 +21,8 @@ NOW = microseconds(START)
 
 
 def running(**canary: Any) -> Rollout:
-    settings: dict[str, Any] = {"steps": (5.0, 50.0), "margin": 0.05, "min_rows_per_step": 50, **canary}
-    return replace(_rollout(Canary(**settings)), started_at=START)
+    plan = replace(Canary(steps=(5.0, 50.0), margin=0.05, min_rows_per_step=50), **canary)
+    return replace(_rollout(plan), started_at=START)
 
 
 def scored(rollout: Rollout, champion: Any, challenger: Any, **more: Any) -> pa.Table:

@@ -115,6 +115,33 @@ def test_rows_that_were_never_sent_are_told(tmp_path: Any, sources: dict[str, pa
     assert report["features"]["weather_temp"]["examples"][0]["online"] is None
 
 
+def test_numbers_that_lost_their_fractions_are_of_another_type(tmp_path: Any, sources: dict[str, pa.Table]) -> None:
+    arrivals = sources["arrivals"]
+    whole = pa.array(np.trunc(arrivals["delay"].to_numpy() * 10).astype(np.int64))
+    longer = arrivals.set_column(3, "delay", pa.array(arrivals["delay"].to_numpy() * 10))
+    sent = {**sources, "arrivals": arrivals.set_column(3, "delay", whole)}
+    accepted = {**sources, "arrivals": longer}
+    report = replay(FEATURES, _answered(tmp_path, sent), History(accepted, sent))
+    assert list(report["features"]) == ["past_mean"]
+    assert set(report["features"]["past_mean"]["causes"]) == {"type"}
+
+
+def test_entities_sent_as_texts_that_are_asked_for_as_numbers_are_of_another_type(tmp_path: Any) -> None:
+    places = np.arange(200)
+    view = Latest("weather", "readings", "station", "at", ("temp",), "900h")
+    features = FeatureSet((view,), (), {})
+    rows = pa.table({"station": places % 5, "at": START + places * MINUTE, "temp": NUMBERS.normal(size=200)})
+    sent = rows.set_column(0, "station", rows["station"].cast(pa.string()))
+    store = OnlineStore(tmp_path)
+    store.ingest([view], "readings", sent.to_pydict())
+    requests, times = pa.table({"station": [0, 1, 2]}), START + np.array([500, 600, 700]) * MINUTE
+    online = store.lookup([view], requests.to_pydict(), times.tolist())
+    store.close()
+    logged = Logged(["a", "b", "c"], requests, times, times, {"weather_temp": online["weather_temp"]})
+    report = replay(features, logged, History({"readings": rows}, {"readings": sent}))
+    assert report["features"]["weather_temp"]["causes"] == {"type": 3}
+
+
 def test_a_shift_of_whole_hours_is_a_time_zone(tmp_path: Any, sources: dict[str, pa.Table]) -> None:
     report = replay(FEATURES, _answered(tmp_path, sources, shift=-5 * HOUR), History(sources, sources))
     assert _main_cause(report, "weather_temp") == _main_cause(report, "past_mean") == "time zone"

@@ -59,6 +59,7 @@ def source_of(select: Any) -> Source:
         (lambda rows: rows.query("r", "SELECT id, count(*) OVER (PARTITION BY who) AS n FROM r"), "n", {"who"}),
         (lambda rows: rows.select("1 AS one, count(*) OVER () AS n"), "one", set[str]()),
         (lambda rows: rows.query("r", "SELECT a.id FROM r a JOIN r b ON a.who = b.who"), "id", {"id", "who"}),
+        (lambda rows: "SELECT id, delay / distance AS speed FROM rows", "speed", {"delay", "distance"}),
         (lambda rows: rows.order("delay").limit(5).select("id"), "id", {"id", "delay"}),
         (lambda rows: rows.fetchall() and None, "id", ALL),
         (lambda rows: 1 / 0, "whatever", ALL),

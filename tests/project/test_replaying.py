@@ -15,6 +15,7 @@ from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.features import FeatureSet, Trailing, point_in_time
 from holdtrue.project.replaying import Replay, replayed
+from holdtrue.project.work import Workshop
 from holdtrue.storage import BlobStore
 from holdtrue.storage.journal import Journal
 
@@ -148,3 +149,29 @@ def test_nothing_answered_and_nothing_accepted_are_said(world: _World) -> None:
     with pytest.raises(InvalidInput, match="can be replayed yet") as raised:
         world.replay()
     assert "--ingest" in raised.value.mend
+
+
+class _Api:
+    """What the control plane knows of the world's one release."""
+
+    def __init__(self, world: _World) -> None:
+        self._world = world
+
+    def get(self, path: str, **query: Any) -> Any:
+        if "/releases/" in path:
+            return {"manifest": {"versions": {"features": "fv_1"}}}
+        return {"content": FEATURES.to_json(), "fragments": self._world.fragments}
+
+    def post(self, path: str, body: Any = None, *, key: str | None = None) -> Any:
+        raise AssertionError(path)
+
+
+def test_a_worker_replays_a_service_and_says_why_it_cannot(world: _World, tmp_path: Path) -> None:
+    workshop = Workshop(world.project, tmp_path, _Api(world))
+    job = ("replay", {"service": "late"}, "usr_1")
+    assert "has not answered" in workshop.execute(*job)["why"]
+    world.answer(wrong=3)
+    assert "can be replayed yet" in workshop.execute(*job)["why"]
+    world.accept()
+    (report,) = workshop.execute(*job)["reports"]
+    assert (report["release"], report["rows"], report["mismatched"]) == ("rel_1", N, 3)

@@ -13,6 +13,8 @@ import pytest
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.server.home import read_token
 from holdtrue.server.settings import load_settings
+from holdtrue.storage import FolderLock
+from holdtrue.storage.stores import prepare_home
 from tests import forked
 from tests.clusters import PASSWORD, Cluster, running
 from tests.server.test_up import Running, Start, environment, start, until
@@ -99,6 +101,35 @@ def test_a_restart_of_postgresql_is_survived_without_one_of_ours(start: Start, o
         assert client.get("/api/audit/verify").json()["ok"]
     assert server.children() == children
     assert server.stop() == 0
+
+
+def test_a_data_folder_moves_into_the_database_and_back(own: Cluster, tmp_path: Path) -> None:
+    home, url = tmp_path / "home", own.database()
+    prepare_home(home, create=True)
+    made = command("token", "create", "--role", "viewer", "--project", "flights", "--json", home=home)
+    assert made.returncode == 0, made.stderr
+    unset = command("db", "convert", "postgresql", home=home)
+    assert (unset.returncode, "names no PostgreSQL database" in unset.stderr) == (2, True), unset.stderr
+    lock = FolderLock(home)
+    busy = command("db", "convert", "postgresql", home=home, HOLDTRUE_DATABASE=url)
+    lock.release()
+    assert (busy.returncode, "Only one process" in busy.stderr) == (1, True), busy.stderr
+    there = command("db", "convert", "postgresql", "--json", home=home, HOLDTRUE_DATABASE=url)
+    assert there.returncode == 0, there.stderr
+    told = json.loads(without_secret(there.stdout))
+    assert told["kept"] is None
+    assert told["tables"]["tokens"]["rows"] >= 1
+    assert command("audit", "verify", home=home, HOLDTRUE_DATABASE=url).returncode in (0, 5)
+    again = command("db", "convert", "postgresql", home=home, HOLDTRUE_DATABASE=url)
+    assert (again.returncode, "not empty" in without_secret(again.stderr)) == (1, True), again.stderr
+    back = command("db", "convert", "sqlite", "--json", home=home, HOLDTRUE_DATABASE=url)
+    assert back.returncode == 0, back.stderr
+    returned = json.loads(without_secret(back.stdout))
+    assert returned["tables"] == told["tables"]
+    assert Path(returned["kept"]).parent == home / "backups"
+    listed = command("token", "list", "--json", home=home)
+    assert listed.returncode == 0, listed.stderr
+    assert len(json.loads(listed.stdout)) == told["tables"]["tokens"]["rows"]
 
 
 @pytest.mark.parametrize(

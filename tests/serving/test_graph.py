@@ -83,6 +83,23 @@ def test_what_comes_before_and_after_is_part_of_the_release() -> None:
         Processed(inner, PythonModel(scorers.Wider))
 
 
+def test_an_ensemble_that_makes_no_sense_is_refused_when_it_is_declared(members: dict[str, Any]) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"how": "median"},
+        {"weights": {"other": 1.0}},
+        {"weights": {"trees": -1.0, "near": 2.0}},
+        {"weights": {"trees": 0.0}},
+        {"weights": {}},
+        {"how": "vote", "weights": {"trees": 1.0}},
+    ]
+    for options in wrong:
+        with pytest.raises(ConfigurationError, match="as it is declared"):
+            Ensemble(members, **options)
+    for none in (lambda: Ensemble({}), lambda: Stack({}, None), lambda: Stack({"final": None}, None)):
+        with pytest.raises(ConfigurationError):
+            none()
+
+
 def test_if_a_part_fails_the_whole_fails() -> None:
     code = PythonModel(scorers.Scorer, modules=[scorers_helper], seconds=5.0)
     data = code.packed(NAMES)

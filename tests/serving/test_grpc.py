@@ -1,8 +1,11 @@
 """The Open Inference Protocol over gRPC with the real client: the same answers, refusals, records and limits."""
 
+import asyncio
 import json
+import select
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,10 +14,15 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import MissingExtra
 from holdtrue.protocols import oipgrpc
 from holdtrue.protocols.oipmessages import MESSAGES, messages
+from holdtrue.serving import Engine, Limits, Plane, read_access
+from holdtrue.storage import Journal
+from tests.server.certificates import self_signed
 from tests.serving.plane_home import INPUTS, OTHER, PROJECT, ROOT, SERVICE, TOKEN, Home, Process, flight, free_port
+from tests.serving.test_robust import PATH, open_request
 
 # Its classes are made when it is imported, which no type checker sees.
 service_pb2: Any = triton.service_pb2
@@ -191,13 +199,24 @@ def test_a_call_is_held_to_what_http_is_held_to(home: Home, connect: Connect) ->
     assert root.model_name == SERVICE
 
 
-def test_load_is_shed_and_a_client_that_waits_no_longer_leaves_no_record(home: Home, connect: Connect) -> None:
+def test_bytes_that_are_no_message_are_refused(home: Home, connect: Connect) -> None:
+    home.publish(home.bundle("rel_a", "champion"))
+    _, client = connect()
+    send = client._channel.unary_unary(METHOD)
+    for data in (b"\xff\xff\xff", b"\x0a\xff", b"\x2a\x02\x0a\x05"):
+        with pytest.raises(grpc.RpcError) as error:
+            send(data, metadata=tuple(token().items()))
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError) as error:
+        send(b"\xff\xff\xff")
+    assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_load_is_shed_as_over_http_and_told_when_to_come_back(home: Home, connect: Connect) -> None:
     home.publish(home.bundle("rel_a", "champion"))
     plane, client = connect(HOLDTRUE_DATA_REQUESTS="1")
-    from tests.serving.test_robust import PATH, open_request
-
     body = json.dumps({"inputs": []}).encode()
-    under_way = open_request(plane, PATH, body)
+    under_way = [open_request(plane, PATH, body)]
 
     def shed() -> Any:
         try:
@@ -206,12 +225,46 @@ def test_load_is_shed_and_a_client_that_waits_no_longer_leaves_no_record(home: H
             return error
         return None
 
-    plane.until(lambda: shed() is not None)
+    def held() -> bool:
+        # Which of the two came first is open: if the one over HTTP was shed, it is sent again.
+        if select.select(under_way, [], [], 0)[0]:
+            under_way.pop().close()
+            under_way.append(open_request(plane, PATH, body))
+        return shed() is not None
+
+    plane.until(held)
     error = shed()
     assert error.code() == grpc.StatusCode.UNAVAILABLE
     assert ("retry-after", "1") in [(each.key, each.value) for each in error.trailing_metadata()]
-    under_way.close()
+    under_way.pop().close()
     plane.until(lambda: shed() is None)
+
+
+def test_the_port_speaks_tls_where_there_is_a_certificate(home: Home, tmp_path: Path) -> None:
+    self_signed(tmp_path, "localhost")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    journal = Journal(home.path / "journal", SystemClock())
+    writer = journal.writer("test", "fast")
+    engine = Engine(home.clock, writer, lambda _: lambda *_: {}, strict=False)
+    plane = Plane(engine, [], hosts=[], errors={}, lifespan=lambda _: nullcontext(), limits=Limits())
+    plane.set_access(read_access(home.path / "routing" / "access.json"))
+    port = free_port()
+
+    async def main() -> bool:
+        async with oipgrpc.listener(oipgrpc.Listen("127.0.0.1", port, certificate, key))(plane, engine):
+            trust = grpc.ssl_channel_credentials(certificate.read_bytes())
+            async with grpc.aio.secure_channel(f"localhost:{port}", trust) as channel:
+                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+                answer = await live(b"", metadata=tuple(token().items()), timeout=20)
+            async with grpc.aio.insecure_channel(f"localhost:{port}") as plain:
+                call = plain.unary_unary("/inference.GRPCInferenceService/ServerLive")
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call(b"", metadata=tuple(token().items()), timeout=20)
+            return messages().ServerLiveResponse.FromString(answer).live
+
+    assert asyncio.run(main())
+    writer.close()
+    journal.close()
 
 
 def test_what_grpc_needs_is_named_if_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

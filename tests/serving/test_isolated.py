@@ -1,6 +1,9 @@
 """Models that are code: whatever they do, it costs their own process and nobody else's."""
 
 import gc
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +106,45 @@ def test_the_process_ends_when_nobody_holds_the_model() -> None:
     del model
     gc.collect()
     assert children() <= before
+
+
+ORPHAN = """
+import sys, threading, time
+from pathlib import Path
+import numpy as np
+from tests.serving.test_isolated import children, loaded, python, row
+model = loaded(python(seconds=1.0))
+print(*children(), flush=True)
+model.score(row(float(sys.argv[1])))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("way", [0.0, 2.0])
+def test_no_process_outlives_the_one_that_started_it(way: float) -> None:
+    command = [sys.executable, "-c", ORPHAN, str(way)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pids = parent.stdout.readline().split()
+    assert pids
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    # One that waits for its parent learns of its end; one that hangs is ended by its own alarm.
+    for pid in pids:
+        for _ in range(1000):
+            if not running(pid):
+                break
+            time.sleep(0.02)
+        assert not running(pid)
+
+
+def running(pid: str) -> bool:
+    """Tell whether a process runs; one that ended and was not asked after does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def test_code_that_cannot_be_loaded_is_refused_with_what_it_says() -> None:

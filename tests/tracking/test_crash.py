@@ -14,7 +14,7 @@ from tests.clusters import Cluster
 from tests.protocols.mlflow.conftest import start
 
 WRITERS = 32
-ENOUGH = 1_500
+ENOUGH = 800
 
 
 @pytest.mark.parametrize("place", ["sqlite", "postgresql"])

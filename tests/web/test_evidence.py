@@ -91,3 +91,14 @@ def test_evaluation_comes_first_and_the_rest_in_one_order() -> None:
 @given(st.sampled_from(["evaluation", "metric", "baseline", "slices", "comparison", "parity"]), JSON)
 def test_no_content_breaks_the_page(kind: str, content: Any) -> None:
     assert "Evidence" in shown(evidence.views([made(kind, content)]))
+
+
+def test_purposes_and_tags_of_columns_stand_beside_what_they_are_used_for() -> None:
+    column = {"dataset": "flights", "column": "tailnum", "uses": ["tail_mean"], "personal": "identifier"}
+    rest = {"purposes": ["operations"], "licence": "CC0-1.0", "source": "none"}
+    failure = {"what": "flights.tailnum", "why": "it may be used for operations, and the model's purpose is marketing"}
+    content = {"purpose": "marketing", "allowed": False, "columns": [{**column, **rest}], "failures": [failure]}
+    page = shown(evidence.views([made("privacy", content)]))
+    assert "personal data (identifier), for operations, licence CC0-1.0; used for tail_mean" in page
+    assert "not allowed: it may be used for operations" in page
+    assert shown(evidence.views([made("privacy", {"columns": 7, "failures": None})]))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdtrue.cli import contracts, privacy, splits
+from holdtrue.cli import contracts, privacy, quarantine, splits
 from holdtrue.cli.context import (
     AsJson,
     Home,
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
     contracts.register(group)
     privacy.register(group)
     splits.register(group)
+    quarantine.register(group)
     app.add_typer(group, name="data")
 
 

@@ -119,13 +119,9 @@ def features_parity(
     as_json: AsJson = False,
 ) -> None:
     """Compute the features of recorded answers again from accepted windows, and compare them row by row."""
-    from holdtrue.core.clock import SystemClock
-    from holdtrue.features import FeatureSet
     from holdtrue.project import load_project
-    from holdtrue.project.replaying import Replay, replayed
+    from holdtrue.project.replaying import replay_service
     from holdtrue.server.settings import load_settings
-    from holdtrue.storage import BlobStore
-    from holdtrue.storage.journal import Journal
 
     project = load_project(project_file(file))
     chosen = service or _only(list(project.services))
@@ -133,20 +129,7 @@ def features_parity(
     with open_client(home) as client:
         check_beside(client, settings, "features parity")
         root = base(project.name)
-
-        def features_of(release: str) -> FeatureSet:
-            pinned = client.get(f"{root}/releases/{release}")["manifest"]["versions"]
-            return FeatureSet.from_json(client.get(f"{root}/versions/{pinned['features']}")["content"])
-
-        asked = Replay(
-            project,
-            chosen,
-            Journal(settings.home / "journal", SystemClock()),
-            BlobStore(settings.home / "blobs"),
-            lambda name: client.get(f"{root}/datasets/{name}")["fragments"],
-            features_of,
-        )
-        found = replayed(asked, most=limit)
+        found = replay_service(project, chosen, settings.home, client, most=limit)
         if record:
             for each in found:
                 content = {name: value for name, value in each.items() if name != "release"}

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     database.command()(restore)
     database.command()(vacuum)
     database.command()(upgrade)
+    database.command()(convert)
     app.add_typer(database, name="db")
     imports.command("mlflow")(import_mlflow)
     app.add_typer(imports, name="import")
@@ -214,6 +216,37 @@ def upgrade(home: Home = None, as_json: AsJson = False) -> None:
 
     done = maintenance.upgrade(home)
     show(done, as_json, lambda value: lines([f"schema {value['from']} → {value['to']}; backup: {value['backup']}"]))
+
+
+class Kind(StrEnum):
+    """Name a kind of database."""
+
+    POSTGRESQL = "postgresql"
+    SQLITE = "sqlite"
+
+
+def convert(
+    into: Annotated[Kind, typer.Argument(help="What the ledger is carried into.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry the ledger from the file into the database that the setting names, or back, with the server stopped."""
+    from holdtrue.server import maintenance
+
+    console = Console(stderr=True)
+    with console.status("Reading …") as status:
+
+        def tell(table: str, rows: int) -> None:
+            status.update(f"{table}: {rows} rows")
+
+        done = maintenance.convert(home, into_file=into is Kind.SQLITE, tell=tell)
+    told = [f"{done['rows']} rows in {len(done['tables'])} tables, counts and hashes alike; the event log verifies"]
+    told += [f"the file that was there is {done['kept']}"] if done["kept"] else []
+    if into is Kind.SQLITE:
+        told.append("Take the setting “database” away (HOLDTRUE_DATABASE), then start again; the database stays.")
+    else:
+        told.append("Start again with the setting “database” as it is; the file stays and is written no more.")
+    show(done, as_json, lambda _: lines(told))
 
 
 def import_mlflow(

@@ -2,7 +2,7 @@
 
     filter     = condition { "AND" condition }
     condition  = identifier ( comparison | "IS" ["NOT"] "NULL" )
-    comparison = ("=" | "!=" | "<>" | ">" | ">=" | "<" | "<=" | "LIKE" | "ILIKE") value
+    comparison = ("=" | "!=" | "<>" | ">" | ">=" | "<" | "<=" | "LIKE" | "ILIKE" | "RLIKE") value
                | ["NOT"] "IN" "(" value { "," value } ")"
     identifier = [ entity "." ] key        key: a word with dots, or quoted by ` or "
     order      = identifier [ "ASC" | "DESC" ]
@@ -19,7 +19,7 @@ from typing import Literal
 
 from holdtrue.core.errors import InvalidInput
 
-Operator = Literal["=", "!=", ">", ">=", "<", "<=", "LIKE", "ILIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"]
+Operator = Literal["=", "!=", ">", ">=", "<", "<=", "LIKE", "ILIKE", "RLIKE", "IN", "NOT IN", "IS NULL", "IS NOT NULL"]
 Value = str | int | float | tuple[str | int | float, ...] | None
 
 LONGEST = 20_000
@@ -65,7 +65,7 @@ class Vocabulary:
 
     `entities` maps a spelling to an entity; an entity that is not in `closed` takes any key.
     `numeric` holds the entities whose values are numbers, besides the attributes that are; those of `mixed` may be
-    compared with a number or with text.
+    compared with a number or with text. `regular` says whether text may be compared with regular expressions (RLIKE).
     """
 
     entities: Mapping[str, str]
@@ -74,6 +74,7 @@ class Vocabulary:
     numeric: frozenset[str] = frozenset()
     mixed: frozenset[str] = frozenset()
     closed: Mapping[str, Mapping[str, tuple[str, type]]] | None = None
+    regular: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,11 @@ class _Reader:
             return Condition(subject, operator, None)
         if operator in ("IN", "NOT IN"):
             return Condition(subject, operator, self._list(subject))
-        if operator in ("LIKE", "ILIKE") and subject.numeric:
+        if operator == "RLIKE" and not self._vocabulary.regular:
+            raise FilterError.at(
+                self._text, start, "Regular expressions (RLIKE) are for searches of traces; use LIKE here.", self._what
+            )
+        if operator in ("LIKE", "ILIKE", "RLIKE") and subject.numeric:
             raise FilterError.at(self._text, start, f"{subject.key} is a number; {operator} compares text.", self._what)
         if operator in (">", ">=", "<", "<=") and not (subject.numeric or subject.mixed):
             raise FilterError.at(
@@ -229,7 +234,7 @@ class _Reader:
         if token.kind == "operator":
             self._next += 1
             return _COMPARISONS[token.text]
-        for word in ("LIKE", "ILIKE", "IN"):
+        for word in ("LIKE", "ILIKE", "RLIKE", "IN"):
             if self._is(word):
                 self._next += 1
                 return word
@@ -243,7 +248,8 @@ class _Reader:
             self._next += negated
             self.word("NULL", "IS is followed by NULL or NOT NULL")
             return "IS NOT NULL" if negated else "IS NULL"
-        raise self._wrong("A comparison is expected here: =, !=, >, >=, <, <=, LIKE, ILIKE, IN, IS NULL.")
+        known = "=, !=, >, >=, <, <=, LIKE, ILIKE, IN, IS NULL" + (", RLIKE" if self._vocabulary.regular else "")
+        raise self._wrong(f"A comparison is expected here: {known}.")
 
     def _list(self, subject: Subject) -> tuple[str | int | float, ...]:
         self._sign("(")

@@ -188,6 +188,26 @@ def list_quarantines(call: Call) -> Any:
     return {"items": [dump(each) for each in found], "next": None}
 
 
+@routes.get("/api/projects/{project}/quarantines/{id}", Permission.DATA_READ, summary="Show a quarantine")
+def show_quarantine(call: Call) -> Any:
+    """Return one quarantine with what its contract found."""
+    return dump(call.read(lambda connection: service.quarantine(connection, call.project, call.path["id"])))
+
+
+@routes.get(
+    "/api/projects/{project}/quarantines/{id}/rows",
+    Permission.DATA_READ,
+    summary="Fetch quarantined rows as Parquet",
+)
+def fetch_quarantined(call: Call) -> Download:
+    """Return the rows that were kept out, as they were delivered."""
+    found = call.read(lambda connection: service.quarantine(connection, call.project, call.path["id"]))
+    if found.blob is None:
+        raise NotFound.of("rows of the quarantine", found.id)
+    blobs = call.stores.blobs
+    return Download(blobs.path(found.blob), blobs.size(found.blob), f"{found.dataset}-{found.window}.parquet")
+
+
 @routes.post(
     "/api/projects/{project}/quarantines/{id}/discard",
     Permission.DATA_WRITE,

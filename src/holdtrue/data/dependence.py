@@ -34,15 +34,15 @@ def _trained(
     connection: sa.Connection, project: str, dataset: str, wanted: frozenset[str], affected: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield the newest models that were trained on these columns, or else on a feature set that reads them."""
-    for name in catalog.names(connection, project, "model"):
-        (newest,) = catalog.versions(connection, project, "model", name, limit=1)
+    for model in catalog.names(connection, project, "model"):
+        (newest,) = catalog.versions(connection, project, "model", model, limit=1)
         read = newest.content.get("columns") if isinstance(newest.content, Mapping) else None
         if isinstance(read, Mapping):
             uses = {use for column, found in read.get(dataset, {}).items() if column in wanted for use in found}
             through = sorted(uses - {"outcome"})
         else:
             made_of = {edge.source for edge in catalog.origins(connection, project, [newest.id])}
-            through = [label for version, label in affected.items() if version in made_of]
+            through = [label for name, label in affected.items() if name in made_of]
         if through:
             more = f" and {len(through) - _SHOWN} more" if len(through) > _SHOWN else ""
             yield f"model {newest.label} ({', '.join(through[:_SHOWN])}{more})"

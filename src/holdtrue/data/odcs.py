@@ -317,11 +317,7 @@ def _parsed(text: str) -> Any:
     try:
         import yaml
     except ModuleNotFoundError:
-        raise MissingExtra(
-            "Reading YAML needs the package “pyyaml”, which is not installed.",
-            why="Holdtrue itself only writes it.",
-            mend="pip install pyyaml, or give the contract as JSON.",
-        ) from None
+        raise MissingExtra.of("yaml", "pyyaml") from None
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -143,11 +143,17 @@ def _keep_out(tx: Transaction, held: erasure.Held) -> None:
     erasure.add_blobs(tx, held.blobs)
 
 
-def discard(tx: Transaction, id: str, reason: str) -> Quarantine:
-    """Close a quarantine whose rows will not come again; StateError if it is closed already."""
-    found = store.quarantine(tx.connection, tx.project, id)
+def quarantine(connection: sa.Connection, project: str, id: str) -> Quarantine:
+    """Return one quarantine; NotFound if the project has none of this id."""
+    found = store.quarantine(connection, project, id)
     if found is None:
         raise NotFound.of("quarantine", id)
+    return found
+
+
+def discard(tx: Transaction, id: str, reason: str) -> Quarantine:
+    """Close a quarantine whose rows will not come again; StateError if it is closed already."""
+    found = quarantine(tx.connection, tx.project, id)
     if not reason.strip():
         raise InvalidInput(
             "A quarantine is discarded for a reason.",

@@ -90,6 +90,15 @@ def replace_quarantined(tx: Transaction, id: str, blob: str, rows: int) -> None:
     )
 
 
+def set_findings(tx: Transaction, id: str, findings: list[Any]) -> None:
+    """Let a quarantine tell its findings with other examples."""
+    tx.execute(
+        sa.update(quarantines)
+        .where(quarantines.c.project == tx.project, quarantines.c.id == id)
+        .values(findings=findings)
+    )
+
+
 def list_quarantines(
     connection: sa.Connection,
     project: str,

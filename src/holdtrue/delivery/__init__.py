@@ -105,6 +105,9 @@ if TYPE_CHECKING:
         resume,
         stop,
     )
+    from holdtrue.delivery.watching_features import (
+        watch_features,
+    )
 
 __all__ = [
     "PRODUCTION",
@@ -171,6 +174,7 @@ __all__ = [
     "submit",
     "summary",
     "triggers",
+    "watch_features",
     "why",
 ]
 
@@ -187,6 +191,7 @@ __getattr__ = attach(
         "Deployment": "model",
         "DeploymentState": "model",
         "Drift": "drifting",
+        "watch_features": "watching_features",
         "Measurement": "service",
         "Measures": "measuring",
         "NewManifest": "service",

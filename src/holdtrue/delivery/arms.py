@@ -39,6 +39,7 @@ _CHAMPION, _CHALLENGER = "champion", "challenger"
 _KEEP_DAYS: Final = 60
 _DAY_US: Final = 86_400_000_000
 _MAX_WAITING: Final = 200_000
+_CHECKED: Final = 0.6
 
 _COLUMNS: Final = (
     "id",
@@ -263,8 +264,8 @@ def difference_of(
 def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
     """Return what is known of each measure that is judged and that both arms have.
 
-    For “worse”, half of alpha is shared by all measures; “at most the margin worse” has the other half for each,
-    since all measures must be shown.
+    For “worse”, half of alpha is shared by all measures, of which the checks have three fifths: they are what a release
+    is about. “At most the margin worse” has the other half for each, since all measures must be shown.
     """
     margins = {
         FAILED: (canary.fallback_margin, True),
@@ -275,9 +276,11 @@ def differences(judging: ArmsJudging, canary: Canary) -> list[Difference]:
         margins[COST] = (canary.cost_margin, True)
     if canary.latency_limit_seconds:
         margins[LATENCY] = (canary.latency_margin, True)
-    worse, proof = canary.alpha / (2.0 * len(margins)), canary.alpha / 2.0
+    half = canary.alpha / 2.0
+    worse = {name: half * (_CHECKED if name == CHECKS else (1.0 - _CHECKED) / (len(margins) - 1)) for name in margins}
     found = (
-        difference_of(judging, name, margin, worse, proof, needed=needed) for name, (margin, needed) in margins.items()
+        difference_of(judging, name, margin, worse[name], half, needed=needed)
+        for name, (margin, needed) in margins.items()
     )
     return [each for each in found if each is not None]
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from holdtrue.core.clock import microseconds
-from holdtrue.delivery.arms import FAILED, FEEDBACK, ArmsJudging, Difference, absorb_arms, difference_of
+from holdtrue.delivery.arms import FAILED, FEEDBACK, LATENCY, ArmsJudging, Difference, absorb_arms, difference_of
 from holdtrue.delivery.model import Canary, Rollout
 from holdtrue.delivery.rules import Judgement
 from holdtrue.stats.intervals import normal_below
@@ -46,16 +46,14 @@ def _named(labels: pa.Table, name: str) -> pa.Table:
 def judge_business(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: datetime) -> tuple[Judgement, Any]:
     """Decide the next move of an A/B test or a bandit; return the judgement and the facts it rests on.
 
-    Half of alpha goes to “worse”, shared with the failed answers, and half to “better”.
+    Half of alpha goes to “worse”, shared with failed and late answers, and half to “better”.
     """
-    found = [
-        each
-        for each in (
-            difference_of(judging, FAILED, canary.fallback_margin, canary.alpha / 4.0, canary.alpha / 2.0),
-            difference_of(judging, FEEDBACK, canary.margin, canary.alpha / 4.0, canary.alpha / 2.0),
-        )
-        if each is not None
-    ]
+    margins = {FAILED: canary.fallback_margin, FEEDBACK: canary.margin}
+    if canary.latency_limit_seconds:
+        margins[LATENCY] = canary.latency_margin
+    worse = canary.alpha / (2.0 * len(margins))
+    known = (difference_of(judging, name, margin, worse, canary.alpha / 2.0) for name, margin in margins.items())
+    found = [each for each in known if each is not None]
     days = (now - rollout.started_at) / timedelta(days=1)
     answers = min(judging.rated("champion"), judging.rated("challenger"))
     facts = {
@@ -82,8 +80,8 @@ def _decide(
         return Judgement("wait", f"No “{canary.feedback_name}” came for both arms yet.")
     told = f"{metric.told} (“{canary.feedback_name}”)"
     if answers >= canary.min_rows_per_step:
-        failed = known.get(FAILED)
-        sound = failed is not None and failed.upper < canary.fallback_margin
+        beside = [FAILED, *([LATENCY] if canary.latency_limit_seconds else [])]
+        sound = all(name in known and known[name].upper < known[name].margin for name in beside)
         if metric.upper < canary.margin and sound:
             words = "better than" if canary.margin == 0.0 else f"at most {canary.margin:g} worse than"
             return Judgement("promote", f"It is {words} the champion: {told}.")

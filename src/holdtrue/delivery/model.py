@@ -149,7 +149,8 @@ class ServiceSpec:
     answers (“previous”, the id of a release, or another service, whose deployed release it is), then the constant
     `fallback`; `shadows` are releases that score every row unanswered. A service of the kind “application” is answered
     by prompt, retrieval and provider; `model` is then its own name. Every `drill_days` it is tried whether production
-    could go back (0: only by hand). It takes `rate` requests a second (0: any number).
+    could go back (0: only by hand), every `replay_days` the features of recorded answers are computed again, of which
+    the share `replay_most` may differ. It takes `rate` requests a second (0: any number).
     """
 
     name: str
@@ -164,6 +165,8 @@ class ServiceSpec:
     drill_days: float = 0.0
     backup: str | None = None
     rate: float = 0.0
+    replay_days: float = 0.0
+    replay_most: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)

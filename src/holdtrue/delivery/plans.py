@@ -47,6 +47,8 @@ def ABTest(  # written like Canary in a project file
     min_answers: int = 100,
     patience_days: float = 56.0,
     fallback_margin: float = 0.02,
+    latency_limit_seconds: float = 0.0,
+    latency_margin: float = 0.1,
 ) -> Canary:
     """Plan a test of two releases on a business metric that comes with POST /feedback under a name; more is better.
 
@@ -62,6 +64,8 @@ def ABTest(  # written like Canary in a project file
         min_rows_per_step=min_answers,
         patience_days=patience_days,
         fallback_margin=fallback_margin,
+        latency_limit_seconds=latency_limit_seconds,
+        latency_margin=latency_margin,
         shadow=False,
         strategy="ab",
         feedback_name=metric,
@@ -79,6 +83,8 @@ def Bandit(  # written like Canary in a project file
     min_answers: int = 100,
     patience_days: float = 56.0,
     fallback_margin: float = 0.02,
+    latency_limit_seconds: float = 0.0,
+    latency_margin: float = 0.1,
 ) -> Canary:
     """Plan to give the release that seems better more of the answers, on a business metric as in ABTest.
 
@@ -93,6 +99,8 @@ def Bandit(  # written like Canary in a project file
         min_rows_per_step=min_answers,
         patience_days=patience_days,
         fallback_margin=fallback_margin,
+        latency_limit_seconds=latency_limit_seconds,
+        latency_margin=latency_margin,
         shadow=False,
         strategy="bandit",
         feedback_name=metric,

@@ -355,5 +355,11 @@ def _alive(tx: Transaction, seen: Deployment, sequence: int) -> None:
     tx.emit(
         "deployment.live",
         seen.service,
-        {"environment": seen.environment, "release": seen.release, "snapshot": sequence},
+        {
+            "environment": seen.environment,
+            "release": seen.release,
+            "snapshot": sequence,
+            # From the wish, such as a rollback, until all data planes have it.
+            "seconds": round((tx.now - seen.updated_at).total_seconds(), 3),
+        },
     )

@@ -254,6 +254,10 @@ def check_service(spec: ServiceSpec) -> None:
             spec, f"rate is {spec.rate:g}", "Give requests a second from 0.01 to a million, or 0 for any number."
         )
     _check_backup(spec)
+    if not 0.0 <= spec.replay_days <= 366.0:
+        raise _bad(spec, f"replay_days is {spec.replay_days:g}", "Give days from 0 (only by hand) to 366.")
+    if not 0.0 <= spec.replay_most <= 1.0:
+        raise _bad(spec, f"replay_most is {spec.replay_most:g}", "Give the share of answers that may differ, 0 to 1.")
     in_order = all(first < second for first, second in pairwise(steps))
     if not steps or not in_order or steps[0] < 0 or steps[-1] >= 100:
         raise _bad(spec, f"steps are {list(steps)}", "Name growing percents below 100, such as 5, 25, 50.")

@@ -92,7 +92,8 @@ class Dialect:
     `error` gives the status and JSON of a failure. `aliases` are prefixes that mean another one. Below the
     prefixes in `escaped` a path may hold percent escapes, which handlers decode. A token of no project, sent
     without a project as its user name, means the project `fallback`. Bodies are JSON objects or query fields,
-    of which the unknown ones are the protocol's to ignore.
+    of which the unknown ones are the protocol's to ignore. `unserved` names what the protocol has below some prefixes
+    and this server has not.
     """
 
     name: str
@@ -101,10 +102,15 @@ class Dialect:
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])
     escaped: tuple[str, ...] = ()
     fallback: str = ""
+    unserved: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def speaks_at(self, path: str) -> bool:
         """Tell whether requests at `path` are of this protocol."""
         return path.startswith(self.prefixes)
+
+    def missing_at(self, path: str) -> str | None:
+        """Return what the protocol has at `path` that is not served, or None."""
+        return next((what for prefix, what in self.unserved.items() if path.startswith(prefix)), None)
 
     def canonical(self, path: str) -> str:
         """Return the address that `path` means."""
@@ -118,7 +124,7 @@ class Dialect:
 class Route:
     """Describe one route: nothing is served that is not described so.
 
-    A handler that is a coroutine function runs on the event loop and must never block it. A route of kind
+    A handler that is a coroutine function (`awaited`) runs on the event loop and must never block it. A route of kind
     “stream” gets its body as `call.stream`, and in `call.headers` those of the request's that `headers` names.
     """
 
@@ -132,6 +138,7 @@ class Route:
     kind: Kind = "json"
     dialect: Dialect | None = None
     headers: tuple[str, ...] = ()
+    awaited: bool = False
 
 
 class Routes:
@@ -161,7 +168,11 @@ class Routes:
             body = None
             if "body" in inspect.signature(handler).parameters:
                 body = typing.get_type_hints(handler)["body"]
-            route = Route(self.room, method, path, permission, handler, body, summary, kind, self.dialect, headers)
+            # Asked once: it takes longer than finding the route of a request.
+            awaited = inspect.iscoroutinefunction(handler)
+            route = Route(
+                self.room, method, path, permission, handler, body, summary, kind, self.dialect, headers, awaited
+            )
             self._routes.append(route)
             return handler
 

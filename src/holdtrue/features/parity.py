@@ -1,7 +1,8 @@
 """Parity by replay: the features that answered are computed once more from history, and compared row by row.
 
 What a mismatch most likely comes from is found by trying: the value at an earlier moment (stale), at a moment some
-whole hours off (time zone), from all events that ever came (late), from the events alone (not sent).
+whole hours off (time zone), from all events that ever came (late), from the events alone (not sent), from rows whose
+numbers lost their fractions (type).
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from holdtrue.features.model import View
 from holdtrue.features.offline import point_in_time
 from holdtrue.features.vector import FeatureSet
 
-Cause = Literal["late", "not sent", "stale", "time zone", "request", "unknown"]
+Cause = Literal["late", "not sent", "type", "stale", "time zone", "request", "unknown"]
 Floats: TypeAlias = NDArray[np.float64]
 Sources: TypeAlias = Mapping[str, pa.Table]
 
@@ -29,6 +30,7 @@ _EARLIER = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 24 * 3600)
 _MOST = 400
 _EXAMPLES = 3
 _ONE_ZONE = 0.8
+_CASTS = (np.trunc, np.rint, np.floor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,14 @@ def _causes(
     def at(times: NDArray[np.int64]) -> Floats:
         return _view_values(view, name, part, history.accepted, times)
 
+    for cast in _CASTS:
+        rounded = {view.source: _rounded(history.accepted[view.source], view, cast)}
+        settle(_view_values(view, name, part, rounded, part.times), "type")
     sent = history.sent.get(view.source)
+    if sent is not None and sent.num_rows and _is_text(sent, view.entity) != _is_text(part.requests, view.entity):
+        # The text “1” and the number 1 are two entities: what was sent of one is never found for the other.
+        settle(got, "type", np.isnan(got) | (got == 0.0))
+        sent = None
     if sent is None or not sent.num_rows:
         settle(got, "not sent", np.isnan(got) | (got == 0.0))
         whole = None
@@ -154,6 +163,23 @@ def _causes(
         # When rows came was not kept: they are all here now, and were not all used.
         settle(wanted, "late", same(whole, wanted))
     return found
+
+
+def _is_text(table: pa.Table, name: str) -> bool:
+    kind: Any = table[name].type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _rounded(source: pa.Table, view: View, cast: Callable[[Floats], Floats]) -> pa.Table:
+    """Return the rows of a source as they would be if what a view reads were kept as whole numbers."""
+    for name in view.reads:
+        column = source[name]
+        if pa.types.is_floating(column.type):
+            values = cast(column.cast(pa.float64()).fill_null(np.nan).to_numpy())
+            source = source.set_column(source.column_names.index(name), name, pa.array(values, from_pandas=True))
+    return source
 
 
 def _settle_zone(

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.core.randomness import RandomHex
 from holdtrue.llm.gateway import CallFacts, Outcome
-from holdtrue.traces import Capture, Span, SpanSink
+from holdtrue.traces import Capture, Origin, Span, SpanSink
 from holdtrue.traces.online import GenaiCall, genai_span
 
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -25,6 +25,9 @@ class Telling:
     def __init__(self, sink: SpanSink) -> None:
         self.dropped = 0
         self._sink = sink
+        self._random = RandomHex()
+        self._origins: dict[str, Origin] = {}
+        self._calls: list[CallFacts] = []
         self._waiting: dict[tuple[str, Capture], list[Span]] = {}
         self._count = 0
         self._task: asyncio.Task[None] | None = None
@@ -36,28 +39,44 @@ class Telling:
             self.dropped += len(spans)
             return
         self._waiting.setdefault((project, capture), []).extend(spans)
-        self._count += len(spans)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._write())
+        self._came(len(spans))
 
     def call(self, facts: CallFacts) -> None:
-        """Take in one call of the gateway; what cannot be told of it never stops its answer."""
-        try:
-            span = call_span(facts)
-        except Exception:  # noqa: BLE001  # whatever a client or a provider sent: the answer is given, the log learns it
+        """Take in one call of the gateway; its span is made once its answer has left."""
+        if self._count >= _MOST_WAITING:
             self.dropped += 1
-            self._log.exception("A call could not be told of.")
             return
-        self.keep(facts.project, [span], Capture(facts.capture))
+        self._calls.append(facts)
+        self._came(1)
 
     async def close(self) -> None:
         """Write what waits."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_DRAIN_SECONDS)
 
+    def _came(self, count: int) -> None:
+        self._count += count
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._write())
+
+    def _tell(self) -> None:
+        """Make the spans of calls; what cannot be told of one takes nothing from the others."""
+        calls, self._calls = self._calls, []
+        for facts in calls:
+            try:
+                span = call_span(facts, self._random)
+            except Exception:  # noqa: BLE001  # whatever a client or a provider sent: the answer is given, the log learns it
+                self.dropped += 1
+                self._log.exception("A call could not be told of.")
+                continue
+            # What is looked at once per origin is so looked at once for many calls.
+            span.origin = self._origins.setdefault(span.origin.service, span.origin)
+            self._waiting.setdefault((facts.project, Capture(facts.capture)), []).append(span)
+
     async def _write(self) -> None:
-        while self._waiting:
+        while self._count:
             await asyncio.sleep(_GATHER_SECONDS)
+            self._tell()
             waiting, self._waiting, self._count = self._waiting, {}, 0
             for (project, capture), spans in waiting.items():
                 try:
@@ -67,11 +86,11 @@ class Telling:
                     self._log.warning("%d spans could not be kept: %s", len(spans), error)
 
 
-def call_span(facts: CallFacts) -> Span:
+def call_span(facts: CallFacts, random: RandomHex) -> Span:
     """Return the span of a call: a child of the caller's own span if it named one."""
-    found = _TRACEPARENT.fullmatch(facts.traceparent)
-    trace_id, parent_id = (found[1], found[2]) if found else (secrets.token_hex(16), None)
-    labels = dict(facts.labels)
+    found = _TRACEPARENT.fullmatch(facts.traceparent) if facts.traceparent else None
+    trace_id, parent_id = (found[1], found[2]) if found else (random.take(32), None)
+    labels = facts.labels
     request: Mapping[str, Any] = facts.request or {}
     attributes: dict[str, Any] = {
         "holdtrue.call": facts.id,
@@ -85,13 +104,13 @@ def call_span(facts: CallFacts) -> Span:
         attributes["holdtrue.first_piece_us"] = facts.first_us - facts.started_us
     if facts.outcome is not Outcome.OK and facts.status:
         attributes["http.response.status_code"] = facts.status
-    tried = [f"{each.provider}/{each.model}: {each.error or each.status}" for each in facts.attempts]
-    if len(tried) > 1:
+    if len(facts.attempts) > 1:
+        tried = [f"{each.provider}/{each.model}: {each.error or each.status}" for each in facts.attempts]
         attributes["holdtrue.tried"] = "; ".join(tried[:10])
     return genai_span(
         GenaiCall(
             trace_id=trace_id,
-            span_id=secrets.token_hex(8),
+            span_id=random.take(16),
             parent_id=parent_id,
             start=facts.started_us,
             end=facts.ended_us,

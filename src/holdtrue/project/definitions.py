@@ -311,12 +311,15 @@ class Project:
         name: str | None = None,
         drill_days: float = 0.0,
         rate: float = 0.0,
+        replay_days: float = 0.0,
+        replay_most: float = 0.01,
     ) -> None:
         """Declare the service that answers with `model`: its request inputs and how a release is rolled out.
 
         `fallback` is what answers if the model fails: a constant, “previous” (the release before), another service by
         its name, a release by its id; or such a one and then a constant: ("previous", 0.2). Scores between the two of
         `abstain` are marked as no decision. It takes `rate` requests a second (0: any number).
+        Every `replay_days` recorded features are computed again; the share `replay_most` may differ.
         """
         backup, constant = checks.fallbacks(fallback)
         checks.check_band(abstain)
@@ -340,6 +343,8 @@ class Project:
             drill_days=drill_days,
             backup=backup,
             rate=rate,
+            replay_days=replay_days,
+            replay_most=replay_most,
         )
         self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract, abstain)
 

@@ -6,13 +6,14 @@ for that column alone, and says which columns it would read. Where that cannot b
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any, Final
 
 import duckdb
 
 from holdtrue.data import DatasetSpec
+from holdtrue.features import Latest, View
 from holdtrue.project.definitions import Model, Project, Source
 
 OUTCOME: Final = "outcome"
@@ -41,6 +42,8 @@ def columns_of(project: Project, model: Model) -> dict[str, dict[str, list[str]]
     spec = model.dataset.spec
     for each in model.expressions:
         add(spec.name, [each.column], [each.feature])
+    for each in getattr(model, "functions", ()):
+        add(spec.name, each.inputs, [each.feature])
     known = [column.name for column in spec.contract.columns]
     words = set(_WORD.findall(model.outcome))
     add(spec.name, [name for name in known if name in words], [OUTCOME])
@@ -49,26 +52,41 @@ def columns_of(project: Project, model: Model) -> dict[str, dict[str, list[str]]
     for view in model.views:
         add(spec.name, [view.entity, model.time], view.features)
         source = project.sources[view.source]
-        own = getattr(view, "columns", None) or [getattr(view, "column", None)]
         made = origins(source)
-        wanted = [name for name in (view.entity, view.time, *own) if name is not None]
-        add(source.dataset.spec.name, {column for name in wanted for column in made.get(name, ())}, view.features)
+        for name, uses in _read_of(view):
+            add(source.dataset.spec.name, made.get(name, ()), uses)
     return {
         dataset: {column: sorted(uses) for column, uses in sorted(columns.items())}
         for dataset, columns in sorted(found.items())
     }
 
 
+def _read_of(view: View) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield each column of its source that a view reads, with the features it is read for."""
+    for name in (view.entity, *getattr(view, "moments", (view.time,))):
+        yield name, view.features
+    if isinstance(view, Latest):
+        for column in view.columns:
+            own = f"{view.name}_{column}"
+            yield column, [own] if own in view.features else view.features
+    else:
+        yield view.column, view.features
+
+
 def origins(source: Source) -> Mapping[str, frozenset[str]]:
     """Return of which columns of its dataset each column of a source is made."""
     spec = source.dataset.spec
     everything = frozenset(column.name for column in spec.contract.columns)
+    if getattr(source, "takes", "relation") != "relation":
+        return _Everything(everything)
     connection = duckdb.connect()
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"SET disabled_optimizers = '{_OFF}'")
         connection.execute(_definition(spec))
-        rows = source.select(connection.table(_TABLE))
+        given = connection.table(_TABLE)
+        made = source.select(given)
+        rows: Any = given.query("rows", made) if isinstance(made, str) else made
         return {name: _read(connection, rows, name, everything) for name in rows.columns}
     except Exception:  # noqa: BLE001  # the user's own function met a table without rows, or is no query
         return _Everything(everything)

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +68,24 @@ def pinned_of(submission: Mapping[str, Any]) -> Pinned:
     contents = {roles[each["kind"]]: each["content"] for each in submission["versions"] if each["kind"] in roles}
     release = submission["release"]
     return Pinned("rel_candidate", release["service"], release["config"], contents)
+
+
+def read_pinned(get: Callable[[str], Any], base: str, release: str) -> Pinned:
+    """Return a release of a model with the contents that a data plane loads; InvalidInput if it has no model."""
+    found = get(f"{base}/releases/{release}")
+    versions = found["manifest"]["versions"]
+    if "model" not in versions:
+        raise InvalidInput(
+            f"The release {release} has no model.",
+            why="Only releases of models are put under load.",
+            mend="Name a release of a model: holdtrue releases",
+        )
+    contents = {
+        role: get(f"{base}/versions/{versions[role]}")["content"]
+        for role in ("model", "features", "contract")
+        if role in versions
+    }
+    return Pinned(release, found["service"], found["manifest"]["config"], contents)
 
 
 def performance(project: Project, pipeline: Pipeline, trial: Trial) -> dict[str, Any]:

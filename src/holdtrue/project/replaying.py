@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.features import FeatureSet
 from holdtrue.features.parity import History, Logged, replay
@@ -17,6 +19,14 @@ from holdtrue.storage import BlobStore
 from holdtrue.storage.journal import Journal
 
 Fragments = Mapping[str, Mapping[str, Any]]
+
+
+class Reader(Protocol):
+    """Read what the control plane knows."""
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON of a GET."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,32 @@ def replayed(asked: Replay, *, most: int) -> list[dict[str, Any]]:
             mend="Take the window of the answers in: holdtrue run --ingest --window YYYY-MM",
         )
     return found
+
+
+def replay_service(project: Project, service: str, home: Path, api: Reader, *, most: int) -> list[dict[str, Any]]:
+    """Replay what a service answered, with the journal and blobs in `home` and what `api` tells of releases.
+
+    Raises as `replayed` does.
+    """
+    root = f"/api/projects/{project.name}"
+
+    def features_of(release: str) -> FeatureSet:
+        pinned = api.get(f"{root}/releases/{release}")["manifest"]["versions"]
+        return FeatureSet.from_json(api.get(f"{root}/versions/{pinned['features']}")["content"])
+
+    journal = Journal(home / "journal", SystemClock())
+    try:
+        asked = Replay(
+            project,
+            service,
+            journal,
+            BlobStore(home / "blobs"),
+            lambda name: api.get(f"{root}/datasets/{name}")["fragments"],
+            features_of,
+        )
+        return replayed(asked, most=most)
+    finally:
+        journal.close()
 
 
 def _logged(records: pa.Table, features: FeatureSet) -> Logged:

@@ -81,12 +81,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
     train_table = table.filter(pc.field(model.time) < cutoff)
     held_table = table.filter(pc.field(model.time) >= cutoff)
     if train_table.num_rows == 0:
-        first = from_microseconds(int(_moments(table, model.time).min()))
-        raise InvalidInput(
-            f"Nothing is left to train “{model.name}” on: its data span {(last - first).days + 1} days.",
-            why=f"The last {plan.holdout_days} days are held out for its evaluation.",
-            mend="Take more windows in, or hold out fewer days: project.evaluation(…, holdout_days=…).",
-        )
+        raise _nothing_left(model, plan, (last - from_microseconds(int(_moments(table, model.time).min()))).days + 1)
     features = FeatureSet.fit(model.views, model.expressions, train_table, model.functions)
     held = rows_of(model, features, held_table)
     doubts = pipeline.step(
@@ -126,6 +121,14 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
     if sets is not None:
         found.append({"kind": "coverage", "content": sets[1]})
     return _submission(project, request, features, artifact, found, None if sets is None else sets[0])
+
+
+def _nothing_left(model: Model, plan: EvaluationPlan, days: int) -> InvalidInput:
+    return InvalidInput(
+        f"Nothing is left to train “{model.name}” on: its data span {days} days.",
+        why=f"The last {plan.holdout_days} days are held out for its evaluation.",
+        mend="Take more windows in, or hold out fewer days: project.evaluation(…, holdout_days=…).",
+    )
 
 
 def _sets(plan: EvaluationPlan, held: Rows, score: np.ndarray) -> tuple[Sets, dict[str, Any]] | None:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from holdtrue.llm.model import Complete
     from holdtrue.project.applications import Application
     from holdtrue.project.assembling import Standing
-    from holdtrue.project.performance import Pinned
     from holdtrue.serving import LoadTest
+
+
+_REPLAYED = 10_000
 
 
 class Api(Protocol):
@@ -61,6 +63,7 @@ class Workshop:
         self, project: Project, home: Path, api: Api, on_step: Callable[[StepDone], None] = lambda _: None
     ) -> None:
         self.project = project
+        self._home = home
         self._api = api
         self._blobs = BlobStore(home / "blobs")
         self._actions = ActionCache(home / "actions")
@@ -74,6 +77,8 @@ class Workshop:
             return self.ingest(payload["dataset"], payload["window"], job)
         if kind in ("train", "retrain"):
             return self.train(payload, author, job)
+        if kind == "replay":
+            return self.replay(payload["service"])
         raise InvalidInput(f"This worker does not know jobs of the kind “{kind}”.", mend="Update the worker.")
 
     def ingest(self, name: str, window: str, job: str = "") -> dict[str, Any]:
@@ -148,51 +153,42 @@ class Workshop:
         self, pipeline: Pipeline, model: str, submission: Mapping[str, Any], fragments: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the evidence of the load test that a release of a model has to go through, if there is one."""
-        from holdtrue.project.performance import PERFORMANCE, Trial, load_test_of, performance, pinned_of
+        from holdtrue.project.performance import PERFORMANCE, Trial, load_test_of, performance, pinned_of, read_pinned
 
         plan = load_test_of(self.project, model)
         if plan is None:
             return []
         mine = pinned_of(submission)
         deployed = self._deployed(mine.service)
-        live = None if deployed is None else self._pinned(deployed)
+        live = None if deployed is None else read_pinned(self._api.get, self._base, deployed)
         rows = fragments[max(fragments)]["digest"]
         content = performance(self.project, pipeline, Trial(plan, mine, live, rows, self._home))
         return [{"kind": PERFORMANCE, "content": content}]
 
     def load_test(self, release: str, plan: "LoadTest", against: str | None = None) -> dict[str, Any]:
         """Put a release under load beside another one (default: that in production), and return what was measured."""
-        from holdtrue.project.performance import Trial, measured
+        from holdtrue.project.performance import Trial, measured, read_pinned
 
-        mine = self._pinned(release)
+        mine = read_pinned(self._api.get, self._base, release)
         serving = self.project.services.get(mine.service)
         if serving is None:
             raise NotFound.of("service", mine.service)
         deployed = self._deployed(mine.service)
         other = against or (deployed if deployed != release else None)
-        live = None if other is None else self._pinned(other)
+        live = None if other is None else read_pinned(self._api.get, self._base, other)
         rows = self._dataset(serving.model.dataset.spec.name)["fragments"]
         trial = Trial(plan, mine, live, rows[max(rows)]["digest"], self._home)
         return measured(self.project, self._pipeline(), trial)
 
-    def _pinned(self, release: str) -> "Pinned":
-        """Return a release of a model with the contents that a data plane loads."""
-        from holdtrue.project.performance import Pinned
+    def replay(self, service: str) -> dict[str, Any]:
+        """Compute the features of recorded answers again; return a report for each release, or why there is none."""
+        from holdtrue.project.replaying import replay_service
 
-        found = self._api.get(f"{self._base}/releases/{release}")
-        versions = found["manifest"]["versions"]
-        if "model" not in versions:
-            raise InvalidInput(
-                f"The release {release} has no model.",
-                why="Only releases of models are put under load.",
-                mend="Name a release of a model: holdtrue releases",
-            )
-        contents = {
-            role: self._api.get(f"{self._base}/versions/{versions[role]}")["content"]
-            for role in ("model", "features", "contract")
-            if role in versions
-        }
-        return Pinned(release, found["service"], found["manifest"]["config"], contents)
+        try:
+            return {"reports": replay_service(self.project, service, self._home, self._api, most=_REPLAYED)}
+        except (NotFound, InvalidInput) as error:
+            # Nothing answered, or no window accepted yet: the next replay will find more.
+            return {"reports": [], "why": f"{error.what} {error.why}".strip()}
 
     def assemble(self, name: str, author: str, complete: "Complete", *, repeats: int = 1) -> dict[str, Any]:
         """Make a release of an application with its evidence, submit it, and return the decision."""

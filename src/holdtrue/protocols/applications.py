@@ -1,8 +1,8 @@
 """Applications behind the wire protocols: `app:NAME` is answered by the release that the user's arm has."""
 
 import difflib
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -156,19 +156,23 @@ class ApplicationFront:
     ) -> Completion:
         """Answer a request whole."""
         name = _application(body)
-        with self._hinting(caller.project, body):
+        try:
             if name is None:
                 return await self._inner.complete(caller, operation, body, native)
             answered, prediction = await self._applications.answer(_question(name, caller, operation, body))
             return _completion(answered, prediction)
+        except NotFound as error:
+            raise self._hinting(error, caller.project, body) from None
 
     async def stream(self, caller: Caller, operation: Operation, body: Body, native: Body | None = None) -> ChunkStream:
         """Begin to answer in pieces; which leave when is the matter of the application's guards."""
         name = _application(body)
-        with self._hinting(caller.project, body):
+        try:
             if name is None:
                 return await self._inner.stream(caller, operation, body, native)
             stream = await self._applications.stream(_question(name, caller, operation, body))
+        except NotFound as error:
+            raise self._hinting(error, caller.project, body) from None
         options = body.get("stream_options")
         usage = isinstance(options, Mapping) and options.get("include_usage") is True
         return _Pieces(name, stream, self._now, usage=usage)
@@ -178,29 +182,21 @@ class ApplicationFront:
         mine = [f"{APPLICATION}{name}" for name in self._applications.names(project)]
         return [*self._inner.models(project), *mine]
 
-    @contextmanager
-    def _hinting(self, project: str, body: Body) -> Generator[None]:
+    def _hinting(self, error: NotFound, project: str, body: Body) -> NotFound:
         """Say of a name that does not exist which one is close to it; applications need their prefix."""
-        try:
-            yield
-        except NotFound as error:
-            name = body.get("model")
-            # What a provider says of a model of its own stays as it says it.
-            if (
-                type(error) not in (NotFound, ModelNotFound)
-                or not isinstance(name, str)
-                or name in self.models(project)
-            ):
-                raise
-            close = close_name(name, self.models(project))
-            if close is None and type(error) is ModelNotFound:
-                raise
-            raise ModelNotFound(
-                f"The model “{name[:100]}” does not exist, or this project may not use it.",
-                why=error.why,
-                mend=f"Did you mean “{close}”?" if close else "List the models: GET /v1/models",
-                facts={"param": "model"},
-            ) from None
+        name = body.get("model")
+        # What a provider says of a model of its own stays as it says it.
+        if type(error) not in (NotFound, ModelNotFound) or not isinstance(name, str) or name in self.models(project):
+            return error
+        close = close_name(name, self.models(project))
+        if close is None and type(error) is ModelNotFound:
+            return error
+        return ModelNotFound(
+            f"The model “{name[:100]}” does not exist, or this project may not use it.",
+            why=error.why,
+            mend=f"Did you mean “{close}”?" if close else "List the models: GET /v1/models",
+            facts={"param": "model"},
+        )
 
 
 def close_name(name: str, known: Sequence[str]) -> str | None:

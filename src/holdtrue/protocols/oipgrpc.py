@@ -53,6 +53,8 @@ _CONTENTS: Final[Mapping[str, str]] = {
 }
 _DRAIN_SECONDS: Final = 10.0
 _HEADER_LIMIT: Final = 16 << 10
+# Beyond what the door lets in at a time, so that it is the door that says when to come back.
+_MOST_CALLS: Final = 4096
 
 Handle = Callable[[Request, Any], Awaitable[Any]]
 
@@ -86,11 +88,12 @@ def listener(listen: Listen) -> Callable[[Plane, Engine], AbstractAsyncContextMa
         import grpc
 
         server = grpc.aio.server(
+            maximum_concurrent_rpcs=_MOST_CALLS,
             options=[
                 ("grpc.max_receive_message_length", BODY_LIMIT),
                 ("grpc.max_send_message_length", BODY_LIMIT),
                 ("grpc.max_metadata_size", _HEADER_LIMIT),
-            ]
+            ],
         )
         server.add_generic_rpc_handlers([_handlers(plane, engine)])
         host = f"[{listen.address}]" if ":" in listen.address else listen.address
@@ -124,8 +127,9 @@ def _handlers(plane: Plane, engine: Engine) -> Any:
     }
     made = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(plane, engine, handle),
-            request_deserializer=getattr(kinds, f"{name}Request").FromString,
+            # Read once the door has let it in: whoever has no token costs no parsing.
+            _guarded(plane, engine, handle, getattr(kinds, f"{name}Request").FromString),
+            request_deserializer=None,
             response_serializer=getattr(kinds, f"{name}Response").SerializeToString,
         )
         for name, handle in table.items()
@@ -133,13 +137,15 @@ def _handlers(plane: Plane, engine: Engine) -> Any:
     return grpc.method_handlers_generic_handler(SERVICE, made)
 
 
-def _guarded(plane: Plane, engine: Engine, handle: Handle) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def call(message: Any, context: Any) -> Any:
+def _guarded(
+    plane: Plane, engine: Engine, handle: Handle, read: Callable[[bytes], Any]
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    async def call(data: bytes, context: Any) -> Any:
         started = engine.stopwatch()
         try:
             with plane.admitted(_headers(context), Permission.PREDICT, started) as request:
                 context.set_trailing_metadata((("x-request-id", request.id),))
-                return await handle(request, message)
+                return await handle(request, _read(read, data))
         except HoldtrueError as error:
             failure = error
         except asyncio.CancelledError:
@@ -150,6 +156,15 @@ def _guarded(plane: Plane, engine: Engine, handle: Handle) -> Callable[[Any, Any
         await _abort(context, failure)
 
     return call
+
+
+def _read(read: Callable[[bytes], Any], data: bytes) -> Any:
+    from google.protobuf.message import DecodeError
+
+    try:
+        return read(data)
+    except DecodeError:
+        raise BadRequest("The message is not one of the protocol.") from None
 
 
 async def _abort(context: Any, error: HoldtrueError) -> None:

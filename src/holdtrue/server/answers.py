@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 
 from holdtrue.core.errors import Corrupt, HoldtrueError, MissingExtra, StorageFull, Unavailable
 from holdtrue.door import Dialect, Download, Reply
-from holdtrue.server.model import TooMany
+from holdtrue.server.model import NotServed, TooMany
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -64,7 +64,7 @@ def public_error(error: Exception, request_id: str, home: Path) -> HoldtrueError
     What happened inside is logged under the request's id, by which an operator finds it.
     """
     if isinstance(error, HoldtrueError) and (
-        error.status < 500 or isinstance(error, Unavailable | StorageFull | MissingExtra)
+        error.status < 500 or isinstance(error, Unavailable | StorageFull | MissingExtra | NotServed)
     ):
         return _scrubbed(error, str(home))
     if isinstance(error, Corrupt):

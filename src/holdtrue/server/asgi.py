@@ -5,7 +5,6 @@ project, origin and page token, body; only then its handler runs, in a bounded p
 """
 
 import asyncio
-import inspect
 import itertools
 import logging
 import secrets
@@ -159,7 +158,7 @@ class Gate:
         actor = ANONYMOUS if identity is None else identity.actor
         match = self.table.match(path)
         guard.check_spelling(path, match)
-        route = guard.route_of(match, method, actor)
+        route = guard.route_of(match, method, actor, path, dialect)
         assert match is not None
         guard.check_permission(route, actor)
         if dialect is None:
@@ -194,13 +193,13 @@ class Gate:
             cookie=credential.text if credential is not None and credential.cookie else None,
         )
         result = await self._run(route, call, lambda: _arguments(route, body, scope))
-        if method not in guard.READS and not inspect.iscoroutinefunction(route.handler):
+        if method not in guard.READS and not route.awaited:
             self.app.wake.set()
         return _render(route, result), route.kind == "static"
 
     async def _run(self, route: Route, call: Call, arguments: Callable[[], Mapping[str, Any]]) -> Any:
         """Run a handler: in the pool, or on this loop if it is a coroutine."""
-        if not inspect.iscoroutinefunction(route.handler):
+        if not route.awaited:
             return await self.pool.run(lambda: route.handler(call, **arguments()), self._seconds(route))
         seconds = _STREAM_SECONDS if route.kind == "stream" else self._seconds(route)
         try:

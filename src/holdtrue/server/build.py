@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from holdtrue.core.clock import Clock, SystemClock
@@ -14,7 +15,7 @@ from holdtrue.server.api import server_routes
 from holdtrue.server.asgi import App, ErrorPage, Gate
 from holdtrue.server.home import check_private, mark_queue
 from holdtrue.server.local import ensure_local_tokens
-from holdtrue.server.loops import DueWork
+from holdtrue.server.loops import DueWork, duties
 from holdtrue.server.service import Identities, SignIns
 from holdtrue.server.settings import Settings, capture_of
 from holdtrue.server.table import RouteTable, error_page, room_routes
@@ -66,7 +67,7 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
         clock=clock,
         identities=Identities(stores.ledger, clock),
         sign_ins=SignIns(stores.ledger, clock),
-        due=DueWork(stores, SystemClock()),
+        due=DueWork(stores, SystemClock(), partial(duties, settings.online_store)),
         wake=threading.Event(),
     )
     stores.ledger.observe(lambda actions: mark_queue(stores.home) if actions & _WAITING_JOBS else None)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import uvloop
 from granian.constants import HTTPModes, Interfaces
 from granian.errors import ConfigurationError as GranianError
 from granian.http import HTTP1Settings
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_port(settings.bind, settings.port)
         built = open_app(settings, clock_file=options.clock)
         try:
-            asyncio.run(_serve(built, simulated=options.clock is not None, ready_fd=options.ready_fd))
+            uvloop.run(_serve(built, simulated=options.clock is not None, ready_fd=options.ready_fd))
         finally:
             built.close()
         if built.app.stores.ledger.failure is not None:

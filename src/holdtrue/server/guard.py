@@ -13,9 +13,9 @@ from starlette.types import Message, Receive, Scope
 
 from holdtrue.core.access import allowed
 from holdtrue.core.actor import Actor
-from holdtrue.core.errors import Forbidden, InvalidInput, NotFound, TooLarge, Unauthenticated
+from holdtrue.core.errors import Forbidden, HoldtrueError, InvalidInput, NotFound, TooLarge, Unauthenticated
 from holdtrue.door import Dialect, Route
-from holdtrue.server.model import HeadersTooLarge, MethodNotAllowed, Misdirected, UnsupportedMedia
+from holdtrue.server.model import HeadersTooLarge, MethodNotAllowed, Misdirected, NotServed, UnsupportedMedia
 from holdtrue.server.rules import (
     basic_credential,
     csrf_token,
@@ -161,21 +161,27 @@ def credential_of(headers: Headers, cookie_name: str, *, basic: bool = False) ->
     )
 
 
-def route_of(match: Match | None, method: str, actor: Actor) -> Route:
-    """Return the declared route of a request, else raise NotFound or MethodNotAllowed.
+def route_of(match: Match | None, method: str, actor: Actor, path: str, dialect: Dialect | None) -> Route:
+    """Return the declared route of a request, else raise NotFound, MethodNotAllowed or NotServed.
 
-    That an address takes other methods is told to those who may use one of them.
+    That an address takes other methods is told to those who may use one of them; that a protocol has something at
+    this address which is not served here, to everybody known.
     """
     if match is None:
-        raise nothing_here()
+        raise _missing(path, dialect)
     route = match.routes.get("GET" if method == "HEAD" else method)
     if route is not None:
         return route
     known = sorted(each.method for each in match.routes.values() if _permits(each, actor))
     # Other protocols know no such answer: there another method is another address.
     if not known or any(each.dialect is not None for each in match.routes.values()):
-        raise nothing_here()
+        raise _missing(path, dialect)
     raise MethodNotAllowed(f"This address does not take {method}.", why=f"It takes {', '.join(known)}.")
+
+
+def _missing(path: str, dialect: Dialect | None) -> HoldtrueError:
+    what = None if dialect is None else dialect.missing_at(path)
+    return nothing_here() if what is None else NotServed.of(what)
 
 
 def check_permission(route: Route, actor: Actor) -> None:

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from holdtrue.core.actor import SYSTEM
@@ -26,14 +27,18 @@ class Duty:
     work: Callable[[Stores, str], Any]
 
 
-def duties() -> tuple[Duty, ...]:
-    """Return what is done for each project, in order: watch, decide, judge, act."""
+def duties(online: str = "") -> tuple[Duty, ...]:
+    """Return what is done for each project, in order: watch, decide, judge, act.
+
+    `online` is the address of the server that keeps online features, if it is not a file.
+    """
     # Imported late: numerics are loaded when there is something to compute, not when the server starts.
     from holdtrue import delivery, monitoring
     from holdtrue.tracking import retention
 
     return (
         Duty("monitors", monitoring.run_due),
+        Duty("features", partial(delivery.watch_features, online=online)),
         Duty("retraining", delivery.run_due),
         Duty("rollouts", delivery.judge),
         Duty("abandoned uploads", retention.forget_abandoned),

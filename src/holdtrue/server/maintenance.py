@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from holdtrue.core.clock import SystemClock
+from holdtrue.core.errors import ConfigurationError
 from holdtrue.server.settings import Settings, load_settings
 from holdtrue.server.table import room_routes
 from holdtrue.storage import BlobStore, FolderLock, open_stores
 from holdtrue.storage.ledger.care import care_of
+from holdtrue.storage.ledger.conversion import Tell, need_ledger, to_file, to_postgres
 from holdtrue.storage.ledger.verify import verify
 
 
@@ -70,6 +72,38 @@ def upgrade(home: Path | None) -> dict[str, Any]:
     room_routes()
     open_stores(settings.home, SystemClock(), database=settings.database).close()
     return {"from": before, "to": care.check()["schema"].split()[0], "backup": str(copy)}
+
+
+def convert(home: Path | None, *, into_file: bool, tell: Tell = lambda _table, _rows: None) -> dict[str, Any]:
+    """Carry the ledger from the file into the database that the setting names, or (`into_file`) back; all or nothing.
+
+    Returns rows and hash of each table, and where a file that was there before is kept. Locked while a server runs.
+    """
+    settings = load_settings(home)
+    if not settings.database:
+        raise ConfigurationError(
+            "The setting “database” names no PostgreSQL database.",
+            why="It is the one that the ledger is carried into, or from.",
+            mend="export HOLDTRUE_DATABASE=postgresql://user:password@host:5432/name, then run the command again.",
+        )
+    key = need_ledger(settings.home)
+    # Tables of every room are known by their routes.
+    room_routes()
+    file = settings.home / "ledger.db"
+    kept = settings.home / "backups" / f"ledger-before-conversion-{SystemClock().now():%Y%m%dT%H%M%S%f}.db"
+    lock = FolderLock(settings.home)
+    try:
+        if into_file:
+            carried = to_file(settings.database, file, kept, key, tell)
+        else:
+            carried = to_postgres(file, settings.database, key, tell)
+    finally:
+        lock.release()
+    return {
+        "tables": {name: {"rows": each.rows, "digest": each.digest} for name, each in carried.items()},
+        "rows": sum(each.rows for each in carried.values()),
+        "kept": str(kept) if kept.exists() else None,
+    }
 
 
 def _place(settings: Settings) -> Path | str:

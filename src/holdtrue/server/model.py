@@ -147,6 +147,22 @@ class MethodNotAllowed(HoldtrueError):
     status = 405
 
 
+class NotServed(HoldtrueError):
+    """The protocol has this address, and this server does not serve it."""
+
+    code = "not_served"
+    status = 501
+
+    @classmethod
+    def of(cls, what: str) -> "NotServed":
+        """Name what is not served."""
+        return cls(
+            f"This server does not serve {what}.",
+            why="Of this protocol it serves what training and serving code calls.",
+            mend="Leave the call out; docs/guide/tracking.md says what is served, and what takes its place here.",
+        )
+
+
 class HeadersTooLarge(HoldtrueError):
     """The request's headers are over their limit."""
 

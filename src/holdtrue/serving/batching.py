@@ -8,14 +8,14 @@ their own, are asked on another thread, in a lane of their service.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Columns, Lookup
-from holdtrue.serving.lanes import MOST_ROWS
+from holdtrue.serving.lanes import MOST_ROWS, Lane
 from holdtrue.serving.plan import ANSWER, Plan, Scored
 from holdtrue.serving.records import PredictionIds, abstentions, record_columns
 from holdtrue.serving.snapshot import Route
@@ -67,8 +67,6 @@ class _Batch:
     plan: Plan
     waiting: list[Waiting] = field(default_factory=list[Waiting])
     rows: int = 0
-    most_rows: int = MOST_ROWS
-    most_requests: int = MOST_ROWS
 
 
 class Batches:
@@ -98,37 +96,24 @@ class Batches:
         self._log = logging.getLogger("holdtrue.dataplane")
 
     def join(self, plan: Plan, waiting: Waiting) -> None:
-        """Let a request be scored with those that came in the same turn."""
+        """Let a request be scored with those that came in the same turn, or that wait in its lane."""
+        if plan.aside:
+            plan.lane.waiting.append(waiting)
+            asyncio.get_running_loop().call_soon(self._run_aside, plan)
+            return
         batch = self._batches.get(id(plan))
-        rows = waiting.rows
-        if batch is None or batch.rows + rows > batch.most_rows or len(batch.waiting) >= batch.most_requests:
-            batch = self._batches[id(plan)] = self._begin(plan, asyncio.get_running_loop())
+        if batch is None or batch.rows + waiting.rows > MOST_ROWS:
+            batch = self._batches[id(plan)] = _Batch(plan)
+            asyncio.get_running_loop().call_soon(self._run, batch)
         batch.waiting.append(waiting)
-        batch.rows += rows
+        batch.rows += waiting.rows
 
     def alone(self, plan: Plan, waiting: Waiting) -> None:
         """Let a request be scored by itself."""
-        run = self._run_aside if plan.aside else self._run
-        asyncio.get_running_loop().call_soon(run, _Batch(plan, [waiting], waiting.rows))
-
-    def _begin(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> _Batch:
-        """Return a new batch that is scored once the present turn of the event loop is over."""
-        if not plan.aside:
-            batch = _Batch(plan)
-            loop.call_soon(self._run, batch)
-            return batch
-        pace = plan.lane.pace
-        batch = _Batch(plan, most_rows=pace.rows, most_requests=pace.requests)
-        loop.call_soon(self._run_aside, batch)
-        return batch
-
-    def _close(self, batch: _Batch) -> bool:
-        """Let no request join a batch any more; tell whether anybody waits for it."""
-        if self._batches.get(id(batch.plan)) is batch:
-            del self._batches[id(batch.plan)]
-        # Nobody waits any more for a request that went over its deadline, or whose client went away.
-        batch.waiting = [each for each in batch.waiting if not each.future.done()]
-        return bool(batch.waiting)
+        if plan.aside:
+            self._go(self._try_aside(plan, [waiting], self.stopwatch() + _ALONE_SECONDS))
+            return
+        asyncio.get_running_loop().call_soon(self._run, _Batch(plan, [waiting], waiting.rows))
 
     def _run(self, batch: _Batch) -> None:
         """Score and record one batch; called by the event loop once the turn that filled it is over."""
@@ -136,7 +121,11 @@ class Batches:
             # Requests go on joining the batch while the disk is busy.
             self._held.append(batch)
             return
-        if not self._close(batch):
+        if self._batches.get(id(batch.plan)) is batch:
+            del self._batches[id(batch.plan)]
+        # Nobody waits any more for a request that went over its deadline, or whose client went away.
+        batch.waiting = [each for each in batch.waiting if not each.future.done()]
+        if not batch.waiting:
             return
         try:
             self._score(batch.plan, batch.waiting)
@@ -148,27 +137,26 @@ class Batches:
                 return
             _fail(batch.waiting, self._told(batch.plan, error))
 
-    def _run_aside(self, batch: _Batch) -> None:
-        """Score one batch on another thread, after the one before it in its lane."""
-        lane = batch.plan.lane
-        if lane.busy:
-            # Requests go on joining the batch while the model is busy.
-            lane.held.append(batch)
+    def _run_aside(self, plan: Plan) -> None:
+        """Score who waits in a lane on another thread, unless those before them are still under way."""
+        if plan.lane.busy:
             return
-        lane.busy = self._close(batch)
-        if lane.busy:
-            task = asyncio.ensure_future(self._leave_lane(batch))
-            self._aside.add(task)
-            task.add_done_callback(self._aside.discard)
+        taken = _taken(plan.lane)
+        if taken:
+            plan.lane.busy = True
+            self._go(self._leave_lane(plan, taken))
 
-    async def _leave_lane(self, batch: _Batch) -> None:
-        lane = batch.plan.lane
+    def _go(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def _leave_lane(self, plan: Plan, taken: list[Waiting]) -> None:
         try:
-            await self._try_aside(batch.plan, batch.waiting, self.stopwatch() + _ALONE_SECONDS)
+            await self._try_aside(plan, taken, self.stopwatch() + _ALONE_SECONDS)
         finally:
-            lane.busy = False
-            while lane.held and not lane.busy:
-                self._run_aside(lane.held.popleft())
+            plan.lane.busy = False
+            self._run_aside(plan)
 
     async def _try_aside(self, plan: Plan, waiting: list[Waiting], until: float) -> None:
         """Score requests together; where that fails, each alone for as long as there is time."""
@@ -263,6 +251,22 @@ class Batches:
             _fail(waiting, error if isinstance(error, HoldtrueError) else Unavailable("The disk failed."))
         else:
             _settle(waiting, answer)
+
+
+def _taken(lane: Lane[Waiting]) -> list[Waiting]:
+    """Take as many of those who wait in a lane as may be scored together, in their order."""
+    taken: list[Waiting] = []
+    rows, most_rows, most = 0, lane.pace.rows, lane.pace.requests
+    while lane.waiting and len(taken) < most:
+        first = lane.waiting[0]
+        if taken and rows + first.rows > most_rows:
+            break
+        lane.waiting.popleft()
+        # Nobody waits any more for a request that went over its deadline, or whose client went away.
+        if not first.future.done():
+            taken.append(first)
+            rows += first.rows
+    return taken
 
 
 def _together(waiting: list[Waiting], now_us: int) -> tuple[Columns, list[int], int]:

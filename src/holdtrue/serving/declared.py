@@ -113,6 +113,19 @@ class Ensemble:
     weights: Mapping[str, float] | None = None
     at: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.how not in ("mean", "vote"):
+            raise _unclear(f"members answer together by mean or vote, not by {self.how[:40]!r}")
+        if not self.members:
+            raise _unclear("it has no members")
+        weights = self.weights
+        if weights is None:
+            return
+        if self.how == "vote" or not weights.keys() <= self.members.keys():
+            raise _unclear("weights are for the members of a mean, by their names")
+        if min(weights.values(), default=0.0) < 0 or sum(weights.values()) <= 0:
+            raise _unclear("weights are 0 or more, and not all 0")
+
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
         """Return the probabilities of both classes, [n, 2]."""
         scores = np.stack([each.predict_proba(matrix)[:, -1] for each in self.members.values()])
@@ -144,6 +157,10 @@ class Stack:
     members: Mapping[str, Any]
     final: Any
     features: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.members or "final" in self.members:
+            raise _unclear("it has no members, or one that is called “final” as its last model is")
 
     def columns(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what `final` reads, float32 [n, members (+ k)]: what it has to be fitted on."""
@@ -248,6 +265,14 @@ def _sources(kind: type, modules: Sequence[ModuleType]) -> dict[str, bytes]:
         tail = "/__init__.py" if hasattr(module, "__path__") else ".py"
         found[module.__name__.replace(".", "/") + tail] = Path(source).read_bytes()
     return found
+
+
+def _unclear(why: str) -> ConfigurationError:
+    return ConfigurationError(
+        "Several models cannot answer as one as it is declared.",
+        why=f"{why[:1].upper()}{why[1:]}.",
+        mend="Correct Ensemble(…) or Stack(…) in the training function.",
+    )
 
 
 def _not_importable(kind: type) -> ConfigurationError:

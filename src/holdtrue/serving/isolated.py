@@ -225,7 +225,7 @@ class _Keeper:
                     return
             try:
                 child = _Child(self._data, self.bounds)
-            except (ModelRefused, MissingExtra, OSError):
+            except Exception:  # noqa: BLE001  # code of a model may say anything in its greeting
                 # It loaded once: the machine is short of something, which may pass.
                 wait = min(max(2 * wait, _FIRST_WAIT), _LONGEST_WAIT)
                 continue

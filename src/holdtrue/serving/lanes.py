@@ -13,7 +13,7 @@ MOST_ROWS: Final = 256
 _MOST_SECONDS: Final = 0.1
 _WEIGHT: Final = 0.2
 _ENOUGH: Final = 8
-_WORTH: Final = 0.9
+_WORTH: Final = 0.97
 _AGAIN: Final = 256
 
 T = TypeVar("T")
@@ -70,11 +70,11 @@ def _blend(before: float, now: float, count: int) -> float:
 
 
 class Lane(Generic[T]):
-    """Hold what waits for one service while the batch before it is scored."""
+    """Hold who waits for one service while those before them are scored."""
 
-    __slots__ = ("busy", "held", "pace")
+    __slots__ = ("busy", "pace", "waiting")
 
     def __init__(self) -> None:
         self.busy = False
-        self.held: deque[T] = deque()
+        self.waiting: deque[T] = deque()
         self.pace = Pace()

@@ -273,12 +273,12 @@ class _Matrices:
         self._lookup = lookup
         self._made: dict[str, Matrix] = {}
         self._taken: dict[str, float] = {}
-        self._failed: dict[str, HoldtrueError] = {}
+        self._failed: dict[str, HoldtrueError] | None = None
 
     def of(self, assembly: Assembly) -> Matrix:
         matrix = self._made.get(assembly.digest)
         if matrix is None:
-            if assembly.digest in self._failed:
+            if self._failed is not None and assembly.digest in self._failed:
                 raise self._failed[assembly.digest]
             began = _stopwatch()
             matrix = assembly.make(self.columns, self._times, self._lookup)
@@ -300,7 +300,7 @@ class _Matrices:
         try:
             self.of(assembly)
         except HoldtrueError as error:
-            self._failed[assembly.digest] = error
+            self._failed = {**(self._failed or {}), assembly.digest: error}
 
 
 def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> Plan:

@@ -25,9 +25,11 @@ from holdtrue.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from holdtrue.core.randomness import RandomHex
 from holdtrue.serving.access import AccessTable, Grant
 from holdtrue.serving.arriving import collect, host_name, read_body
 from holdtrue.serving.engine import Engine
+from holdtrue.serving.leaving import Leaving
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -214,6 +216,7 @@ class Plane:
         self._limits = limits
         self._open = _Open()
         self._mark = f"req_{secrets.token_hex(6)}"
+        self._random = RandomHex()
         self._requests = itertools.count()
         self._log = logging.getLogger("holdtrue.dataplane")
 
@@ -384,23 +387,19 @@ class Plane:
         under_way = self._open.patient
         if len(under_way) >= self._limits.patient:
             raise _too_many()
-        request.id = f"req_{secrets.token_hex(8)}"
+        request.id = f"req_{self._random.take(16)}"
         request.seconds, request.longest = self._limits.deadline, self._limits.stream
         under_way[task] = request
 
-        def gone(_: object) -> None:
-            self._open.end(task, None)
-
-        watch: asyncio.Future[Any] | None = None
+        watch = Leaving(receive, lambda: self._open.end(task, None))
         try:
             request.body = await read_body(request.headers, receive, endpoint.body_limit)
-            watch = asyncio.ensure_future(receive())
-            watch.add_done_callback(gone)
+            watch.start_later()
             reply = await endpoint.handle(request)
             if isinstance(reply, Reply):
                 reply.named = True
                 return reply
-            await self._send_stream(reply, send)
+            await self._send_stream(reply, send, watch)
         except HoldtrueError as error:
             refusal = Reply(error.status, self.error_form(path)(error), _extra_headers(error))
             refusal.headers += ((b"x-request-id", request.id.encode()),)
@@ -408,12 +407,10 @@ class Plane:
             return refusal
         finally:
             del under_way[task]
-            if watch is not None:
-                watch.remove_done_callback(gone)
-                watch.cancel()
+            watch.stop()
         return None
 
-    async def _send_stream(self, stream: Stream, send: Send) -> None:
+    async def _send_stream(self, stream: Stream, send: Send, watch: Leaving) -> None:
         """Send the pieces as they come; what breaks after the first byte is told in the protocol's form."""
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
         broken: HoldtrueError | None = None
@@ -421,6 +418,7 @@ class Plane:
             await send({"type": "http.response.start", "status": 200, "headers": [*headers, *stream.headers]})
             async for part in stream.parts:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
+                watch.start()
         except HoldtrueError as error:
             broken = error
         except asyncio.CancelledError:

@@ -25,6 +25,9 @@ from holdtrue.stats.sequences import MeanSequence
 _LARGEST = 8
 _PER_SIZE = 8
 _ROW_VARIANCE = 0.02
+# Differences of blocks always vary (of eight rows each, by 0.2 where one in five errs), so that their best bet on a few
+# hundredths is neither the largest nor small: with as much on the middle ones a harm of 0.02 needs a tenth fewer rows.
+_WEIGHTS = (0.22, 0.30, 0.22, 0.12, 0.07, 0.04, 0.03)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +148,9 @@ def _check(arms: int, rows: Floats) -> None:
 
 def lower_bound(known: MatchedDifference, alpha: float = 0.05) -> float:
     """Return a lower limit of the mean difference of the blocks that is ever wrong with probability at most alpha."""
-    return sequences.lower_bound(known.blocks, alpha)
+    return sequences.lower_bound(known.blocks, alpha, _WEIGHTS)
 
 
 def upper_bound(known: MatchedDifference, alpha: float = 0.05) -> float:
     """Return an upper limit of the mean difference of the blocks that is ever wrong with probability at most alpha."""
-    return sequences.upper_bound(known.blocks, alpha)
+    return sequences.upper_bound(known.blocks, alpha, _WEIGHTS)

@@ -14,6 +14,7 @@ rows. And each log-capital is concave in m, so that interpolation between grid p
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -29,7 +30,6 @@ Floats = npt.NDArray[np.float64]
 # differences have a small variance, so the largest bets matter most and get most of the capital.
 _BETS = (0.98, 0.55, 0.3, 0.15, 0.07, 0.03, 0.012)
 _WEIGHTS = (0.40, 0.18, 0.13, 0.10, 0.08, 0.06, 0.05)
-_LOG_WEIGHTS = np.log(_WEIGHTS)[:, None]
 _CHUNK = 64
 _HALF = 33
 _CANDIDATES = 2 * _HALF - 1
@@ -52,7 +52,7 @@ def _make_bets(grid: Floats) -> Floats:
 
 _GRID = _make_grid()
 _ADMITTED = _make_bets(_GRID)
-for _constant in (_LOG_WEIGHTS, _GRID, _ADMITTED):
+for _constant in (_GRID, _ADMITTED):
     _constant.setflags(write=False)
 
 
@@ -193,16 +193,19 @@ def bounds(sequence: MeanSequence, alpha: float = 0.05) -> Interval:
     return Interval(sequence.mean, lower_bound(sequence, alpha / 2.0), upper_bound(sequence, alpha / 2.0), sequence.n)
 
 
-def lower_bound(sequence: MeanSequence, alpha: float = 0.05) -> float:
-    """Return a lower limit of the running mean that is ever wrong with probability at most alpha."""
+def lower_bound(sequence: MeanSequence, alpha: float = 0.05, weights: Sequence[float] = _WEIGHTS) -> float:
+    """Return a lower limit of the running mean that is ever wrong with probability at most alpha.
+
+    `weights` are how the capital is spread over the seven bets, largest first; they must not depend on the rows.
+    """
     centre, scale = _affine(sequence)
-    return centre + scale * _largest_excluded(sequence.above, alpha)
+    return centre + scale * _largest_excluded(sequence.above, alpha, weights)
 
 
-def upper_bound(sequence: MeanSequence, alpha: float = 0.05) -> float:
+def upper_bound(sequence: MeanSequence, alpha: float = 0.05, weights: Sequence[float] = _WEIGHTS) -> float:
     """Return an upper limit of the running mean that is ever wrong with probability at most alpha."""
     centre, scale = _affine(sequence)
-    return centre - scale * _largest_excluded(sequence.below, alpha)
+    return centre - scale * _largest_excluded(sequence.below, alpha, weights)
 
 
 def _log_sum(capital: Floats) -> Floats:
@@ -211,13 +214,13 @@ def _log_sum(capital: Floats) -> Floats:
     return top + np.log(np.exp(capital - top).sum(axis=0))
 
 
-def _largest_excluded(capital: Floats, alpha: float) -> float:
+def _largest_excluded(capital: Floats, alpha: float, weights: Sequence[float]) -> float:
     """Return the largest candidate against which the gambler is rich, −1 when there is none.
 
     The capital falls as the candidate grows. Between two grid points each bet is interpolated; a bet that is
     not admitted at the right one is not counted.
     """
-    weighted = capital + _LOG_WEIGHTS
+    weighted = capital + np.log(weights)[:, None]
     threshold = math.log(1.0 / alpha)
     rich = _log_sum(np.where(_ADMITTED > 0.0, weighted, -1e9)) >= threshold
     if rich.all():
@@ -233,9 +236,9 @@ def _largest_excluded(capital: Floats, alpha: float) -> float:
     for _ in range(12):
         parts = first + near * slopes
         top = float(parts.max())
-        weights = np.exp(parts - top)
-        whole = float(weights.sum())
-        step = (top + math.log(whole) - threshold) / (float(weights @ slopes) / whole)
+        shares = np.exp(parts - top)
+        whole = float(shares.sum())
+        step = (top + math.log(whole) - threshold) / (float(shares @ slopes) / whole)
         near -= step
         if step > -1e-9:
             break

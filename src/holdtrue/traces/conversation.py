@@ -82,11 +82,16 @@ def text_of(messages: Sequence[Message], limit: int) -> str:
     """Return the words of messages as one text, cut at `limit` signs."""
     parts: list[str] = []
     size = 0
-    for message in messages:
-        for part in (message.text, message.answers, *(f"{name} {said}" for name, said, _ in message.calls)):
-            if part:
-                parts.append(part[:limit])
-                size += len(part) + 1
+    for _, text, calls, answers in messages:
+        if text:
+            parts.append(text[:limit])
+            size += len(text) + 1
+        # The usual message is one text: this runs for every message of every span that comes.
+        if calls or answers:
+            for part in (answers, *(f"{name} {said}" for name, said, _ in calls)):
+                if part:
+                    parts.append(part[:limit])
+                    size += len(part) + 1
         if size > limit:
             break
     return "\n".join(parts)[:limit]

@@ -12,9 +12,10 @@ GATEWAY: Final = "gateway"
 _PARAMETERS: Final = frozenset(
     {"temperature", "top_p", "top_k", "max_tokens", "seed", "frequency_penalty", "presence_penalty", "stop_sequences"}
 )
+_NUMBERS: Final = frozenset({int, float, bool})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that costs four times as much, for every call
 class GenaiCall:
     """Hold the facts of one call of a model; what is None or empty is not stated.
 
@@ -104,7 +105,7 @@ def _stated(call: GenaiCall) -> dict[str, Any]:
     }
     for key, value in call.parameters.items():
         stated[f"gen_ai.request.{key}" if key in _PARAMETERS else f"holdtrue.request.{key}"] = value
-    return {key: value for key, value in stated.items() if value is not None and value not in ("", [])}
+    return {key: value for key, value in stated.items() if value or type(value) in _NUMBERS}
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -225,12 +225,11 @@ def cut_url(text: str) -> str:
 
 def _nests(attributes: dict[str, Any]) -> bool:
     """Tell whether a value holds named values, which are looked at one by one."""
-    kinds = set(map(type, attributes.values()))
-    if dict in kinds:
-        return True
-    return list in kinds and not all(
-        _NESTED.isdisjoint(map(type, value)) for value in attributes.values() if type(value) is list
-    )
+    for value in attributes.values():
+        kind = type(value)
+        if kind is dict or (kind is list and not _NESTED.isdisjoint(map(type, value))):
+            return True
+    return False
 
 
 def _is_long(value: Any) -> bool:

@@ -69,9 +69,13 @@ def facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that attributes say something about, by name."""
     found: dict[str, Any] = {}
     ranks: dict[str, int] = {}
-    for name in attributes.keys() & _MEANINGS.keys():
-        for column, rank, read in _MEANINGS[name]:
-            if rank < ranks.get(column, 99) and (value := read(attributes[name], name, column)) is not None:
+    meanings = _MEANINGS.get
+    for name, said in attributes.items():
+        known = meanings(name)
+        if known is None:
+            continue
+        for column, rank, read in known:
+            if rank < ranks.get(column, 99) and (value := read(said, name, column)) is not None:
                 found[column], ranks[column] = value, rank
     return found
 

@@ -256,12 +256,6 @@ def bring_deletion(call: Call) -> Any:
     return {}
 
 
-@routes.post("/api/projects/{project}/imported-models", Permission.VERSIONS_WRITE, summary="Bring a model over")
-def bring_model(call: Call, body: importing.ImportedModel) -> Any:
-    """Register the versions of a model that came from runs brought over; no alias enters production so."""
-    return {"versions": importing.bring_model(call.stores, call.context(), body)}
-
-
 @routes.post("/api/projects/{project}/run-retention", Permission.OPERATIONS_RUN, summary="Remove deleted runs for good")
 def remove_deleted(call: Call, body: Retention) -> Any:
     """Remove runs that were deleted long enough ago, in batches of one transaction each."""

@@ -1,8 +1,8 @@
 """Bring runs over as they were: ids, moments and status are kept; bringing one again changes nothing twice."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -12,7 +12,10 @@ from holdtrue.storage.ledger import Transaction, WriteContext
 from holdtrue.storage.stores import Stores
 from holdtrue.tracking import artifacts, registry, rules, service, store
 from holdtrue.tracking.model import Batch, DatasetInput, Metric, ModelLink, NoExperiment, Pair, RunInfo, RunStatus
-from holdtrue.tracking.registry import LoggedModel, NewVersion, NoModel
+from holdtrue.tracking.registry import LoggedModel, ModelVersion, NewVersion, NoModel
+
+Note: TypeAlias = Callable[[Transaction, ModelVersion, registry.Scan], None]
+"""Keep what the scan of a version's bytes found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +251,11 @@ def bring_logged_model(tx: Transaction, wish: ImportedLoggedModel) -> dict[str, 
     return {"id": wish.id, "artifact_uri": known.artifact_uri}
 
 
-def bring_model(stores: Stores, context: WriteContext, wish: ImportedModel) -> int:
+def bring_model(stores: Stores, context: WriteContext, wish: ImportedModel, note: Note) -> int:
     """Register the versions of a model whose files came with their runs, under the numbers they had.
 
-    Versions whose source is no folder of a run and no logged model are left out, as are those here already. Returns
-    how many came.
+    Versions whose source is no folder of a run and no logged model are left out, as are those here already. `note`
+    keeps the scan of each version, in the transaction that registers it. Returns how many came.
     """
     plain = replace(context, idempotency_key=None, request_digest=None)
     ledger, project = stores.ledger, context.project
@@ -270,7 +273,9 @@ def bring_model(stores: Stores, context: WriteContext, wish: ImportedModel) -> i
             scanned = registry.scan(stores.blobs, [(name, one.digest, one.size) for name, one in files])
         came += ledger.write(
             plain,
-            lambda tx, new=new, folder=folder, scanned=scanned, each=each: _version(tx, each, new, folder, scanned),
+            lambda tx, new=new, folder=folder, scanned=scanned, each=each: _version(
+                tx, each, new, folder, scanned, note
+            ),
         )
     for alias, number in wish.aliases.items():
         if alias.lower() != registry.PRODUCTION:
@@ -300,11 +305,13 @@ def _new_version(name: str, each: ImportedVersion, prompt: bool) -> NewVersion |
     return NewVersion(name, f"runs:/{each.run}/{inside}", each.run, description=each.description, tags=tags)
 
 
-def _version(tx: Transaction, each: ImportedVersion, new: NewVersion, folder: str, scanned: registry.Scan) -> int:
+def _version(
+    tx: Transaction, each: ImportedVersion, new: NewVersion, folder: str, scanned: registry.Scan, note: Note
+) -> int:
     try:
         registry.need_version(tx.connection, tx.project, new.name, each.number)
     except NoModel:
-        registry.create_version(tx, new, folder, scanned, number=each.number)
+        note(tx, registry.create_version(tx, new, folder, scanned, number=each.number), scanned)
         # The stage of production is given here by an approved release only, as its alias is.
         if each.stage in ("Staging", "Archived"):
             registry.move_stage(tx, new.name, each.number, registry.check_stage(each.stage), archive=False)

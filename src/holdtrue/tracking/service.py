@@ -5,14 +5,14 @@ parameters, tags) is not: a run logs thousands of values a second, and they woul
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from holdtrue.core.errors import InvalidInput
-from holdtrue.storage.ledger import Transaction
+from holdtrue.core.errors import HoldtrueError, InvalidInput
+from holdtrue.storage.ledger import Joint, Transaction
 from holdtrue.tracking import rules, store
 from holdtrue.tracking.model import (
     DATASET_CONTEXT,
@@ -27,6 +27,7 @@ from holdtrue.tracking.model import (
     Experiment,
     HistoryPage,
     Lifecycle,
+    Metric,
     ModelLink,
     NameTaken,
     NewRun,
@@ -261,9 +262,35 @@ def log(tx: Transaction, batch: Batch) -> None:
             if each.key == RUN_NAME:
                 store.change_run(tx, number, name=each.value)
     if batch.metrics:
-        store.add_metrics(tx, number, experiment, batch.metrics)
+        store.add_metrics(tx, [(number, experiment, batch.metrics)])
     if batch.of_models:
         store.add_model_metrics(tx, batch.run, batch.of_models)
+
+
+def logging(batch: Batch) -> Callable[[Transaction], None]:
+    """Return the work that logs a batch: metrics alone are logged with those of all other batches that wait."""
+    if batch.metrics and not (batch.params or batch.tags or batch.of_models):
+        return Joint(batch, _log_together)
+    return lambda tx: log(tx, batch)
+
+
+def _log_together(tx: Transaction, batches: Sequence[Batch]) -> list[Exception | None]:
+    """Log the metrics of many batches at once; tell for each what refuses it."""
+    refused: list[Exception | None] = []
+    points: list[tuple[int, int, Sequence[Metric]]] = []
+    for batch in batches:
+        place = tx.memory.get((tx.project, batch.run))
+        if place is None:
+            try:
+                place = tx.memory[tx.project, batch.run] = _place(tx, batch.run)
+            except HoldtrueError as error:
+                refused.append(error)
+                continue
+        refused.append(None)
+        number, experiment = place
+        points.append((number, experiment, batch.metrics))
+    store.add_metrics(tx, points)
+    return refused
 
 
 def delete_tag(tx: Transaction, run: str, key: str) -> None:

@@ -4,12 +4,23 @@ A run is known by its number in everything that is written often. A list reads s
 newest value of each metric of each run) and never the points. Moments are in milliseconds, as clients send them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 
-from holdtrue.storage.ledger import Insert, Transaction, insert, key_of, prepare, prepare_insert, project_table, scoped
+from holdtrue.storage.ledger import (
+    Insert,
+    Transaction,
+    any_of,
+    insert,
+    key_of,
+    prepare,
+    prepare_insert,
+    project_table,
+    scoped,
+)
 from holdtrue.tracking.model import (
     DatasetInput,
     Experiment,
@@ -25,6 +36,7 @@ from holdtrue.tracking.model import (
 )
 
 _IN_ONE_QUERY = 500
+_STATUSES: Mapping[str, RunStatus] = MappingProxyType({each.value: each for each in RunStatus})
 
 experiments = project_table(
     "experiments",
@@ -196,17 +208,24 @@ def run_key(tx: Transaction, id: str) -> tuple[int, int, Lifecycle] | None:
     return (found[0][0], found[0][1], found[0][2]) if found else None
 
 
-def add_metrics(tx: Transaction, run: int, experiment: int, metrics: Sequence[Metric]) -> None:
-    """Add points to a run's history and bring the newest values up to date."""
+def add_metrics(tx: Transaction, points: Iterable[tuple[int, int, Sequence[Metric]]]) -> None:
+    """Add points to the histories of runs (number, experiment) and bring the newest values up to date."""
     project = tx.project
-    tx.many(_POINT, [(project, run, each[0], each[1], each[2], each[3], each[4]) for each in metrics])
-    newest: dict[str, Metric] = {}
-    for each in metrics:
-        known = newest.get(each[0])
-        if known is None or (each[1], each[2]) >= (known[1], known[2]):
-            newest[each[0]] = each
+    rows: list[tuple[Any, ...]] = []
+    newest: dict[tuple[int, str], tuple[int, Metric]] = {}
+    for run, experiment, metrics in points:
+        rows += [(project, run, *each) for each in metrics]
+        for each in metrics:
+            known = newest.get((run, each[0]))
+            if known is None or (each[1], each[2]) >= (known[1][1], known[1][2]):
+                newest[run, each[0]] = (experiment, each)
+    tx.many(_POINT, rows)
     tx.many(
-        _LATEST, [(project, run, each[0], experiment, each[3], each[4], each[2], each[1]) for each in newest.values()]
+        _LATEST,
+        [
+            (project, run, key, experiment, each[3], each[4], each[2], each[1])
+            for (run, key), (experiment, each) in newest.items()
+        ],
     )
 
 
@@ -345,11 +364,9 @@ def with_tags(connection: sa.Connection, project: str, rows: Sequence[sa.Row[Any
 
 
 def run_info(row: Any) -> RunInfo:
-    """Return a row of runs as the value it is."""
-    return RunInfo(
-        row.id, row.number, row.experiment, row.name, row.user, RunStatus(row.status), row.start_ms, row.end_ms,
-        row.artifact_uri, row.lifecycle,
-    )  # fmt: skip
+    """Return a row that begins with the columns of runs as the value it is."""
+    _, number, own, experiment, name, user, status, start_ms, end_ms, artifact_uri, lifecycle = row[:11]
+    return RunInfo(own, number, experiment, name, user, _STATUSES[status], start_ms, end_ms, artifact_uri, lifecycle)
 
 
 def run_by_id(connection: sa.Connection, project: str, id: str) -> RunInfo | None:
@@ -363,33 +380,30 @@ def metrics_of(connection: sa.Connection, project: str, numbers: Sequence[int]) 
     found: dict[int, list[Metric]] = {number: [] for number in numbers}
     table = run_metrics
     columns = (table.c.run, table.c.key, table.c.step, table.c.timestamp, table.c.value, table.c.nan)
-    for part in _parts(numbers):
-        query = sa.select(*columns).where(table.c.project == project, table.c.run.in_(part))
-        for run, key, step, timestamp, value, nan in raw(connection, query.order_by(*key_of(table))):
-            found[run].append(Metric(key, step, timestamp, value, nan))
+    query = sa.select(*columns).where(table.c.project == project, any_of(table.c.run, numbers))
+    for row in raw(connection, query.order_by(*key_of(table))):
+        found[row[0]].append(Metric._make(row[1:]))
     return found
 
 
 def pairs_of(connection: sa.Connection, project: str, table: sa.Table, numbers: Sequence[int]) -> dict[int, list[Pair]]:
     """Return the parameters or tags of runs, as `table` says."""
     found: dict[int, list[Pair]] = {number: [] for number in numbers}
-    columns = (table.c.run, table.c.key, table.c.value)
-    for part in _parts(numbers):
-        query = sa.select(*columns).where(table.c.project == project, table.c.run.in_(part))
-        for run, key, value in raw(connection, query.order_by(*key_of(table))):
-            found[run].append(Pair(key, value))
+    query = sa.select(table.c.run, table.c.key, table.c.value)
+    query = query.where(table.c.project == project, any_of(table.c.run, numbers))
+    for row in raw(connection, query.order_by(*key_of(table))):
+        found[row[0]].append(Pair._make(row[1:]))
     return found
 
 
 def datasets_of(connection: sa.Connection, project: str, numbers: Sequence[int]) -> dict[int, list[DatasetInput]]:
     """Return the datasets that runs used."""
     found: dict[int, list[DatasetInput]] = {}
-    for part in _parts(numbers):
-        query = scoped(run_datasets, project).where(run_datasets.c.run.in_(part))
-        for row in connection.execute(query.order_by(*key_of(run_datasets))):
-            tags = tuple(Pair(*each) for each in row.tags)
-            one = DatasetInput(row.name, row.digest, row.source_type, row.source, row.schema, row.profile, tags)
-            found.setdefault(row.run, []).append(one)
+    query = scoped(run_datasets, project).where(any_of(run_datasets.c.run, numbers))
+    for row in connection.execute(query.order_by(*key_of(run_datasets))):
+        tags = tuple(Pair(*each) for each in row.tags)
+        one = DatasetInput(row.name, row.digest, row.source_type, row.source, row.schema, row.profile, tags)
+        found.setdefault(row.run, []).append(one)
     return found
 
 
@@ -443,10 +457,9 @@ def put_model_link(tx: Transaction, run: int, link: ModelLink) -> None:
 def model_links_of(connection: sa.Connection, project: str, numbers: Sequence[int]) -> dict[int, list[ModelLink]]:
     """Return the logged models that runs used and made."""
     found: dict[int, list[ModelLink]] = {}
-    for part in _parts(numbers):
-        query = scoped(run_models, project).where(run_models.c.run.in_(part))
-        for row in connection.execute(query.order_by(*key_of(run_models))):
-            found.setdefault(row.run, []).append(ModelLink(row.model, row.direction, row.step))
+    query = scoped(run_models, project).where(any_of(run_models.c.run, numbers))
+    for row in connection.execute(query.order_by(*key_of(run_models))):
+        found.setdefault(row.run, []).append(ModelLink(row.model, row.direction, row.step))
     return found
 
 

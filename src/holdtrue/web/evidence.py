@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from holdtrue.data.tags import told
 from holdtrue.governance import Evidence
 from holdtrue.web import texts
 from holdtrue.web.model import Estimate, EvidenceView, MetricRow
 
 _EVALUATION = ("metric", "baseline", "slices")
-_ORDER = ("comparison", "contract", "parity")
+_ORDER = ("comparison", "contract", "parity", "privacy")
 _WORDS = {"p_better": "probability that it is better", "n": "rows", "roc_auc": "ROC AUC", "brier": "Brier score"}
 
 
@@ -30,7 +31,8 @@ def views(found: Iterable[Evidence]) -> tuple[EvidenceView, ...]:
     sections = [_evaluation(parts)] if parts else []
     ordered = sorted(by_kind, key=lambda kind: (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), kind))
     for kind in ordered:
-        sections.append(_comparison(by_kind[kind]) if kind == "comparison" else _plain(by_kind[kind]))
+        shown = {"comparison": _comparison, "privacy": _privacy}.get(kind, _plain)
+        sections.append(shown(by_kind[kind]))
     return tuple(sections)
 
 
@@ -66,6 +68,29 @@ def _comparison(evidence: Evidence) -> EvidenceView:
         rows.append(MetricRow(title, estimate, Estimate(0.0), _count(value), low, high))
         told += _facts({key: value[key] for key in value if key not in ("metric", "difference", "lower", "upper", "n")})
     return EvidenceView((evidence.id,), evidence.kind, evidence.created_at, tuple(rows), (), tuple(told))
+
+
+def _privacy(evidence: Evidence) -> EvidenceView:
+    """Show what a model may be used for, and each column behind it with its tags."""
+    content = _mapping(evidence.content)
+    found = [
+        ("purpose of the model", texts.plain(content.get("purpose"))),
+        ("allowed by every column", texts.plain(content.get("allowed"))),
+        ("columns of personal data", texts.plain(content.get("personal"))),
+        ("erased entities in its data", texts.plain(content.get("erased"))),
+    ]
+    for each in _entries(content.get("columns")):
+        tags = {name: each[name] for name in ("personal", "licence", "source") if each.get(name, "none") != "none"}
+        purposes = [str(one) for one in each.get("purposes") or ()]
+        said = told({**tags, "purposes": None if purposes == ["any"] else purposes}) or "no tags"
+        uses = ", ".join(str(one) for one in each.get("uses") or ())
+        found.append((f"{each.get('dataset')}.{each.get('column')}", f"{said}; used for {uses}"))
+    found += [(str(each.get("what")), f"not allowed: {each.get('why')}") for each in _entries(content.get("failures"))]
+    return EvidenceView((evidence.id,), evidence.kind, evidence.created_at, facts=tuple(found))
+
+
+def _entries(value: Any) -> list[Mapping[str, Any]]:
+    return [_mapping(each) for each in value] if isinstance(value, list | tuple) else []
 
 
 def _plain(evidence: Evidence) -> EvidenceView:

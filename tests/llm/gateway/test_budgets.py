@@ -70,9 +70,9 @@ def test_each_kind_of_limit_holds_to_the_last_unit(budgets: Budgets, what: str) 
 
 def test_all_of_several_budgets_hold_or_nothing_is_reserved(budgets: Budgets) -> None:
     known = {"": (Budget(requests=9),), "p": (Budget(requests=5), Budget("k", requests=1)), "q": (Budget(tokens=1),)}
-    limits = limits_of(known, "p", "k")
+    limits = limits_of(known, "p", "k").each
     assert [(each.project, each.budget.key) for each in limits] == [("", ""), ("p", ""), ("p", "k")]
-    assert [each.project for each in limits_of(known, "p", "other")] == ["", "p"]
+    assert [each.project for each in limits_of(known, "p", "other").each] == ["", "p"]
     budgets.reserve(limits, Amount(0, 0, 1), 60)
     before = used(budgets)
     with pytest.raises(QuotaExhausted, match="requests"):

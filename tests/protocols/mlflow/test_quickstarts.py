@@ -15,7 +15,10 @@ import pytest
 
 from holdtrue.server.home import read_token
 from holdtrue.server.ports import free_ports
+from tests.forked import run_program
 
+# Loaded before the programs are forked: to import them takes longer than most programs take.
+LIBRARIES = ("mlflow.sklearn", "mlflow.pyfunc", "mlflow.genai", "sklearn.linear_model", "sklearn.model_selection")
 PROGRAMS = {
     "autologging": """
 import mlflow
@@ -134,6 +137,62 @@ assert len(mlflow.search_traces(filter_string="metadata.`mlflow.trace.session` =
 """,
 }
 
+PYTORCH = """
+import mlflow
+import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(0)
+mlflow.set_experiment("pytorch")
+mlflow.pytorch.autolog()
+X = torch.randn(256, 12)
+y = (X[:, 0] > 0).long()
+train_loader = DataLoader(TensorDataset(X, y), batch_size=32, shuffle=True)
+model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 2))
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+criterion = nn.CrossEntropyLoss()
+params = {"epochs": 5, "learning_rate": 0.01, "batch_size": 32}
+
+with mlflow.start_run() as run:
+    mlflow.log_params(params)
+    for epoch in range(params["epochs"]):
+        train_loss, correct = 0.0, 0
+        for data, target in train_loader:
+            optimizer.zero_grad()
+            output = model(data)
+            loss = criterion(output, target)
+            loss.backward()
+            optimizer.step()
+            train_loss += loss.item()
+            correct += (output.argmax(1) == target).sum().item()
+        mlflow.log_metrics(
+            {"train_loss": train_loss / len(train_loader), "train_accuracy": correct / len(X)}, step=epoch
+        )
+    signature = infer_signature(X.numpy(), model(X).detach().numpy())
+    info = mlflow.pytorch.log_model(
+        model, name="model", signature=signature, input_example=X[:2].numpy(), registered_model_name="signs"
+    )
+
+wanted = model(X).detach()
+assert torch.allclose(mlflow.pytorch.load_model(info.model_uri)(X), wanted)
+loaded = mlflow.pyfunc.load_model("models:/signs/1")
+assert torch.allclose(torch.tensor(loaded.predict(X.numpy())), wanted, atol=1e-6)
+client = MlflowClient()
+history = client.get_metric_history(run.info.run_id, "train_loss")
+assert [point.step for point in history] == [0, 1, 2, 3, 4]
+assert history[-1].value < history[0].value
+try:
+    client.transition_model_version_stage(name="signs", version=1, stage="Production")
+except MlflowException as refused:
+    assert refused.error_code == "PERMISSION_DENIED", refused
+else:
+    raise AssertionError("a version of which no release was approved went into production")
+"""
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
@@ -154,11 +213,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     process.stdout.close()
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_a_quick_start_runs_unchanged(name: str, running: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAMS[name]], cwd=tmp_path, env=running, capture_output=True, text=True, check=False
-    )
+# These load their models' libraries again and again, to learn what the models need; `test_client` does so once, too.
+LONG = ("pyfunc", "pytorch")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=name, marks=pytest.mark.long if name in LONG else ())
+        for name, program in {**PROGRAMS, "pytorch": PYTORCH}.items()
+    ],
+)
+def test_a_quick_start_runs_unchanged(program: str, running: dict[str, str], tmp_path: Path) -> None:
+    done = run_program(program, LIBRARIES, tmp_path, running)
     assert done.returncode == 0, done.stderr[-3000:]
     for complaint in ("Exception", "Failed to log", "Failed to send"):
         assert complaint not in done.stderr, done.stderr[-3000:]

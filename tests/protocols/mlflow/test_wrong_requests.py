@@ -133,6 +133,10 @@ def test_whole_numbers_may_come_as_text_and_unknown_fields_are_ignored(rest: htt
         ("registered-models/rename", {"name": "nothing", "new_name": "x"}, "RESOURCE_DOES_NOT_EXIST", 404),
         ("logged-models", {"experiment_id": "0", "name": "a/b"}, INVALID, 400),
         ("nothing/here", {}, "RESOURCE_DOES_NOT_EXIST", 404),
+        ("datasets/create", {"name": "questions"}, "NOT_IMPLEMENTED", 501),
+        ("scorers/register", {"name": "polite"}, "NOT_IMPLEMENTED", 501),
+        ("traces/metrics", {}, "NOT_IMPLEMENTED", 501),
+        ("gateway/endpoints/create", {}, "NOT_IMPLEMENTED", 501),
     ],
 )
 def test_mistakes_have_the_codes_that_clients_know(
@@ -176,6 +180,7 @@ def test_a_viewer_writes_nothing(server: Server, project: str) -> None:
         ("run_id IN ('a', 'b'", 20),
         ("params.a LIKE", 14),
         ("metrics.a LIKE '1%'", 1),
+        ("params.a RLIKE 'x'", 1),
         ("tags.a IS EMPTY", 11),
         ("(metrics.a > 1)", 1),
         ("metrics.a > 1; DROP TABLE runs", 14),

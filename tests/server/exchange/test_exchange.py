@@ -20,10 +20,11 @@ import pytest
 from mlflow import MlflowClient
 
 from holdtrue.cli.main import main
-from holdtrue.core.errors import ConfigurationError, InvalidInput
+from holdtrue.core.errors import ConfigurationError, InvalidInput, MissingExtra
 from holdtrue.server.client import Client
 from holdtrue.server.exchange import Report, bring, folderout, send
 from holdtrue.storage.stores import prepare_home
+from tests.clusters import Cluster
 from tests.protocols.mlflow.conftest import Server, postgresql_server, server, sqlite_server
 
 __all__ = ["postgresql_server", "server", "sqlite_server"]
@@ -65,6 +66,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{place}/mlflow.db"
 
 
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> str:
+    """Give a database of PostgreSQL that MLflow's client wrote."""
+    place, address = tmp_path_factory.mktemp("postgresql"), cluster.database()
+    seeded(place, address.replace("postgresql://", "postgresql+psycopg://"))
+    return address
+
+
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
     """Open an empty data folder."""
@@ -79,7 +88,7 @@ def same(report: Report, new: int = 3) -> None:
     assert report.counts == {**COUNTS, "new model versions": new}
 
 
-@pytest.mark.parametrize("kind", ["folder", "database"])
+@pytest.mark.parametrize("kind", ["folder", "database", pytest.param("postgresql", marks=pytest.mark.long)])
 def test_everything_comes_over_once(kind: str, client: Client, request: pytest.FixtureRequest) -> None:
     source = str(request.getfixturevalue(kind))
     same(bring(client, "flights", source))
@@ -93,10 +102,22 @@ def test_everything_comes_over_once(kind: str, client: Client, request: pytest.F
     assert [each["name"] for each in run["datasets"]] == ["zeros"]
     assert run["models"] == [f"m-{run['models'][0].removeprefix('m-')}"]
     assert [each["name"] for each in client.get(f"{base}/runs", view="deleted")["items"]] == ["gone"]
-    assert client.get(f"{base}/model-version", name="late flights@champion")["number"] == 3
+    champion = client.get(f"{base}/model-version", name="late flights@champion")
+    assert champion["number"] == 3
+    (scanned,) = client.get(f"{base}/evidence", subject=champion["version"])["items"]
+    assert (scanned["kind"], scanned["content"]["verdict"], scanned["content"]["files"]) == ("scan", "unknown", 1)
     assert client.get(f"{base}/model-version", name="greet@live")["number"] == 1
     (trace,) = client.get(f"{base}/traces")["items"]
     assert (trace["span_count"], [each["name"] for each in trace["feedback"]]) == (2, ["helpful"])
+
+
+def test_without_pyyaml_a_folder_is_not_read_and_the_command_that_mends_it_is_said(
+    folder: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(MissingExtra) as refused:
+        bring(client, "flights", str(folder))
+    assert refused.value.mend == "pip install 'holdtrue[yaml]'"
 
 
 def test_an_import_that_was_killed_goes_on(folder: Path, tmp_path: Path) -> None:

@@ -306,6 +306,24 @@ def test_a_payload_is_erased_and_the_proof_stays(ledger: Ledger, tmp_path: Path)
 
 
 @about_files
+def test_what_was_erased_leaves_nothing_in_the_files_of_an_open_ledger(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.write(CONTEXT, put("a", "personal"))
+    ledger.write(CONTEXT, lambda tx: tx.execute(sa.text("DELETE FROM toys")) and None)
+    ledger.write(CONTEXT, lambda tx: tx.erase(1, reason="asked for"))
+    files = (tmp_path / "ledger.db", tmp_path / "ledger.db-wal")
+    assert any(b"personal" in file.read_bytes() for file in files)
+
+    def meanwhile(connection: sa.Connection) -> bool:
+        connection.execute(sa.text("SELECT count(*) FROM events")).all()
+        return ledger.scrub()
+
+    assert ledger.read(meanwhile) is False
+    assert ledger.scrub() is True
+    assert not any(b"personal" in file.read_bytes() for file in files)
+    assert check(tmp_path).ok
+
+
+@about_files
 def test_a_second_writer_is_noticed(ledger: Ledger, tmp_path: Path) -> None:
     """Two writers would each continue their own chain, and the history would fork."""
     ledger.write(CONTEXT, put("a"))

@@ -20,10 +20,13 @@ from holdtrue.data.erasure.model import QUARANTINE, ErasedBlob
 from holdtrue.data.model import Part
 from holdtrue.data.profiling import forget_profile
 from holdtrue.storage import BlobStore, Stores
-from holdtrue.storage.ledger import Transaction
+from holdtrue.storage.ledger import Transaction, payloads_with
 
 _PAGE = 500
 _PARQUET = b"PAR1"
+_LEAST_TEXT = 4
+_ERASED = "(erased)"
+_WITH_EXAMPLES = ("fragment.accepted", "quarantine.opened")
 _MOST_JSON = 16 << 20
 
 
@@ -82,6 +85,31 @@ def register_rewritten(tx: Transaction, erasure: str, found: Rewritten) -> list[
         if part is not None:
             data_store.replace_quarantined(tx, each.id, part.digest, part.rows)
     return sorted(set(labels))
+
+
+def erase_examples(tx: Transaction, erasure: str, entity: Entity) -> int:
+    """Erase the entity's value where findings gave it as an example; return how many payloads and quarantines."""
+    # A short value stands in many texts: it is looked for as a whole one.
+    text = entity.value if len(entity.value) >= _LEAST_TEXT else json.dumps(entity.value, ensure_ascii=False)
+    inside = json.dumps(text, ensure_ascii=False)[1:-1] if text == entity.value else text
+    changed = 0
+    for seq in payloads_with(tx.connection, tx.project, _WITH_EXAMPLES, inside):
+        tx.erase(seq, reason=f"It gave an erased entity as an example ({erasure}).")
+        changed += 1
+    for each in data_store.list_quarantines(tx.connection, tx.project):
+        findings = [_without_example(finding, entity.value) for finding in each.findings]
+        if findings != list(each.findings):
+            data_store.set_findings(tx, each.id, findings)
+            changed += 1
+    return changed
+
+
+def _without_example(finding: Any, value: str) -> Any:
+    named = [
+        _ERASED if each == value or (len(value) >= _LEAST_TEXT and value in each) else each
+        for each in finding["examples"]
+    ]
+    return {**finding, "examples": named}
 
 
 def _known(tx: Transaction, content: Any) -> bool:

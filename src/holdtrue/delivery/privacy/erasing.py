@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+from holdtrue import catalog, governance
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
@@ -20,6 +21,7 @@ from holdtrue.core.ids import new_id
 from holdtrue.data import erasure
 from holdtrue.data.collecting import closure
 from holdtrue.data.erasure import Entity, Erasure, State, all_versions
+from holdtrue.delivery.privacy import judging
 from holdtrue.delivery.privacy.model import Erase, ErasureRunning, Progress
 from holdtrue.delivery.privacy.records import erase_records, erase_said
 from holdtrue.delivery.privacy.tracing import trained_on
@@ -135,6 +137,11 @@ def _current(job: Erasing, found: Erasure) -> Erasure:
 def _finish(tx: Transaction, job: Erasing, mark: str, done: dict[str, Any]) -> None:
     digests = {each.digest for each in erasure.blobs_of(tx.connection, tx.project, job.id)}
     models = [dump(each) for each in trained_on(tx.connection, tx.project, digests, job.entity.column)]
+    for release in sorted({release for each in models for release in each["releases"]}):
+        # From now on a gate can ask whether what a release was trained on still has somebody who was erased.
+        used = judging.judged(tx.connection, tx.project, catalog.release(tx.connection, tx.project, release))
+        if used is not None:
+            governance.record_evidence(tx, judging.KIND, release, used)
     erasure.finish(tx, job.id, {**done, "models": models})
     counts = {name: value for name, value in done.items() if isinstance(value, Mapping) and name != "left"}
     told = {"column": job.entity.column, **counts, "models": [each["model"] for each in models]}
@@ -202,10 +209,16 @@ def _datasets(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
 
     def work(tx: Transaction) -> dict[str, Any]:
         counts["versions"] = erasure.register_rewritten(tx, job.id, found)
+        counts["examples"] = erasure.erase_examples(tx, job.id, job.entity)
         erasure.progress(tx, job.id, {**done, "datasets": counts})
         return counts
 
     return job.write(work)
+
+
+def _ledger(job: Erasing, done: dict[str, Any]) -> dict[str, Any] | None:
+    """Leave nothing of erased payloads in the database's files; None while readers stand in the way."""
+    return {"clean": True} if job.stores.ledger.scrub() else None
 
 
 def _cached(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
@@ -227,6 +240,7 @@ _PARTS: Final[Mapping[str, Callable[[Erasing, dict[str, Any]], dict[str, Any] | 
     "records": _records,
     "online": _online,
     "datasets": _datasets,
+    "ledger": _ledger,
     "cached": _cached,
     "left": _left,
 }

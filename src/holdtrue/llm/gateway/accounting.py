@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from holdtrue.core.clock import Clock
 from holdtrue.core.errors import HoldtrueError
-from holdtrue.llm.gateway.budgets import Amount, Budgets, Limit
+from holdtrue.llm.gateway.budgets import Amount, Budgets
 from holdtrue.llm.gateway.call import Call
 from holdtrue.llm.gateway.model import Body, Operation, Outcome, UnpricedModel, Usage
 from holdtrue.llm.gateway.rules import (
@@ -58,26 +58,24 @@ class Accounts:
     def reserve(self, call: Call, table: Table) -> None:
         """Reserve the most that a call can cost with any of its targets; raise QuotaExhausted or RateLimited."""
         limits = table.limits(call.caller.project, call.caller.key)
-        if not limits:
+        if not limits.each:
             return
-        if any(_counts_tokens(limit) for limit in limits):
+        if limits.tokens:
             # Only a call that is bounded can be reserved, so one without a limit gets the provider's.
             call.limit = stated_limit(call.body)
             if call.limit is None and call.operation is not Operation.EMBEDDING:
                 call.limit = max((entry.provider.output_limit for entry in call.entries()), default=0)
         most = call.bound(call.limit)
-        money = 0
-        if any(limit.budget.money is not None for limit in limits):
-            money = max((cost(price, most) for price in _prices(call)), default=0)
+        money = max([cost(price, most) for price in _prices(call)], default=0) if limits.money else 0
         amount = Amount(money, most.input + most.output, 1)
         seconds = call.until - asyncio.get_running_loop().time() + _GRACE_SECONDS
-        call.reservation = self._open().reserve(limits, amount, seconds)
+        call.reservation = self._open().reserve(limits.each, amount, seconds)
 
     def again(self, call: Call, table: Table) -> None:
         """Settle the work of a target that gave no answer, and reserve for the next one."""
         if call.reservation is None:
             return
-        self._settle(call, replace(_since(call), requests=0))
+        self._settle(call, _since(call, 0))
         call.settled = call.used()
         self.reserve(call, table)
 
@@ -86,7 +84,7 @@ class Accounts:
         if call.reservation is None:
             return
         worked = call.outcome is Outcome.OK or call.used().tokens > 0
-        self._settle(call, replace(_since(call), requests=1 if worked else 0))
+        self._settle(call, _since(call, 1 if worked else 0))
 
     def _settle(self, call: Call, amount: Amount) -> None:
         reservation, call.reservation = call.reservation, None
@@ -136,10 +134,10 @@ def usage_body(operation: Operation, usage: Usage) -> Body:
     return total if operation is Operation.EMBEDDING else {**total, "completion_tokens": usage.output}
 
 
-def _since(call: Call) -> Amount:
+def _since(call: Call, requests: int) -> Amount:
     """Return what a call has used since its budgets were told last."""
     used, before = call.used(), call.settled
-    return Amount(used.money - before.money, used.tokens - before.tokens, used.requests)
+    return Amount(used.money - before.money, used.tokens - before.tokens, requests)
 
 
 def _prices(call: Call) -> list[Any]:
@@ -157,8 +155,3 @@ def _prices(call: Call) -> list[Any]:
             )
         found.append(price)
     return found
-
-
-def _counts_tokens(limit: Limit) -> bool:
-    budget = limit.budget
-    return not (budget.money is None and budget.tokens is None and budget.tokens_per_minute is None)

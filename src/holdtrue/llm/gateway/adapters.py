@@ -4,10 +4,10 @@ Whatever goes wrong becomes a `Failed`, which says what the gateway may do next.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -25,6 +25,8 @@ from holdtrue.llm.gateway.model import (
 )
 from holdtrue.llm.gateway.rules import RETRIED, redacted, retry_after
 from holdtrue.llm.gateway.upstream import Place, Response, Unreachable, Upstream
+
+T = TypeVar("T")
 
 
 class Failed(Exception):
@@ -191,6 +193,7 @@ class HttpFlow:
     async def chunks(self) -> AsyncGenerator[list[Chunk]]:
         """Yield the pieces of each read; raise Failed if the answer breaks."""
         feed = self.translator.feed
+        begun = False
         try:
             async for events in self.response.events(self.idle, self.until):
                 found: list[Chunk] = []
@@ -198,6 +201,11 @@ class HttpFlow:
                 try:
                     for name, data in events:
                         found += feed(name, data)
+                        if found and not begun:
+                            # Whoever waits for the first piece does not wait for the others that came with it.
+                            begun = True
+                            yield found
+                            found = []
                 except HoldtrueError as error:
                     broken = error
                 # What came before the break in the same read is part of the answer.
@@ -218,11 +226,37 @@ class HttpFlow:
         self.response.drop()
 
 
-async def timely(seconds: float, work: Any) -> Any:
+async def timely(seconds: float, work: Awaitable[T]) -> T:
     """Return what `work` returns within `seconds`, else raise Failed; the provider may have worked for nothing."""
+    task = asyncio.current_task()
+    assert task is not None
+    late = _Late(task, task.cancelling())
+    timer = asyncio.get_running_loop().call_later(seconds, late.end)
     try:
-        async with asyncio.timeout(seconds):
-            return await work
+        return await work
+    except asyncio.CancelledError:
+        # As `asyncio.timeout` does, at a third of its cost: only a cancellation that is ours is taken back.
+        if late.ended and task.uncancel() <= late.others:
+            raise late.failed() from None
+        raise
     except TimeoutError:
+        raise late.failed() from None
+    finally:
+        timer.cancel()
+
+
+@dataclass(slots=True)
+class _Late:
+    """End a task once, and know it."""
+
+    task: asyncio.Task[Any]
+    others: int
+    ended: bool = False
+
+    def end(self) -> None:
+        self.ended = True
+        self.task.cancel()
+
+    def failed(self) -> Failed:
         late = ProviderTimeout("The provider did not answer in time.", mend="Try again, or ask for less.")
-        raise Failed(late, worked=True) from None
+        return Failed(late, worked=True)

@@ -39,6 +39,7 @@ _AHEAD: Final = 8 << 20
 _LEAST: Final = 1 << 20
 _COUNTER: Final = struct.Struct("<6q")
 """Money, tokens and requests used; money, tokens and requests reserved."""
+_EMPTY: Final = (0, 0, 0, 0, 0, 0)
 _RATE: Final = struct.Struct("<2d")
 """When the bucket of requests, and that of tokens, would be full again (seconds since the epoch)."""
 _MINUTE: Final = 60.0
@@ -75,6 +76,23 @@ class Limit:
         """Return whose budget it is, as an error names it."""
         whose = f"key {self.budget.key}" if self.budget.key else "project" if self.project else "whole server"
         return f"the budget of the {whose} per {self.budget.period.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hold all budgets that a call counts against, and whether one of them counts money, or tokens or money."""
+
+    each: tuple[Limit, ...] = ()
+    money: bool = False
+    tokens: bool = False
+
+    @classmethod
+    def of(cls, limits: tuple[Limit, ...]) -> "Limits":
+        """Return limits with what they count."""
+        budgets = [limit.budget for limit in limits]
+        money = any(budget.money is not None for budget in budgets)
+        tokens = any(budget.tokens is not None or budget.tokens_per_minute is not None for budget in budgets)
+        return cls(limits, money, money or tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,40 +157,61 @@ class Budgets:
             raise _no_room()
         now = self._clock.now()
         moment = now.timestamp()
-        until = int((moment + seconds) * 1_000_000)
+        try:
+            with self._env.begin(write=True) as transaction:
+                reservation = self._reserved_in(transaction, limits, amount, now, moment)
+                note = [
+                    int((moment + seconds) * 1_000_000),
+                    amount.money,
+                    amount.tokens,
+                    amount.requests,
+                    [key.decode() for key in reservation.counters],
+                ]
+                transaction.put(reservation.id, orjson.dumps(note), db=self._reserved)
+        except lmdb.Error as error:
+            raise _unwritable(error) from None
+        self._dirty = True
+        return reservation
+
+    def _reserved_in(
+        self, transaction: Any, limits: Sequence[Limit], amount: Amount, now: datetime, moment: float
+    ) -> Reservation:
         counters: list[bytes] = []
         rates: list[tuple[bytes, float]] = []
-        with self._writing() as transaction:
-            for limit in limits:
-                budget = limit.budget
-                key = limit.stem + self._since(budget.period, now, moment)
-                row = _counter(transaction.get(key, db=self._counters))
-                _check_quota(limit, row, amount, now)
-                _put(transaction, self._counters, key, _moved(row, reserved=amount))
-                counters.append(key)
-                if budget.requests_per_minute or budget.tokens_per_minute:
-                    fresh = _rate(transaction.get(limit.stem, db=self._rates), limit, amount, moment)
-                    _put(transaction, self._rates, limit.stem, _RATE.pack(*fresh))
-                    if budget.tokens_per_minute:
-                        rates.append((limit.stem, _MINUTE / budget.tokens_per_minute))
-            identity = self._prefix + next(self._numbers).to_bytes(8, "big")
-            note = [until, amount.money, amount.tokens, amount.requests, [key.decode() for key in counters]]
-            _put(transaction, self._reserved, identity, orjson.dumps(note))
-        self._dirty = True
+        get, put = transaction.get, transaction.put
+        for limit in limits:
+            budget = limit.budget
+            key = limit.stem + self._since(budget.period, now, moment)
+            value = get(key, db=self._counters)
+            row = _EMPTY if value is None else _COUNTER.unpack(value)
+            _check_quota(limit, row, amount, now)
+            money, tokens, requests = row[3] + amount.money, row[4] + amount.tokens, row[5] + amount.requests
+            put(key, _COUNTER.pack(row[0], row[1], row[2], money, tokens, requests), db=self._counters)
+            counters.append(key)
+            if budget.requests_per_minute or budget.tokens_per_minute:
+                fresh = _rate(get(limit.stem, db=self._rates), limit, amount, moment)
+                put(limit.stem, _RATE.pack(*fresh), db=self._rates)
+                if budget.tokens_per_minute:
+                    rates.append((limit.stem, _MINUTE / budget.tokens_per_minute))
+        identity = self._prefix + next(self._numbers).to_bytes(8, "big")
         return Reservation(identity, amount, tuple(counters), tuple(rates))
 
     def settle(self, reservation: Reservation, used: Amount) -> None:
         """Replace a reservation by what was used; one that has been billed already stays so."""
-        with self._writing() as transaction:
-            if not transaction.delete(reservation.id, db=self._reserved):
-                return
-            for key in reservation.counters:
-                row = _counter(transaction.get(key, db=self._counters))
-                _put(transaction, self._counters, key, _moved(row, used=used, released=reservation.amount))
-            unused = reservation.amount.tokens - used.tokens
-            for key, interval in reservation.rates:
-                requests, tokens = _RATE.unpack(transaction.get(key, db=self._rates) or _RATE.pack(0.0, 0.0))
-                _put(transaction, self._rates, key, _RATE.pack(requests, tokens - unused * interval))
+        try:
+            with self._env.begin(write=True) as transaction:
+                if not transaction.delete(reservation.id, db=self._reserved):
+                    return
+                for key in reservation.counters:
+                    value = transaction.get(key, db=self._counters)
+                    row = _EMPTY if value is None else _COUNTER.unpack(value)
+                    transaction.put(key, _moved(row, used, reservation.amount), db=self._counters)
+                unused = reservation.amount.tokens - used.tokens
+                for key, interval in reservation.rates:
+                    requests, tokens = _RATE.unpack(transaction.get(key, db=self._rates) or _RATE.pack(0.0, 0.0))
+                    transaction.put(key, _RATE.pack(requests, tokens - unused * interval), db=self._rates)
+        except lmdb.Error as error:
+            raise _unwritable(error) from None
         self._dirty = True
 
     def expire(self) -> int:
@@ -270,7 +309,7 @@ class Budgets:
         with self._writing() as transaction:
             for name, table in self._tables():
                 for key, value in tables[name].items():
-                    _put(transaction, table, bytes.fromhex(key), bytes.fromhex(value))
+                    transaction.put(bytes.fromhex(key), bytes.fromhex(value), db=table)
 
     def _bill_left(self, chosen: Any) -> int:
         with self._env.begin(db=self._reserved) as transaction:
@@ -288,8 +327,9 @@ class Budgets:
                 _, money, tokens, requests, keys = orjson.loads(note)
                 amount = Amount(money, tokens, requests)
                 for key in keys:
-                    row = _counter(transaction.get(key.encode(), db=self._counters))
-                    _put(transaction, self._counters, key.encode(), _moved(row, used=amount, released=amount))
+                    value = transaction.get(key.encode(), db=self._counters)
+                    row = _EMPTY if value is None else _COUNTER.unpack(value)
+                    transaction.put(key.encode(), _moved(row, amount, amount), db=self._counters)
                 billed += 1
         self._dirty = True
         return billed
@@ -309,10 +349,8 @@ class Budgets:
         try:
             with self._env.begin(write=True) as transaction:
                 yield transaction
-        except lmdb.MapFullError:
-            raise _no_room() from None
         except lmdb.Error as error:
-            raise Unavailable("The counters of budgets cannot be written.", why=str(error)) from None
+            raise _unwritable(error) from None
 
     @contextmanager
     def _alone(self) -> Generator[None]:
@@ -344,6 +382,12 @@ def read_standings(path: Path) -> list[Standing]:
     ]
 
 
+def _unwritable(error: lmdb.Error) -> StorageFull | Unavailable:
+    if isinstance(error, lmdb.MapFullError):
+        return _no_room()
+    return Unavailable("The counters of budgets cannot be written.", why=str(error))
+
+
 def _no_room() -> StorageFull:
     return StorageFull("There is no room for the counters of budgets.")
 
@@ -358,8 +402,15 @@ def _check_quota(limit: Limit, row: tuple[int, ...], amount: Amount, now: dateti
             mend="Wait for one of them to end.",
             facts={"retry_after": 1},
         )
+    most_money, most_tokens, most_requests = budget.money, budget.tokens, budget.requests
+    if (
+        (most_money is None or row[0] + row[3] + amount.money <= most_money)
+        and (most_tokens is None or row[1] + row[4] + amount.tokens <= most_tokens)
+        and (most_requests is None or row[2] + row[5] + amount.requests <= most_requests)
+    ):
+        return
     asked = (amount.money, amount.tokens, amount.requests)
-    for place, most in enumerate((budget.money, budget.tokens, budget.requests)):
+    for place, most in enumerate((most_money, most_tokens, most_requests)):
         if most is None or row[place] + row[place + 3] + asked[place] <= most:
             continue
         what, left = ("money", "tokens", "requests")[place], most - row[place] - row[place + 3]
@@ -406,16 +457,14 @@ def _rate(value: bytes | None, limit: Limit, amount: Amount, now: float) -> tupl
     return fresh[0], fresh[1]
 
 
-def _moved(
-    row: tuple[int, ...], *, used: Amount = Amount(), reserved: Amount = Amount(), released: Amount = Amount()
-) -> bytes:
+def _moved(row: tuple[int, ...], used: Amount, released: Amount) -> bytes:
     return _COUNTER.pack(
         row[0] + used.money,
         row[1] + used.tokens,
         row[2] + used.requests,
-        max(0, row[3] + reserved.money - released.money),
-        max(0, row[4] + reserved.tokens - released.tokens),
-        max(0, row[5] + reserved.requests - released.requests),
+        max(0, row[3] - released.money),
+        max(0, row[4] - released.tokens),
+        max(0, row[5] - released.requests),
     )
 
 
@@ -423,16 +472,8 @@ def _amount(what: str, value: int) -> str:
     return f"{value / 1_000_000:.6f}".rstrip("0").rstrip(".") if what == "money" else str(value)
 
 
-def _counter(value: bytes | None) -> tuple[int, ...]:
-    return (0, 0, 0, 0, 0, 0) if value is None else _COUNTER.unpack(value)
-
-
 def _key(*parts: str) -> bytes:
     return _SEPARATOR.join(parts).encode()
-
-
-def _put(transaction: Any, table: Any, key: bytes, value: bytes) -> None:
-    transaction.put(key, value, db=table)
 
 
 def _standing(key: bytes, value: bytes) -> Standing:
@@ -461,7 +502,7 @@ def _boot_id() -> str:
         return ""
 
 
-def limits_of(budgets: Mapping[str, Sequence[Budget]], project: str, key: str) -> tuple[Limit, ...]:
+def limits_of(budgets: Mapping[str, Sequence[Budget]], project: str, key: str) -> "Limits":
     """Return every budget that a call of `key` in `project` counts against: the house's, the project's, the key's."""
 
     def chosen() -> Iterator[Limit]:
@@ -470,4 +511,4 @@ def limits_of(budgets: Mapping[str, Sequence[Budget]], project: str, key: str) -
                 if budget.key in ("", key):
                     yield Limit(owner, budget)
 
-    return tuple(chosen())
+    return Limits.of(tuple(chosen()))

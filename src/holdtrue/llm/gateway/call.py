@@ -33,6 +33,8 @@ _PARAMETERS: Final = (
     "frequency_penalty",
     "presence_penalty",
 )
+_NOTHING: Final = Amount()
+_UNUSED: Final = Usage()
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +60,7 @@ class Call:
     limit: int | None = None
     sizes: tuple[int, int] | None = None
     reservation: Reservation | None = None
-    settled: Amount = field(default_factory=Amount)
+    settled: Amount = _NOTHING
     cache_key: bytes | None = None
     task: asyncio.Task[Any] | None = None
     ended: HoldtrueError | None = None
@@ -72,7 +74,7 @@ class Call:
     outcome: Outcome = Outcome.OK
     error: HoldtrueError | None = None
     reasons: tuple[str, ...] = ()
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _UNUSED
     cost_micros: int = 0
     cached: bool = False
     attempts: list[Attempt] = field(default_factory=list[Attempt])
@@ -108,12 +110,16 @@ class Call:
     def charge(self, usage: Usage) -> None:
         """Add what a provider did to what the call has used, and its price to what it costs."""
         mine = self.usage
-        self.usage = Usage(
-            mine.input + usage.input,
-            mine.output + usage.output,
-            mine.cached_input + usage.cached_input,
-            mine.counted or usage.counted,
-        )
+        if mine is not _UNUSED:
+            usage_so_far = Usage(
+                mine.input + usage.input,
+                mine.output + usage.output,
+                mine.cached_input + usage.cached_input,
+                mine.counted or usage.counted,
+            )
+        else:
+            usage_so_far = usage
+        self.usage = usage_so_far
         if self.entry is not None:
             self.cost_micros += cost(self.entry.price(self.model), usage)
 

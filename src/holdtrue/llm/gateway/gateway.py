@@ -182,9 +182,10 @@ class Gateway:
         *,
         stream: bool = False,
     ) -> Call:
-        now = self._clock.now()
+        watch = Stopwatch(self._clock.now())
+        loop = self._loop or asyncio.get_running_loop()
         call = Call(
-            id=f"call_{int(now.timestamp() * 1000):011x}{self._mark}{next(self._numbers):06x}",
+            id=f"call_{watch.start // 1000:011x}{self._mark}{next(self._numbers):06x}",
             caller=caller,
             operation=operation,
             route=route,
@@ -193,8 +194,8 @@ class Gateway:
             asked=asked or route.targets[0].label,
             native=native,
             table=self._table.of(caller.project),
-            watch=Stopwatch(now),
-            until=asyncio.get_running_loop().time() + (route.stream_timeout if stream else route.timeout),
+            watch=watch,
+            until=loop.time() + (route.stream_timeout if stream else route.timeout),
             task=asyncio.current_task(),
         )
         self._active.add(call)

@@ -36,9 +36,9 @@ def read_key(reference: str, home: Path) -> str:
 
     A file inside the data folder `home` is no provider's key, whoever names it.
     """
-    kind, _, name = check_reference(reference).partition(":")
-    if not kind:
+    if not reference:
         return ""
+    kind, _, name = check_reference(reference).partition(":")
     text = os.environ.get(name, "") if kind == "env" else _file(Path(name), home)
     key = text.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:

@@ -264,7 +264,7 @@ class Attempt:
     duration_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completion:
     """Hold a whole answer, in OpenAI's form for the operation that was asked for.
 
@@ -340,7 +340,7 @@ class ChunkStream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one of so many fields is made for every call, and would cost four times as much
 class CallFacts:
     """State everything that is known of one call once it has ended, however it ended.
 

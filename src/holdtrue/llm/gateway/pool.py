@@ -47,8 +47,8 @@ class Pool:
         self._sweeping: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
 
-    async def connection(self, origin: Origin) -> Connection:
-        """Return a connection that nobody uses; raise Unreachable."""
+    def idle(self, origin: Origin) -> Connection | None:
+        """Return an open connection that nobody uses, None if there is none."""
         idle = self._idle.get(origin)
         if idle:
             fresh = asyncio.get_running_loop().time() - _KEEP_SECONDS
@@ -58,7 +58,7 @@ class Pool:
                 if found.usable and found.idle_since >= fresh:
                     return found
                 found.abort()
-        return await self._connect(origin)
+        return None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -70,8 +70,8 @@ class Pool:
         while self._open:
             await asyncio.sleep(0)
 
-    async def _connect(self, origin: Origin) -> Connection:
-        """Connect to the addresses in turn, each within its share of the time."""
+    async def connect(self, origin: Origin) -> Connection:
+        """Return a new connection; raise Unreachable. Addresses are tried in turn, each for its share of the time."""
         self._make_room()
         loop = asyncio.get_running_loop()
         end = loop.time() + _CONNECT_SECONDS

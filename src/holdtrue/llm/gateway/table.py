@@ -12,7 +12,7 @@ from holdtrue.core.errors import HoldtrueError
 from holdtrue.core.ids import check_name
 from holdtrue.llm.gateway.adapters import Adapter, HttpAdapter
 from holdtrue.llm.gateway.breaker import Breaker
-from holdtrue.llm.gateway.budgets import Limit, limits_of
+from holdtrue.llm.gateway.budgets import Limits, limits_of
 from holdtrue.llm.gateway.completions import ChatOnly
 from holdtrue.llm.gateway.dialects.anthropic import AnthropicDialect
 from holdtrue.llm.gateway.dialects.openai import OpenAIDialect
@@ -75,15 +75,13 @@ class Table:
     house: ProjectTable
     projects: Mapping[str, ProjectTable]
     budgets: Mapping[str, tuple[Budget, ...]]
-    known: dict[tuple[str, str], tuple[Limit, ...]] = field(
-        default_factory=dict[tuple[str, str], tuple[Limit, ...]], compare=False
-    )
+    known: dict[tuple[str, str], Limits] = field(default_factory=dict[tuple[str, str], Limits], compare=False)
 
     def of(self, project: str) -> ProjectTable:
         """Return the table of a project; one that has declared nothing has what the house has."""
         return self.projects.get(project) or self.house
 
-    def limits(self, project: str, key: str) -> tuple[Limit, ...]:
+    def limits(self, project: str, key: str) -> Limits:
         """Return the budgets that a call counts against."""
         found = self.known.get((project, key))
         if found is None:

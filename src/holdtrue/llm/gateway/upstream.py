@@ -32,6 +32,7 @@ STREAM_LIMIT: Final = 64 << 20
 _ERROR_LIMIT: Final = 64 << 10
 _SETTLE_SECONDS: Final = 0.25
 _PLACES: Final = 1000
+_HEADS: Final = 256
 _PATH: Final = "/%:@!$&'()*+,;=-._~"
 _AGENT: Final = f"user-agent: holdtrue/{__version__}\r\naccept-encoding: identity\r\n"
 # What a header may hold (RFC 9110, section 5.5): nothing that would begin another one.
@@ -134,22 +135,24 @@ class Upstream:
         self._resolve = resolver
         self._pool = Pool(self.look_up)
         self._places: dict[str, tuple[Origin, str, str]] = {}
+        self._heads: dict[tuple[str, ...], tuple[Origin, bytes]] = {}
         self._private: frozenset[str] = frozenset()
 
     def allow(self, places: Sequence[Place]) -> None:
         """Take over which hosts may have private addresses."""
         self._private = frozenset(place.host for place in places if place.private)
+        self._heads.clear()
 
     async def post(self, place: Place, path: str, headers: Mapping[str, str], body: bytes) -> Response:
         """Send a request and return the answer's head; the time it may take is the caller's to bound.
 
         Raises Unreachable if no connection came about, else ProviderFailed.
         """
-        origin, base, host = self._places.get(place.url) or self._parsed(place.url)
-        lines = f"{_AGENT}{_lines(headers)}content-length: {len(body)}\r\n\r\n"
-        head = f"POST {base}{path} HTTP/1.1\r\nhost: {host}\r\n{lines}"
-        connection = await self._pool.connection(origin)
-        exchange = connection.send(head.encode("latin-1"), body)
+        # The same few heads are sent all the time.
+        known = (place.url, path, *headers, *headers.values())
+        origin, head = self._heads.get(known) or self._head(known, place, path, headers)
+        connection = self._pool.idle(origin) or await self._pool.connect(origin)
+        exchange = connection.send(b"%b%d\r\n\r\n" % (head, len(body)), body)
         try:
             await exchange.head()
         except BaseException:
@@ -160,6 +163,17 @@ class Upstream:
     async def close(self) -> None:
         """Close all connections."""
         await self._pool.close()
+
+    def _head(
+        self, known: tuple[str, ...], place: Place, path: str, headers: Mapping[str, str]
+    ) -> tuple[Origin, bytes]:
+        """Return the server, and the head of a request up to the length of its body."""
+        origin, base, host = self._places.get(place.url) or self._parsed(place.url)
+        head = f"POST {base}{path} HTTP/1.1\r\nhost: {host}\r\n{_AGENT}{_lines(headers)}content-length: "
+        if len(self._heads) >= _HEADS:
+            self._heads.clear()
+        found = self._heads[known] = origin, head.encode("latin-1")
+        return found
 
     def _parsed(self, url: str) -> tuple[Origin, str, str]:
         """Return the server of a base URL, the path that begins all others, and the name for the Host header."""

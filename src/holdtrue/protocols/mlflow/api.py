@@ -2,6 +2,16 @@
 
 from itertools import chain
 
-from holdtrue.protocols.mlflow import artifacts, experiments, metrics, models, registry, runs
+from holdtrue.protocols.mlflow import artifacts, experiments, metrics, models, modelsin, registry, runs
 
-routes = tuple(chain(experiments.routes, runs.routes, metrics.routes, artifacts.routes, models.routes, registry.routes))
+routes = tuple(
+    chain(
+        experiments.routes,
+        runs.routes,
+        metrics.routes,
+        artifacts.routes,
+        models.routes,
+        registry.routes,
+        modelsin.routes,
+    )
+)

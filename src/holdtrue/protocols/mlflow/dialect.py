@@ -38,6 +38,27 @@ _BY_STATUS: Mapping[int, str] = MappingProxyType(
      507: "RESOURCE_EXHAUSTED"}
 )  # fmt: skip
 
+# What MLflow's own server has for its pages and gateway. Prefixes after /api/2.0/mlflow/ and /api/3.0/mlflow/.
+_UNSERVED: Mapping[str, str] = MappingProxyType(
+    {
+        "artifacts/presigned": "presigned addresses of artifacts",
+        "traces/metrics": "metrics of traces",
+        "traces/calculate-filter-correlation": "correlations of traces",
+        "unified-traces": "unified traces",
+        "get-online-trace-details": "online traces",
+        "workspaces": "workspaces",
+        "issues": "issues",
+        "label-schemas": "label schemas",
+        "datasets": "evaluation datasets",
+        "scorers": "registered scorers",
+        "gateway/": "MLflow's gateway",
+        "prompt-optimization/": "jobs that optimise prompts",
+        "review-queues": "review queues",
+        "jobs": "jobs",
+        "webhooks": "webhooks",
+    }
+)
+
 
 def error_form(error: HoldtrueError) -> tuple[int, Any]:
     """Return an error as MLflow's clients read it: code, and the whole message with reason and mend."""
@@ -70,6 +91,9 @@ MLFLOW: Final = Dialect(
         "/api/2.0/mlflow/logged-models/",
     ),
     fallback="default",
+    unserved=MappingProxyType(
+        {f"/api/{version}/mlflow/{name}": what for name, what in _UNSERVED.items() for version in ("2.0", "3.0")}
+    ),
 )
 
 

@@ -11,7 +11,6 @@ from holdtrue.door import Call, Routes
 from holdtrue.protocols.mlflow.dialect import (
     MLFLOW,
     Fields,
-    number_json,
     objects,
     pairs_json,
     run_id,
@@ -54,7 +53,7 @@ def info_json(info: RunInfo) -> dict[str, Any]:
 def run_json(run: Run) -> dict[str, Any]:
     """Return a run as the protocol writes it."""
     metrics = [
-        {"key": key, "value": number_json(value, nan), "timestamp": timestamp, "step": step}
+        {"key": key, "value": "NaN" if nan else value, "timestamp": timestamp, "step": step}
         for key, step, timestamp, value, nan in run.metrics
     ]
     written: dict[str, Any] = {
@@ -160,7 +159,7 @@ async def log_metric(call: Call, body: Fields) -> Any:
     metric = metric_of(body, "")
     of_models = (_of_model(body, metric),) if body.get("model_id") else ()
     batch = Batch(run_id(body), (metric,), of_models=of_models)
-    await call.write_async(lambda tx: tracking.log(tx, batch))
+    await call.write_async(tracking.logging(batch))
     return {}
 
 
@@ -193,15 +192,15 @@ async def log_batch(call: Call, body: Fields) -> Any:
     """Log all of a batch, or nothing of it."""
     metrics, params, tags = objects(body, "metrics"), objects(body, "params"), objects(body, "tags")
     rules.check_batch(len(metrics), len(params), len(tags))
-    read = [metric_of(each, f"metrics[{place}].") for place, each in enumerate(metrics)]
+    read = rules.metrics(metrics)
     batch = Batch(
         run_id(body),
-        tuple(read),
+        read,
         tuple(rules.param(each.get("key"), each.get("value"), f"params[{n}]") for n, each in enumerate(params)),
         tuple(rules.tag(each.get("key"), each.get("value"), f"tags[{n}]") for n, each in enumerate(tags)),
         tuple(_of_model(each, metric) for each, metric in zip(metrics, read, strict=True) if each.get("model_id")),
     )
-    await call.write_async(lambda tx: tracking.log(tx, batch))
+    await call.write_async(tracking.logging(batch))
     return {}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.errors import ConfigurationError, MissingExtra
 from holdtrue.server.exchange import rules
 from holdtrue.server.exchange.model import (
     SourceExperiment,
@@ -253,9 +253,6 @@ def _yaml() -> Any:
     try:
         import yaml
     except ImportError:
-        raise ConfigurationError(
-            "Folders of MLflow are read with the package “pyyaml”, which is not installed.",
-            mend="pip install pyyaml",
-        ) from None
+        raise MissingExtra.of("yaml", "pyyaml") from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return lambda text: yaml.load(text, Loader=loader)  # noqa: S506  # a safe loader either way

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.storage.ledger.events import Event, EventFilter, select_events
+    from holdtrue.storage.ledger.events import Event, EventFilter, payloads_with, select_events
     from holdtrue.storage.ledger.ledger import Ledger
     from holdtrue.storage.ledger.mentions import digests_in, mentioned_digests
     from holdtrue.storage.ledger.statements import (
         Insert,
         Prepared,
         any_case_like,
+        any_of,
         exact_like,
         insert,
         pairs_in,
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
         prepare_insert,
     )
     from holdtrue.storage.ledger.tables import Timestamp, key_of, metadata, project_table, scoped
-    from holdtrue.storage.ledger.transaction import Transaction, WriteContext
+    from holdtrue.storage.ledger.transaction import Joint, Transaction, WriteContext
     from holdtrue.storage.ledger.verify import Verification
 
 __all__ = [
     "Event",
     "EventFilter",
     "Insert",
+    "Joint",
     "Ledger",
     "Prepared",
     "Timestamp",
@@ -36,6 +38,7 @@ __all__ = [
     "Verification",
     "WriteContext",
     "any_case_like",
+    "any_of",
     "digests_in",
     "exact_like",
     "insert",
@@ -43,6 +46,7 @@ __all__ = [
     "mentioned_digests",
     "metadata",
     "pairs_in",
+    "payloads_with",
     "prepare",
     "prepare_insert",
     "project_table",
@@ -56,6 +60,7 @@ __getattr__ = attach(
         "Event": "events",
         "EventFilter": "events",
         "Insert": "statements",
+        "Joint": "transaction",
         "Ledger": "ledger",
         "Prepared": "statements",
         "Timestamp": "tables",
@@ -63,6 +68,7 @@ __getattr__ = attach(
         "Verification": "verify",
         "WriteContext": "transaction",
         "any_case_like": "statements",
+        "any_of": "statements",
         "digests_in": "mentions",
         "exact_like": "statements",
         "insert": "statements",
@@ -74,6 +80,7 @@ __getattr__ = attach(
         "prepare_insert": "statements",
         "project_table": "tables",
         "scoped": "tables",
+        "payloads_with": "events",
         "select_events": "events",
     },
 )

@@ -71,6 +71,10 @@ class WritingConnection(Protocol):
         """Do what is due from time to time after `jobs` more jobs were committed and answered."""
         ...
 
+    def scrub(self) -> bool:
+        """Leave nothing of what was deleted in the database's files; False if that has to be tried again."""
+        ...
+
     def finish(self) -> None:
         """Do what is due before the last connection is closed."""
         ...

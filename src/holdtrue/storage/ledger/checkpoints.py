@@ -23,7 +23,7 @@ ENTRIES_BETWEEN = 256
 TIME_BETWEEN = timedelta(seconds=60)
 NOTE_LINES = 5
 
-_CHECKPOINT = prepare_insert(checkpoints, lambda statement: statement, width=1)
+_CHECKPOINT = prepare_insert(checkpoints, lambda statement: statement, widths=())
 
 
 @dataclass(frozen=True, slots=True)

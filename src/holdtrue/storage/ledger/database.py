@@ -24,7 +24,7 @@ from holdtrue.storage.ledger.tables import to_json
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
 
-_BUSY_SECONDS = 10.0
+BUSY_SECONDS = 10.0
 _READERS = 8
 
 # Result codes of SQLite (https://www.sqlite.org/rescode.html).
@@ -37,7 +37,7 @@ _NOTADB = 26
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the one writing connection, creating the file (0600) if there is none."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         for pragma in (
             "PRAGMA mmap_size=0",
@@ -47,6 +47,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             "PRAGMA wal_autocheckpoint=0",
             "PRAGMA journal_size_limit=67108864",
             "PRAGMA foreign_keys=ON",
+            # What is deleted is overwritten: erased payloads leave nothing in free pages.
+            "PRAGMA secure_delete=ON",
             "PRAGMA recursive_triggers=ON",
             "PRAGMA trusted_schema=OFF",
             "PRAGMA cell_size_check=ON",
@@ -65,7 +67,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(
         f"file:{quote(str(path))}?mode=ro",
         uri=True,
-        timeout=_BUSY_SECONDS,
+        timeout=BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,
     )

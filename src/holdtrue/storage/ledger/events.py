@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 VERSION = b"\x01"
 NO_HASH = "0" * 64
 
-_EVENT = prepare_insert(events, lambda statement: statement, width=1)
-_PAYLOAD = prepare_insert(payloads, lambda statement: statement, width=1)
+_EVENT = prepare_insert(events, lambda statement: statement, widths=())
+_PAYLOAD = prepare_insert(payloads, lambda statement: statement, widths=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,18 @@ def select_events(connection: sa.Connection, chosen: EventFilter) -> list[Event]
     else:
         query = query.where(events.c.seq > chosen.after).order_by(events.c.seq)
     return [_event(row) for row in connection.execute(query.limit(chosen.limit))]
+
+
+def payloads_with(connection: sa.Connection, project: str, actions: Sequence[str], text: str) -> list[int]:
+    """Return the sequence numbers of events of these actions whose payload has a text in it."""
+    query = (
+        sa.select(events.c.seq)
+        .join(payloads, payloads.c.seq == events.c.seq)
+        .where(events.c.project == project, events.c.action.in_(list(actions)))
+        .where(payloads.c.body.contains(text, autoescape=True))
+        .order_by(events.c.seq)
+    )
+    return [row.seq for row in connection.execute(query)]
 
 
 def _event(row: sa.Row[Any]) -> Event:

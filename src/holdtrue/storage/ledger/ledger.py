@@ -92,7 +92,7 @@ class Ledger:
 
     async def write_async(self, context: WriteContext, work: Callable[[Transaction], T]) -> T:
         """Do as `write` does, without blocking the event loop or holding a thread."""
-        return await asyncio.wrap_future(self._need_writer().submit(context, work))
+        return await self._need_writer().submit_async(context, work)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` on a read-only connection that sees one consistent, committed state.
@@ -161,6 +161,12 @@ class Ledger:
         writer = self._need_writer()
         writer.submit(WriteContext(SYSTEM, ""), lambda tx: tx.seal()).result()
         return writer.note
+
+    def scrub(self) -> bool:
+        """Leave nothing of what was deleted in the database's files; False while readers stand in the way."""
+        writer = self._need_writer()
+        writer.submit(WriteContext(SYSTEM, ""), lambda tx: tx.scrub()).result()
+        return writer.scrubbed
 
     def sign_late(self) -> None:
         """Sign the head if a checkpoint is due: on a quiet log no commit comes that would do it."""

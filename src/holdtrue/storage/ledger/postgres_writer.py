@@ -50,7 +50,7 @@ class PostgresWriter:
 
     def __init__(self, address: postgres.Address) -> None:
         self._address = address
-        self._texts: dict[tuple[Prepared, bool], bytes] = {}
+        self._texts: dict[tuple[Prepared, int], bytes] = {}
         self._dialect = PGDialect(paramstyle="numeric_dollar")
         self._session: tuple[Any, ...] | None = None
         self._open()
@@ -157,19 +157,22 @@ class PostgresWriter:
         Rows go in groups, one statement for each; from a group on that names a key twice they go row by row, since
         PostgreSQL changes no row twice in one statement.
         """
-        width = statement.width
         done = 0
-        while width and done + width <= len(rows):
+        for width in statement.groups(len(rows)):
             part = rows[done : done + width]
             if len({tuple(row[place] for place in statement.keys) for row in part}) < len(part):
                 break
-            self._later(self._text(statement, wide=True), [value for row in part for value in row])
+            self._later(self._text(statement, width), [value for row in part for value in row])
             done += width
         for row in rows[done:]:
             self._later(self._text(statement), row)
 
     def tend(self, jobs: int) -> None:
         """Do nothing: the server itself does what is due from time to time."""
+
+    def scrub(self) -> bool:
+        """Do nothing: the server overwrites what was deleted when it vacuums, and its log goes as it is set."""
+        return True
 
     def finish(self) -> None:
         """Do nothing: the server itself folds its log in."""
@@ -308,12 +311,11 @@ class PostgresWriter:
             mend="Stop that server, or give this one a database of its own in the setting “database”.",
         )
 
-    def _text(self, statement: Prepared, *, wide: bool = False) -> bytes:
-        found = self._texts.get((statement, wide))
+    def _text(self, statement: Prepared, width: int = 1) -> bytes:
+        found = self._texts.get((statement, width))
         if found is None:
-            element = statement.wide if wide else statement.one
-            assert element is not None
-            found = self._texts[(statement, wide)] = str(element.compile(dialect=self._dialect)).encode()
+            element = statement.of_width(width)
+            found = self._texts[(statement, width)] = str(element.compile(dialect=self._dialect)).encode()
         return found
 
 

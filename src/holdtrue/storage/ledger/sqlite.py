@@ -14,6 +14,7 @@ from holdtrue.storage.ledger import database as files
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.statements import Prepared
 
+_SCRUB_MILLISECONDS = 500
 _JOBS_BETWEEN_WAL_CHECKPOINTS = 256
 _ROWS_BETWEEN_WAL_CHECKPOINTS = 20_000
 
@@ -31,7 +32,7 @@ class SqliteWriter:
         self.raw = files.connect_writer(path)
         self._path = path
         self._sql: sa.Connection | None = None
-        self._texts: dict[tuple[Prepared, bool], str] = {}
+        self._texts: dict[tuple[Prepared, int], str] = {}
         self._dialect = sqlite.dialect(paramstyle="qmark")
         self._jobs, self._rows = 0, self.raw.total_changes
         self._version = self._data_version()
@@ -102,13 +103,11 @@ class SqliteWriter:
 
         Between two steps the interpreter's lock changes hands, which costs more than the row under load.
         """
-        width = statement.width
-        whole = len(rows) - len(rows) % width if width else 0
-        for start in range(0, whole, width or 1):
+        start = 0
+        for width in statement.groups(len(rows)):
             values = [value for row in rows[start : start + width] for value in row]
-            self.raw.execute(self._text(statement, wide=True), values)
-        if whole < len(rows):
-            self.raw.executemany(self._text(statement), rows[whole:] if whole else rows)
+            self.raw.execute(self._text(statement, width), values)
+            start += width
 
     def tend(self, jobs: int) -> None:
         """Move the write-ahead log into the database from time to time, and see if that fails."""
@@ -118,6 +117,14 @@ class SqliteWriter:
             return
         self._jobs, self._rows = 0, self.raw.total_changes
         self.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def scrub(self) -> bool:
+        """Empty the write-ahead log, whose old frames still have what was deleted; False while somebody reads them."""
+        self.raw.execute(f"PRAGMA busy_timeout={_SCRUB_MILLISECONDS}").fetchall()
+        try:
+            return not self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            self.raw.execute(f"PRAGMA busy_timeout={int(files.BUSY_SECONDS * 1000)}").fetchall()
 
     def finish(self) -> None:
         """Fold the write-ahead log in, before the connection is closed."""
@@ -157,12 +164,11 @@ class SqliteWriter:
             )
         return error
 
-    def _text(self, statement: Prepared, *, wide: bool = False) -> str:
-        found = self._texts.get((statement, wide))
+    def _text(self, statement: Prepared, width: int = 1) -> str:
+        found = self._texts.get((statement, width))
         if found is None:
-            element = statement.wide if wide else statement.one
-            assert element is not None
-            found = self._texts[(statement, wide)] = str(element.compile(dialect=self._dialect))
+            element = statement.of_width(width)
+            found = self._texts[(statement, width)] = str(element.compile(dialect=self._dialect))
         return found
 
     def _data_version(self) -> int:

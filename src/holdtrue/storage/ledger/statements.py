@@ -3,31 +3,55 @@
 What the two databases write differently stands here and nowhere else; a room builds its statements from these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["Insert", "Prepared", "any_case_like", "exact_like", "insert", "pairs_in", "prepare", "prepare_insert"]
+__all__ = [
+    "Insert",
+    "Prepared",
+    "any_case_like",
+    "any_of",
+    "exact_like",
+    "insert",
+    "pairs_in",
+    "prepare",
+    "prepare_insert",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """Hold a statement that each connection compiles once, in its own dialect.
 
-    `wide` is the same for `width` rows at once, None if there is no such form. `keys` are the places of the
-    primary key in a row: PostgreSQL changes no row twice in one statement.
+    `widths` are the numbers of rows that one statement can take instead, the greatest first, and `of_rows` makes
+    that statement when a connection first wants it. `keys` are the places of the primary key in a row: PostgreSQL
+    changes no row twice in one statement.
     """
 
     one: sa.ClauseElement
-    wide: sa.ClauseElement | None = None
-    width: int = 0
+    widths: tuple[int, ...] = ()
+    of_rows: Callable[[int], sa.ClauseElement] | None = None
     keys: tuple[int, ...] = ()
+
+    def groups(self, count: int) -> Iterator[int]:
+        """Yield the numbers of rows into which `count` rows are cut, a statement each."""
+        for width in self.widths:
+            yield from repeat(width, count // width)
+            count %= width
+        yield from repeat(1, count)
+
+    def of_width(self, width: int) -> sa.ClauseElement:
+        """Return the statement for so many rows."""
+        return self.one if width == 1 or self.of_rows is None else self.of_rows(width)
 
 
 def prepare(statement: sa.ClauseElement) -> Prepared:
@@ -39,15 +63,21 @@ def prepare(statement: sa.ClauseElement) -> Prepared:
     return Prepared(statement)
 
 
-def prepare_insert(table: sa.Table, finish: Callable[[Insert], Insert], width: int = 50) -> Prepared:
-    """Keep an insert of all columns of `table` in their order, for one row and for `width` rows at once.
+def prepare_insert(
+    table: sa.Table, finish: Callable[[Insert], Insert], widths: tuple[int, ...] = (50, 10, 3)
+) -> Prepared:
+    """Keep an insert of all columns of `table` in their order, for one row and for each of `widths` rows at once.
 
     `finish` adds what happens on a conflict.
     """
+
+    def of_rows(width: int) -> sa.ClauseElement:
+        rows = [{each.name: sa.bindparam(f"{each.name}_{row}") for each in table.c} for row in range(width)]
+        return finish(insert(table).values(rows))
+
     one = insert(table).values({each.name: sa.bindparam(each.name) for each in table.c})
-    rows = [{each.name: sa.bindparam(f"{each.name}_{row}") for each in table.c} for row in range(width)]
     keys = tuple(place for place, each in enumerate(table.c) if each.primary_key)
-    return Prepared(finish(one), finish(insert(table).values(rows)), width, keys)
+    return Prepared(finish(one), widths, of_rows, keys)
 
 
 class _Like(FunctionElement[bool]):
@@ -103,6 +133,45 @@ def _glob(pattern: str) -> str:
     """Rewrite a LIKE pattern: % is any text, _ any sign, and GLOB's own signs stand for themselves."""
     special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
     return "".join(special.get(sign, sign) for sign in pattern)
+
+
+class _Numbers(sa.types.TypeDecorator[Any]):
+    """Send whole numbers as one value: a JSON array to SQLite, an array to PostgreSQL."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(sa.Text() if dialect.name == "sqlite" else ARRAY(sa.BigInteger()))
+
+    def process_bind_param(self, value: Sequence[int] | None, dialect: sa.Dialect) -> Any:
+        assert value is not None
+        return orjson.dumps(list(value)).decode() if dialect.name == "sqlite" else list(value)
+
+
+class _AnyOf(FunctionElement[bool]):
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+def any_of(column: sa.ColumnElement[int], numbers: Sequence[int]) -> sa.ColumnElement[bool]:
+    """Return whether a whole number is one of many, which go to the database as one value.
+
+    As a value each, a thousand of them take longer to be written into the statement than rows take to be found.
+    """
+    return _AnyOf(column, sa.bindparam(None, numbers, type_=_Numbers()))
+
+
+@compiles(_AnyOf, "sqlite")
+def _any_of_on_sqlite(element: _AnyOf, compiler: SQLCompiler, **options: Any) -> str:
+    column, numbers = (compiler.process(each, **options) for each in element.clauses)
+    return f"({column} IN (SELECT value FROM json_each({numbers})))"  # noqa: S608  # compiled parts, no client's text
+
+
+@compiles(_AnyOf, "postgresql")
+def _any_of_on_postgresql(element: _AnyOf, compiler: SQLCompiler, **options: Any) -> str:
+    column, numbers = (compiler.process(each, **options) for each in element.clauses)
+    return f"({column} = ANY({numbers}))"
 
 
 class _Elements(FunctionElement[Any]):

@@ -1,9 +1,9 @@
 """A ledger transaction: changes, and the events that tell of them, or neither."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
@@ -17,6 +17,8 @@ from holdtrue.storage.ledger.tables import ERASED, payloads
 
 if TYPE_CHECKING:
     from holdtrue.storage.ledger.backend import WritingConnection
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +35,46 @@ class WriteContext:
     request_digest: str | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Joint(Generic[T]):
+    """Work that is done for many jobs at once, where many wait: `together` gets the items of all of them.
+
+    It answers each with None or with the error that refuses this one, of which nothing was written. It only touches
+    SQL and emits no event; it may be run twice, after the first was undone.
+    """
+
+    item: T
+    together: "Callable[[Transaction, Sequence[T]], Sequence[Exception | None]]"
+
+    def __call__(self, tx: "Transaction") -> None:
+        """Do it for this item alone."""
+        (refusal,) = self.together(tx, [self.item])
+        if refusal is not None:
+            raise refusal
+
+
 class Transaction:
     """Let one piece of work change tables and append events; both become durable together.
 
     Work runs on the ledger's only writing thread: it computes and touches SQL, and never waits for
     the network, another thread, or the ledger itself. Commit and rollback are the ledger's.
+
+    `memory` is for joint work: what it looked up holds for the joint work after it, until any other work has run.
     """
 
-    def __init__(self, context: WriteContext, database: "WritingConnection", head: Head) -> None:
+    def __init__(
+        self,
+        context: WriteContext,
+        database: "WritingConnection",
+        head: Head,
+        memory: dict[Any, Any] | None = None,
+    ) -> None:
         self.context = context
+        self.memory: dict[Any, Any] = {} if memory is None else memory
         self.connection = database.sql
         self.head = head
         self.sealed = False
+        self.scrubbed = False
         self.actions: set[str] = set()
         self._database = database
         self._now: datetime | None = None
@@ -113,6 +143,10 @@ class Transaction:
     def seal(self) -> None:
         """Ask for a signed checkpoint in this commit, as after an approval or a promotion."""
         self.sealed = True
+
+    def scrub(self) -> None:
+        """Ask that what was deleted, in this commit or before, leaves nothing in the database's files."""
+        self.scrubbed = True
 
     def erase(self, seq: int, *, reason: str) -> Event:
         """Erase the payload and salt of event `seq` of this project; a tombstone event tells of it.

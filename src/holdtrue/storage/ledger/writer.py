@@ -5,13 +5,15 @@ An error of the disk while committing leaves the outcome unknown, and a second f
 never writes again; a full disk, found before anything is promised, only refuses that work.
 """
 
+import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import Clock
@@ -20,23 +22,42 @@ from holdtrue.storage.ledger.backend import WritingConnection
 from holdtrue.storage.ledger.checkpoints import Checkpointer
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.idempotency import recall, remember
-from holdtrue.storage.ledger.transaction import Transaction, WriteContext
+from holdtrue.storage.ledger.transaction import Joint, Transaction, WriteContext
 
 T = TypeVar("T")
 
 _BATCH = 128
 _WAITING = 4096
+_REMEMBERED = 10_000
 _JUMP_SECONDS = 60
 _log = logging.getLogger("holdtrue.ledger")
 
 
 @dataclass(slots=True)
 class Job:
-    """Hold one piece of work and the promise of its answer."""
+    """Hold one piece of work and the promise of its answer: to a thread, or to a task of an event loop."""
 
     context: WriteContext
     work: Callable[[Transaction], Any]
-    answer: "Future[Any]" = field(default_factory=Future)
+    answer: "Future[Any] | asyncio.Future[Any]"
+
+    def is_wanted(self) -> bool:
+        """Tell whether its caller still waits; from here on it gets an answer, also if the caller goes away."""
+        if isinstance(self.answer, asyncio.Future):
+            return not self.answer.cancelled()
+        return self.answer.set_running_or_notify_cancel()
+
+    def joins(self, other: "Job") -> bool:
+        """Tell whether it is joint work of the same kind as `other`, in the same project."""
+        mine, its = self.work, other.work
+        return (
+            isinstance(mine, Joint)
+            and isinstance(its, Joint)
+            and mine.together is its.together
+            and self.context.project == other.context.project
+            and self.context.idempotency_key is None
+            and other.context.idempotency_key is None
+        )
 
 
 class Writer:
@@ -58,7 +79,9 @@ class Writer:
         self._closed = False
         self._failure: HoldtrueError | None = None
         self.observer: Callable[[frozenset[str]], None] | None = None
+        self.scrubbed = True
         self._moment = (clock.now(), clock.monotonic())
+        self._memory: dict[Any, Any] = {}
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -81,7 +104,17 @@ class Writer:
         """Queue `work`; the future is answered once it is durable, or with what prevented it."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("work inside a transaction cannot wait for another transaction")
-        job = Job(context, work)
+        answer: Future[T] = Future()
+        self._enqueue(Job(context, work, answer))
+        return answer
+
+    def submit_async(self, context: WriteContext, work: Callable[[Transaction], T]) -> "asyncio.Future[T]":
+        """Do as `submit` does for a task of the running event loop."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._enqueue(Job(context, work, answer))
+        return answer
+
+    def _enqueue(self, job: Job) -> None:
         with self._gate:
             if self._closed:
                 raise Unavailable("The ledger is closed.", mend="Start Holdtrue again.")
@@ -94,7 +127,6 @@ class Writer:
                     mend="Try again in a moment.",
                 )
             self._queue.put(job)
-        return job.answer
 
     def close(self) -> None:
         """Finish what waits, seal the log, and stop the thread."""
@@ -107,36 +139,56 @@ class Writer:
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
-            # From here on its caller cannot cancel it, so each job that is taken gets an answer.
-            if job.answer.set_running_or_notify_cancel():
+            if job.is_wanted():
                 self._batch(job)
         if self._failure is None:
             self._finish()
 
     def _batch(self, first: Job) -> None:
         """Run `first` and what waits behind it in one commit, then answer each."""
-        batch = _Batch(self._head)
+        batch = _Batch(self._head, [first])
         job: Job | None = first
         try:
             if self._failure is not None:
                 raise self._failure
             self._begin()
             while job is not None:
-                self._one(batch, job)
-                job = self._next() if len(batch.outcomes) < _BATCH else None
+                job = self._run_next(batch, job)
             self._commit(batch)
         except BaseException as error:  # noqa: BLE001  # every waiting caller must get an answer
-            if job is not None:
-                batch.outcomes.append((job, None, error))
+            # Jobs are run in the order in which they were taken: the rest of them has no outcome of its own.
+            batch.outcomes += [(each, None, error) for each in batch.taken[len(batch.outcomes) :]]
             self._abandon(batch, error)
             return
         self._tell(batch)
-        for job, result, error in batch.outcomes:
-            if error is None:
-                job.answer.set_result(result)
-            else:
-                job.answer.set_exception(error)
+        if batch.scrubbed:
+            self._scrub()
+        _answer(batch.outcomes)
         self._tend(len(batch.outcomes))
+
+    def _run_next(self, batch: "_Batch", job: Job) -> Job | None:
+        """Run a job, together with those behind it that do the same; return the one that comes then."""
+        if not job.joins(job):
+            # What it changes may be what joint work remembers.
+            self._memory.clear()
+            self._one(batch, job)
+            return self._take(batch)
+        jobs = [job]
+        following = self._take(batch)
+        while following is not None and following.joins(job):
+            jobs.append(following)
+            following = self._take(batch)
+        if not self._together(batch, jobs):
+            for each in jobs:
+                self._one(batch, each)
+        return following
+
+    def _take(self, batch: "_Batch") -> Job | None:
+        """Take the next job into the batch, unless that is full."""
+        job = self._next() if len(batch.taken) < _BATCH else None
+        if job is not None:
+            batch.taken.append(job)
+        return job
 
     def _next(self) -> Job | None:
         """Take the next waiting job whose caller still wants it, if there is one."""
@@ -148,7 +200,7 @@ class Writer:
             if job is None:
                 self._queue.put(None)
                 return None
-            if job.answer.set_running_or_notify_cancel():
+            if job.is_wanted():
                 return job
 
     def _begin(self) -> None:
@@ -182,8 +234,30 @@ class Writer:
             return
         self._head = tx.head
         batch.sealed = batch.sealed or tx.sealed
+        batch.scrubbed = batch.scrubbed or tx.scrubbed
         batch.actions |= tx.actions
         batch.outcomes.append((job, result, None))
+
+    def _together(self, batch: "_Batch", jobs: list[Job]) -> bool:
+        """Run joint jobs in one savepoint; tell whether they have outcomes, else each is to be run alone."""
+        if len(self._memory) > _REMEMBERED:
+            self._memory.clear()
+        work = jobs[0].work
+        assert isinstance(work, Joint)
+        tx = Transaction(jobs[0].context, self._database, self._head, self._memory)
+        tx.begin(self._clock.now())
+        self._database.set_savepoint()
+        try:
+            refusals = work.together(tx, [cast("Joint[Any]", job.work).item for job in jobs])
+            self._database.keep()
+        except BaseException as error:
+            self._memory.clear()
+            if self._database.is_fatal(error):
+                raise
+            self._database.undo()
+            return False
+        batch.outcomes += [(job, None, refusal) for job, refusal in zip(jobs, refusals, strict=True)]
+        return True
 
     def _commit(self, batch: "_Batch") -> None:
         now = self._clock.now()
@@ -206,6 +280,7 @@ class Writer:
     def _abandon(self, batch: "_Batch", error: BaseException) -> None:
         """Undo the batch and tell everyone in it; stop for good unless nothing can have been written."""
         self._head = batch.start
+        self._memory.clear()
         if not self._database.wrote_nothing(error):
             self._stop(error)
         if self._database.in_transaction:
@@ -215,11 +290,7 @@ class Writer:
                 if not self._database.wrote_nothing(second):
                     self._stop(second)
         refusal = self._failure or self._database.refusal(error)
-        for job, _, own in batch.outcomes:
-            if own is None or own is error:
-                job.answer.set_exception(refusal)
-            else:
-                job.answer.set_exception(own)
+        _answer([(job, None, refusal if own is None or own is error else own) for job, _, own in batch.outcomes])
 
     def _stop(self, error: BaseException) -> None:
         if self._failure is None:
@@ -234,6 +305,15 @@ class Writer:
             if not self._database.wrote_nothing(error):
                 self._stop(error)
 
+    def _scrub(self) -> None:
+        """Let the database leave nothing of what was deleted, and note whether it did."""
+        self.scrubbed = False
+        try:
+            self.scrubbed = self._database.scrub()
+        except self._database.errors as error:
+            if not self._database.wrote_nothing(error):
+                self._stop(error)
+
     def _finish(self) -> None:
         """Seal the log before the connection is closed."""
         try:
@@ -245,13 +325,50 @@ class Writer:
             self._stop(error)
 
 
+Outcome: TypeAlias = tuple[Job, Any, BaseException | None]
+"""A job with its result, or the error that is its answer."""
+
+
+def _answer(outcomes: Sequence[Outcome]) -> None:
+    """Answer jobs; tasks of one event loop are woken together.
+
+    To wake a loop costs a system call, at which the interpreter's lock changes hands: once for a commit instead of once
+    for each of its jobs.
+    """
+    tasks: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
+    for job, result, error in outcomes:
+        if isinstance(job.answer, asyncio.Future):
+            tasks.setdefault(job.answer.get_loop(), []).append((job, result, error))
+        elif error is None:
+            job.answer.set_result(result)
+        else:
+            job.answer.set_exception(error)
+    for loop, mine in tasks.items():
+        # A loop that was closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_wake, mine)
+
+
+def _wake(outcomes: Sequence[Outcome]) -> None:
+    """Answer tasks, on their own loop; those that were cancelled meanwhile want none."""
+    for job, result, error in outcomes:
+        if job.answer.done():
+            continue
+        if error is None:
+            job.answer.set_result(result)
+        else:
+            job.answer.set_exception(error)
+
+
 @dataclass(slots=True)
 class _Batch:
-    """Hold the head before a commit and, per job, its result or the error that is its answer."""
+    """Hold the head before a commit, the jobs taken, and of those that ran the result or the error."""
 
     start: Head
-    outcomes: list[tuple[Job, Any, BaseException | None]] = field(default_factory=list)
+    taken: list[Job] = field(default_factory=list[Job])
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
     sealed: bool = False
+    scrubbed: bool = False
     actions: set[str] = field(default_factory=set[str])
 
 

@@ -18,7 +18,7 @@ from holdtrue.core.filters import Condition, FilterError, Vocabulary, parse_filt
 from holdtrue.core.paging import place_of, token_of
 from holdtrue.storage.ledger import Transaction
 from holdtrue.traces.infos import store
-from holdtrue.traces.infos.matching import Reader, meets
+from holdtrue.traces.infos.matching import Reader, check_pattern, meets, regular
 from holdtrue.traces.infos.model import (
     ASSESSMENTS,
     KEY_LENGTH,
@@ -77,6 +77,7 @@ TRACES: Final = Vocabulary(
     ),
     attributes=_ATTRIBUTES,
     mixed=frozenset({"feedback", "expectation"}),
+    regular=True,
 )
 
 
@@ -155,17 +156,21 @@ def search(
         raise InvalidInput("Traces are ordered by their attributes only.", mend="For example: timestamp_ms DESC")
     for each in conditions:
         _check_span_key(wish.filter, each)
+        if each.operator == "RLIKE":
+            check_pattern(str(each.value))
     of_spans = [each for each in conditions if _about_spans(each)]
-    rest = [_plain(each) for each in conditions if not _about_spans(each)]
+    expressions = [each for each in conditions if each.operator == "RLIKE" and each not in of_spans]
+    rest = [_plain(each) for each in conditions if each not in of_spans and each not in expressions]
+    later = bool(of_spans or expressions)
     question = ["traces", sorted(set(wish.experiments)), wish.filter, list(wish.order)]
     place = place_of(question, wish.page or None)
     found: list[tuple[TraceInfo, list[Any]]] = []
     read = 0
     while True:
-        limit = wish.limit + 1 - len(found) if not of_spans else MOST_PAGE
+        limit = MOST_PAGE if later else wish.limit + 1 - len(found)
         rows = store.search(connection, project, wish.experiments, rest, orders, limit, place)
         read += len(rows)
-        found += [row for row in rows if not of_spans or meets(spans(row[0].id), of_spans)]
+        found += [row for row in _found(rows, expressions) if not of_spans or meets(spans(row[0].id), of_spans)]
         if len(found) > wish.limit or len(rows) < limit:
             break
         place = rows[-1][1]
@@ -175,6 +180,16 @@ def search(
     shown = found[: wish.limit]
     token = token_of(question, shown[-1][1]) if len(found) > wish.limit else None
     return [info for info, _ in shown], token
+
+
+def _found(
+    rows: list[tuple[TraceInfo, list[Any]]], expressions: Sequence[Condition]
+) -> list[tuple[TraceInfo, list[Any]]]:
+    """Return the traces that hold every regular expression."""
+    for each in expressions:
+        held = regular([info for info, _ in rows], each)
+        rows = [row for row, holds in zip(rows, held, strict=True) if holds]
+    return rows
 
 
 def _about_spans(condition: Condition) -> bool:
