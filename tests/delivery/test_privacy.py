@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from holdtrue import catalog, delivery, governance
 from holdtrue.core.codec import load
 from holdtrue.core.errors import InvalidInput
+from holdtrue.data.erasure import Entity
 from holdtrue.delivery import Submission
 from holdtrue.delivery.privacy import Used, used
+from holdtrue.delivery.privacy.records import Roles, predictions_of
 from holdtrue.governance import BadEvidence, Policy, Rule
 from tests.cli.test_commands import holdtrue
 from tests.cli.toys import succeed
@@ -157,3 +160,12 @@ def submitted(world: World, more: dict[str, Any], tags: dict[str, Any], *, trace
 def evidence(world: World, release: str) -> Any:
     found = world.read(lambda connection: governance.evidence_of(connection, world.project, release))
     return next(each.content for each in found if each.kind == "privacy")
+
+
+def test_an_entity_is_found_in_the_records_of_every_environment_of_a_service() -> None:
+    roles = Roles(frozenset({"helper"}), frozenset({"delay"}))
+    records = pa.table({"entity": ["ann", "ben"], "key": ["ann", "cy"]})
+    matches = predictions_of("p", Entity("user", "ann"), roles).matches
+    for stream in ("helper", "helper@staging", "delay", "delay@dev"):
+        assert matches(stream, records).tolist() == [True, False], stream
+    assert not matches("other@staging", records).any()

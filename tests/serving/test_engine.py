@@ -290,6 +290,19 @@ def test_a_service_is_switched_off_also_while_its_new_release_does_not_load(home
     assert (after.route, after.loaded) == (before.route, before.loaded)
 
 
+def test_what_is_switched_off_waits_for_no_model_that_takes_long(home: Home) -> None:
+    def load(bundle: Any) -> Loaded:
+        model = load_model(home.blobs.get(bundle.model.digest), bundle.model.digest)
+        slow = replace(model, aside=True)
+        return Loaded(bundle, slow, compile_assembly(bundle, model.features), None, frozenset())
+
+    one = home.bundle("rel_a", "champion")
+    table = build_table(home.publish(one), Table(), loaders(load))
+    assert table.plans[PROJECT, SERVICE].aside
+    table = build_table(home.publish(one, stopped="It hangs."), table, loaders(load))
+    assert not table.plans[PROJECT, SERVICE].aside
+
+
 def test_a_backup_of_another_service_answers_and_is_not_asked_for_by_this_ones_name(home: Home) -> None:
     simple = home.bundle("rel_simple", "challenger", service="base")
     odd = home.bundle("rel_odd", "challenger", service="base", inputs=(*INPUTS, Input("gate", "BYTES")))

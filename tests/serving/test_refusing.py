@@ -71,3 +71,21 @@ def test_where_both_contracts_are_the_same_nothing_is_recorded_of_refusals(home:
     assert plane.infer([flight(2)]).status_code == 200
     plane.stop()
     assert home.records("refusal") == []
+
+
+def test_while_the_service_is_switched_off_no_challenger_refuses_anybody(home: Home) -> None:
+    strict = contract(origin={"isin": ["EWR", "JFK"]})
+    home.publish(
+        home.bundle("rel_a", "champion"),
+        home.bundle("rel_b", "challenger", contract=strict),
+        arms=(Arm("champion", "rel_a", 50.0), Arm("challenger", "rel_b", 50.0)),
+        rollout="rol_1",
+        paired=True,
+        stopped="It harms.",
+    )
+    plane = home.start()
+    answers = [plane.infer([flight(number)]).json()["parameters"]["arms"] for number in range(6)]
+    assert answers == [["stopped"]] * 6
+    plane.stop()
+    assert home.records("refusal") == []
+    assert {each["rollout"] for each in home.records("prediction")} == {None}

@@ -68,7 +68,7 @@ def bundle_of(
         output=config["output"],
         prediction_time=config.get("prediction_time"),
         matrix=config.get("matrix"),
-        background=kept if (kept := model.content.get("background")) in model.blobs else None,
+        background=model.get("background"),
         sets=None if config.get("sets") is None else load(Sets, config["sets"], "The sets of a release"),
     )
 

@@ -45,9 +45,7 @@ def _judge_one(stores: Stores, project: str, rollout: Rollout) -> dict[str, Any]
     judging = replace(counted_rows, cursor=cursor, labels_cursor=labels_cursor)
     new = labels.num_rows + predictions.num_rows
     if strategy.refusals is not None:
-        refusals, upto = stores.journal.tail(
-            "refusal", project, rollout.service, before.refusals_cursor or rollout.cursor
-        )
+        refusals, upto = stores.journal.tail("refusal", project, stream, before.refusals_cursor or rollout.cursor)
         judging = replace(strategy.refusals(judging, rollout, refusals), refusals_cursor=upto)
         new += refusals.num_rows
     found, facts = strategy.judge(rollout.canary, judging, rollout, now)

@@ -315,7 +315,8 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
     else:
         route = replace(route, arms=arms, paired=False)
     needed = {release: loaded[release] for release in route.releases if release in loaded}
-    rival, alone = _rival(route, needed, bundle)
+    # What is switched off asks no model, and neither waits for one nor holds requests to a challenger's contract.
+    rival, alone = (None, None) if route.stopped is not None else _rival(route, needed, bundle)
     first = loaded.get(route.arms[0].release)
     moments = {bundle.prediction_time} if bundle.prediction_time is not None else set[str]()
     moments.update(*(each.moments for each in needed.values()))
@@ -329,7 +330,7 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
         choose=choose,
         rival=rival,
         alone=alone,
-        aside=any(each.model.aside for each in needed.values()),
+        aside=route.stopped is None and any(each.model.aside for each in needed.values()),
     )
 
 

@@ -51,7 +51,9 @@ def roles_of(stores: Stores, project: str, column: str) -> Roles:
 def predictions_of(project: str, entity: Entity, roles: Roles) -> Meant:
     """Return which predictions are of the entity."""
 
-    def matches(service: str, table: pa.Table) -> NDArray[np.bool_]:
+    def matches(stream: str, table: pa.Table) -> NDArray[np.bool_]:
+        # What an environment answers that must be named is a stream of its own: delay@staging.
+        service = stream.partition("@")[0]
         found = same_text(table, f"x_{entity.column}", [entity.value])
         if service in roles.entities:
             found |= same_text(table, "entity", [entity.value])
@@ -76,10 +78,10 @@ def erase_said(stores: Stores, context: WriteContext, entity: Entity) -> dict[st
     ids, keys = found.values("prediction_id"), found.values("key")
     predictions = sorted(set().union(*ids.values()))
 
-    def labels(service: str, table: pa.Table) -> NDArray[np.bool_]:
-        mine = same_text(table, "prediction_id", sorted(ids.get(service, ())))
-        mine |= same_text(table, "key", sorted(keys.get(service, ())))
-        return mine | same_text(table, "key", [entity.value] if service in roles.keys else [])
+    def labels(stream: str, table: pa.Table) -> NDArray[np.bool_]:
+        mine = same_text(table, "prediction_id", sorted(ids.get(stream, ())))
+        mine |= same_text(table, "key", sorted(keys.get(stream, ())))
+        return mine | same_text(table, "key", [entity.value] if stream.partition("@")[0] in roles.keys else [])
 
     label = journal.erase(Meant("label", project, ("prediction_id", "key"), labels))
     user = [entity.value] if entity.column == _USER else []
