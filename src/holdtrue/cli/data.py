@@ -161,8 +161,8 @@ def data_add(
     as_json: AsJson = False,
 ) -> None:
     """Make a version of a dataset from files or a query, with no project file; only changed files are read again."""
-    from holdtrue.cli.exporting import Wanted, add
-    from holdtrue.data.reading import Reading
+    from holdtrue.cli.adding import Wanted, add
+    from holdtrue.data.endings import Reading
     from holdtrue.server.settings import load_settings
 
     with open_client(home) as client:

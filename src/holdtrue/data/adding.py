@@ -8,18 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import Conflict, Corrupt, InvalidInput, NotFound
-from holdtrue.data.keys import check_key, check_keys
-from holdtrue.data.profiling import keep_profile, profile_table
-from holdtrue.data.reading import ENDINGS, Reading, put_rows, read_file
+from holdtrue.data.endings import ENDINGS, Reading
 from holdtrue.storage import ActionCache, BlobStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# What reads rows is imported where rows are read: a folder of files needs none of it, and its loading takes longer than
+# looking at ten thousand files.
 
 _THREADS = 2
 # Small files are stored so many at a time, with one wait for the disk; so many are open at once in each thread.
@@ -91,13 +93,21 @@ class Adding:
                 mend="Look at the files, and add them when they have rows.",
             )
         if self.key is not None and read:
+            from holdtrue.data.keys import check_keys
+
             check_keys(self.blobs, {name: each.digest for name, each in seen.items()}, self.key)
         parts = {name: {"digest": each.digest, "rows": each.rows, "bytes": each.bytes} for name, each in seen.items()}
         content: dict[str, Any] = {"fragments": parts}
         return Added(content if self.key is None else {**content, "key": self.key}, len(seen), read)
 
-    def rows(self, table: pa.Table, window: str, others: Mapping[str, Any]) -> Added:
+    def rows(self, table: "pa.Table", window: str, others: Mapping[str, Any]) -> Added:
         """Return the content of a version that has `table` as its `window`, beside the `others` that it had before."""
+        import pyarrow.parquet as pq
+
+        from holdtrue.data.keys import check_key, check_keys
+        from holdtrue.data.profiling import keep_profile, profile_table
+        from holdtrue.data.reading import put_rows
+
         place = f"the window {window}"
         if self.key is not None:
             check_key(place, table, self.key)
@@ -189,6 +199,10 @@ class Adding:
         return [Seen(*_identity(status), digests[path]) for path, status in zip(paths, found, strict=True)]
 
     def _table(self, path: Path) -> Seen:
+        from holdtrue.data.keys import check_key
+        from holdtrue.data.profiling import keep_profile, profile_table
+        from holdtrue.data.reading import put_rows, read_file
+
         status = path.stat()
         table = read_file(path, self.reading)
         if self.key is not None:
@@ -248,7 +262,7 @@ def _below(path: str) -> Iterable[str]:
         )
 
 
-def _columns(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
+def _columns(schema: "pa.Schema") -> tuple[tuple[str, str], ...]:
     return tuple((column.name, str(column.type)) for column in schema)
 
 

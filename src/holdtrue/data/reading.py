@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from holdtrue.core.errors import InvalidInput
+from holdtrue.data.endings import ENDINGS, Reading
 from holdtrue.data.strangers import check_texts
 from holdtrue.storage import BlobStore
 from holdtrue.storage.chunks import LARGE
 
-ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Say how text files are read; without a delimiter, commas, and tabs in `.tsv`.
-
-    `texts` names columns that are texts though most of their values look like numbers or moments; `missing` are values
-    that mean that there is none, besides the usual ones.
-    """
-
-    delimiter: str | None = None
-    encoding: str = "utf-8"
-    texts: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
 
 
 def read_file(path: Path, how: Reading) -> pa.Table:

@@ -1,0 +1,20 @@
+"""Which files hold rows, and how text files are read: known without loading what reads them."""
+
+from dataclasses import dataclass
+
+ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+"""Endings of files that hold rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Say how text files are read; without a delimiter, commas, and tabs in `.tsv`.
+
+    `texts` names columns that are texts though most of their values look like numbers or moments; `missing` are values
+    that mean that there is none, besides the usual ones.
+    """
+
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    texts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
