@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -120,6 +121,27 @@ def test_bytes_go_once_nothing_needs_them(declared: Room, monkeypatch: pytest.Mo
     collect(declared.stores, Collect(1.0))
     assert not declared.stores.blobs.has(first.digest)
     assert ids(declared) == ["f0"]
+
+
+def test_a_large_fragment_is_kept_in_parts_before_and_after(declared: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("data.reading", "storage.blobs"):
+        monkeypatch.setattr(f"holdtrue.{module}.LARGE", 1 << 16)
+    rows = 100_000
+    noise = np.random.default_rng(0).random(rows)
+    result, _ = deliver(declared, "2013-01", rows_of(*noise.tolist()))
+    blobs = declared.stores.blobs
+    assert result.digest is not None
+    before = blobs.parts(result.digest)
+    assert before
+    erased(declared, "f99999")
+    after = current(declared).content["fragments"]["2013-01"]
+    assert after["rows"] == rows - 1
+    assert blobs.parts(after["digest"])
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    collect(declared.stores, Collect(1.0))
+    assert not blobs.has(result.digest)
+    assert "f99999" not in ids(declared)
+    assert list(blobs.verify()) == []
 
 
 def _same(room: Room) -> Erasure:

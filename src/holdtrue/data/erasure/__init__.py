@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data.erasure.cleaning import clean_delivery, clean_files, standing
+    from holdtrue.data.erasure.cleaning import clean_delivery, clean_files, columns_of, standing
     from holdtrue.data.erasure.marking import Entity, Key, Standing, mask_of, open_key
     from holdtrue.data.erasure.model import Cleaned, ErasedBlob, Erasure, ErasureMoved, Held, RowsErased, State
     from holdtrue.data.erasure.rewriting import (
@@ -48,6 +48,7 @@ __all__ = [
     "clean_delivery",
     "clean_files",
     "collectable",
+    "columns_of",
     "drop_cached",
     "droppable",
     "erase_examples",
@@ -66,7 +67,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "cleaning": ("clean_delivery", "clean_files", "standing"),
+    "cleaning": ("clean_delivery", "clean_files", "columns_of", "standing"),
     "marking": ("Entity", "Key", "Standing", "mask_of", "open_key"),
     "model": ("Cleaned", "ErasedBlob", "Erasure", "ErasureMoved", "Held", "RowsErased", "State"),
     "rewriting": (

@@ -13,7 +13,7 @@ from holdtrue.data.erasure.marking import Key, Standing, open_key
 from holdtrue.data.erasure.model import QUARANTINE, Cleaned, ErasedBlob, Held
 from holdtrue.data.model import Ingest, NewDatasetVersion, Part
 from holdtrue.data.profiling import forget_profile
-from holdtrue.data.reading import parquet_bytes
+from holdtrue.data.reading import put_rows, read_rows
 from holdtrue.storage import BlobStore, Stores
 
 
@@ -78,18 +78,23 @@ def clean_files(
 
 def without(blobs: BlobStore, digest: str, mask: NDArray[np.bool_]) -> Without:
     """Store the rows of a Parquet blob that are not in the mask, as bytes that depend on these rows alone."""
-    table = pq.read_table(blobs.path(digest)).filter(pa.array(~mask))
-    data = parquet_bytes(table)
-    return Without(Part(blobs.put(data), table.num_rows, len(data)), int(mask.sum()))
+    table = read_rows(blobs, digest).filter(pa.array(~mask))
+    made, size = put_rows(blobs, table)
+    return Without(Part(made, table.num_rows, size), int(mask.sum()))
+
+
+def columns_of(blobs: BlobStore, digest: str) -> list[str]:
+    """Return the names of a stored table's columns."""
+    with blobs.open(digest) as file:
+        return pq.read_schema(file).names
 
 
 def _cleaned(stores: Stores, listed: Standing, digest: str) -> Without | None:
     """Return a fragment without rows of erased entities, None if it has none."""
-    path = stores.blobs.path(digest) if listed.marks else None
-    columns = [] if path is None else listed.columns(pq.read_schema(path).names)
-    if path is None or not columns:
+    columns = listed.columns(columns_of(stores.blobs, digest)) if listed.marks else []
+    if not columns:
         return None
-    mask, erasures = listed.hits(pq.read_table(path, columns=columns))
+    mask, erasures = listed.hits(read_rows(stores.blobs, digest, columns))
     if not mask.any():
         return None
     forget_profile(stores.actions, digest)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from holdtrue import catalog
@@ -14,11 +13,12 @@ from holdtrue.core.errors import Corrupt, NotFound
 from holdtrue.core.ids import version_id
 from holdtrue.data import store as data_store
 from holdtrue.data.erasure import store
-from holdtrue.data.erasure.cleaning import without
+from holdtrue.data.erasure.cleaning import columns_of, without
 from holdtrue.data.erasure.marking import Entity, mask_of
 from holdtrue.data.erasure.model import QUARANTINE, ErasedBlob
 from holdtrue.data.model import Part
 from holdtrue.data.profiling import forget_profile
+from holdtrue.data.reading import read_rows
 from holdtrue.storage import BlobStore, Stores
 from holdtrue.storage.ledger import Transaction, payloads_with
 
@@ -148,7 +148,7 @@ def left(stores: Stores, entity: Entity, live: set[str], gone: set[str]) -> tupl
 def holds(blobs: BlobStore, digest: str, entity: Entity) -> bool:
     """Tell whether a table has a row of the entity, or a JSON document its value as a text."""
     try:
-        with blobs.path(digest).open("rb") as file:
+        with blobs.open(digest) as file:
             head = file.read(len(_PARQUET))
         if head == _PARQUET:
             return _mask(blobs, digest, entity) is not None
@@ -204,10 +204,9 @@ def all_versions(connection: sa.Connection, project: str, kind: str) -> Iterator
 def _mask(blobs: BlobStore, digest: str, entity: Entity) -> Any:
     """Return which rows of a Parquet blob are the entity's; None if none is, or if the blob is gone already."""
     try:
-        path = blobs.path(digest)
-        if entity.column not in pq.read_schema(path).names:
+        if entity.column not in columns_of(blobs, digest):
             return None
-        mask = mask_of(entity, pq.read_table(path, columns=[entity.column]))
+        mask = mask_of(entity, read_rows(blobs, digest, [entity.column]))
     except NotFound:
         return None
     return mask if mask.any() else None

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from holdtrue import catalog
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.core.ids import PREFIXES
-from holdtrue.data.erasure import Entity, all_versions, mask_of
+from holdtrue.data.erasure import Entity, all_versions, columns_of, mask_of
+from holdtrue.data.reading import read_rows
 from holdtrue.delivery import store
 from holdtrue.delivery.privacy.model import Trained, Used
 from holdtrue.storage import BlobStore, Stores
@@ -197,10 +197,9 @@ def all_releases(connection: sa.Connection, project: str) -> Iterable[catalog.Re
 
 def _holds(blobs: BlobStore, digest: str, entity: Entity) -> bool:
     try:
-        path = blobs.path(digest)
-        if entity.column not in pq.read_schema(path).names:
+        if entity.column not in columns_of(blobs, digest):
             return False
-        return bool(mask_of(entity, pq.read_table(path, columns=[entity.column])).any())
+        return bool(mask_of(entity, read_rows(blobs, digest, [entity.column])).any())
     except NotFound:
         return False
 
