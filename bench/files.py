@@ -40,7 +40,7 @@ ENVIRONMENT = Path(__file__).parents[1] / ".bench" / "dvc"
 FILES = 10_000
 LARGE = 1 << 30
 YEARS = 30
-ROUNDS = 3
+ROUNDS = 2
 _BLOCK = 4096
 
 

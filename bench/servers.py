@@ -34,9 +34,10 @@ from bench.inference import (  # one harness for all servers
     _tensor,  # pyright: ignore[reportPrivateUsage]
 )
 from bench.rows import own_row
+from holdtrue.core.errors import HoldtrueError
 from holdtrue.serving.driving import Driven, Driver, Order, request_bytes, write_requests
 
-CONNECTIONS, ROUNDS, SECONDS, WARM = 32, 5, 2.0, 1.0
+CONNECTIONS, ROUNDS, SECONDS, WARM = 32, 5, 1.5, 1.0
 PEERS = Path(".bench")
 _JSON = {"Content-Type": "application/json"}
 _ROW = [0.25] * len(NAMES)
@@ -99,7 +100,8 @@ _MLFLOW = (
     _TRAIN
     + """
 import mlflow.sklearn
-mlflow.sklearn.save_model(model, "model", pyfunc_predict_fn="predict_proba", input_example=matrix[:2])
+mlflow.sklearn.save_model(model, "model", pyfunc_predict_fn="predict_proba", serialization_format="cloudpickle",
+                          input_example=matrix[:2])
 """
 )
 
@@ -271,7 +273,15 @@ def _latency(load: _Load, mode: str) -> dict[str, Any]:
 
 
 def _against(load: _Load, peer: Peer, root: Path) -> list[dict[str, Any]]:
-    """Return our rate against the best way of a peer; nothing if it cannot be installed here."""
+    """Return our rate against the best way of a peer; nothing if it cannot be installed or does not answer here."""
+    try:
+        return _measured(load, peer, root)
+    except (AssertionError, OSError, HoldtrueError, subprocess.SubprocessError) as error:
+        print(f"{peer.name} was not measured: {error!r}", file=sys.stderr)
+        return []
+
+
+def _measured(load: _Load, peer: Peer, root: Path) -> list[dict[str, Any]]:
     found = _environment(peer)
     if found is None:
         return []

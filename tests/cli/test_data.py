@@ -1,13 +1,18 @@
 """Commands on datasets as a person uses them."""
 
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from holdtrue.storage import BlobStore
 from tests.cli.test_commands import holdtrue
 from tests.cli.toys import edited, succeed, toy_folder
 
@@ -126,6 +131,27 @@ def test_rows_of_queries_become_windows_and_are_divided(tmp_path: Path) -> None:
         assert done.returncode in (1, 2)
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_an_addition_that_is_killed_shows_nothing_and_is_done_again(tmp_path: Path) -> None:
+    home = tmp_path / ".holdtrue"
+    home.mkdir(mode=0o700)
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        (tmp_path / "in" / f"{number}.bin").write_bytes(os.urandom(17 << 20))
+    adding = [sys.executable, "-m", "holdtrue", "data", "add", "pictures", "in"]
+    with subprocess.Popen(adding, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        # Parts of the first files are there; the list that makes a file of them, or the version, may not be yet.
+        while not any(home.glob("blobs/[0-9a-f][0-9a-f]/*")):
+            assert process.poll() is None
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert "no project in this data folder yet" in holdtrue("data", "ls", cwd=tmp_path).stderr
+    assert "2 files" in succeed("data", "add", "pictures", "in", cwd=tmp_path)
+    succeed("data", "export", "pictures", "out", cwd=tmp_path)
+    for number in range(2):
+        assert (tmp_path / "out" / f"{number}.bin").read_bytes() == (tmp_path / "in" / f"{number}.bin").read_bytes()
+    assert list(BlobStore(home / "blobs").verify()) == []
 
 
 def test_a_contract_is_inferred_written_and_changed(folder: Path) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.core.clock import SimulatedClock
-from holdtrue.core.errors import ConfigurationError, InvalidInput, Unavailable
+from holdtrue.core.errors import ConfigurationError, InvalidInput, StorageFull, Unavailable
 from holdtrue.features import Latest, OnlineStore, Trailing, point_in_time
 from holdtrue.features.online import open_online
 from holdtrue.features.rediskeeper import RedisKeeper
@@ -256,6 +257,34 @@ def test_a_server_that_is_not_there_is_unavailable_and_left_alone_for_a_moment()
             store.ingest([WINDOW], "rows", _rows(("1", "x", 5, 1.0)))
         assert "a moment ago" not in third.value.why
         store.close()
+
+
+def test_a_server_without_room_loses_nothing_and_says_so(redis_address: str) -> None:
+    store = open_online(Path(), "full", redis_address)
+    store.ingest([WINDOW], "rows", _rows(("1", "x", 5, 1.0)))
+    with redis.Redis.from_url(redis_address) as client:
+        client.config_set("maxmemory", "1mb")
+        try:
+            with pytest.raises(StorageFull, match="no room"):
+                store.ingest([LATEST, WINDOW], "rows", _rows(("2", "x", 6, 2.0)))
+        finally:
+            client.config_set("maxmemory", "0")
+    assert _one(store, "x", 6) == [1.0, 1.0]
+    assert np.isnan(_one(store, "x", 6, LATEST)[0])
+    store.ingest([LATEST, WINDOW], "rows", _rows(("2", "x", 6, 2.0)))
+    assert _one(store, "x", 6) == [3.0, 2.0]
+    store.close()
+
+
+def test_projects_of_one_server_do_not_see_each_other(redis_address: str) -> None:
+    one, other = (open_online(Path(), name, redis_address) for name in ("one", "one*"))
+    one.ingest([WINDOW], "rows", _rows(("1", "x", 5, 1.0)))
+    assert _one(other, "x", 5)[1] == 0.0
+    assert other.remove("x") == 0
+    assert other.extents([WINDOW])[0].records == 0
+    assert _one(one, "x", 5) == [1.0, 1.0]
+    one.close()
+    other.close()
 
 
 def test_an_address_of_something_else_is_refused() -> None:

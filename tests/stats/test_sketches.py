@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.stats import DISTINCT_ERROR, BadNumbers, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
+from holdtrue.stats import (
+    DISTINCT_ERROR,
+    BadNumbers,
+    Distinct,
+    Frequent,
+    Moments,
+    Quantiles,
+    all_differ,
+    mixed,
+    text_hashes,
+)
 from holdtrue.stats.sketches import MOST_FREQUENT, POINTS
 
 
@@ -136,3 +146,22 @@ def test_hashes_of_texts_are_evenly_spread_and_never_change() -> None:
     many = [f"id{each:06d}".encode() for each in range(20_000)]
     offsets = np.arange(20_001, dtype=np.int64) * 8
     assert abs(Distinct.of(text_hashes(np.frombuffer(b"".join(many), np.uint8), offsets)).count - 20_000) < 1300
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32), n=st.integers(0, 3000), twice=st.booleans(), near=st.booleans())
+def test_equal_hashes_always_meet(seed: int, n: int, twice: bool, near: bool) -> None:
+    numbers = np.random.default_rng(seed)
+    # Hashes that agree in most of their bits meet again and again; they are not what a hash is like, and still told.
+    hashes = np.unique(numbers.integers(0, 2**64, n, dtype=np.uint64) & np.uint64(0xFFF if near else 2**64 - 1))
+    numbers.shuffle(hashes)
+    if twice and len(hashes):
+        hashes = np.append(hashes, hashes[numbers.integers(len(hashes))])
+    assert all_differ(hashes) is not (twice and len(hashes) > 0)
+
+
+def test_a_million_different_hashes_are_told_from_a_million_but_one() -> None:
+    hashes = mixed(np.arange(1_000_000))
+    assert all_differ(hashes)
+    hashes[123_456] = hashes[999_999]
+    assert not all_differ(hashes)

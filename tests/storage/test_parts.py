@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.core.errors import Corrupt, NotFound, StorageFull
-from holdtrue.storage import BlobStore
+from holdtrue.storage import BlobStore, files
 from holdtrue.storage.chunks import LARGE, LEAST, MOST, Parts, PartsReader, cut
 from tests.storage.faults import Fault, Killed, no_space
 from tests.storage.test_blobs import HOUR, age
@@ -250,12 +250,12 @@ def test_a_reader_of_parts_reads_as_a_file_does(
 ) -> None:
     folder = tmp_path_factory.mktemp("parts")
     parts = [os.urandom(size) for size in sizes]
-    files = []
+    paths: list[Path] = []
     for number, part in enumerate(parts):
         (folder / str(number)).write_bytes(part)
-        files.append(folder / str(number))
+        paths.append(folder / str(number))
     plain = io.BytesIO(b"".join(parts))
-    reader = io.BufferedReader(PartsReader(tuple(files), tuple(sizes)), 8)
+    reader = io.BufferedReader(PartsReader(tuple(paths), tuple(sizes)), 8)
     total = sum(sizes)
     for _ in range(data.draw(st.integers(1, 8))):
         place = data.draw(st.integers(0, total + 3))
@@ -281,3 +281,44 @@ def test_parquet_is_read_out_of_its_parts(blobs: BlobStore) -> None:
     digest = blobs.put_large(io.BytesIO(out.getvalue()))
     with blobs.open(digest) as file:
         assert pq.read_table(file, columns=["b"]).num_rows == 2_400_000
+
+
+@pytest.mark.parametrize("error", [None, no_space()], ids=["works", "full disk"])
+def test_many_are_durable_before_they_are_named_and_named_before_it_is_promised(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    contents = [bytes([number]) * 3000 for number in range(20)]
+    steps: list[str] = []
+
+    def noted(step: str, call: Any) -> Any:
+        def noting(*arguments: Any) -> Any:
+            steps.append(step)
+            return call(*arguments)
+
+        return noting
+
+    def sync(_: int) -> bool:
+        steps.append("sync")
+        if error is not None:
+            raise error
+        return True
+
+    monkeypatch.setattr(files, "_sync_file_system", sync)
+    monkeypatch.setattr(os, "rename", noted("rename", os.rename))
+    monkeypatch.setattr(os, "write", noted("write", os.write))
+    if error is not None:
+        with pytest.raises(StorageFull):
+            blobs.put_many(contents)
+        assert list(blobs.digests()) == []
+        return
+    blobs.put_many(contents)
+    assert steps == ["write"] * 20 + ["sync"] + ["rename"] * 20 + ["sync"]
+
+
+def test_where_a_file_system_cannot_be_synced_each_file_is(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(files, "_sync_file_system", lambda _: False)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), fsync(descriptor)))
+    digests = blobs.put_many([bytes([number]) * 3000 for number in range(20)])
+    assert len(synced) >= 20 + len({digest[:2] for digest in digests})

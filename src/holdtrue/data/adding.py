@@ -21,9 +21,9 @@ from holdtrue.data.profiling import keep_profile, profile_table
 from holdtrue.data.reading import ENDINGS, Reading, put_rows, read_file
 from holdtrue.storage import ActionCache, BlobStore
 
-_THREADS = 4
-# Small files are stored so many at a time, with one wait for the disk.
-_BATCH = 64
+_THREADS = 2
+# Small files are stored so many at a time, with one wait for the disk; so many are open at once in each thread.
+_BATCH = 256
 _SMALL = 1 << 20
 # A file written in the moment it was looked at may change once more without another time (as with Git's index).
 _SETTLED_NS = 2_000_000_000
@@ -56,12 +56,12 @@ class Folder:
     """Hold where files are looked for, and which were found: names below `root` in order, with their paths."""
 
     root: Path
-    files: Mapping[str, Path]
+    files: Mapping[str, str]
 
     @property
     def tables(self) -> bool:
         """Tell whether every file is one of rows, by its ending."""
-        return all(path.suffix.lower() in ENDINGS for path in self.files.values())
+        return all(path.lower().endswith(ENDINGS) for path in self.files.values())
 
 
 @dataclass(slots=True)
@@ -131,14 +131,14 @@ class Adding:
     ) -> tuple[dict[str, Seen], int]:
         key = content_hash({"files": 1, "form": form, "dataset": self.name, "root": str(folder.root), "how": how})
         known = self._known(key)
-        before = {name: path.stat() for name, path in folder.files.items()}
+        before = {name: os.stat(path) for name, path in folder.files.items()}
         found = {name: last for name in before if (last := self._unchanged(known.get(name), before[name])) is not None}
         changed = [name for name in before if name not in found]
         batches = [changed[start : start + _BATCH] for start in range(0, len(changed), _BATCH)]
         if form == "tables":
             batches = [[name] for name in changed]
         with ThreadPoolExecutor(_THREADS) as pool:
-            made = pool.map(lambda names: self._read([folder.files[name] for name in names], read), batches)
+            made = pool.map(lambda names: self._read([Path(folder.files[name]) for name in names], read), batches)
             for names, each in zip(batches, made, strict=True):
                 found.update(zip(names, each, strict=True))
         found = {name: found[name] for name in folder.files}
@@ -206,39 +206,45 @@ def find_files(patterns: Sequence[str]) -> Folder:
 
     Raises NotFound for a pattern without a file, InvalidInput for what is no regular file.
     """
-    paths: dict[Path, None] = {}
+    # Texts, not paths: of ten thousand files, making paths took longer than asking the disk about them.
+    paths: dict[str, str] = {}
     for pattern in patterns:
-        there = Path(pattern).exists()
-        found = [Path(pattern)] if there else sorted(Path(each) for each in glob(pattern, recursive=True))
-        files = [file for path in found for file in _below(path)]
+        there = os.path.exists(pattern)
+        files = [
+            file for path in ([pattern] if there else sorted(glob(pattern, recursive=True))) for file in _below(path)
+        ]
         if not files:
             raise NotFound(
                 f"{pattern!r} names no file.",
                 why="The folder is empty." if there else "There is nothing of that name.",
                 mend="Name a file, a folder, or a glob in quotes: 'deliveries/*.parquet'.",
             )
-        paths.update(dict.fromkeys(files))
-    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    if len(patterns) == 1 and Path(patterns[0]).is_dir():
-        root = Path(patterns[0]).absolute()
-    named = {path.absolute().relative_to(root).as_posix(): path for path in paths}
-    return Folder(root, dict(sorted(named.items())))
+        paths.update((os.path.abspath(file), file) for file in files)
+    root = os.path.commonpath({os.path.dirname(path) for path in paths})
+    if len(patterns) == 1 and os.path.isdir(patterns[0]):
+        root = os.path.abspath(patterns[0])
+    start = len(root.rstrip("/")) + 1
+    return Folder(Path(root), {path[start:]: paths[path] for path in sorted(paths)})
 
 
-def _below(path: Path) -> Iterable[Path]:
+def _below(path: str) -> Iterable[str]:
     """Yield a file, or all files in a folder and below; links and other things are refused by name."""
-    mode = path.lstat().st_mode
-    if stat.S_ISDIR(mode):
-        for each in sorted(os.scandir(path), key=lambda entry: entry.name):
-            yield from _below(Path(each.path))
-    elif stat.S_ISREG(mode):
+    mode = os.lstat(path).st_mode
+    if stat.S_ISREG(mode):
         yield path
+    elif stat.S_ISDIR(mode):
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                if entry.is_file(follow_symlinks=False):
+                    yield entry.path
+                else:
+                    yield from _below(entry.path)
     else:
         raise InvalidInput(
             f"{path} is {'a link' if stat.S_ISLNK(mode) else 'no regular file'}.",
             why="A version holds files; what a link points to may change, or lie anywhere.",
             mend="Put the file itself there, or leave the link out.",
-            facts={"file": str(path)},
+            facts={"file": path},
         )
 
 

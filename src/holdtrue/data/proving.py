@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from holdtrue.data.columns import Column
 from holdtrue.data.profiling import hashes_of, plain_texts
+from holdtrue.stats import all_differ, mixed
 
 _FEW = 1 << 16
 
@@ -60,7 +61,6 @@ def _all_in(values: pa.ChunkedArray, allowed: tuple[str, ...]) -> bool:
 def _all_differ(column: Column, values: pa.ChunkedArray) -> bool:
     """Tell whether no value occurs twice: of texts, no two have one hash, and then no two are equal."""
     if column.dtype == "string":
-        ordered = np.sort(hashes_of(plain_texts(values)))
-    else:
-        ordered = np.sort(np.asarray((values.drop_null() if values.null_count else values).cast(pa.int64())))
-    return bool((ordered[1:] != ordered[:-1]).all())
+        return all_differ(hashes_of(plain_texts(values)))
+    whole = np.asarray((values.drop_null() if values.null_count else values).cast(pa.int64()))
+    return bool((whole[1:] > whole[:-1]).all()) or all_differ(mixed(whole))

@@ -27,6 +27,7 @@ _PREFIX: Final = 24
 _LEAD: Final = b"\0" * LEAD
 _TRIES: Final = 50
 _SECONDS: Final = 0.5
+_WRITE_SECONDS: Final = 30.0
 _PAUSE: Final = 1.0
 _SCAN: Final = 1000
 
@@ -49,8 +50,12 @@ class RedisKeeper:
             ) from None
         self._errors: Any = redis.exceptions
         try:
+            # Somebody waits for what is read, and many rows may be written at once.
             self._client: Any = redis.Redis.from_url(
                 address, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS, protocol=2
+            )
+            self._patient: Any = redis.Redis.from_url(
+                address, socket_timeout=_WRITE_SECONDS, socket_connect_timeout=_SECONDS, protocol=2
             )
         except ValueError as error:
             raise ConfigurationError(
@@ -65,6 +70,7 @@ class RedisKeeper:
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+        self._patient.close()
 
     def fetch(self, asks: Sequence[Ask]) -> list[Any]:
         """Return what is kept, asked for in one turn; see `Keeper`."""
@@ -127,8 +133,8 @@ class RedisKeeper:
     def remove(self, entity: bytes, tags: Sequence[bytes] | None) -> int:
         """Remove an entity; see `Keeper`."""
         with self._reading():
-            known = self._client.smembers(self._root + b"tags") if tags is None else tags
-            pipe = self._client.pipeline(transaction=True)
+            known = self._patient.smembers(self._root + b"tags") if tags is None else tags
+            pipe = self._patient.pipeline(transaction=True)
             for tag in known:
                 pipe.zcard(self._root + tag + entity)
                 pipe.delete(self._root + tag + entity)
@@ -138,19 +144,19 @@ class RedisKeeper:
         """Return how much is kept; see `Keeper`. Walks over all keys of the server's database."""
         sizes = {tag: [0, 0, 0] for tag in tags}
         with self._reading():
-            for key in self._client.scan_iter(match=_escaped(self._root) + b"*", count=_SCAN):
+            for key in self._patient.scan_iter(match=_escaped(self._root) + b"*", count=_SCAN):
                 prefix = key[len(self._root) :]
                 mine = sizes.get(prefix[:TAG]) if len(prefix) == _PREFIX else None
                 if mine is not None:
                     mine[0] += 1
-                    mine[1] += self._client.zcard(key)
-                    mine[2] += self._client.memory_usage(key) or 0
+                    mine[1] += self._patient.zcard(key)
+                    mine[2] += self._patient.memory_usage(key) or 0
         return [Extent(*sizes[tag]) for tag in tags]
 
     def _held(self, changes: Sequence[Change]) -> dict[bytes, dict[int, bytes]]:
         """Return what is kept at present under all numbers that changes are about."""
         wanted = [(change.prefix, number) for change in changes for number in change.numbers]
-        reading = self._client.pipeline(transaction=False)
+        reading = self._patient.pipeline(transaction=False)
         for prefix, number in wanted:
             reading.zrangebylex(self._root + prefix, b"[" + _number(number), _end(number))
         found: dict[bytes, dict[int, bytes]] = {change.prefix: {} for change in changes}
@@ -174,7 +180,7 @@ class RedisKeeper:
         """Run `work` until nobody else touched `keys` while it did; it leaves its commands in the pipeline."""
         with self._writing():
             for attempt in range(_TRIES):
-                with self._client.pipeline(transaction=True) as pipe:
+                with self._patient.pipeline(transaction=True) as pipe:
                     try:
                         if keys:
                             pipe.watch(*keys)

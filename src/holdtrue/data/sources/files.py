@@ -1,5 +1,7 @@
 """Read rows from files, folders and globs as one table."""
 
+from pathlib import Path
+
 import pyarrow as pa
 
 from holdtrue.core.errors import InvalidInput
@@ -20,7 +22,7 @@ def read_files(
     mean that there is none. What cannot be read is named, as in `holdtrue data add`.
     """
     how = Reading(delimiter, encoding, texts, missing)
-    tables = {name: read_file(path, how) for name, path in find_files(patterns).files.items()}
+    tables = {name: read_file(Path(path), how) for name, path in find_files(patterns).files.items()}
     try:
         return pa.concat_tables(tables.values(), promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

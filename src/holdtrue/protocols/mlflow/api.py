@@ -2,7 +2,7 @@
 
 from itertools import chain
 
-from holdtrue.protocols.mlflow import artifacts, experiments, metrics, models, modelsin, registry, runs
+from holdtrue.protocols.mlflow import artifacts, experiments, metrics, models, modelsin, registry, runs, scorers
 
 routes = tuple(
     chain(
@@ -13,5 +13,6 @@ routes = tuple(
         models.routes,
         registry.routes,
         modelsin.routes,
+        scorers.routes,
     )
 )

@@ -50,7 +50,7 @@ _UNSERVED: Mapping[str, str] = MappingProxyType(
         "issues": "issues",
         "label-schemas": "label schemas",
         "datasets": "evaluation datasets",
-        "scorers": "registered scorers",
+        "scorers/online-config": "scorers that a server runs",
         "gateway/": "MLflow's gateway",
         "prompt-optimization/": "jobs that optimise prompts",
         "review-queues": "review queues",

@@ -72,8 +72,10 @@ def to_postgres(source: Path, url: str, public_key: str, tell: Tell) -> dict[str
         reader.execute("BEGIN")
         writer = PostgresBackend(url).open_writer()
         try:
-            if writer.revision() is None:
+            if (found := writer.revision()) is None:
                 files.upgrade(writer)
+            else:
+                _need_current(found, "in the database")
             carried = _into_postgres(_File(reader), writer, tell)
         finally:
             writer.close()

@@ -14,7 +14,8 @@ from holdtrue.storage.ledger import database as files
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.statements import Prepared
 
-_SCRUB_MILLISECONDS = 500
+_WAIT_TO_SCRUB = "PRAGMA busy_timeout=500"
+_WAIT_AS_EVER = f"PRAGMA busy_timeout={int(files.BUSY_SECONDS * 1000)}"
 _JOBS_BETWEEN_WAL_CHECKPOINTS = 256
 _ROWS_BETWEEN_WAL_CHECKPOINTS = 20_000
 
@@ -120,11 +121,11 @@ class SqliteWriter:
 
     def scrub(self) -> bool:
         """Empty the write-ahead log, whose old frames still have what was deleted; False while somebody reads them."""
-        self.raw.execute(f"PRAGMA busy_timeout={_SCRUB_MILLISECONDS}").fetchall()
+        self.raw.execute(_WAIT_TO_SCRUB).fetchall()
         try:
             return not self.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         finally:
-            self.raw.execute(f"PRAGMA busy_timeout={int(files.BUSY_SECONDS * 1000)}").fetchall()
+            self.raw.execute(_WAIT_AS_EVER).fetchall()
 
     def finish(self) -> None:
         """Fold the write-ahead log in, before the connection is closed."""
