@@ -65,11 +65,12 @@ def _served(folder: Path) -> "Generator[tuple[Path, httpx.Client]]":
     command = [sys.executable, "-m", "holdtrue", "serve", str(folder / "model.lgb"), "--name", "m", "--home", str(home)]
     port = free_ports("127.0.0.1")
     process = subprocess.Popen(
-        [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder
+        [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=sys.stderr, text=True, cwd=folder
     )
     assert process.stdout is not None
     try:
-        next(line for line in process.stdout if line.startswith("ready "))
+        if not any(line.startswith("ready ") for line in process.stdout):
+            raise RuntimeError("The server did not start.")
         made = _command(home, "token", "create", "--role", "service", "--project", "m", "--json")
         headers = {"authorization": f"Bearer {json.loads(made)['token']}"}
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
