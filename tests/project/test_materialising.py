@@ -13,7 +13,7 @@ import holdtrue as ht
 from holdtrue import data
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import InvalidInput, NotFound
-from holdtrue.features import Latest, OnlineStore, Trailing, View, point_in_time
+from holdtrue.features import Latest, OnlineStore, Trailing, View, open_online, point_in_time
 from holdtrue.project.materialising import Materialise, Taken, materialised
 from holdtrue.storage import BlobStore
 from holdtrue.storage.journal import Journal
@@ -127,6 +127,19 @@ def test_a_new_view_knows_the_windows_that_were_accepted(world: _World) -> None:
     assert past.newest == max(world.february["ended_at"].cast(pa.int64()).to_pylist())
     again = world.fill()
     assert [(each.rows, each.new, each.windows) for each in again] == [(0, 0, ())] * 2
+
+
+def test_a_store_in_redis_is_filled_as_one_in_a_file_is(world: _World, redis_address: str) -> None:
+    world.store.close()
+    world.store = open_online(Path(), "filled", redis_address)
+    world.accept("2024-01", world.january)
+    world.events(world.february.slice(0, 50))
+    taken = world.fill(JANUARY)
+    assert [each.events for each in taken] == [50, 50]
+    end = max(world.february.slice(0, 50)["ended_at"].cast(pa.int64()).to_pylist())
+    both = pa.concat_tables([world.january, world.february.slice(0, 50)])
+    world.check(both, end - 30 * HOUR, end + 30 * HOUR)
+    assert [(each.rows, each.new) for each in world.fill(JANUARY)] == [(0, 0)] * 2
 
 
 def test_what_came_since_is_taken_and_what_came_as_events_counts_once(world: _World) -> None:

@@ -45,13 +45,12 @@ def lookup_endpoints(engine: Engine, dated: Callable[[str], Dated]) -> tuple[End
             )
         wanted = [view for view in views if view.entity in entities]
         found = dated(request.project)(wanted, entities, times)
-        values: dict[str, list[float | None]] = {}
+        values: dict[str, Sequence[float]] = {}
         moments: dict[str, list[int | None]] = {}
         for view, rows in zip(wanted, found, strict=True):
             moments[view.name] = [row.moment for row in rows]
-            for place, name in enumerate(view.features):
-                # JSON has no NaN: a value that is not known is null.
-                values[name] = [None if row.values[place] != row.values[place] else row.values[place] for row in rows]
+            values.update(zip(view.features, zip(*(row.values for row in rows), strict=True), strict=True))
+        # A value that is not known is NaN, which becomes null.
         return Reply(200, orjson.dumps({"release": release, "features": values, "moments": moments}))
 
     return (Endpoint("POST", "/features/{service}", Permission.PREDICT, features),)
