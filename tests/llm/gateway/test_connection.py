@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from holdtrue.core.errors import HoldtrueError
+from holdtrue.core.errors import HoldtrueError, MissingExtra
 from holdtrue.llm.gateway import Provider, ProviderFailed
 from holdtrue.llm.gateway.connection import Connection
 from holdtrue.llm.gateway.upstream import Place, Unreachable, Upstream, place_of
@@ -365,4 +366,86 @@ def test_a_call_that_ends_while_it_waits_closes_its_connection() -> None:
             await upstream.close()
 
     came = asyncio.Event()
+    asyncio.run(work())
+
+
+def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdtrue.llm.gateway.pool._KEEP_SECONDS", 0.02)
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(sized(b"[]"))
+        await writer.drain()
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        gone.set()
+
+    async def work() -> None:
+        async with serving(serve) as port:
+            upstream = Upstream()
+            assert await ask(upstream, port) == (200, [])
+            await asyncio.wait_for(gone.wait(), 20)
+            await upstream.close()
+
+    asyncio.run(work())
+
+
+def test_no_more_connections_are_open_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdtrue.llm.gateway.pool._CONNECTIONS", 1)
+    one, other = Server(sized(b"[]"), sized(b"[]")), Server(sized(b"[]"))
+
+    async def work() -> None:
+        async with one.open() as first, other.open() as second:
+            upstream = Upstream()
+            assert await ask(upstream, first) == (200, [])
+            # The idle one makes room.
+            response = await upstream.post(place(f"http://127.0.0.1:{second}"), "/x", {}, b"{}")
+            while await response.raw.read():
+                pass
+            held = await upstream.post(place(f"http://127.0.0.1:{first}"), "/x", {}, b"{}")
+            assert held.status == 200
+            await upstream.close()
+
+    asyncio.run(work())
+    assert (one.connections, other.connections) == (2, 1)
+
+
+def test_too_many_calls_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdtrue.llm.gateway.pool._CONNECTIONS", 1)
+    came = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        came.set()
+        with suppress(ConnectionError):
+            await reader.read()
+
+    async def work() -> None:
+        async with serving(serve) as port:
+            upstream = Upstream()
+            waiting = asyncio.ensure_future(ask(upstream, port))
+            await asyncio.wait_for(came.wait(), 20)
+            with pytest.raises(Unreachable, match="Too many"):
+                await ask(upstream, port)
+            waiting.cancel()
+            with suppress(asyncio.CancelledError):
+                await waiting
+            await upstream.close()
+
+    asyncio.run(work())
+
+
+def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httptools", None)
+    server = Server()
+
+    async def work() -> None:
+        async with server.open() as port:
+            upstream = Upstream()
+            with pytest.raises(MissingExtra) as error:
+                await ask(upstream, port)
+            assert error.value.mend == "pip install 'holdtrue[llm]'"
+            await upstream.close()
+
     asyncio.run(work())

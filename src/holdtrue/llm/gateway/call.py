@@ -110,16 +110,15 @@ class Call:
     def charge(self, usage: Usage) -> None:
         """Add what a provider did to what the call has used, and its price to what it costs."""
         mine = self.usage
-        if mine is not _UNUSED:
-            usage_so_far = Usage(
+        if mine is _UNUSED:
+            self.usage = usage
+        else:
+            self.usage = Usage(
                 mine.input + usage.input,
                 mine.output + usage.output,
                 mine.cached_input + usage.cached_input,
                 mine.counted or usage.counted,
             )
-        else:
-            usage_so_far = usage
-        self.usage = usage_so_far
         if self.entry is not None:
             self.cost_micros += cost(self.entry.price(self.model), usage)
 

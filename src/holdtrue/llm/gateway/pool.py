@@ -96,13 +96,14 @@ class Pool:
         self, origin: Origin, address: str, context: ssl.SSLContext | None, seconds: float
     ) -> Connection:
         loop = asyncio.get_running_loop()
-
-        def made() -> Connection:
-            return Connection(loop, lambda each: self._free(origin, each), self._open.discard)
-
+        connection = Connection(loop, lambda each: self._free(origin, each), self._open.discard)
         async with asyncio.timeout(seconds):
-            _, connection = await loop.create_connection(
-                made, address, origin.port, ssl=context, server_hostname=None if context is None else origin.host
+            await loop.create_connection(
+                lambda: connection,
+                address,
+                origin.port,
+                ssl=context,
+                server_hostname=None if context is None else origin.host,
             )
         if not connection.usable:
             raise ConnectionResetError
@@ -163,9 +164,11 @@ class Pool:
         loop = asyncio.get_running_loop()
         fresh = loop.time() - _KEEP_SECONDS
         for origin, idle in list(self._idle.items()):
-            kept = [each for each in idle if each.usable and each.idle_since > fresh]
+            kept: list[Connection] = []
             for each in idle:
-                if each not in kept:
+                if each.usable and each.idle_since > fresh:
+                    kept.append(each)
+                else:
                     each.abort()
             if kept:
                 self._idle[origin] = kept
