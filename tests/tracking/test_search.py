@@ -122,7 +122,7 @@ def sorted_twins(twins: list[Twin], order: list[tuple[str, bool]]) -> list[Twin]
 SIZES = st.sampled_from([3, 7, 25, 59, 60, 61])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(comparisons, likes), max_size=3), orders, SIZES)
 def test_searches_agree_with_a_twin_in_memory(
     ledger: Ledger,
@@ -197,7 +197,7 @@ points = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(points, max_size=4))
 def test_the_summary_is_the_newest_point_and_the_history_all_of_them(ledger: Ledger, batches: list[Any]) -> None:
     def work(tx: Transaction) -> str:
