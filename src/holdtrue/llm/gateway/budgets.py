@@ -18,7 +18,7 @@ import math
 import os
 import struct
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -283,20 +283,26 @@ class Budgets:
 
         Where little is left of what was taken and the disk gives no more, no call is let through.
         """
-        path = self._path / "data.mdb"
-        with self._env.begin(write=True):  # nobody else uses a page meanwhile
-            used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-            left = path.stat().st_blocks * 512 - used
-            if left < _AHEAD // 2:
-                descriptor = os.open(path, os.O_RDWR)
-                try:
-                    os.posix_fallocate(descriptor, used, _AHEAD)
-                    left = _AHEAD
-                except OSError:
-                    pass
-                finally:
-                    os.close(descriptor)
+        left = self._room_left()
+        if left < _AHEAD // 2:
+            with self._env.begin(write=True), suppress(OSError):  # nobody else uses a page meanwhile
+                self._lengthen()
+            left = self._room_left()
         self._full = left < _LEAST
+
+    def _room_left(self) -> int:
+        """Return the bytes that are taken and not used."""
+        return (self._path / "data.mdb").stat().st_blocks * 512 - self._used()
+
+    def _used(self) -> int:
+        return (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+
+    def _lengthen(self) -> None:
+        descriptor = os.open(self._path / "data.mdb", os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, self._used(), _AHEAD)
+        finally:
+            os.close(descriptor)
 
     def _restore(self) -> None:
         """Fill a new file from the copy."""
