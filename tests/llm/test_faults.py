@@ -71,7 +71,7 @@ def test_usage_that_cannot_be_is_counted_anew(desk: Desk, usage: str) -> None:
         ("masked", "app:masked"),
         ("App:Masked", "app:masked"),
         ("app:maskd", "app:masked"),
-        ("app:masked@production", "app:masked"),
+        ("app:masked@nowhere", "app:masked"),
         ("fake/smal", "fake/small"),
     ],
 )
