@@ -7,11 +7,12 @@ Large content may be kept in parts: then the folder has, under the digest of the
 import fcntl
 import io
 import os
+import secrets
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,19 +95,29 @@ class BlobStore(Places):
     def put_many(self, contents: Sequence[bytes]) -> list[str]:
         """Store several contents as `put` does and return their digests; disks are waited for once for all of them."""
         digests = [bytes_hash(data) for data in contents]
-        with storing(f"{len(contents)} blobs"), self.gated(fcntl.LOCK_SH), ExitStack() as stack:
+        made: list[tuple[int, str, str]] = []
+        prefix = f"{self.temporary}/{secrets.token_hex(16)}-"
+        with storing(f"{len(contents)} blobs"), self.gated(fcntl.LOCK_SH):
             fresh = {name: data for name, data in zip(digests, contents, strict=True) if not self.holds(name, data)}
-            folders = {self.file_of(digest).parent for digest in digests}
-            make_folders(folders)
-            made: list[tuple[int, Path, Path]] = []
-            for digest, data in fresh.items():
-                descriptor, temporary = stack.enter_context(fresh_file(self.temporary))
-                write_all(descriptor, data)
-                made.append((descriptor, temporary, self.file_of(digest)))
-            sync_files([descriptor for descriptor, _, _ in made])
-            for _, temporary, target in made:
-                os.rename(temporary, target)
-            sync_folders(sorted(folders))
+            folders = {digest[:2]: self.file_of(digest).parent for digest in digests}
+            make_folders(folders.values())
+            try:
+                for number, (digest, data) in enumerate(fresh.items()):
+                    temporary = f"{prefix}{number}.tmp"
+                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                    made.append((descriptor, temporary, f"{folders[digest[:2]]}/{digest}"))
+                    write_all(descriptor, data)
+                sync_files([descriptor for descriptor, _, _ in made])
+                for _, temporary, target in made:
+                    os.rename(temporary, target)
+            except BaseException:
+                for _, temporary, _ in made:
+                    Path(temporary).unlink(missing_ok=True)
+                raise
+            finally:
+                for descriptor, _, _ in made:
+                    os.close(descriptor)
+            sync_folders(sorted(folders.values()))
         return digests
 
     def put_large(self, source: "Path | BinaryIO") -> str:
