@@ -83,7 +83,12 @@ def test_a_purpose_that_is_taken_back_counts_for_the_next_release(folder: Path) 
     planned = succeed("plan", cwd=folder)
     assert "“tailnum” may be used for research, and was for operations" in planned
     assert "model delay@" in planned
-    assert holdtrue("run", "--last", "1", cwd=folder).returncode == 3
+    refused = holdtrue("run", "--last", "1", cwd=folder)
+    assert refused.returncode == 3
+    assert "1 column may not be used so" in refused.stdout
+    # What is allowed again counts again, although that version of the rows is the older one.
+    (folder / "project.py").write_text(TEXT)
+    assert "privacy.allowed is True" in succeed("run", "--last", "1", cwd=folder)
 
 
 def test_evidence_tells_purpose_columns_and_counts(world: World) -> None:

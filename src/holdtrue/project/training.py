@@ -391,6 +391,7 @@ def _model(project: Project, request: Request, features: FeatureSet, artifact: M
             "base_rate": artifact["base_rate"],
             "estimator": artifact["estimator"],
             "data": _digests(request),
+            "versions": dict(request.dataset_versions),
         },
         # A fit that was cached by an earlier version of Holdtrue kept none.
         **({"background": artifact["background"]} if artifact.get("background") is not None else {}),

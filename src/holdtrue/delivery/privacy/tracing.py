@@ -56,7 +56,7 @@ def trained_on(connection: sa.Connection, project: str, digests: set[str], colum
         ]
         if not data:
             # Whoever registered it said no more than of which versions it was made.
-            above = {each.id for each in datasets_of(connection, project, model)} & versions.keys()
+            above = {each.id for each in _made_of(connection, project, model)} & versions.keys()
             pairs = [pair for version in above for pair in versions[version]]
         if pairs:
             found.append(
@@ -138,11 +138,30 @@ def _reads(connection: sa.Connection, project: str, model: catalog.Version, aske
 
 
 def datasets_of(connection: sa.Connection, project: str, model: catalog.Version) -> list[catalog.Version]:
-    """Return the versions of datasets that a model was made of, without those that these were made of."""
+    """Return the versions of datasets that a model says it was made of, else of each in its lineage the newest."""
+    made_of = _made_of(connection, project, model)
+    training = model.content.get("training") if isinstance(model.content, Mapping) else None
+    said = set((training.get("versions") or {}).values()) if isinstance(training, Mapping) else set[str]()
+    named = [each for each in made_of if each.id in said]
+    if named:
+        return named
+    newest: dict[str, catalog.Version] = {}
+    for each in made_of:
+        if each.name not in newest or each.number > newest[each.name].number:
+            newest[each.name] = each
+    return list(newest.values())
+
+
+def _made_of(connection: sa.Connection, project: str, model: catalog.Version) -> list[catalog.Version]:
+    """Return all versions of datasets that a model names, else those that its feature sets name."""
     direct = {edge.source for edge in catalog.origins(connection, project, [model.id])}
-    views = sorted(each for each in direct if each.startswith(_VIEW))
-    direct |= {edge.source for edge in catalog.origins(connection, project, views)}
-    return [catalog.get(connection, project, each) for each in sorted(direct) if each.startswith(_DATASET)]
+    found = {each for each in direct if each.startswith(_DATASET)}
+    if not found:
+        # Not beside its own: a feature set is shared by models of other versions.
+        views = sorted(each for each in direct if each.startswith(_VIEW))
+        above = catalog.origins(connection, project, views)
+        found = {edge.source for edge in above if edge.source.startswith(_DATASET)}
+    return [catalog.get(connection, project, each) for each in sorted(found)]
 
 
 def fragments_of(model: catalog.Version) -> set[str]:
