@@ -37,7 +37,7 @@ from bench.rows import own_row
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.serving.driving import Driven, Driver, Order, request_bytes, write_requests
 
-CONNECTIONS, ROUNDS, SECONDS, WARM = 32, 5, 1.5, 1.0
+CONNECTIONS, ROUNDS, SECONDS, WARM = 32, 3, 1.0, 0.5
 PEERS = Path(".bench")
 _JSON = {"Content-Type": "application/json"}
 _ROW = [0.25] * len(NAMES)
@@ -268,7 +268,7 @@ def _floor(load: _Load) -> list[dict[str, Any]]:
 def _latency(load: _Load, mode: str) -> dict[str, Any]:
     """Return the p99 at half of the maximum load, requests coming at random moments."""
     most = median([load.drive(mode).rate for _ in range(3)])
-    p99 = median([load.drive(mode, seconds=4.0, rate=most / 2.0).p99_ms for _ in range(ROUNDS)])
+    p99 = median([load.drive(mode, seconds=3.0, rate=most / 2.0).p99_ms for _ in range(ROUNDS)])
     return own_row("servers", f"p99 at half of the maximum load ({most / 2:,.0f}/s), records {mode}", "ms", p99, 5.0)
 
 
