@@ -199,6 +199,23 @@ def test_a_call_is_held_to_what_http_is_held_to(home: Home, connect: Connect) ->
     assert root.model_name == SERVICE
 
 
+def test_what_http_gives_on_request_grpc_gives_too(home: Home, connect: Connect) -> None:
+    home.publish(home.bundle("rel_a", "champion"))
+    plane, client = connect()
+    asks = typed([flight(1)])
+    asks.parameters["contributions"].bool_param = True
+    over_http = plane.infer([flight(1)], parameters={"contributions": True})
+    if over_http.status_code == 200:
+        told = json.loads(call(plane, client, asks).parameters["contributions"].string_param)
+        assert told == over_http.json()["parameters"]["contributions"]
+    else:
+        with pytest.raises(grpc.RpcError) as error:
+            call(plane, client, asks)
+        assert error.value.details() == over_http.json()["error"]
+    again = [call(plane, client, typed([flight(2)]), **{"idempotency-key": "k"}) for _ in range(2)]
+    assert len({each.parameters["prediction_ids"].string_param for each in again}) == 1
+
+
 def test_bytes_that_are_no_message_are_refused(home: Home, connect: Connect) -> None:
     home.publish(home.bundle("rel_a", "champion"))
     _, client = connect()

@@ -17,7 +17,7 @@ from holdtrue.core.errors import HoldtrueError
 from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns, first
 from holdtrue.protocols.named import body_of, given_id, key_of, wants_contributions, wants_sets
 from holdtrue.protocols.tensors import HEADER, Tail, decode, encode, split
-from holdtrue.serving import DATATYPES, Bundle, Endpoint, Engine, Plan, Reply, Request, in_environment
+from holdtrue.serving import DATATYPES, Answer, Bundle, Endpoint, Engine, Plan, Reply, Request, in_environment
 from holdtrue.serving.possible import possible
 
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
@@ -258,6 +258,27 @@ class Routes:
         model, version = _names(request)
         plan = await self.plan(request, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
+        answer, parameters = await self.answered(request, plan, asked)
+        output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
+        raw = b""
+        if asked.binary:
+            raw = encode(answer.scores)
+            output["parameters"] = {"binary_data_size": len(raw)}
+        else:
+            output["data"] = answer.scores
+        response: dict[str, Any] = {"model_name": model, "outputs": [output], "parameters": parameters}
+        if asked.id is not None:
+            response["id"] = asked.id
+        if version is not None:
+            response["model_version"] = version
+        if not asked.binary:
+            return _json(response)
+        text = orjson.dumps(response)
+        length = (HEADER, b"%d" % len(text))
+        return Reply(200, text + raw, (length,), media=b"application/octet-stream")
+
+    async def answered(self, request: Request, plan: Plan, asked: InferRequest) -> tuple[Answer, dict[str, Any]]:
+        """Return the answers to a request, and what the protocol's parameters tell beside them."""
         sets = wants_sets(request, plan, asked=asked.sets)
         answer = await self._engine.predict(
             plan,
@@ -281,23 +302,7 @@ class Routes:
             parameters["sets"] = possible(plan, answer)
         if answer.contributions is not None:
             parameters["contributions"] = answer.contributions
-        output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
-        raw = b""
-        if asked.binary:
-            raw = encode(answer.scores)
-            output["parameters"] = {"binary_data_size": len(raw)}
-        else:
-            output["data"] = answer.scores
-        response: dict[str, Any] = {"model_name": model, "outputs": [output], "parameters": parameters}
-        if asked.id is not None:
-            response["id"] = asked.id
-        if version is not None:
-            response["model_version"] = version
-        if not asked.binary:
-            return _json(response)
-        text = orjson.dumps(response)
-        length = (HEADER, b"%d" % len(text))
-        return Reply(200, text + raw, (length,), media=b"application/octet-stream")
+        return answer, parameters
 
     async def model(self, request: Request) -> Reply:
         return _json(await self.described(request, *_names(request)))

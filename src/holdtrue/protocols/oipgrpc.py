@@ -19,7 +19,6 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput, MissingExtra, NotFound, Unavailable
 from holdtrue.protocols.columns import BadRequest, first
-from holdtrue.protocols.named import given_id
 from holdtrue.protocols.oip import Routes, read_request
 from holdtrue.protocols.oipmessages import SERVICE, messages
 from holdtrue.protocols.tensors import encode
@@ -180,9 +179,12 @@ async def _abort(context: Any, error: HoldtrueError) -> None:
 _METADATA: Final = frozenset(
     {
         b"authorization",
+        b"idempotency-key",
         b"x-api-key",
+        b"x-holdtrue-contributions",
         b"x-holdtrue-environment",
         b"x-holdtrue-project",
+        b"x-holdtrue-sets",
         b"x-request-id",
         b"x-request-timeout-ms",
     }
@@ -241,12 +243,7 @@ class _Calls:
         asked = read_request(
             _as_json(message), memoryview(b"".join(message.raw_input_contents)) if raw else None, plan.bundle
         )
-        answer = await self._engine.predict(
-            plan, asked.columns, asked.rows, asked.id or given_id(request), request.started
-        )
-        parameters = {"prediction_ids": answer.ids, "releases": answer.releases, "arms": answer.arms}
-        more = {"fallback": answer.fallback, "abstained": answer.abstained}
-        told = {**parameters, **{name: value for name, value in more.items() if value is not None}}
+        answer, told = await self._routes.answered(request, plan, asked)
         output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
         if not raw:
             output["contents"] = {"fp32_contents": answer.scores}
