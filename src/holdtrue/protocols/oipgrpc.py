@@ -19,11 +19,12 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput, MissingExtra, NotFound, Unavailable
 from holdtrue.protocols.columns import BadRequest, first
-from holdtrue.protocols.named import given_id
+from holdtrue.protocols.named import given_id, key_of, wants_sets
 from holdtrue.protocols.oip import Routes, read_request
 from holdtrue.protocols.oipmessages import SERVICE, messages
 from holdtrue.protocols.tensors import encode
 from holdtrue.serving import BODY_LIMIT, Engine, Plane, Request
+from holdtrue.serving.possible import possible
 
 _CODES: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
@@ -180,6 +181,7 @@ async def _abort(context: Any, error: HoldtrueError) -> None:
 _METADATA: Final = frozenset(
     {
         b"authorization",
+        b"idempotency-key",
         b"x-api-key",
         b"x-holdtrue-environment",
         b"x-holdtrue-project",
@@ -241,11 +243,23 @@ class _Calls:
         asked = read_request(
             _as_json(message), memoryview(b"".join(message.raw_input_contents)) if raw else None, plan.bundle
         )
+        sets = wants_sets(request, plan, asked=asked.sets)
         answer = await self._engine.predict(
-            plan, asked.columns, asked.rows, asked.id or given_id(request), request.started
+            plan,
+            asked.columns,
+            asked.rows,
+            asked.id or given_id(request),
+            request.started,
+            explain=asked.explain,
+            key=key_of(request),
         )
         parameters = {"prediction_ids": answer.ids, "releases": answer.releases, "arms": answer.arms}
-        more = {"fallback": answer.fallback, "abstained": answer.abstained}
+        more: dict[str, Any] = {
+            "fallback": answer.fallback,
+            "abstained": answer.abstained,
+            "sets": possible(plan, answer) if sets else None,
+            "contributions": answer.contributions,
+        }
         told = {**parameters, **{name: value for name, value in more.items() if value is not None}}
         output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
         if not raw:
