@@ -19,6 +19,8 @@ from holdtrue.core.errors import MissingExtra
 from holdtrue.protocols import oipgrpc
 from holdtrue.protocols.oipmessages import MESSAGES, messages
 from holdtrue.serving import Engine, Limits, Plane, read_access
+from holdtrue.serving.contributions import background_of
+from holdtrue.stats.conformal import Sets
 from holdtrue.storage import Journal
 from tests.server.certificates import self_signed
 from tests.serving.plane_home import INPUTS, OTHER, PROJECT, ROOT, SERVICE, TOKEN, Home, Process, flight, free_port
@@ -130,6 +132,31 @@ def test_tritonclient_gets_over_grpc_what_http_answers(home: Home, connect: Conn
     assert {each["prediction_id"] for each in kept if each["request_id"] == "r-1"} == set(ids)
     assert {"outer", "r-1", "typed"} <= {each["request_id"] for each in kept}
     assert len(kept) == 16
+
+
+def test_over_grpc_too_an_answer_says_why_and_how_sure_it_is_and_a_retry_is_the_same(
+    home: Home, connect: Connect
+) -> None:
+    kept, sets = home.blobs.put(background_of(np.zeros((4, 6), np.float32))), Sets(0.9, 0.6, 0.4)
+    home.publish(home.bundle("rel_a", "champion", background=kept, sets=sets))
+    _, client = connect()
+
+    def told() -> dict[str, Any]:
+        answer = client.infer(
+            SERVICE,
+            tensors([flight(1)]),
+            parameters={"contributions": True, "sets": True},
+            headers=token(**{"idempotency-key": "order-1"}),
+        )
+        said = {name: json.loads(each.string_param) for name, each in answer.get_response().parameters.items()}
+        return {**said, "score": float(answer.as_numpy("late")[0])}
+
+    found = told()
+    (why,) = found["contributions"]
+    assert why["base"] + sum(why["values"].values()) == pytest.approx(found["score"], abs=1e-5)
+    assert found["sets"] == [sets.of(found["score"])]
+    assert told()["prediction_ids"] == found["prediction_ids"]
+    assert len(home.records("prediction")) == 1
 
 
 def test_tritonclient_reads_health_metadata_and_the_repository(home: Home, connect: Connect) -> None:
