@@ -19,15 +19,10 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput, MissingExtra, NotFound, Unavailable
 from holdtrue.protocols.columns import BadRequest, first
-<<<<<<< HEAD
-=======
-from holdtrue.protocols.named import given_id, key_of, wants_sets
->>>>>>> room/asking
 from holdtrue.protocols.oip import Routes, read_request
 from holdtrue.protocols.oipmessages import SERVICE, messages
 from holdtrue.protocols.tensors import encode
 from holdtrue.serving import BODY_LIMIT, Engine, Plane, Request
-from holdtrue.serving.possible import possible
 
 _CODES: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
@@ -248,28 +243,7 @@ class _Calls:
         asked = read_request(
             _as_json(message), memoryview(b"".join(message.raw_input_contents)) if raw else None, plan.bundle
         )
-<<<<<<< HEAD
         answer, told = await self._routes.answered(request, plan, asked)
-=======
-        sets = wants_sets(request, plan, asked=asked.sets)
-        answer = await self._engine.predict(
-            plan,
-            asked.columns,
-            asked.rows,
-            asked.id or given_id(request),
-            request.started,
-            explain=asked.explain,
-            key=key_of(request),
-        )
-        parameters = {"prediction_ids": answer.ids, "releases": answer.releases, "arms": answer.arms}
-        more: dict[str, Any] = {
-            "fallback": answer.fallback,
-            "abstained": answer.abstained,
-            "sets": possible(plan, answer) if sets else None,
-            "contributions": answer.contributions,
-        }
-        told = {**parameters, **{name: value for name, value in more.items() if value is not None}}
->>>>>>> room/asking
         output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
         if not raw:
             output["contents"] = {"fp32_contents": answer.scores}
