@@ -35,6 +35,7 @@ from holdtrue.cli.demo.deliveries import prepare
 from holdtrue.data import DatasetSpec, fragment_profile, ingest, look_around, merge_profiles, read
 from holdtrue.features import point_in_time
 from holdtrue.project.loading import load_project
+from holdtrue.project.sources import selected_rows
 from holdtrue.storage import ActionCache, BlobStore
 
 ENVIRONMENT = Path(__file__).parents[1] / ".bench" / "dvc"
@@ -225,7 +226,7 @@ def take_ten_million(home: Path) -> dict[str, Any]:
     with duckdb.connect(config={"threads": 2}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         sources = {
-            name: source.select(connection.from_arrow(tables[source.dataset.spec.name])).to_arrow_table()
+            name: selected_rows(connection, source, [tables[source.dataset.spec.name]])
             for name, source in project.sources.items()
         }
     queries = tables["flights"].select(["flight_id", "carrier", "origin", "scheduled_hour"])
