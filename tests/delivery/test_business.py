@@ -43,7 +43,7 @@ def judged(first: float, second: float, n: int, canary: Canary = TEST, *, second
 @pytest.mark.parametrize(
     ("first", "second", "n", "verdict", "words"),
     [
-        (0.2, 0.5, 400, "promote", "It is better than the champion: the share of bad feedback is 0."),
+        (0.2, 0.5, 800, "promote", "It is better than the champion: the share of bad feedback is 0."),
         (0.5, 0.2, 400, "roll_back", "It is worse than the champion"),
         (0.4, 0.4, 60, "wait", "Neither is shown to be better yet"),
         (0.2, 0.5, 0, "wait", "No “bought” came for both arms yet."),
@@ -55,11 +55,11 @@ def test_an_ab_test_ends_by_what_was_bought(first: float, second: float, n: int,
 
 
 def test_a_release_that_is_bought_more_and_takes_too_long_is_rolled_back_where_time_is_judged() -> None:
-    assert judged(0.2, 0.5, 400, seconds=3.0).verdict == "promote"
+    assert judged(0.2, 0.5, 800, seconds=3.0).verdict == "promote"
     timed = ht.ABTest("bought", min_answers=50, latency_limit_seconds=1.0)
     slow = judged(0.2, 0.5, 400, timed, seconds=3.0)
     assert (slow.verdict, "took longer than the limit" in slow.why) == ("roll_back", True)
-    assert judged(0.2, 0.5, 400, timed).verdict == "promote"
+    assert judged(0.2, 0.5, 800, timed).verdict == "promote"
 
 
 def test_what_makes_no_difference_worth_having_is_stopped() -> None:

@@ -53,7 +53,7 @@ def test_every_form_gets_the_same_answer_and_leaves_the_same_record(
     assert single["outputs"] == {"late": scores[0]}
     assert single.keys() == {"outputs", "prediction_id", "release", "arm"}
     kept = home.records("prediction")
-    own = {"id", "prediction_id", "request_id", "latency_us", "recorded_at", "recorded_day", "key", "seq"}
+    own = {"id", "prediction_id", "request_id", "latency_us", "model_us", "recorded_at", "recorded_day", "key", "seq"}
     by_key: dict[str, list[dict[str, Any]]] = {}
     for record in kept:
         # Missing features are NaN, which is equal to nothing.

@@ -103,7 +103,7 @@ try:
     later = "accepted"
 except Unavailable as error:
     later = error.what
-print(json.dumps([acknowledged, refused, later, keys(ledger), str(ledger.failure)]))
+print(json.dumps([acknowledged, refused, later, keys(ledger), str(ledger.failure)]), flush=True)
 os._exit(0)
 """
 
