@@ -48,6 +48,9 @@ class RoutingFiles:
         )
 
 
+_YOUNG: Final = 20_000
+
+
 class Watcher:
     """Keep one engine on the newest good snapshot and its door on the newest access table."""
 
@@ -80,9 +83,11 @@ class Watcher:
     async def running(self) -> AsyncGenerator[None]:
         """Load what there is, then follow changes until the block ends."""
         self.start()
-        # What is loaded now stays: the collector need not walk it again while requests come and go.
+        # What is loaded now stays: the collector need not walk it again while requests come and go, nor look after
+        # every few requests, whose objects end with them.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_YOUNG, 20, 20)
         task = asyncio.create_task(self._follow())
         try:
             yield
