@@ -9,7 +9,7 @@ import pytest
 
 from holdtrue import catalog, delivery, governance
 from holdtrue.core.codec import load
-from holdtrue.core.errors import InvalidInput
+from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.data.erasure import Entity
 from holdtrue.delivery import Submission
 from holdtrue.delivery.privacy import Used, used
@@ -46,12 +46,9 @@ def test_models_are_found_by_source_column_licence_kind_and_entity(folder: Path)
     ):
         assert [each["label"] for each in asked(folder, *arguments)] == ["delay@1"], arguments
     for arguments in (
-        ("--source", "faa"),
         ("--column", "flights.origin"),
-        ("--licence", "CC-BY-NC-4.0"),
         ("--personal", "health"),
         ("--entity", "tailnum=N00000"),
-        ("--entity", "owner=N14228"),
     ):
         assert asked(folder, *arguments) == [], arguments
     assert asked(folder, "--personal", "any")[0]["columns"] == ["flights.tailnum"]
@@ -65,6 +62,23 @@ def test_a_question_that_cannot_be_meant_is_refused(folder: Path, wrong: tuple[s
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert "To mend it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--source", "fligths"), "Did you mean “flights”?"),
+        (("--column", "flights.tailnumm"), "Did you mean “flights.tailnum”?"),
+        (("--licence", "CC-BY-NC-4.0"), "has no licence “CC-BY-NC-4.0”"),
+        (("--personal", "helth"), "Did you mean “health”?"),
+        (("--entity", "tailnumber=N14228"), "Did you mean “tailnum”?"),
+    ],
+)
+def test_a_misspelt_name_is_not_answered_as_if_nothing_had_used_it(
+    folder: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = holdtrue("data", "used", *arguments, cwd=folder)
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
 
 
 def test_a_model_for_a_purpose_that_a_column_does_not_allow_is_refused(folder: Path) -> None:
@@ -139,7 +153,8 @@ def test_nobody_states_what_is_computed(world: World) -> None:
 def test_one_thing_is_asked_for(world: World) -> None:
     with pytest.raises(InvalidInput):
         Used()
-    assert used(world.stores, world.project, Used(source="nothing")) == []
+    with pytest.raises(NotFound, match="no source “nothing”"):
+        used(world.stores, world.project, Used(source="nothing"))
 
 
 def submitted(world: World, more: dict[str, Any], tags: dict[str, Any], *, traced: bool = True) -> str:

@@ -17,7 +17,7 @@ from holdtrue.stats import (
     wasserstein,
     wasserstein_counts,
 )
-from holdtrue.stats.distances import counts, quantile_edges
+from holdtrue.stats.distances import counts
 
 VALUES = st.lists(st.integers(-20, 20), min_size=2, max_size=60)
 COUNTS = st.integers(2, 12).flatmap(
@@ -56,13 +56,12 @@ def test_psi_is_its_definition_symmetric_and_zero_for_equals(pair: tuple[list[in
     assert psi(first, first) == 0.0
 
 
-def test_bins_cut_the_reference_into_equal_parts_and_count_every_finite_value() -> None:
+def test_bins_count_every_finite_value() -> None:
     values = np.random.default_rng(0).normal(size=10_000)
-    edges = quantile_edges(values, 10)
+    edges = np.quantile(values, np.linspace(0.1, 0.9, 9))
     assert counts(values, edges) == pytest.approx(np.full(10, 1000.0), abs=1.0)
     assert counts([np.nan, -np.inf, edges[0]], edges).sum() == 1.0
     assert counts([edges[0]], edges)[1] == 1.0
-    assert quantile_edges([1, 1, 1, 1, 2], 10).tolist() == sorted(set(quantile_edges([1, 1, 1, 1, 2], 10)))
 
 
 def test_bad_input_is_named() -> None:

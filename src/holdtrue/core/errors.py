@@ -12,6 +12,7 @@ _LOOK_UP: Final[Mapping[str, str]] = MappingProxyType(
         },
         "token": "Use one that `holdtrue token list` lists.",
         "service": "Use one that `holdtrue status` shows.",
+        "deployment": "Use a service that `holdtrue status` shows, in an environment that it is in.",
         "model": "Use the name of a model that the project file declares.",
         "prediction": "Its id comes with each answer, under `parameters.prediction_ids`.",
         "retrain declaration": "Declare it in the project file: project.retrain(…), then `holdtrue apply`.",

@@ -48,7 +48,10 @@ def check_columns(columns: Mapping[str, list[Any]], bundle: Bundle) -> tuple[Col
         name = declared.name
         values = columns.get(name)
         if values is None:
-            raise BadRequest(f"The input {name} is missing.")
+            wanted = ", ".join(each.name for each in bundle.inputs)
+            raise BadRequest(
+                f"The input {name} is missing.", mend=f"Send all inputs, null for what is not known: {wanted}."
+            )
         check_values(name, declared.datatype, values)
         if rows == -1:
             rows = len(values)

@@ -79,11 +79,6 @@ def wasserstein(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
     return float(np.sum(np.abs(gaps) * np.diff(points)))
 
 
-def quantile_edges(reference: npt.ArrayLike, bins: int = 10) -> Floats:
-    """Return inner bin edges float64[≤ bins − 1] that cut `reference` into about equal parts; all differ."""
-    return np.unique(np.quantile(_sorted(reference), np.linspace(0.0, 1.0, bins + 1)[1:-1]))
-
-
 def counts(values: npt.ArrayLike, edges: Floats) -> Floats:
     """Return how many finite values fall into each of len(edges) + 1 bins; a value on an edge goes right."""
     data = np.asarray(values, dtype=np.float64).ravel()

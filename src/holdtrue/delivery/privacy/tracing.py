@@ -1,5 +1,6 @@
 """Follow data to the models that were trained on it, and on to where they answer."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.core.ids import PREFIXES
 from holdtrue.data.erasure import Entity, all_versions, columns_of, mask_of
 from holdtrue.data.reading import read_rows
+from holdtrue.data.tags import KINDS
 from holdtrue.delivery import store
 from holdtrue.delivery.privacy.model import Trained, Used
 from holdtrue.storage import BlobStore, Stores
@@ -21,13 +23,61 @@ _DATASET = f"{PREFIXES['dataset']}_"
 
 
 def used(stores: Stores, project: str, asked: Used) -> list[Trained]:
-    """Return the models that used what is asked for, the newest of each name first."""
+    """Return the models that used what is asked for, the newest of each name first.
+
+    Raises NotFound for a name that nothing in the project's data has: to a misspelt one “no model” would be a lie.
+    """
+    _check_known(stores, project, asked)
     if asked.entity is not None:
         entity = entity_of(asked.entity)
         held = stores.ledger.read(lambda connection: fragments(connection, project))
         hit = {digest for digest in held if _holds(stores.blobs, digest, entity)}
         return stores.ledger.read(lambda connection: trained_on(connection, project, hit, entity.column))
     return stores.ledger.read(lambda connection: _of_columns(connection, project, asked))
+
+
+def _check_known(stores: Stores, project: str, asked: Used) -> None:
+    versions = stores.ledger.read(lambda connection: list(all_versions(connection, project, "dataset")))
+    tags = [each for version in versions for each in version.content.get("tags", {}).values()]
+    if asked.source is not None:
+        names = {version.name for version in versions} | {each["source"] for each in tags if each.get("source")}
+        _check_among("source", asked.source, names)
+    elif asked.licence is not None:
+        _check_among("licence", asked.licence, {each["licence"] for each in tags if each.get("licence")})
+    elif asked.personal is not None:
+        _check_among("kind of personal data", asked.personal, {*KINDS, "any"})
+    else:
+        held = {
+            (version.name, column)
+            for version in versions
+            for part in version.content.get("fragments", {}).values()
+            for column in _columns(stores.blobs, part["digest"])
+        }
+        if asked.column is not None:
+            _check_among("column", asked.column, {f"{dataset}.{column}" for dataset, column in held})
+        elif asked.entity is not None:
+            _check_among("column", entity_of(asked.entity).column, {column for _, column in held})
+
+
+def _check_among(what: str, given: str, names: set[str]) -> None:
+    if given in names:
+        return
+    close = difflib.get_close_matches(given, sorted(names), n=1)
+    raise NotFound(
+        f"The project's data has no {what} “{given[:80]}”.",
+        why=f"Known are {', '.join(sorted(names)[:12]) or 'none'}{' and more' if len(names) > 12 else ''}.",
+        mend=f"Did you mean “{close[0]}”?"
+        if close
+        else "Check how it is written: names are compared letter by letter.",
+    )
+
+
+def _columns(blobs: BlobStore, digest: str) -> list[str]:
+    """Return the columns of a fragment, none where its rows are gone."""
+    try:
+        return columns_of(blobs, digest)
+    except NotFound:
+        return []
 
 
 def entity_of(text: str) -> Entity:
