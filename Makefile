@@ -13,16 +13,14 @@ help: ## print this list
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 && $(PYTHON) -m venv .venv || python3 -m venv .venv
 
-.venv/.demo: requirements/demo.txt pyproject.toml | $(BIN)/python
+.venv/.demo: requirements/demo.txt requirements/install.py pyproject.toml | $(BIN)/python
 	@echo "Installing what the demo needs into .venv …"
-	@$(BIN)/python -m pip install -q --require-hashes -r requirements/demo.txt
-	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python requirements/install.py requirements/demo.txt
 	@touch $@
 
-.venv/.test: requirements/test.txt pyproject.toml | $(BIN)/python
+.venv/.test: requirements/test.txt requirements/install.py pyproject.toml | $(BIN)/python
 	@echo "Installing what the tests need into .venv …"
-	@$(BIN)/python -m pip install -q --require-hashes -r requirements/test.txt
-	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python requirements/install.py requirements/test.txt
 	@touch $@ .venv/.demo
 
 .venv/.browser:
