@@ -44,7 +44,7 @@ lint: .venv/.test ## style, types, import contracts
 	$(BIN)/basedpyright
 
 test: .venv/.test .venv/.browser lint ## everything CI holds
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not long"
 
 .venv/.torch: .venv/.test
 	@echo "Installing PyTorch …"

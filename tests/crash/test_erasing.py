@@ -61,7 +61,7 @@ def test_erasing_survives_kills(home: Nursery, folders: Iterator[Path]) -> None:
         begun.update(key for key in history.intended if key.startswith("erase "))
         check(folder, history)
 
-    crash(home, CLIENT, Plan(30, longest=0.25), folders, noted)
+    crash(home, CLIENT, Plan(16, longest=0.25), folders, noted)
     assert begun, "no erasure began: the test saw nothing"
 
 

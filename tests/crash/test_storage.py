@@ -74,13 +74,13 @@ def check_after_sealing(folder: Path, history: History) -> None:
 
 
 def test_blob_puts_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
-    history = crash(home, "tests.crash.storage_clients:put_blobs", Plan(40), folders, check_blobs)
+    history = crash(home, "tests.crash.storage_clients:put_blobs", Plan(20), folders, check_blobs)
     assert history.acknowledged, "no put finished: the test saw nothing"
 
 
 def test_strict_appends_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
     checker = JournalChecker()
-    history = crash(home, "tests.crash.storage_clients:append_records", Plan(40), folders, checker.check)
+    history = crash(home, "tests.crash.storage_clients:append_records", Plan(20), folders, checker.check)
     assert history.acknowledged
 
 
@@ -93,7 +93,7 @@ def test_sealing_survives_kills(home: Nursery, folders: Iterator[Path]) -> None:
             check_after_sealing(folder, history)
             checker.check(folder, history)
 
-    history = crash(home, "tests.crash.storage_clients:seal_records", Plan(40, longest=0.1), folders, check)
+    history = crash(home, "tests.crash.storage_clients:seal_records", Plan(20, longest=0.1), folders, check)
     assert history.acknowledged
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.crash.harness import Plan, crash, crash_folders, noted, nursery, repeated
 from tests.pipelines.clients import open_pipeline, run
 
-KILLS = 16
+KILLS = 8
 
 
 @pytest.fixture

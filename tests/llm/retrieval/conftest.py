@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,13 @@ class WordModel:
 
     @staticmethod
     def _vector(text: str) -> Any:
-        rows = [np.random.default_rng(term_key(term)).standard_normal(DIMENSIONS) for term in terms(text)]
+        rows = [_direction(term) for term in terms(text)]
         return np.sum(rows, axis=0) if rows else np.ones(DIMENSIONS)
+
+
+@cache
+def _direction(term: str) -> Any:
+    return np.random.default_rng(term_key(term)).standard_normal(DIMENSIONS)
 
 
 @dataclass(slots=True)

@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 
 from holdtrue.core.clock import SimulatedClock
-from holdtrue.storage.ledger import Ledger
+from holdtrue.storage.ledger import Ledger, database
 from tests.clusters import Cluster
 from tests.storage.ledger.toys import FILES, URL, make_table, place_of
 
 OpenLedger = Callable[..., Ledger]
+
+_UPGRADE = database.upgrade
+
+
+@pytest.fixture
+def migrations_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the migrations themselves for each new ledger, where they are what is tested."""
+    monkeypatch.setattr(database, "upgrade", _UPGRADE)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

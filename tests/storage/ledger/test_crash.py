@@ -75,7 +75,7 @@ def test_commits_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
         check_ledger(folder, history)
         acknowledged[folder] = len(history.acknowledged)
 
-    crash(home, CLIENT, Plan(50, longest=0.25), folders, check_and_count)
+    crash(home, CLIENT, Plan(24, longest=0.25), folders, check_and_count)
     print(f"{sum(acknowledged.values())} acknowledged commits")
     assert sum(acknowledged.values()) > 10, "hardly a commit finished: the test saw nothing"
 

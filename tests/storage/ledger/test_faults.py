@@ -14,6 +14,8 @@ from holdtrue.core.errors import StorageFull
 from holdtrue.storage.ledger import Ledger
 from tests.storage.ledger.toys import CONTEXT, check, keys, make_table, put
 
+pytestmark = pytest.mark.usefixtures("migrations_run")
+
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:

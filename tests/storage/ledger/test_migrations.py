@@ -18,6 +18,8 @@ from holdtrue.storage.ledger import Ledger
 from tests.storage.ledger.conftest import OpenLedger
 from tests.storage.ledger.toys import CONTEXT, check, keys, put
 
+pytestmark = pytest.mark.usefixtures("migrations_run")
+
 
 def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "ledger.db").read_bytes()).hexdigest()
