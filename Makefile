@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint bench up lock clean
+.PHONY: help demo test test-long lint style bench up lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,13 +37,16 @@ up: .venv/.demo ## serve what the demo left, at the moment where it ended
 	@FLIGHTS_DELIVERIES=.demo/inbox $(BIN)/holdtrue up --home .demo/home --clock .demo/clock \
 	  --file examples/flights/flights.py
 
-lint: .venv/.test ## style, types, import contracts
+lint: style ## style, import contracts, types
+	$(BIN)/basedpyright
+
+style: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/basedpyright
 
-test: .venv/.test .venv/.browser lint ## everything CI holds
+# The types are checked among the tests (tests/house/test_types.py), beside others.
+test: .venv/.test .venv/.browser style ## everything CI holds
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not long"
 
 .venv/.torch: .venv/.test
@@ -51,8 +54,8 @@ test: .venv/.test .venv/.browser lint ## everything CI holds
 	@$(BIN)/python -m pip install -q torch==2.13.0
 	@touch $@
 
-test-long: .venv/.test .venv/.torch .venv/.browser ## the slow crash and soak suites too
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test-long: .venv/.test .venv/.torch .venv/.browser style ## the slow crash and soak suites too
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: .venv/.test ## measure (TOPIC=name for one)
 	$(BIN)/python -m bench $(TOPIC)

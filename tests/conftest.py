@@ -24,6 +24,7 @@ from tests.clusters import Cluster, running
 # Of the tests that ask a server on each database, these do so in every run, the others among the long ones.
 _ON_BOTH = ("test_client", "test_recording", "test_crash")
 
+_LONGEST = ("test_types", "test_demo")
 
 # How long an example takes is for the benchmarks to say: this machine may be busy.
 settings.register_profile("patient", deadline=None)
@@ -37,7 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a sample of what is tried on both databases for every run."""
+    """Keep a sample of what is tried on both databases for every run, and begin with what takes longest."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
     for item in items:
         chosen = getattr(item, "callspec", None)
         if chosen is not None and chosen.params.get("server") == "postgresql" and item.path.stem not in _ON_BOTH:

@@ -1,0 +1,16 @@
+"""The types hold: checked here, beside other tests, since the checker uses one processor for a minute."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(900)
+def test_the_types_hold() -> None:
+    checker = Path(sys.executable).with_name("basedpyright")
+    done = subprocess.run([checker], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
