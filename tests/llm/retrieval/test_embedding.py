@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from holdtrue.core.errors import MissingExtra
-from holdtrue.llm.retrieval import embedding, (
+from holdtrue.llm.retrieval import (
     Embedder,
     EmbedderFailed,
     IndexSpec,
+    embedding,
     embeddings_of,
     embeddings_request,
     open_embedder,
