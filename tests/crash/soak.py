@@ -62,7 +62,7 @@ class Soak:
                 await asyncio.get_running_loop().sock_connect(mine, ("127.0.0.1", self.port))
             except OSError as error:
                 self.attempts.append(Attempt(f"connection {connection}", connection, failure=repr(error)))
-                del self.open[port]
+                self.open.pop(port, None)
                 mine.close()
                 await asyncio.sleep(0.1)
                 continue
@@ -72,7 +72,9 @@ class Soak:
                     if (await self._ask(reader, writer, connection, number)).failure:
                         break
             finally:
-                del self.open[port]
+                # A port whose connection the server cut off may be another client's by now.
+                if self.open.get(port) == connection:
+                    del self.open[port]
                 writer.close()
 
     async def _ask(
