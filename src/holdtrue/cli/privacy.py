@@ -90,6 +90,7 @@ def data_erasures(home: Home = None, project: ProjectName = None, as_json: AsJso
         "state": lambda each: each["state"],
         "requested": lambda each: each["requested_at"],
         "by": lambda each: each["requested_by"],
+        "not done": lambda each: ", ".join(each["remaining"]) or None,
         "models": lambda each: len(each["found"].get("models", [])),
     }
     listing(found, as_json, columns, empty="Nothing was erased.")
@@ -103,8 +104,10 @@ def _until_done(client: Any, address: str, wanted: Any) -> Any:
             found = client.post(address, wanted)
         except (Locked, Unavailable) as error:
             # The request before this one goes on although nobody waited for it; a server that is away may come back.
-            failures = 0 if error.facts.get("code") == "erasure_running" else failures + 1
-            if failures > _MOST_FAILURES:
+            code = error.facts.get("code")
+            failures = 0 if code == "erasure_running" else failures + 1
+            # What somebody has to start does not come back by itself.
+            if failures > _MOST_FAILURES or code == "erasure_waits":
                 raise
             Event().wait(_AGAIN_SECONDS)
             continue
@@ -127,7 +130,9 @@ def _told(found: Any) -> Iterator[str]:
         f"journal   {records['predictions']:,} predictions, {records['events']:,} events, {said['labels']:,} labels, "
         + (f"{said['feedback']:,} opinions, {said['spans']:,} spans")
     )
-    yield f"online    {done['online']['keys']:,} keys"
+    online = done["online"]
+    where = f" ({online['server']:,} on the server, {online['file']:,} in the file)" if online.get("server") else ""
+    yield f"online    {online['keys']:,} keys{where}"
     datasets = done["datasets"]
     yield f"datasets  {datasets['rows']:,} rows in {datasets['fragments']:,} fragments; new versions: " + (
         ", ".join(datasets["versions"]) or "none"

@@ -84,6 +84,10 @@ class Keeper(Protocol):
         """Return a note, None if there is none."""
         ...
 
+    def notes(self, start: str) -> dict[str, bytes]:
+        """Return all notes whose names begin so."""
+        ...
+
     def remove(self, entity: bytes, tags: Sequence[bytes] | None) -> int:
         """Remove all that is kept of an entity, under `tags` or all; return how many records that were."""
         ...

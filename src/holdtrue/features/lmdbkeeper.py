@@ -78,6 +78,19 @@ class LmdbKeeper:
         with self._reading() as transaction:
             return transaction.get(_NOTE + name.encode())
 
+    def notes(self, start: str) -> dict[str, bytes]:
+        """Return notes; see `Keeper`."""
+        first = _NOTE + start.encode()
+        found: dict[str, bytes] = {}
+        with self._reading() as transaction:
+            cursor = transaction.cursor()
+            if cursor.set_range(first):
+                for key, value in cursor.iternext():
+                    if not key.startswith(first):
+                        break
+                    found[key[len(_NOTE) :].decode()] = value
+        return found
+
     def remove(self, entity: bytes, tags: Sequence[bytes] | None) -> int:
         """Remove an entity; see `Keeper`."""
         removed = 0

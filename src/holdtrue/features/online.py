@@ -21,6 +21,7 @@ from holdtrue.features.kept import NAN, Format, Found, Row, format_of
 from holdtrue.features.model import Trailing, View, number_of_text
 
 _MOST_SEEN: Final = 4096
+_DECLARED: Final = "entity "
 
 
 def open_online(folder: Path, project: str, address: str = "") -> "OnlineStore":
@@ -175,6 +176,21 @@ class OnlineStore:
         """
         tags = None if views is None else [self._format(view).tag for view in views]
         return self._keeper.remove(_entity(entity), tags)
+
+    def erase(self, column: str, names: Sequence[str | int], views: Sequence[View]) -> int:
+        """Remove an entity, by whatever it is called, from `views` and from others that are known to hold its column.
+
+        Those are views that no release has, and that were filled from history: see `declared`. Returns how many
+        records were removed.
+        """
+        noted = self._keeper.notes(_DECLARED)
+        tags = {bytes.fromhex(name[len(_DECLARED) :]) for name, kept in noted.items() if kept == column.encode()}
+        tags.update(self._format(view).tag for view in views if view.entity == column)
+        return sum(self._keeper.remove(_entity(name), sorted(tags)) for name in names) if tags else 0
+
+    def declared(self, view: View) -> dict[str, bytes]:
+        """Return the note that says which column's entities a view is kept of; to be kept with its rows."""
+        return {f"{_DECLARED}{self._format(view).tag.hex()}": view.entity.encode()}
 
     def _one(
         self, formats: Sequence[Format], entities: Mapping[str, Any], moment: int, *, dated: bool = False

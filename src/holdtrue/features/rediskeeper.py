@@ -130,9 +130,15 @@ class RedisKeeper:
         with self._reading():
             return self._client.hget(self._root + b"notes", name)
 
+    def notes(self, start: str) -> dict[str, bytes]:
+        """Return notes; see `Keeper`."""
+        with self._reading():
+            found = self._client.hgetall(self._root + b"notes")
+        return {name.decode(): value for name, value in found.items() if name.startswith(start.encode())}
+
     def remove(self, entity: bytes, tags: Sequence[bytes] | None) -> int:
         """Remove an entity; see `Keeper`."""
-        with self._reading():
+        with self._translated("The online features could not be removed.", "Do it again."):
             known = self._patient.smembers(self._root + b"tags") if tags is None else tags
             pipe = self._patient.pipeline(transaction=True)
             for tag in known:

@@ -191,7 +191,7 @@ class _Filling:
             self._take(part, names)
         self._windows.append(window)
         self._mark.windows[window] = (digest, low)
-        self._asked.store.take([], notes={self._note: self._mark.bytes()})
+        self._asked.store.take([], notes=self._notes())
 
     def _names(self, table: pa.Table) -> str | None:
         """Return the column that names rows as events name them."""
@@ -214,7 +214,7 @@ class _Filling:
         # As long as no event came, windows of rows without ids can be taken.
         if table.num_rows or self._mark.events is not None:
             self._mark.events = cursor
-        self._asked.store.take([], notes={self._note: self._mark.bytes()})
+        self._asked.store.take([], notes=self._notes())
 
     def _take(self, part: pa.Table, names: str | None) -> None:
         columns = {name: plain(_column(part, name)) for name in self._view.reads} | {
@@ -223,9 +223,13 @@ class _Filling:
         columns |= {name: _micros(_column(part, name)).to_pylist() for name in self._view.moments}
         ids = None if names is None else [str(each) for each in part[names].to_pylist()]
         prepared = self._asked.store.prepare([self._view], self._view.source, columns, ids)
-        (new,) = self._asked.store.take([prepared], self._asked.now, {self._note: self._mark.bytes()})
+        (new,) = self._asked.store.take([prepared], self._asked.now, self._notes())
         self._rows += part.num_rows
         self._new += new
+
+    def _notes(self) -> dict[str, bytes]:
+        # Whose entities they are is noted too: an erasure has to find what is kept of a view that no release has yet.
+        return {self._note: self._mark.bytes(), **self._asked.store.declared(self._view)}
 
     @property
     def _needed(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class PlaneSettings:
     online_store: str = field(default="", repr=False)
     code: bool = False
     grpc_port: int = 0
+    direct_port: int = 0
     memory: int = 1 << 30
     result_seconds: float = 86_400.0
 
@@ -66,6 +68,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
     parser.add_argument("--clock", type=Path, help="file of a simulated clock")
     parser.add_argument("--records", choices=["strict", "fast"], help="when a prediction is answered")
     parser.add_argument("--grpc-port", type=int, help="port of the same over gRPC; 0 for none")
+    parser.add_argument("--direct-port", type=int, help="port of the same over HTTP with less delay; 0 for none")
     given = parser.parse_args(arguments)
     common = load_settings(given.home)
     return PlaneSettings(
@@ -86,6 +89,7 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         memory=common.model_memory << 20,
         code=common.model_code == "isolated",
         grpc_port=given.grpc_port if given.grpc_port is not None else common.grpc_port,
+        direct_port=given.direct_port if given.direct_port is not None else common.direct_port,
         result_seconds=common.result_seconds,
     )
 
@@ -106,6 +110,7 @@ def serve(settings: PlaneSettings) -> None:
     from granian.constants import HTTPModes, Interfaces, Loops
 
     from holdtrue.server.listening import Listening
+    from holdtrue.serving.direct import listening_socket
 
     server = Listening(
         "holdtrue.server.dataplane",
@@ -124,10 +129,12 @@ def serve(settings: PlaneSettings) -> None:
         ssl_key=settings.key,
         log_enabled=False,
     )
-    server.serve(target_loader=lambda *_: build_app(settings), wrap_loader=False)
+    # Opened here once, so that the workers share it and it outlives them: docs/decisions/0046.
+    direct = listening_socket(settings.address, settings.direct_port) if settings.direct_port else None
+    server.serve(target_loader=lambda *_: build_app(settings, direct), wrap_loader=False)
 
 
-def build_app(settings: PlaneSettings) -> Callable[..., Any]:
+def build_app(settings: PlaneSettings, direct: socket.socket | None = None) -> Callable[..., Any]:
     """Build the ASGI application of one worker process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
     from holdtrue.core.clock import SystemClock
@@ -163,18 +170,23 @@ def build_app(settings: PlaneSettings) -> Callable[..., Any]:
         online=settings.online_store,
         code=settings.code,
         memory=settings.memory,
-        listeners=_listeners(settings),
+        listeners=_listeners(settings, direct),
     )
     return worker.app
 
 
-def _listeners(settings: PlaneSettings) -> list[Any]:
-    """Return the other servers of the worker: that of gRPC, if it has a port."""
-    if not settings.grpc_port:
-        return []
-    from holdtrue.protocols.oipgrpc import Listen, listener
+def _listeners(settings: PlaneSettings, direct: socket.socket | None) -> list[Any]:
+    """Return the other servers of the worker: those of gRPC and of the direct port, if they have one."""
+    found: list[Any] = []
+    if direct is not None:
+        from holdtrue.serving.direct import direct_listener
 
-    return [listener(Listen(settings.address, settings.grpc_port, settings.certificate, settings.key))]
+        found.append(direct_listener(direct, settings.certificate, settings.key))
+    if settings.grpc_port:
+        from holdtrue.protocols.oipgrpc import Listen, listener
+
+        found.append(listener(Listen(settings.address, settings.grpc_port, settings.certificate, settings.key)))
+    return found
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def up(wish: Wish, out: TextIO | None = None) -> int:
     settings = load_settings(wish.home, port=wish.port)
     if settings.port == 0:
         settings = replace(settings, port=free_ports(settings.bind))
-    grpc = (settings.grpc_port,) if settings.grpc_port else ()
-    for port in (settings.port, settings.port + 1, *grpc):
+    more = [port for port in (settings.grpc_port, settings.direct_port) if port]
+    for port in (settings.port, settings.port + 1, *more):
         check_port(settings.bind, port)
     check_private(settings.home)
     make_folder(settings.home / "journal")

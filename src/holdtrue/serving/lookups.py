@@ -1,6 +1,7 @@
 """Features of entities over HTTP: what a release would be given, each value with the moment of its newest row."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -17,6 +18,7 @@ from holdtrue.serving.times import read_times
 Dated: TypeAlias = Callable[[Sequence[View], Mapping[str, Sequence[Any]], Sequence[int]], list[list[Found]]]
 
 MAX_ENTITIES: Final = 1000
+_MOST_SHAPES: Final = 256
 
 
 class BadLookup(InvalidInput):
@@ -28,13 +30,50 @@ class BadLookup(InvalidInput):
 def lookup_endpoints(engine: Engine, dated: Callable[[str], Dated]) -> tuple[Endpoint, ...]:
     """Return the endpoint that looks features up; `dated` gives the function that does so for a project."""
 
+    shapes = _Shapes()
+
     async def features(request: Request) -> Reply:
         service = check_name(request.path[0], "service name")
         plan = engine.plan(request.project, service)
         release = plan.route.arms[0].release
         loaded = plan.loaded.get(release)
-        views = () if loaded is None else loaded.assembly.views
         entities, times = _asked(request.body, engine.now_us)
+        shape = shapes.of(service, () if loaded is None else loaded.assembly.views, entities)
+        found = dated(request.project)(shape.views, entities, times)
+        if len(times) == 1:
+            numbers: list[Any] = [[value] for rows in found for value in rows[0].values]
+        else:
+            numbers = [column for rows in found for column in zip(*(row.values for row in rows), strict=True)]
+        values = dict(zip(shape.features, numbers, strict=True))
+        moments = {name: [row.moment for row in rows] for name, rows in zip(shape.names, found, strict=True)}
+        # A value that is not known is NaN, which becomes null.
+        return Reply(200, orjson.dumps({"release": release, "features": values, "moments": moments}))
+
+    return (Endpoint("POST", "/features/{service}", Permission.PREDICT, features),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Hold the views of some entities, and the names of views and features in the order of the answer."""
+
+    views: tuple[View, ...]
+    names: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+class _Shapes:
+    """Keep what has been worked out of a release's views for the entities of a request, which are mostly the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, tuple[str, ...]], tuple[tuple[View, ...], _Shape]] = {}
+
+    def of(self, service: str, views: tuple[View, ...], entities: Mapping[str, Any]) -> _Shape:
+        """Return the shape of an answer; raise BadLookup if no view has one of the entities."""
+        key = (id(views), tuple(entities))
+        found = self._known.get(key)
+        # The views are held, so that nothing else can have their identity.
+        if found is not None and found[0] is views:
+            return found[1]
         known = {view.entity for view in views}
         unknown = sorted(entities.keys() - known)
         if unknown:
@@ -43,17 +82,14 @@ def lookup_endpoints(engine: Engine, dated: Callable[[str], Dated]) -> tuple[End
                 why=f"Its entities: {', '.join(sorted(known)) or 'none'}.",
                 mend="Ask for one of these.",
             )
-        wanted = [view for view in views if view.entity in entities]
-        found = dated(request.project)(wanted, entities, times)
-        values: dict[str, Sequence[float]] = {}
-        moments: dict[str, list[int | None]] = {}
-        for view, rows in zip(wanted, found, strict=True):
-            moments[view.name] = [row.moment for row in rows]
-            values.update(zip(view.features, zip(*(row.values for row in rows), strict=True), strict=True))
-        # A value that is not known is NaN, which becomes null.
-        return Reply(200, orjson.dumps({"release": release, "features": values, "moments": moments}))
-
-    return (Endpoint("POST", "/features/{service}", Permission.PREDICT, features),)
+        wanted = tuple(view for view in views if view.entity in entities)
+        shape = _Shape(
+            wanted, tuple(view.name for view in wanted), tuple(name for view in wanted for name in view.features)
+        )
+        if len(self._known) >= _MOST_SHAPES:
+            self._known.clear()
+        self._known[key] = views, shape
+        return shape
 
 
 def _asked(body: bytes, now_us: Callable[[], int]) -> tuple[dict[str, list[Any]], list[int]]:

@@ -16,13 +16,13 @@ from typing import Any, Final
 from holdtrue import catalog, governance
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.codec import dump
-from holdtrue.core.errors import InvalidInput
+from holdtrue.core.errors import InvalidInput, Unavailable
 from holdtrue.core.ids import new_id
 from holdtrue.data import erasure
 from holdtrue.data.collecting import closure
 from holdtrue.data.erasure import Entity, Erasure, State, all_versions
 from holdtrue.delivery.privacy import judging
-from holdtrue.delivery.privacy.model import Erase, ErasureRunning, Progress
+from holdtrue.delivery.privacy.model import Erase, ErasureRunning, ErasureWaits, Progress
 from holdtrue.delivery.privacy.records import erase_records, erase_said
 from holdtrue.delivery.privacy.tracing import trained_on
 from holdtrue.features import FeatureSet, View
@@ -79,8 +79,20 @@ def told(found: Erasure) -> Progress:
     finished = None if found.finished_at is None else found.finished_at.isoformat()
     shown = {name: value for name, value in found.found.items() if name != "awaited"}
     return Progress(
-        found.id, found.column, found.state.value, found.requested_at.isoformat(), found.requested_by, finished, shown
+        found.id,
+        found.column,
+        found.state.value,
+        found.requested_at.isoformat(),
+        found.requested_by,
+        finished,
+        shown,
+        _remaining(found.found) if found.state is State.OPEN else (),
     )
+
+
+def _remaining(done: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the parts that are not done, in their order."""
+    return tuple(name for name in _PARTS if name not in done)
 
 
 def _begin(tx: Transaction, entity: Entity, mark: str, reason: str, before: Erasure | None) -> Erasure:
@@ -175,16 +187,27 @@ def _records(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
 
 
 def _online(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
-    """Take the entity out of the online store of whatever view keeps it by this column."""
-    folder = job.stores.home / "online" / job.project
+    """Take the entity out of whatever view keeps it by this column: in the server, and in the file there was before.
+
+    Raises ErasureWaits if the server is away; what was done before is noted, and nothing after it was begun.
+    """
+    folder = job.stores.home / "online"
     views = job.stores.ledger.read(lambda connection: _views(connection, job.project, job.entity.column))
-    if not views or not (job.stores.online or folder.is_dir()):
-        return {"keys": 0}
-    store = open_online(folder.parent, job.project, job.stores.online)
-    try:
-        return {"keys": sum(store.remove(each, views) for each in job.entity.names())}
-    finally:
-        store.close()
+    addresses = [""] if (folder / job.project).is_dir() else []
+    addresses += [job.stores.online] if job.stores.online else []
+    keys = {"file": 0, "server": 0}
+    for address in addresses:
+        try:
+            store = open_online(folder, job.project, address)
+            try:
+                found = store.erase(job.entity.column, job.entity.names(), views)
+            finally:
+                store.close()
+        except Unavailable as error:
+            names = _remaining(done)
+            raise ErasureWaits.online(job.id, error, [name for name in _PARTS if name in done], names) from error
+        keys["server" if address else "file"] = found
+    return {"keys": sum(keys.values()), **keys}
 
 
 def _views(connection: Any, project: str, column: str) -> list[View]:

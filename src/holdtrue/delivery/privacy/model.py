@@ -1,10 +1,10 @@
 """What is asked about sources, columns and entities, and what was found, as frozen values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdtrue.core.errors import InvalidInput, Locked
+from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Tell how far an erasure is: what the parts that are done found."""
+    """Tell how far an erasure is: what the parts that are done found, and which remain."""
 
     id: str
     column: str
@@ -68,6 +68,24 @@ class Progress:
     requested_by: str
     finished_at: str | None
     found: Mapping[str, Any]
+    remaining: tuple[str, ...] = ()
+
+
+class ErasureWaits(Unavailable):
+    """An erasure cannot go on, because something that holds the entity cannot be reached."""
+
+    code = "erasure_waits"
+
+    @classmethod
+    def online(cls, id: str, error: HoldtrueError, done: Sequence[str], remaining: Sequence[str]) -> "ErasureWaits":
+        """Say that the online store is away, and what is done and not done."""
+        return cls(
+            f"The erasure {id} is not done: the online store cannot be reached, and may hold the entity.",
+            why=f"{error.what} {error.why} Done: {', '.join(done) or 'nothing'}. Not done: {', '.join(remaining)}.",
+            mend="Start the server of the setting “online_store”, then give the same command again: it goes on there. "
+            "`holdtrue data erasures` lists what is open.",
+            facts={"erasure": id, "done": list(done), "remaining": list(remaining)},
+        )
 
 
 class ErasureRunning(Locked):
