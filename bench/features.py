@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.load import request_bytes
+from bench.load import free_port, request_bytes
 from bench.rows import own_row
 from holdtrue.features import FeatureSet, Latest, OnlineStore, Trailing, View, open_online, point_in_time
 from holdtrue.serving import Arm, Bundle, Input, ModelFile, Route, Snapshot, compile_model, write_snapshot
@@ -226,7 +226,7 @@ def _over_http(root: Path, kept: pa.Table, peer: "Peer | None") -> list[dict[str
     kind = {"Content-Type": "application/json"}
     texts = [request_bytes("POST", "/get-online-features", body, kind).decode() for body in bodies]
     theirs.write_text(json.dumps(texts))
-    plane = [sys.executable, "-m", "holdtrue.server.dataplane", "--home", str(home), "--port", str(_free_port())]
+    plane = [sys.executable, "-m", "holdtrue.server.dataplane", "--home", str(home), "--port", str(free_port())]
     plane += ["--direct-port", "{port}"]
     feast = [str(PEER / "bin" / "feast"), "-c", str(root), "serve", "-p", "{port}", "--no-access-log"]
     with _served(plane, _GET) as port:
@@ -382,7 +382,7 @@ def _folder(root: Path) -> Path:
 @contextmanager
 def _served(command: Sequence[str], hello: bytes, seconds: float = 30) -> Generator[int]:
     """Start a server, wait until its port answers, and stop it at the end."""
-    port = _free_port()
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDTRUE_")}
     arguments = [part.replace("{port}", str(port)) for part in command]
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -396,12 +396,6 @@ def _served(command: Sequence[str], hello: bytes, seconds: float = 30) -> Genera
     finally:
         process.terminate()
         process.wait(20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(port: int, hello: bytes) -> bool:

@@ -12,13 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.inference import _served  # pyright: ignore[reportPrivateUsage]  # one harness for all servers
-from bench.load import request_bytes
+from bench.load import free_port, request_bytes
 from holdtrue.core.codec import dump
 from holdtrue.llm.gateway import Budget, GatewayConfig, Price, ProjectConfig, Provider
 from holdtrue.serving import Snapshot, write_snapshot
@@ -53,38 +54,45 @@ def run() -> list[dict[str, Any]]:
         with _served(upstream) as direct:
             home = _home(root / "home", direct)
             plane = [sys.executable, "-m", "holdtrue.server.dataplane", "--home", str(home), "--port", "{port}"]
-            with _served(plane) as ours:
-                rows = [*_latency(root, direct, ours), _first_byte(root, direct, ours)]
-                rows.append(_memory(root, ours))
+            near = free_port()
+            plane += ["--direct-port", str(near)]
+            with _served(plane) as main:
+                ours = {"": main, ", direct port": near}
+                rows = [*_latency(root, direct, ours), *_first_byte(root, direct, ours)]
+                rows.append(_memory(root, main))
                 rows += _rates(root, direct, ours, 1)
-            with _served([*plane, "--workers", "2"]) as ours:
-                rows += _rates(root, direct, ours, 2)
+            with _served([*plane, "--workers", "2"]) as main:
+                rows += _rates(root, direct, {"": main, ", direct port": near}, 2)
         return rows
 
 
-def _latency(root: Path, direct: int, ours: int) -> list[dict[str, Any]]:
+def _latency(root: Path, direct: int, ours: dict[str, int]) -> list[dict[str, Any]]:
     """Measure what the gateway adds to one request after the other."""
     request = _request(root / "alone", {"model": "bench", "messages": MESSAGES})
-    times: dict[int, list[float]] = {direct: [], ours: []}
-    for turn in range(ROUNDS + 1):
-        for port, found in times.items():
-            measured = _load(port, request, ALONE, 1)
-            if turn:  # the first turn warms up
-                found.append(measured["p50_ms"])
-    added = median(times[ours]) - median(times[direct])
-    return [_row("added to one request, p50", "ms", added, "goal", 0.5)]
+    return _added("one request", direct, ours, lambda port: _load(port, request, ALONE, 1)["p50_ms"], 0.5)
 
 
-def _first_byte(root: Path, direct: int, ours: int) -> dict[str, Any]:
+def _first_byte(root: Path, direct: int, ours: dict[str, int]) -> list[dict[str, Any]]:
     request = _request(root / "stream", {"model": "bench", "messages": MESSAGES, "stream": True})
-    times: dict[int, list[float]] = {direct: [], ours: []}
+    return _added(
+        "the first streamed byte", direct, ours, lambda port: _streams("first", port, request, ALONE)["p50_ms"], 1.0
+    )
+
+
+def _added(
+    what: str, direct: int, ours: dict[str, int], measure: Callable[[int], float], goal: float
+) -> list[dict[str, Any]]:
+    times: dict[int, list[float]] = {port: [] for port in (direct, *ours.values())}
     for turn in range(ROUNDS + 1):
         for port, found in times.items():
-            measured = _streams("first", port, request, ALONE)
-            if turn:
-                found.append(measured["p50_ms"])
-    added = median(times[ours]) - median(times[direct])
-    return _row("added to the first streamed byte, p50", "ms", added, "goal", 1.0)
+            measured = measure(port)
+            if turn:  # the first turn warms up
+                found.append(measured)
+    alone = median(times[direct])
+    return [
+        _row(f"added to {what}, p50{name}", "ms", median(times[port]) - alone, "goal", goal)
+        for name, port in ours.items()
+    ]
 
 
 def _memory(root: Path, ours: int) -> dict[str, Any]:
@@ -101,16 +109,17 @@ def _memory(root: Path, ours: int) -> dict[str, Any]:
     return _row(f"memory with {STREAMS} streams open", "MiB", used, "goal", 1024.0)
 
 
-def _rates(root: Path, direct: int, ours: int, workers: int) -> list[dict[str, Any]]:
+def _rates(root: Path, direct: int, ours: dict[str, int], workers: int) -> list[dict[str, Any]]:
     """Measure requests per second at 32 connections, turn by turn, with as many workers on both sides."""
     request = _request(root / "together", {"model": "bench", "messages": MESSAGES})
-    rates: dict[str, list[float]] = {"direct": [], "ours": [], "litellm": []}
+    ports = {"direct": direct, **ours}
+    rates: dict[str, list[float]] = {name: [] for name in (*ports, "litellm")}
     version = _peer()
     peer = _litellm(root, direct, workers) if version else None
     try:
         for turn in range(ROUNDS + 1):
-            for name, port, count in (("direct", direct, TOGETHER), ("ours", ours, TOGETHER)):
-                measured = _load(port, request, count, CONNECTIONS)
+            for name, port in ports.items():
+                measured = _load(port, request, TOGETHER, CONNECTIONS)
                 if turn:
                     rates[name].append(measured["rate"])
             if peer is not None and turn < 3:
@@ -121,10 +130,11 @@ def _rates(root: Path, direct: int, ours: int, workers: int) -> list[dict[str, A
             peer.stop()
     work = f"chat completions, {CONNECTIONS} connections, {'one worker' if workers == 1 else f'{workers} workers'} each"
     rows: list[dict[str, Any]] = []
-    if workers == 1:
-        rows.append(_rate_row(work, rates["ours"], "direct", "", rates["direct"], None))
-    if rates["litellm"]:
-        rows.append(_rate_row(work, rates["ours"], "LiteLLM proxy", version or "", rates["litellm"][1:], 50.0))
+    for name in ours:
+        if workers == 1:
+            rows.append(_rate_row(work + name, rates[name], "direct", "", rates["direct"], None))
+        if rates["litellm"]:
+            rows.append(_rate_row(work + name, rates[name], "LiteLLM proxy", version or "", rates["litellm"][1:], 50.0))
     return rows
 
 
@@ -196,7 +206,7 @@ def _request(path: Path, body: dict[str, Any], token: str = TOKEN) -> Path:
 
 def _load(port: int, request: Path, count: int, connections: int) -> dict[str, Any]:
     requests = request.with_suffix(".json")
-    requests.write_text(json.dumps([request.read_text()]))
+    requests.write_text(json.dumps([request.read_bytes().decode("latin-1")]))
     command = [sys.executable, str(Path(__file__).with_name("load.py")), "--port", str(port)]
     command += ["--requests", str(requests), "--count", str(count), "--connections", str(connections)]
     measured = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)

@@ -16,7 +16,7 @@ import uvloop
 
 from holdtrue.serving.driving import Order, drive, read_requests, request_bytes
 
-__all__ = ["request_bytes"]
+__all__ = ["free_port", "request_bytes"]
 
 
 async def measured(order: Order) -> dict[str, object]:
@@ -31,6 +31,13 @@ async def measured(order: Order) -> dict[str, object]:
         "statuses": dict(found.statuses),
         "broken": found.broken,
     }
+
+
+def free_port() -> int:
+    """Return a port of this machine that nothing uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Line:
