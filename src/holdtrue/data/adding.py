@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -135,10 +134,9 @@ class Adding:
         found = {name: last for name, last in same.items() if last.digest not in gone} if gone else same
         fresh = [name for name in now if name not in found]
         batches = [[name] for name in fresh] if form == "tables" else list(_batches(fresh, now))
-        with ThreadPoolExecutor(_THREADS) as pool:
-            made = pool.map(lambda names: read([folder.files[name] for name in names]), batches)
-            for names, each in zip(batches, made, strict=True):
-                found.update(zip(names, each, strict=True))
+        made = _side_by_side(lambda names: read([folder.files[name] for name in names]), batches)
+        for names, each in zip(batches, made, strict=True):
+            found.update(zip(names, each, strict=True))
         if fresh or found.keys() != known.keys():
             found = {name: found[name] for name in now}
             settled = time.time_ns() - _SETTLED_NS  # file times are the machine's, whatever clock was injected
@@ -197,6 +195,16 @@ def _batches(names: Iterable[str], now: Mapping[str, os.stat_result]) -> Iterato
         size += more
     if batch:
         yield batch
+
+
+def _side_by_side(work: Callable[[list[str]], list[Seen]], batches: Sequence[list[str]]) -> list[list[Seen]]:
+    if len(batches) < 2:
+        return [work(names) for names in batches]
+    # Imported here: a folder in which nothing, or one file, changed does not wait for it.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(work, batches))
 
 
 def _look(path: str) -> os.stat_result:

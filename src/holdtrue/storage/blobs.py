@@ -10,15 +10,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
 from blake3 import blake3
 
-from holdtrue.core.canonical import bytes_hash, canonical_bytes
+from holdtrue.core.canonical import bytes_hash, canonical_texts
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
 from holdtrue.storage.chunks import LARGE, Parts, PartsReader, cut
 from holdtrue.storage.files import (
@@ -43,6 +42,9 @@ from holdtrue.storage.places import (
     write_plain,
 )
 from holdtrue.storage.sweeping import sweep
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # "!" sorts before every name, so a tree's canonical form always starts with these bytes.
 TREE_START = b'{"!holdtrue":"tree/1","entries":{'
@@ -100,18 +102,22 @@ class BlobStore(Places):
         with storing(f"{len(contents)} blobs"), self.gated(fcntl.LOCK_SH):
             absent = self.lacking(digests)
             fresh: dict[str, bytes] = {}
+            mended: dict[str, bytes] = {}
             # Names that were there may not be durable yet: another process may be about to sync them.
             folders: set[Path] = set()
             for name, data in zip(digests, contents, strict=True):
-                held = None if name in absent else self.holder(name, data)
-                if held is None:
+                if name in absent:
                     fresh[name] = data
-                else:
+                elif (held := self.holder(name, data)) is not None:
                     folders.add(held.parent)
+                else:
+                    mended[name] = data
             if len(fresh) >= self.packed_from:
                 self.packs.put(fresh)
             else:
-                folders.update(write_plain(self, fresh))
+                mended |= fresh
+            # A file of its own is what is read first: so a damaged content is written, wherever it was.
+            folders.update(write_plain(self, mended))
             sync_folders(sorted(folders))
         return digests
 
@@ -171,7 +177,7 @@ class BlobStore(Places):
                     mend="Put every blob before the tree that names it.",
                     facts={"name": name, "digest": digest},
                 )
-        return self.put(canonical_bytes({"!holdtrue": "tree/1", "entries": dict(entries)}))
+        return self.put(TREE_START[:-1] + canonical_texts(entries) + b"}")
 
     def tree(self, digest: str) -> dict[str, str]:
         """Return the names → digests of a stored tree; InvalidInput if the blob is not a tree."""
@@ -285,6 +291,9 @@ class BlobStore(Places):
 
     def _put_parts(self, chunks: Iterable[bytes]) -> Iterator[tuple[str, int]]:
         """Store chunks side by side, a few at a time, and yield digest and size of each in order."""
+        # Imported here: it brings logging, for which a process that only reads would wait.
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[tuple[Future[str], int]] = deque()
             for chunk in chunks:
