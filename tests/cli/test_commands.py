@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from holdtrue.cli.main import GROUPS, command_line
 from tests import forked
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +123,12 @@ def test_a_window_that_was_never_delivered(made: Path) -> None:
     done = holdtrue("run", "--window", "2031-01", "--ingest", cwd=made)
     assert done.returncode == 1
     assert "2031-01" in done.stderr
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS))
+def test_a_group_loaded_by_itself_is_as_it_is_among_all(group: str) -> None:
+    def known(line: Any) -> list[str]:
+        root: Any = typer.main.get_command(line)
+        return list(root.commands[group].commands)
+
+    assert known(command_line(group)) == known(command_line()) != []

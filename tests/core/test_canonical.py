@@ -6,10 +6,10 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdtrue.core.canonical import bytes_hash, canonical_bytes, content_hash
+from holdtrue.core.canonical import bytes_hash, canonical_bytes, canonical_texts, content_hash
 from holdtrue.core.errors import InvalidInput
 
 SAFE = 2**53 - 1
@@ -102,3 +102,15 @@ def test_hashes_are_those_of_blake3() -> None:
     # The first test vectors of BLAKE3: no byte, and the byte 0.
     assert bytes_hash(b"") == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
     assert bytes_hash(b"\0") == "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"
+
+
+@given(st.dictionaries(TEXT, TEXT, max_size=6))
+@example({"\ufb33": "\x7f", "\U0001f600": "\u2028", "\x00\x1f": '"\\/\b\t'})
+def test_an_object_of_texts_has_the_same_form_the_short_way(values: dict[str, str]) -> None:
+    assert canonical_texts(values) == canonical_bytes(values)
+
+
+def test_a_lone_surrogate_has_no_form() -> None:
+    for values in ({"\udcff": "a"}, {"a": "\udcff"}):
+        with pytest.raises(InvalidInput, match="canonical"):
+            canonical_texts(values)

@@ -11,8 +11,9 @@ import pytest
 
 from holdtrue import data
 from holdtrue.core.errors import Conflict, Corrupt, Forbidden, HoldtrueError, InvalidInput, NotFound
-from holdtrue.data.adding import Added, Adding, find_files
+from holdtrue.data.adding import Added, Adding
 from holdtrue.data.collecting import Collect, collect
+from holdtrue.data.folders import find_files
 from holdtrue.data.reading import Reading
 from tests.data.conftest import Room
 from tests.data.test_service import SPEC, deliver, rows_of
@@ -173,13 +174,14 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     room: Room, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = _write(folder / "a.txt", "1")
-    put = room.stores.blobs.put_many
+    read = os.read
 
-    def slow(contents: list[bytes]) -> list[str]:
-        file.write_text("12")
-        return put(contents)
+    def slow(descriptor: int, size: int) -> bytes:
+        if os.fstat(descriptor).st_ino == file.stat().st_ino:
+            file.write_text("12")
+        return read(descriptor, size)
 
-    monkeypatch.setattr(room.stores.blobs, "put_many", slow)
+    monkeypatch.setattr(os, "read", slow)
     with pytest.raises(Conflict, match="changed while it was read"):
         _adding(room).tree(find_files([str(folder)]))
 

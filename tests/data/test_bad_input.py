@@ -13,7 +13,7 @@ import pytest
 from holdtrue import data
 from holdtrue.core.errors import Conflict, InvalidInput
 from holdtrue.data import Contract, DatasetSpec, column
-from holdtrue.data.adding import find_files
+from holdtrue.data.folders import find_files
 from tests.data.conftest import Room
 from tests.data.test_adding import _adding, _write, folder  # pyright: ignore[reportPrivateUsage]  # one way to add
 from tests.data.test_service import MOMENT, SPEC, deliver, rows_of

@@ -221,7 +221,7 @@ class BlobMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.store = BlobStore(self.folder / "blobs")
+        self.store = BlobStore(self.folder / "blobs", packed_from=2)
         self.twin: dict[str, bytes] = {}
         self.damaged: set[str] = set()
         self.trees: dict[str, dict[str, str]] = {}
@@ -237,6 +237,13 @@ class BlobMachine(RuleBasedStateMachine):
         self.damaged.discard(digest)
         return digest
 
+    @rule(target=digests, contents=st.lists(st.binary(max_size=64), max_size=4))
+    def put_many(self, contents: list[bytes]) -> Any:
+        found = self.store.put_many(contents)
+        self.twin.update(zip(found, contents, strict=True))
+        self.damaged.difference_update(found)
+        return multiple(*found)
+
     @rule(target=digests, names=st.dictionaries(st.text(max_size=5), digests, max_size=3))
     def put_tree(self, names: dict[str, str]) -> Any:
         if not set(names.values()) <= self.twin.keys():
@@ -251,7 +258,7 @@ class BlobMachine(RuleBasedStateMachine):
 
     @rule(digest=digests)
     def hurt(self, digest: str) -> None:
-        if self.twin.get(digest) and digest not in self.damaged:
+        if self.twin.get(digest) and digest not in self.damaged and self.store.file_of(digest).is_file():
             damage(self.store, digest)
             self.damaged.add(digest)
 

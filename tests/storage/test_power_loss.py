@@ -75,10 +75,11 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_blobs_and_actions_survive(disk: Disk, tmp_path: Path) -> None:
-    store, cache = BlobStore(disk.root / "blobs"), ActionCache(disk.root / "actions")
+    store, cache = BlobStore(disk.root / "blobs", packed_from=2), ActionCache(disk.root / "actions")
     (tmp_path / "source").write_bytes(b"from a file" * 1000)
     kept = [store.put(b"one"), store.put(b"two" * 5000), store.put_file(tmp_path / "source")]
     kept.append(store.put_tree({"one": kept[0]}))
+    kept += store.put_many([b"packed", b"together"])
     for digest in kept:
         cache.put(digest, kept[0])
         found = disk.lose_power()

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from holdtrue.core.errors import ConfigurationError, NotFound
-from holdtrue.data.adding import Added, Adding, find_files
+from holdtrue.data.adding import Added, Adding
 from holdtrue.data.endings import ENDINGS, Reading
+from holdtrue.data.folders import find_files
 from holdtrue.server.client import Client
 from holdtrue.storage import ActionCache, BlobStore
 

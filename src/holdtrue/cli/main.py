@@ -1,5 +1,7 @@
 """The command line's entry: commands, and errors printed without a traceback."""
 
+import importlib
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,19 +14,25 @@ from holdtrue.core.errors import HoldtrueError
 # Typer brings its own copy of click, whose errors are no others' errors: this is the base of them all.
 _Usage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-app = typer.Typer(
-    name="holdtrue",
-    help="Models that hold true in production: every change is a decision made on evidence.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+GROUPS = frozenset({"data", "features", "prompts", "traces"})
+"""Groups of commands all of which are registered by the module of this name."""
 
 
 @cache
-def command_line() -> typer.Typer:
-    """Return the application with every command, each registered once."""
+def command_line(group: str | None = None) -> typer.Typer:
+    """Return the application with every command, or with those of one group: loading the others takes a while."""
+    app = typer.Typer(
+        name="holdtrue",
+        help="Models that hold true in production: every change is a decision made on evidence.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_version)
+    if group is not None:
+        importlib.import_module(f"holdtrue.cli.{group}").register(app)
+        return app
     # Each brings the libraries of its commands.
     from holdtrue.cli import (
         applications,
@@ -53,9 +61,11 @@ def command_line() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    group = words[0] if words and words[0] in GROUPS else None
     try:
-        status = typer.main.get_command(command_line()).main(
-            args=list(arguments) if arguments is not None else None,
+        status = typer.main.get_command(command_line(group)).main(
+            args=words,
             prog_name="holdtrue",
             standalone_mode=False,
         )
@@ -70,7 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-@app.callback(invoke_without_command=True)
 def _version(
     version: bool = typer.Option(False, "--version", help="Print the version and end."),
 ) -> None:

@@ -65,7 +65,7 @@ def closure(stores: Stores, roots: set[str]) -> set[str]:
 
 def _named(stores: Stores, digest: str) -> list[str]:
     try:
-        with stores.blobs.path(digest).open("rb") as file:
+        with stores.blobs.open(digest) as file:
             if file.read(1) not in (b"{", b"["):
                 return []
             file.seek(0)

@@ -7,28 +7,24 @@ Large content may be kept in parts: then the folder has, under the digest of the
 import fcntl
 import io
 import os
-import secrets
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
 from blake3 import blake3
 
-from holdtrue.core.canonical import bytes_hash, canonical_bytes
+from holdtrue.core.canonical import bytes_hash, canonical_texts
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
 from holdtrue.storage.chunks import LARGE, Parts, PartsReader, cut
 from holdtrue.storage.files import (
     fresh_file,
     make_folder,
-    make_folders,
     publish,
     storing,
-    sync_files,
     sync_folder,
     sync_folders,
     write_all,
@@ -37,13 +33,18 @@ from holdtrue.storage.places import (
     PARTS,
     Places,
     absent,
+    check_digest,
     corrupt,
     hash_file,
     identity_of,
     keep,
     older,
+    write_plain,
 )
 from holdtrue.storage.sweeping import sweep
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # "!" sorts before every name, so a tree's canonical form always starts with these bytes.
 TREE_START = b'{"!holdtrue":"tree/1","entries":{'
@@ -67,8 +68,8 @@ class BlobStore(Places):
         digest = bytes_hash(data)
         with storing(f"blob {digest}"), self.gated(fcntl.LOCK_SH):
             target = self.file_of(digest)
-            if self.holds(digest, data):
-                sync_folder(target.parent)
+            if (held := self.holder(digest, data)) is not None:
+                sync_folder(held.parent)
                 return digest
             make_folder(target.parent)
             with fresh_file(self.temporary) as (descriptor, temporary):
@@ -93,31 +94,31 @@ class BlobStore(Places):
         return digest
 
     def put_many(self, contents: Sequence[bytes]) -> list[str]:
-        """Store several contents as `put` does and return their digests; disks are waited for once for all of them."""
+        """Store several contents as `put` does and return their digests; disks are waited for once for all of them.
+
+        Many new ones share one file.
+        """
         digests = [bytes_hash(data) for data in contents]
-        made: list[tuple[int, str, str]] = []
-        prefix = f"{self.temporary}/{secrets.token_hex(16)}-"
         with storing(f"{len(contents)} blobs"), self.gated(fcntl.LOCK_SH):
-            fresh = {name: data for name, data in zip(digests, contents, strict=True) if not self.holds(name, data)}
-            folders = {digest[:2]: self.file_of(digest).parent for digest in digests}
-            make_folders(folders.values())
-            try:
-                for number, (digest, data) in enumerate(fresh.items()):
-                    temporary = f"{prefix}{number}.tmp"
-                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                    made.append((descriptor, temporary, f"{folders[digest[:2]]}/{digest}"))
-                    write_all(descriptor, data)
-                sync_files([descriptor for descriptor, _, _ in made])
-                for _, temporary, target in made:
-                    os.rename(temporary, target)
-            except BaseException:
-                for _, temporary, _ in made:
-                    Path(temporary).unlink(missing_ok=True)
-                raise
-            finally:
-                for descriptor, _, _ in made:
-                    os.close(descriptor)
-            sync_folders(sorted(folders.values()))
+            absent = self.lacking(digests)
+            fresh: dict[str, bytes] = {}
+            mended: dict[str, bytes] = {}
+            # Names that were there may not be durable yet: another process may be about to sync them.
+            folders: set[Path] = set()
+            for name, data in zip(digests, contents, strict=True):
+                if name in absent:
+                    fresh[name] = data
+                elif (held := self.holder(name, data)) is not None:
+                    folders.add(held.parent)
+                else:
+                    mended[name] = data
+            if len(fresh) >= self.packed_from:
+                self.packs.put(fresh)
+            else:
+                mended |= fresh
+            # A file of its own is what is read first: so a damaged content is written, wherever it was.
+            folders.update(write_plain(self, mended))
+            sync_folders(sorted(folders))
         return digests
 
     def put_large(self, source: "Path | BinaryIO") -> str:
@@ -168,14 +169,15 @@ class BlobStore(Places):
 
     def put_tree(self, entries: Mapping[str, str]) -> str:
         """Store a manifest of names → digests and return its digest; each entry must be stored already."""
-        for name, digest in entries.items():
-            if not self.has(digest):
+        absent = self.lacking(map(check_digest, entries.values()))
+        for name, digest in entries.items() if absent else ():
+            if digest in absent:
                 raise NotFound(
                     f"The tree's entry “{name}” names blob {digest}, which is not stored.",
                     mend="Put every blob before the tree that names it.",
                     facts={"name": name, "digest": digest},
                 )
-        return self.put(canonical_bytes({"!holdtrue": "tree/1", "entries": dict(entries)}))
+        return self.put(TREE_START[:-1] + canonical_texts(entries) + b"}")
 
     def tree(self, digest: str) -> dict[str, str]:
         """Return the names → digests of a stored tree; InvalidInput if the blob is not a tree."""
@@ -205,11 +207,11 @@ class BlobStore(Places):
     def path(self, digest: str) -> Path:
         """Return the file that holds `digest`, to be read only.
 
-        Its content is hashed at the first call and whenever the file has changed. Content in parts is put together
-        in a file of its own first, which a collection removes: `open` reads it as it lies. Raises NotFound, Corrupt.
+        Its content is hashed at the first call and whenever the file has changed. Content in parts or in a pack is
+        put in a file of its own first, which a collection removes: `open` reads it as it lies. NotFound, Corrupt.
         """
         path = self.file_of(digest)
-        if not path.is_file() and self.list_of(digest).is_file():
+        if not path.is_file() and (self.list_of(digest).is_file() or self.packs.find(digest)):
             path = self._whole(digest)
         try:
             identity = identity_of(path)
@@ -224,7 +226,12 @@ class BlobStore(Places):
 
     def open(self, digest: str) -> BinaryIO:
         """Return a reader of the bytes of `digest`, which are checked as `path` does; NotFound, Corrupt."""
-        parts = None if self.file_of(digest).is_file() else self.listed(digest)
+        if self.file_of(digest).is_file():
+            return self.path(digest).open("rb")
+        packed = self._packed(digest)
+        if packed is not None:
+            return io.BytesIO(packed)
+        parts = self.listed(digest)
         if parts is None:
             return self.path(digest).open("rb")
         files = self._checked(digest, parts)
@@ -241,13 +248,14 @@ class BlobStore(Places):
             try:
                 if self.file_of(digest).is_file() and hash_file(self.file_of(digest)) != digest:
                     yield digest
-                elif self.list_of(digest).is_file():
+                elif not self.file_of(digest).is_file():
                     self.verified.pop(digest + PARTS, None)
                     self.open(digest).close()
             except (FileNotFoundError, NotFound):  # collected meanwhile
                 continue
             except Corrupt:
                 yield digest
+        yield from self.packs.damaged()
 
     def collect(self, live: set[str], grace_seconds: float) -> int:
         """Remove what is older than `grace_seconds` and not in `live`, or in a tree or list of parts there.
@@ -268,16 +276,24 @@ class BlobStore(Places):
                 continue
             if self.list_of(digest).is_file():
                 kept.update((digest, *self.parts(digest)))
-            if not path.is_file():
-                continue
+            try:
+                with path.open("rb") as file:
+                    head = file.read(len(TREE_START))
+            except FileNotFoundError:
+                head = self.packs.read(digest)
+                if head is None:
+                    continue
             kept.add(digest)
-            with path.open("rb") as file, suppress(InvalidInput):
-                if file.read(len(TREE_START)) == TREE_START:
+            with suppress(InvalidInput):
+                if head.startswith(TREE_START):
                     waiting.extend(self.tree(digest).values())
         return kept
 
     def _put_parts(self, chunks: Iterable[bytes]) -> Iterator[tuple[str, int]]:
         """Store chunks side by side, a few at a time, and yield digest and size of each in order."""
+        # Imported here: it brings logging, for which a process that only reads would wait.
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[tuple[Future[str], int]] = deque()
             for chunk in chunks:
@@ -308,8 +324,15 @@ class BlobStore(Places):
             raise corrupt(digest, f"Its part {error.facts['digest']} is damaged") from error
         return files
 
+    def _packed(self, digest: str) -> bytes | None:
+        """Return the bytes of `digest` out of a pack, None if none has it; Corrupt."""
+        data = self.packs.read(digest)
+        if data is not None and (found := bytes_hash(data)) != digest:
+            raise corrupt(digest, f"Its bytes now hash to {found}", found)
+        return data
+
     def _whole(self, digest: str) -> Path:
-        """Return a file in which the parts of `digest` are put together."""
+        """Return a file of its own that holds what is kept in parts or in a pack."""
         path = make_folder(self.assembled) / digest
         if path.is_file():
             if older(path, time.time() - _RENEWED):

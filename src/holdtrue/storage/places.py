@@ -3,7 +3,8 @@
 import fcntl
 import os
 import re
-from collections.abc import Generator, Iterator
+import secrets
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from blake3 import blake3
 
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
 from holdtrue.storage.chunks import Parts
-from holdtrue.storage.files import make_folder, sync_folder
+from holdtrue.storage.files import make_folder, make_folders, sync_files, sync_folder, write_all
+from holdtrue.storage.packs import LEAST, Packs
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 PARTS = ".parts"
@@ -30,13 +32,16 @@ def check_digest(digest: str) -> str:
 
 
 class Places:
-    """Know the files of a folder of blobs: plain ones, lists of parts, temporary and assembled ones."""
+    """Know the files of a folder of blobs: plain ones, lists of parts, packs, temporary and assembled ones."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, packed_from: int = LEAST) -> None:
+        """Use folder `root`; from `packed_from` new contents on, those that are put together share a file."""
         self._root = root
+        self.packed_from = packed_from
         self._base = f"{root}/"
         self.temporary = make_folder(root / "tmp")
         self.assembled = root / "whole"
+        self.packs = Packs(root / "packs", self.temporary)
         self._gate = root / "gate"
         os.close(os.open(self._gate, os.O_RDONLY | os.O_CREAT, 0o600))
         # What `path` has verified: digest -> identity of the file at that moment.
@@ -46,13 +51,22 @@ class Places:
         """Say whether `digest` is stored (its bytes are not checked)."""
         # A version of many files asks of each: without making paths it takes a fifth of the time.
         path = f"{self._base}{check_digest(digest)[:2]}/{digest}"
-        return os.path.isfile(path) or os.path.isfile(path + PARTS)
+        return os.path.isfile(path) or os.path.isfile(path + PARTS) or self.packs.find(digest) is not None
+
+    def lacking(self, digests: Iterable[str]) -> set[str]:
+        """Return those digests that are not stored; many are looked for at once."""
+        with os.scandir(self._root) as entries:
+            folders = {entry.name for entry in entries}
+        return {digest for digest in self.packs.lacking(digests) if digest[:2] not in folders or not self.has(digest)}
 
     def size(self, digest: str) -> int:
         """Return the number of bytes of `digest`; NotFound if absent."""
         try:
             return self.file_of(digest).stat().st_size
         except FileNotFoundError:
+            packed = self.packs.find(digest)
+            if packed is not None:
+                return packed[2]
             parts = self.listed(digest)
             if parts is None:
                 raise absent(digest) from None
@@ -60,14 +74,19 @@ class Places:
 
     def occupied(self, digest: str) -> int:
         """Return how many bytes the store itself has under `digest`: parts count under their own digests."""
-        return sum(path.stat().st_size for path in (self.file_of(digest), self.list_of(digest)) if path.is_file())
+        packed = self.packs.find(digest)
+        plain = (path for path in (self.file_of(digest), self.list_of(digest)) if path.is_file())
+        return sum(path.stat().st_size for path in plain) + (0 if packed is None else packed[2])
 
     def digests(self) -> Iterator[str]:
         """Yield every stored digest, those of parts among them."""
+        packed = {digest for pack in self.packs.all().values() for digest in pack.digests()}
         for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
             for name in sorted({path.name.removesuffix(PARTS) for path in folder.iterdir()}):
                 if _DIGEST.fullmatch(name):
+                    packed.discard(name)
                     yield name
+        yield from sorted(packed)
 
     def file_of(self, digest: str) -> Path:
         """Return where the bytes of `digest` lie, if they are stored as they are."""
@@ -77,16 +96,19 @@ class Places:
         """Return where the list of the parts of `digest` lies, if it is kept in parts."""
         return self._root / check_digest(digest)[:2] / (digest + PARTS)
 
-    def holds(self, digest: str, data: bytes) -> bool:
-        """Say whether these bytes are stored, and renew their age; a damaged file is written anew."""
+    def holder(self, digest: str, data: bytes) -> Path | None:
+        """Return the file that has these bytes and renew its age; None for none: a damaged one is written anew."""
         target = self.file_of(digest)
         try:
             if target.stat().st_size != len(data) or target.read_bytes() != data:
-                return False
+                return None
         except FileNotFoundError:
-            return False
+            packed = self.packs.find(digest)
+            if packed is None or self.packs.read(digest) != data:
+                return None
+            target = packed[0]
         os.utime(target)
-        return True
+        return target
 
     def listed(self, digest: str) -> Parts | None:
         """Return the list of the parts of `digest`, None if it has none; Corrupt if it cannot be read."""
@@ -106,6 +128,31 @@ class Places:
             yield
         finally:
             os.close(descriptor)
+
+
+def write_plain(places: Places, contents: Mapping[str, bytes]) -> Iterable[Path]:
+    """Store contents by their digests as a file each, waiting for disks once for all; return the folders to sync."""
+    folders = {digest[:2]: places.file_of(digest).parent for digest in contents}
+    make_folders(folders.values())
+    made: list[tuple[int, str, str]] = []
+    prefix = f"{places.temporary}/{secrets.token_hex(16)}-"
+    try:
+        for number, (digest, data) in enumerate(contents.items()):
+            temporary = f"{prefix}{number}.tmp"
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            made.append((descriptor, temporary, f"{folders[digest[:2]]}/{digest}"))
+            write_all(descriptor, data)
+        sync_files([descriptor for descriptor, _, _ in made])
+        for _, temporary, target in made:
+            os.rename(temporary, target)
+    except BaseException:
+        for _, temporary, _ in made:
+            Path(temporary).unlink(missing_ok=True)
+        raise
+    finally:
+        for descriptor, _, _ in made:
+            os.close(descriptor)
+    return folders.values()
 
 
 def keep(target: Path) -> None:

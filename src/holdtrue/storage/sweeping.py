@@ -4,6 +4,7 @@ import fcntl
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdtrue.storage.files import sync_folder
 from holdtrue.storage.places import PARTS, Places, older
 
 _SWEEP = 100
@@ -24,10 +25,27 @@ def sweep(places: Places, kept: set[str], oldest: float) -> int:
             needed.update(parts.digests)
     plain = [digest for digest in loose if digest not in needed and older(places.file_of(digest), oldest)]
     # Lists go before their parts: what is there is whole.
-    return _remove(places, [*map(places.list_of, sorted(old)), *map(places.file_of, plain)], oldest)
+    gone = _remove(places, [*map(places.list_of, sorted(old)), *map(places.file_of, plain)], oldest)
+    return len(gone | _repack(places, {digest for digest in loose if digest not in needed}, oldest))
 
 
-def _remove(places: Places, doomed: Sequence[Path], oldest: float) -> int:
+def _repack(places: Places, dead: set[str], oldest: float) -> set[str]:
+    """Write packs anew without what is dead in them; a pack whose contents were put again since stays as it is."""
+    gone: set[str] = set()
+    for pack in places.packs.all(anew=True).values():
+        path, lost = places.packs.folder / pack.name, dead.intersection(pack.digests())
+        if not lost or not older(path, oldest):
+            continue
+        places.packs.without(pack, lost)
+        with places.gated(fcntl.LOCK_EX):
+            if older(path, oldest):
+                path.unlink()
+                gone |= lost
+        sync_folder(places.packs.folder)
+    return gone
+
+
+def _remove(places: Places, doomed: Sequence[Path], oldest: float) -> set[str]:
     gone: set[str] = set()
     for start in range(0, len(doomed), _SWEEP):
         # Behind the gate no put is between finding a blob and answering; finished ones renewed its age.
@@ -37,4 +55,4 @@ def _remove(places: Places, doomed: Sequence[Path], oldest: float) -> int:
                     path.unlink(missing_ok=True)
                     places.verified.pop(path.name, None)
                     gone.add(path.name.removesuffix(PARTS))
-    return len(gone)
+    return gone

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.data.adding import find_files
+from holdtrue.data.folders import find_files
 from holdtrue.data.reading import Reading, read_file
 
 
