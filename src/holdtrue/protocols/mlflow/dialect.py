@@ -152,7 +152,7 @@ def objects(body: Fields, name: str) -> list[Fields]:
     found = body.get(name)
     if found is None:
         return []
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    if not isinstance(found, list) or not set(map(type, found)) <= {dict}:
         raise InvalidInput(f"Invalid value for parameter '{name}' supplied.", why="It must be a list of objects.")
     return found
 
