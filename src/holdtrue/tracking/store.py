@@ -212,9 +212,8 @@ def run_key(tx: Transaction, id: str) -> tuple[int, int, Lifecycle] | None:
     return (found[0][0], found[0][1], found[0][2]) if found else None
 
 
-def add_metrics(tx: Transaction, points: Iterable[tuple[int, int, Sequence[Metric]]]) -> None:
+def add_metrics(tx: Transaction, project: str, points: Iterable[tuple[int, int, Sequence[Metric]]]) -> None:
     """Add points to the histories of runs (number, experiment) and bring the newest values up to date."""
-    project = tx.project
     of_runs: dict[int, tuple[int, list[Metric]]] = {}
     for run, experiment, metrics in points:
         of_runs.setdefault(run, (experiment, []))[1].extend(metrics)

@@ -2,7 +2,17 @@
 
 from itertools import chain
 
-from holdtrue.protocols.mlflow import artifacts, experiments, metrics, models, modelsin, registry, runs, scorers
+from holdtrue.protocols.mlflow import (
+    artifacts,
+    datasets,
+    experiments,
+    metrics,
+    models,
+    modelsin,
+    registry,
+    runs,
+    scorers,
+)
 
 routes = tuple(
     chain(
@@ -14,5 +24,6 @@ routes = tuple(
         registry.routes,
         modelsin.routes,
         scorers.routes,
+        datasets.routes,
     )
 )

@@ -49,7 +49,6 @@ _UNSERVED: Mapping[str, str] = MappingProxyType(
         "workspaces": "workspaces",
         "issues": "issues",
         "label-schemas": "label schemas",
-        "datasets": "evaluation datasets",
         "scorers/online-config": "scorers that a server runs",
         "gateway/": "MLflow's gateway",
         "prompt-optimization/": "jobs that optimise prompts",
@@ -89,6 +88,7 @@ MLFLOW: Final = Dialect(
         "/api/2.0/mlflow-artifacts/",
         "/ajax-api/2.0/mlflow-artifacts/",
         "/api/2.0/mlflow/logged-models/",
+        "/api/3.0/mlflow/datasets/",
     ),
     fallback="default",
     unserved=MappingProxyType(
