@@ -12,6 +12,7 @@ from holdtrue.protocols.mlflow import (
     registry,
     runs,
     scorers,
+    tracemetrics,
 )
 
 routes = tuple(
@@ -25,5 +26,6 @@ routes = tuple(
         modelsin.routes,
         scorers.routes,
         datasets.routes,
+        tracemetrics.routes,
     )
 )

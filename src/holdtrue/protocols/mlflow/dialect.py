@@ -42,7 +42,6 @@ _BY_STATUS: Mapping[int, str] = MappingProxyType(
 _UNSERVED: Mapping[str, str] = MappingProxyType(
     {
         "artifacts/presigned": "presigned addresses of artifacts",
-        "traces/metrics": "metrics of traces",
         "traces/calculate-filter-correlation": "correlations of traces",
         "unified-traces": "unified traces",
         "get-online-trace-details": "online traces",
