@@ -19,6 +19,7 @@ _ESCAPED = re.compile(rb"/(?:[A-Za-z0-9._~@:+=,!$&'()*;%-]+(?:/[A-Za-z0-9._~@:+=
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(sign for sign in range(256) if sign not in b"[]{}")
+_NOT_STRUCTURE = bytes(sign for sign in range(256) if sign not in b'[]{}"')
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -128,8 +129,11 @@ def json_depth(data: bytes, limit: int) -> bool:
     """
     if data.count(b"[") + data.count(b"{") <= limit:
         return True
-    outside = b"".join(data.split(b'"')[::2]) if b"\\" not in data else _TEXT.sub(b"", data)
-    left = outside.translate(_BRACKETS, _NOT_BRACKETS)
+    left = b'"' if b"\\" in data else data.translate(_BRACKETS, _NOT_STRUCTURE).replace(b'""', b"")
+    if b'"' in left:
+        # A text has an escape or a bracket; without them the two marks of each text are neighbours now.
+        outside = b"".join(data.split(b'"')[::2]) if b"\\" not in data else _TEXT.sub(b"", data)
+        left = outside.translate(_BRACKETS, _NOT_BRACKETS)
     for _ in range(limit):
         inner = left.replace(b"[]", b"")
         if len(inner) == len(left):

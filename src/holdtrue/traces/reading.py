@@ -37,6 +37,22 @@ LISTED: Final = (
     "prediction_id",
     "input",
 )
+MEASURED: Final = (
+    "id",
+    "time",
+    "end",
+    "trace_id",
+    "span_id",
+    "parent_id",
+    "name",
+    "status",
+    "operation",
+    "provider",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+)
 WHOLE: Final = (
     *LISTED,
     "kind",

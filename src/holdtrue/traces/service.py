@@ -12,8 +12,9 @@ from holdtrue.storage import Stores, make_folder
 from holdtrue.traces import feedback as said
 from holdtrue.traces import infos
 from holdtrue.traces.indexing import NEEDED, build_index, remove_others, trace_number, usable_index, write_index
+from holdtrue.traces.measures import Measure, Point, check, facts, needs_spans, points
 from holdtrue.traces.model import KIND, Feedback, Page, StoredSpan, Trace, TraceFilter
-from holdtrue.traces.reading import WHOLE, Spans
+from holdtrue.traces.reading import MEASURED, WHOLE, Spans
 from holdtrue.traces.rules import nested, summary_of
 from holdtrue.traces.searching import Search
 from holdtrue.traces.words import Numbering, Numbers
@@ -88,6 +89,22 @@ def spans_of(stores: Stores, project: str, trace_ids: Sequence[str]) -> dict[str
         spans.sort(key=lambda span: (span.start, span.span_id))
         del spans[MOST_SPANS:]
     return found
+
+
+def measure(
+    stores: Stores, project: str, experiments: Sequence[int], when: tuple[int, int], wish: Measure
+) -> list[Point]:
+    """Return aggregates over the traces of experiments that began between two moments (ms); raise InvalidInput."""
+    wish = check(wish)
+    found = stores.ledger.read(lambda c: infos.within(c, project, experiments, *when))
+    spans: dict[str, list[StoredSpan]] = {each.id: [] for each in found}
+    if spans and needs_spans(wish):
+        numbers = np.array(sorted({trace_number(each) for each in spans}), np.uint64)
+        columns = (*MEASURED, "attributes") if wish.view == "SPANS" else MEASURED
+        for span in Spans(stores.journal, index_folder(stores.home), project).of_traces(numbers, columns):
+            if span.trace_id in spans:
+                spans[span.trace_id].append(span)
+    return points(wish, facts(wish, found, spans))
 
 
 def _about(stores: Stores, project: str, traces: Mapping[str, Sequence[StoredSpan]]) -> dict[str, tuple[Feedback, ...]]:

@@ -16,6 +16,8 @@ LARGEST: Final = 1.7976931348623157e308
 """What an infinity is kept as: the greatest double."""
 
 METRICS_PER_BATCH: Final = 1000
+KEPT_WHOLE: Final = 100
+"""From so many metrics on a batch is kept as it came, and brought into its tables a little later."""
 PARAMS_PER_BATCH: Final = 100
 TAGS_PER_BATCH: Final = 100
 ENTITIES_PER_BATCH: Final = 1000

@@ -26,6 +26,7 @@ from holdtrue.tracking.model import (
 # Letters, digits, _ - . : and spaces, in parts between slashes, none of which is “.” or “..”.
 _PART = r"(?!\.{1,2}(?:/|$))[\w.\- :]+"
 _KEY = re.compile(rf"{_PART}(?:/{_PART})*")
+_SIGNS = re.compile(r"[\w.\- :]*")
 _RUN = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
 _NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _LOCATION = re.compile(r"mlflow-artifacts:/(?:[A-Za-z0-9_~@+=,-][A-Za-z0-9._~@+=,-]*(?:/(?!$))?)*")
@@ -119,7 +120,9 @@ def metrics(items: Sequence[Mapping[str, Any]]) -> tuple[Metric, ...]:
         moments = [each["timestamp"] for each in items]
         steps = [each.get("step", 0) for each in items]
         if items and _plain(keys, values, moments, steps):
-            return tuple(map(Metric._make, zip(keys, steps, moments, map(float, values), repeat(0), strict=False)))
+            columns = zip(keys, steps, moments, map(float, values), repeat(0), strict=False)
+            # What the class does itself, without its call: a third of the time.
+            return tuple(map(tuple.__new__, repeat(Metric), columns))
     except (KeyError, OverflowError):
         pass
     return tuple(
@@ -129,19 +132,31 @@ def metrics(items: Sequence[Mapping[str, Any]]) -> tuple[Metric, ...]:
 
 
 def _plain(keys: list[Any], values: list[Any], moments: list[Any], steps: list[Any]) -> bool:
-    """Tell whether columns of metrics hold what is kept as it came."""
+    """Tell whether columns of metrics hold what is kept as it came.
+
+    A sum is finite only if all of it is; where finite values sum up to infinity, they are merely looked at one by one.
+    """
     return (
         set(map(type, keys)) == {str}
         and set(map(type, values)) <= {float, int}
         and set(map(type, moments)) == {int}
         and set(map(type, steps)) == {int}
-        and all(map(math.isfinite, values))
+        and math.isfinite(sum(values))
         and min(moments) >= 0
         and max(moments) < _INT64
         and min(steps) >= -_INT64
         and max(steps) < _INT64
-        and all(len(key) <= KEY_LENGTH and _KEY.fullmatch(key) for key in set(keys))
+        and _names(set(keys))
     )
+
+
+def _names(keys: set[str]) -> bool:
+    """Tell whether all of these may name a metric; names without “/” are looked through as one text."""
+    if max(map(len, keys)) > KEY_LENGTH:
+        return False
+    if _SIGNS.fullmatch("".join(keys)):
+        return keys.isdisjoint(("", ".", ".."))
+    return all(map(_KEY.fullmatch, keys))
 
 
 def pair(key: Any, value: Any, limit: int, what: str) -> Pair:

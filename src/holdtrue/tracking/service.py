@@ -13,12 +13,13 @@ import sqlalchemy as sa
 
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.storage.ledger import Joint, Transaction
-from holdtrue.tracking import rules, store
+from holdtrue.tracking import kept, rules, store
 from holdtrue.tracking.model import (
     DATASET_CONTEXT,
     DEFAULT,
     ENDED,
     EXPERIMENT_TAG_LENGTH,
+    KEPT_WHOLE,
     MODEL_HISTORY,
     PAGE_LIMIT,
     RUN_NAME,
@@ -262,20 +263,41 @@ def log(tx: Transaction, batch: Batch) -> None:
             if each.key == RUN_NAME:
                 store.change_run(tx, number, name=each.value)
     if batch.metrics:
-        store.add_metrics(tx, [(number, experiment, batch.metrics)])
+        store.add_metrics(tx, tx.project, [(number, experiment, batch.metrics)])
     if batch.of_models:
         store.add_model_metrics(tx, batch.run, batch.of_models)
 
 
 def logging(batch: Batch) -> Callable[[Transaction], None]:
-    """Return the work that logs a batch: metrics alone are logged with those of all other batches that wait."""
+    """Return the work that logs a batch: metrics alone are logged with those of all other batches that wait.
+
+    Many of them are kept as they came, as durable, and are brought into their tables before anybody looks.
+    """
     if batch.metrics and not (batch.params or batch.tags or batch.of_models):
+        if len(batch.metrics) >= KEPT_WHOLE:
+            return Joint(batch, _keep_together, owes=True)
         return Joint(batch, _log_together)
     return lambda tx: log(tx, batch)
 
 
 def _log_together(tx: Transaction, batches: Sequence[Batch]) -> list[Exception | None]:
     """Log the metrics of many batches at once; tell for each what refuses it."""
+    refused, points = _placed(tx, batches)
+    store.add_metrics(tx, tx.project, points)
+    return refused
+
+
+def _keep_together(tx: Transaction, batches: Sequence[Batch]) -> list[Exception | None]:
+    """Keep many batches of metrics as they came; tell for each what refuses it."""
+    refused, points = _placed(tx, batches)
+    kept.keep(tx, points)
+    return refused
+
+
+def _placed(
+    tx: Transaction, batches: Sequence[Batch]
+) -> tuple[list[Exception | None], list[tuple[int, int, Sequence[Metric]]]]:
+    """Return for each batch what refuses it, and of the others the run, its experiment and the metrics."""
     refused: list[Exception | None] = []
     points: list[tuple[int, int, Sequence[Metric]]] = []
     for batch in batches:
@@ -289,8 +311,7 @@ def _log_together(tx: Transaction, batches: Sequence[Batch]) -> list[Exception |
         refused.append(None)
         number, experiment = place
         points.append((number, experiment, batch.metrics))
-    store.add_metrics(tx, points)
-    return refused
+    return refused, points
 
 
 def delete_tag(tx: Transaction, run: str, key: str) -> None:

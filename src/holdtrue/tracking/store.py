@@ -5,6 +5,7 @@ newest value of each metric of each run) and never the points. Moments are in mi
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -176,6 +177,9 @@ def _replacing(statement: Insert) -> Insert:
     )
 
 
+_BY_KEY: Callable[[Metric], Any] = itemgetter(0)
+_BY_MOMENT: Callable[[Metric], Any] = itemgetter(1, 2)
+
 _RUN = prepare(
     sa.select(runs.c.number, runs.c.experiment, runs.c.lifecycle).where(
         runs.c.project == sa.bindparam("project"), runs.c.id == sa.bindparam("id")
@@ -208,25 +212,25 @@ def run_key(tx: Transaction, id: str) -> tuple[int, int, Lifecycle] | None:
     return (found[0][0], found[0][1], found[0][2]) if found else None
 
 
-def add_metrics(tx: Transaction, points: Iterable[tuple[int, int, Sequence[Metric]]]) -> None:
+def add_metrics(tx: Transaction, project: str, points: Iterable[tuple[int, int, Sequence[Metric]]]) -> None:
     """Add points to the histories of runs (number, experiment) and bring the newest values up to date."""
-    project = tx.project
-    rows: list[tuple[Any, ...]] = []
-    newest: dict[tuple[int, str], tuple[int, Metric]] = {}
+    of_runs: dict[int, tuple[int, list[Metric]]] = {}
     for run, experiment, metrics in points:
+        of_runs.setdefault(run, (experiment, []))[1].extend(metrics)
+    rows: list[tuple[Any, ...]] = []
+    latest: list[tuple[Any, ...]] = []
+    for run, (experiment, metrics) in of_runs.items():
+        # In the order of the trees, so that the next row is beside the last one.
+        metrics.sort(key=_BY_KEY)
         rows += [(project, run, *each) for each in metrics]
-        for each in metrics:
-            known = newest.get((run, each[0]))
-            if known is None or (each[1], each[2]) >= (known[1][1], known[1][2]):
-                newest[run, each[0]] = (experiment, each)
+        # Of equal ones the last to come stays, as sorting keeps their order.
+        newest = {each[0]: each for each in sorted(metrics, key=_BY_MOMENT)}
+        latest += [
+            (project, run, key, experiment, value, nan, timestamp, step)
+            for key, step, timestamp, value, nan in map(newest.__getitem__, sorted(newest))
+        ]
     tx.many(_POINT, rows)
-    tx.many(
-        _LATEST,
-        [
-            (project, run, key, experiment, each[3], each[4], each[2], each[1])
-            for (run, key), (experiment, each) in newest.items()
-        ],
-    )
+    tx.many(_LATEST, latest)
 
 
 def add_model_metrics(tx: Transaction, run: str, metrics: Iterable[tuple[str, Metric, str, str]]) -> None:

@@ -2,7 +2,18 @@
 
 from itertools import chain
 
-from holdtrue.protocols.mlflow import artifacts, experiments, metrics, models, modelsin, registry, runs, scorers
+from holdtrue.protocols.mlflow import (
+    artifacts,
+    datasets,
+    experiments,
+    metrics,
+    models,
+    modelsin,
+    registry,
+    runs,
+    scorers,
+    tracemetrics,
+)
 
 routes = tuple(
     chain(
@@ -14,5 +25,7 @@ routes = tuple(
         registry.routes,
         modelsin.routes,
         scorers.routes,
+        datasets.routes,
+        tracemetrics.routes,
     )
 )

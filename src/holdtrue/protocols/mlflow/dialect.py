@@ -42,14 +42,12 @@ _BY_STATUS: Mapping[int, str] = MappingProxyType(
 _UNSERVED: Mapping[str, str] = MappingProxyType(
     {
         "artifacts/presigned": "presigned addresses of artifacts",
-        "traces/metrics": "metrics of traces",
         "traces/calculate-filter-correlation": "correlations of traces",
         "unified-traces": "unified traces",
         "get-online-trace-details": "online traces",
         "workspaces": "workspaces",
         "issues": "issues",
         "label-schemas": "label schemas",
-        "datasets": "evaluation datasets",
         "scorers/online-config": "scorers that a server runs",
         "gateway/": "MLflow's gateway",
         "prompt-optimization/": "jobs that optimise prompts",
@@ -89,6 +87,7 @@ MLFLOW: Final = Dialect(
         "/api/2.0/mlflow-artifacts/",
         "/ajax-api/2.0/mlflow-artifacts/",
         "/api/2.0/mlflow/logged-models/",
+        "/api/3.0/mlflow/datasets/",
     ),
     fallback="default",
     unserved=MappingProxyType(
@@ -152,7 +151,7 @@ def objects(body: Fields, name: str) -> list[Fields]:
     found = body.get(name)
     if found is None:
         return []
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    if not isinstance(found, list) or not set(map(type, found)) <= {dict}:
         raise InvalidInput(f"Invalid value for parameter '{name}' supplied.", why="It must be a list of objects.")
     return found
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from holdtrue.storage.ledger.events import Event, EventFilter, payloads_with, select_events
     from holdtrue.storage.ledger.ledger import Ledger
     from holdtrue.storage.ledger.mentions import digests_in, mentioned_digests
+    from holdtrue.storage.ledger.owing import settled_by
     from holdtrue.storage.ledger.statements import (
         Insert,
         Prepared,
@@ -52,6 +53,7 @@ __all__ = [
     "project_table",
     "scoped",
     "select_events",
+    "settled_by",
 ]
 
 __getattr__ = attach(
@@ -82,5 +84,6 @@ __getattr__ = attach(
         "scoped": "tables",
         "payloads_with": "events",
         "select_events": "events",
+        "settled_by": "owing",
     },
 )

@@ -100,6 +100,8 @@ class Ledger:
         Raises Corrupt for a damaged database, and Unavailable when it cannot be reached or all connections
         stay in use.
         """
+        if self._writer is not None:
+            self._writer.settle()
         try:
             return self._read(work)
         except exc.DatabaseError as error:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,7 +107,7 @@ class SqliteWriter:
         """
         start = 0
         for width in statement.groups(len(rows)):
-            values = [value for row in rows[start : start + width] for value in row]
+            values = list(chain.from_iterable(rows[start : start + width]))
             self.raw.execute(self._text(statement, width), values)
             start += width
 

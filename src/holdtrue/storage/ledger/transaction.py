@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -41,16 +41,27 @@ class Joint(Generic[T]):
 
     It answers each with None or with the error that refuses this one, of which nothing was written. It only touches
     SQL and emits no event; it may be run twice, after the first was undone.
+
+    Work that `owes` only keeps what came, and tells by `Transaction.owe` what is to be written for it later.
     """
 
     item: T
     together: "Callable[[Transaction, Sequence[T]], Sequence[Exception | None]]"
+    owes: bool = False
 
     def __call__(self, tx: "Transaction") -> None:
         """Do it for this item alone."""
         (refusal,) = self.together(tx, [self.item])
         if refusal is not None:
             raise refusal
+
+
+class Owed(NamedTuple):
+    """Hold what one row of `table` was made of and will be settled to; None where only the row has it."""
+
+    table: sa.Table
+    rows: int
+    item: Any
 
 
 class Transaction:
@@ -75,6 +86,7 @@ class Transaction:
         self.head = head
         self.sealed = False
         self.scrubbed = False
+        self.owed: list[Owed] = []
         self.actions: set[str] = set()
         self._database = database
         self._now: datetime | None = None
@@ -139,6 +151,10 @@ class Transaction:
         self.head, event = append(self._database, self.head, draft)
         self.actions.add(action)
         return event
+
+    def owe(self, table: sa.Table, rows: int, item: Any) -> None:
+        """Tell that a row of `table` now keeps `item`, which will be so many rows once it is settled."""
+        self.owed.append(Owed(table, rows, item))
 
     def seal(self) -> None:
         """Ask for a signed checkpoint in this commit, as after an approval or a promotion."""

@@ -18,11 +18,12 @@ from typing import Any, TypeAlias, TypeVar, cast
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import Clock
 from holdtrue.core.errors import HoldtrueError, Unavailable
+from holdtrue.storage.ledger import owing
 from holdtrue.storage.ledger.backend import WritingConnection
 from holdtrue.storage.ledger.checkpoints import Checkpointer
 from holdtrue.storage.ledger.events import Head
 from holdtrue.storage.ledger.idempotency import recall, remember
-from holdtrue.storage.ledger.transaction import Joint, Transaction, WriteContext
+from holdtrue.storage.ledger.transaction import Joint, Owed, Transaction, WriteContext
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class Writer:
         self.scrubbed = True
         self._moment = (clock.now(), clock.monotonic())
         self._memory: dict[Any, Any] = {}
+        self._owed = owing.left(database.sql)
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -114,6 +116,12 @@ class Writer:
         self._enqueue(Job(context, work, answer))
         return answer
 
+    def settle(self) -> None:
+        """Return once everything that was answered is in its tables; on a full disk it stays where it is safe."""
+        if self._owed and threading.current_thread() is not self._thread:
+            with contextlib.suppress(HoldtrueError):
+                self.submit(owing.HOUSE, owing.nothing).result()
+
     def _enqueue(self, job: Job) -> None:
         with self._gate:
             if self._closed:
@@ -138,15 +146,28 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
+        while (job := self._wait()) is not None:
             if job.is_wanted():
                 self._batch(job)
+            if owing.grown(self._owed):
+                self._batch(_settling())
         if self._failure is None:
             self._finish()
 
+    def _wait(self) -> Job | None:
+        """Return the next job, None at the end; settle what is owed if none comes for a moment."""
+        patience = owing.IDLE_SECONDS
+        while self._owed and self._failure is None:
+            try:
+                return self._queue.get(timeout=patience)
+            except Empty:
+                self._batch(_settling())
+                patience = owing.RETRY_SECONDS
+        return self._queue.get()
+
     def _batch(self, first: Job) -> None:
         """Run `first` and what waits behind it in one commit, then answer each."""
-        batch = _Batch(self._head, [first])
+        batch = _Batch(self._head, [first], owed=[*self._owed])
         job: Job | None = first
         try:
             if self._failure is not None:
@@ -160,6 +181,7 @@ class Writer:
             batch.outcomes += [(each, None, error) for each in batch.taken[len(batch.outcomes) :]]
             self._abandon(batch, error)
             return
+        self._owed = batch.owed
         self._tell(batch)
         if batch.scrubbed:
             self._scrub()
@@ -168,6 +190,8 @@ class Writer:
 
     def _run_next(self, batch: "_Batch", job: Job) -> Job | None:
         """Run a job, together with those behind it that do the same; return the one that comes then."""
+        if batch.owed and not (isinstance(job.work, Joint) and job.work.owes):
+            self._settle(batch)
         if not job.joins(job):
             # What it changes may be what joint work remembers.
             self._memory.clear()
@@ -182,6 +206,13 @@ class Writer:
             for each in jobs:
                 self._one(batch, each)
         return following
+
+    def _settle(self, batch: "_Batch") -> None:
+        """Work off what is owed; what prevents that undoes the whole batch."""
+        tx = Transaction(owing.HOUSE, self._database, self._head)
+        tx.begin(self._clock.now())
+        owing.settle(tx, batch.owed)
+        batch.owed = []
 
     def _take(self, batch: "_Batch") -> Job | None:
         """Take the next job into the batch, unless that is full."""
@@ -235,6 +266,7 @@ class Writer:
         self._head = tx.head
         batch.sealed = batch.sealed or tx.sealed
         batch.scrubbed = batch.scrubbed or tx.scrubbed
+        batch.owed += tx.owed
         batch.actions |= tx.actions
         batch.outcomes.append((job, result, None))
 
@@ -256,6 +288,7 @@ class Writer:
                 raise
             self._database.undo()
             return False
+        batch.owed += tx.owed
         batch.outcomes += [(job, None, refusal) for job, refusal in zip(jobs, refusals, strict=True)]
         return True
 
@@ -316,6 +349,8 @@ class Writer:
 
     def _finish(self) -> None:
         """Seal the log before the connection is closed."""
+        if self._owed:
+            self._batch(_settling())
         try:
             self._database.begin(self._head)
             self._commit(_Batch(self._head, sealed=True))
@@ -370,6 +405,12 @@ class _Batch:
     sealed: bool = False
     scrubbed: bool = False
     actions: set[str] = field(default_factory=set[str])
+    owed: list[Owed] = field(default_factory=list[Owed])
+
+
+def _settling() -> Job:
+    """Return the job that only settles what is owed."""
+    return Job(owing.HOUSE, owing.nothing, Future())
 
 
 def _stopped(error: BaseException) -> Unavailable:

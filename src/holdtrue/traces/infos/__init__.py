@@ -31,6 +31,7 @@ from holdtrue.traces.infos.service import (
     set_tag,
     several,
     start,
+    within,
 )
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "set_tag",
     "several",
     "start",
+    "within",
 ]

@@ -21,6 +21,9 @@ PAIRS: Final = 200
 ASSESSMENTS: Final = 1000
 """How many assessments a trace may have."""
 
+MOST_MEASURED: Final = 50_000
+"""How many traces are aggregated at once."""
+
 Kind = Literal["tag", "metadata"]
 
 

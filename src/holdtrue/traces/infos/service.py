@@ -23,6 +23,7 @@ from holdtrue.traces.infos.model import (
     ASSESSMENTS,
     KEY_LENGTH,
     METADATA_LENGTH,
+    MOST_MEASURED,
     PAIRS,
     PREVIEW_LENGTH,
     PROMPTS,
@@ -135,6 +136,19 @@ def find(connection: sa.Connection, project: str, id: str) -> TraceInfo:
 def several(connection: sa.Connection, project: str, ids: Sequence[str]) -> list[TraceInfo]:
     """Return traces in the order of their ids; those that are not there are left out."""
     return store.several(connection, project, ids)
+
+
+def within(
+    connection: sa.Connection, project: str, experiments: Sequence[int], first_ms: int, last_ms: int
+) -> list[TraceInfo]:
+    """Return the traces of experiments between two moments; InvalidInput if they are more than are read at once."""
+    found = store.within(connection, project, experiments, first_ms, last_ms, MOST_MEASURED + 1)
+    if len(found) > MOST_MEASURED:
+        raise InvalidInput(
+            f"More than {MOST_MEASURED} traces lie in this time.",
+            mend="Ask for a shorter time with start_time_ms and end_time_ms, or for fewer experiments.",
+        )
+    return found
 
 
 def hidden(connection: sa.Connection, project: str, ids: Sequence[str]) -> frozenset[str]:

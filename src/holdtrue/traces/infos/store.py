@@ -164,6 +164,18 @@ def search(
     return list(zip(_whole(connection, project, rows), [values_of(row) for row in rows], strict=True))
 
 
+def within(
+    connection: sa.Connection, project: str, experiments: Sequence[int], first_ms: int, last_ms: int, limit: int
+) -> list[TraceInfo]:
+    """Return up to `limit` traces that experiments were asked for between two moments, both included."""
+    query = scoped(traces, project).where(
+        traces.c.experiment.in_(list(experiments)),
+        traces.c.requested_ms.between(first_ms, last_ms),
+        traces.c.deleted_ms.is_(None),
+    )
+    return _whole(connection, project, connection.execute(query.limit(limit)).fetchall())
+
+
 def _expression(project: str, key: str) -> sa.ColumnElement[Any]:
     kinds: dict[str, tuple[Kind, str]] = {"name": ("tag", NAME), "prompt": ("tag", PROMPTS), "run": ("metadata", RUN)}
     if key in kinds:
