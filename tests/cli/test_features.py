@@ -11,6 +11,7 @@ from holdtrue.features import FeatureSet, Latest, OnlineStore, category, numeric
 from tests.cli.test_commands import holdtrue
 from tests.cli.toys import edited, succeed, toy_folder
 
+ACCEPTED = "features.accepted"
 VIEW = Latest("last", "sales", "shop", "at", ("amount",), "9d")
 CHANGES = (
     (
@@ -51,7 +52,14 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
     succeed("run", "--ingest", "--window", "2024-01", cwd=folder)
     succeed("run", "-w", "2024-01", cwd=folder)
     (release,) = json.loads(succeed("releases", "--json", cwd=folder))
-    succeed("promote", "happens", release["id"], cwd=folder)
+    refused = holdtrue("promote", "happens", release["id"], cwd=folder)
+    assert refused.returncode == 1
+    assert "last has no rows; its newest may be 6 hours old." in refused.stderr
+    assert "holdtrue features materialize" in refused.stderr
+    done = succeed("promote", "happens", release["id"], "--stale", "events begin on Monday", cwd=folder)
+    assert "The view past has no rows online." in done
+    (told,) = [each for each in json.loads(succeed("activity", "--json", cwd=folder)) if each["action"] == ACCEPTED]
+    assert (told["payload"]["views"], told["reason"]) == (["last"], "events begin on Monday")
     return folder
 
 

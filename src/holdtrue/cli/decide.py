@@ -76,6 +76,7 @@ def promote(
     service: Annotated[str, typer.Argument(help="Service.")],
     release: Release,
     environment: Environment = "production",
+    stale: Annotated[str, typer.Option("--stale", help="Why it may go although its features are not ready.")] = "",
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -83,7 +84,7 @@ def promote(
     """Send an allowed release on its way: the first goes live, later ones through a rollout."""
     with open_client(home) as client:
         path = f"{base(project_name(client, project))}/services/{service}/promote"
-        done = client.post(path, {"release": release, "environment": environment})
+        done = client.post(path, {"release": release, "environment": environment, "stale": stale})
     show(done, as_json, lambda value: _print_promoted(release, value))
 
 
@@ -214,6 +215,8 @@ def _print_drill(found: Any) -> None:
 
 def _print_promoted(release: str, done: Any) -> None:
     typer.echo(f"{release} is on its way: holdtrue status")
+    for note in done["notes"]:
+        typer.echo(note)
     if done.get("estimate"):
         typer.echo(told_estimate(done["estimate"]))
 

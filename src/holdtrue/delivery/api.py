@@ -18,6 +18,7 @@ from holdtrue.delivery.explaining import why
 from holdtrue.delivery.history import history
 from holdtrue.delivery.measuring import dora
 from holdtrue.delivery.model import PRODUCTION
+from holdtrue.delivery.readying import accept, readiness
 from holdtrue.delivery.service import Promotion, Submission
 from holdtrue.delivery.standing import describe, status, summary
 from holdtrue.delivery.stopping import resume, stop
@@ -31,10 +32,11 @@ _SERVICE = _PROJECT + "/services/{service}"
 
 @dataclass(frozen=True, slots=True)
 class PromoteBody:
-    """Name the release and where it shall go."""
+    """Name the release and where it shall go; `stale` is why it may although its features are not ready."""
 
     release: str
     environment: str = PRODUCTION
+    stale: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,20 @@ def get_service(call: Call) -> Any:
 
 @routes.post(_SERVICE + "/promote", Permission.DEPLOYMENTS_WRITE, summary="Bring a release in.")
 def post_promote(call: Call, body: PromoteBody) -> Any:
-    """Deploy a release, or start the rollout through which it takes over."""
+    """Deploy a release, or start the rollout through which it takes over.
+
+    A release that brings views whose newest rows are older than they may be is refused in production, unless `stale`
+    says why it may go; `notes` name new views that have no rows.
+    """
     name = call.path["service"]
-    done = call.write(lambda tx: _promotion(service.promote(tx, name, body.release, body.environment)))
+    ready = readiness(call.stores, call.project, name, body.release, body.environment)
+
+    def work(tx: Transaction) -> Any:
+        promotion = service.promote(tx, name, body.release, body.environment)
+        accept(tx, name, body.release, body.environment, ready, body.stale)
+        return {**_promotion(promotion), "notes": ready.notes}
+
+    done = call.write(work)
     if done["rollout"] is not None:
         done["estimate"] = _estimate(call, name)
     return done

@@ -1,5 +1,7 @@
 """The retrain loop: reasons to train become jobs, jobs become releases, allowed releases become rollouts."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from holdtrue import catalog, data, governance, pipelines
@@ -8,6 +10,7 @@ from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import Conflict
 from holdtrue.delivery import rules, service, store
 from holdtrue.delivery.model import PRODUCTION, RetrainSpec, Trigger, TriggerState
+from holdtrue.delivery.readying import readiness
 from holdtrue.governance import Outcome
 from holdtrue.pipelines import JobState
 from holdtrue.storage import Stores
@@ -29,9 +32,10 @@ def run_due(stores: Stores, project: str) -> list[dict[str, Any]]:
 
     moved: list[Trigger] = []
     for spec, seen in stores.ledger.read(look):
+        unready = _unready(stores, project, spec)
 
-        def work(tx: Transaction, spec: RetrainSpec = spec, seen: int = seen) -> list[Trigger]:
-            return [*_settle(tx, spec), *_weigh(tx, spec, seen), *_roll_out(tx, spec)]
+        def work(tx: Transaction, spec: RetrainSpec = spec, seen: int = seen, unready: Any = unready) -> list[Trigger]:
+            return [*_settle(tx, spec), *_weigh(tx, spec, seen), *_roll_out(tx, spec, unready)]
 
         if _is_due(stores, project, spec, seen):
             moved += stores.ledger.write(WriteContext(SYSTEM, project), work)
@@ -130,8 +134,22 @@ def _last_window(connection: Any, project: str, spec: RetrainSpec, dataset: str)
     return max(found, default=None)
 
 
-def _roll_out(tx: Transaction, spec: RetrainSpec) -> list[Trigger]:
-    """Start the rollout of the newest challenger that its gate allows, unless another one is under way."""
+def _unready(stores: Stores, project: str, spec: RetrainSpec) -> dict[str, str]:
+    """Return what is wrong with the features of challengers that may be rolled out, by release."""
+
+    def look(connection: Any) -> list[Trigger]:
+        return store.list_triggers(connection, project, service=spec.service, states=(TriggerState.DONE,))
+
+    releases = [each.release for each in stores.ledger.read(look) if each.release is not None] if spec.promote else []
+    found = {each: readiness(stores, project, spec.service, each).sentence for each in releases}
+    return {release: sentence for release, sentence in found.items() if sentence}
+
+
+def _roll_out(tx: Transaction, spec: RetrainSpec, unready: Mapping[str, str]) -> list[Trigger]:
+    """Start the rollout of the newest challenger that its gate allows, unless another one is under way.
+
+    One whose features are `unready` waits for them; its trigger says so.
+    """
     if not spec.promote:
         return []
     done = store.list_triggers(tx.connection, tx.project, service=spec.service, states=(TriggerState.DONE,))
@@ -139,6 +157,11 @@ def _roll_out(tx: Transaction, spec: RetrainSpec) -> list[Trigger]:
         assert trigger.release is not None
         decision = governance.latest_decision(tx.connection, tx.project, trigger.release, PRODUCTION)
         if decision is None or decision.outcome is not Outcome.ALLOWED:
+            continue
+        if trigger.release in unready:
+            why = f"It waits for its features. {unready[trigger.release]} To fill them: holdtrue features materialize"
+            if trigger.why != why:
+                store.put_trigger(tx, replace(trigger, why=why))
             continue
         try:
             promotion = service.promote(tx, spec.service, trigger.release)
