@@ -12,7 +12,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import holdtrue as ht
@@ -48,6 +47,7 @@ project = ht.Project("flight-delays", owner="dispatch", risk="limited")
         rules=(
             ht.Expect("arrives after it departs", "arrived_at >= departed_at", severity="warn"),
             ht.Expect("in its hour", "scheduled_hour <= scheduled_departure < scheduled_hour + hours(1)"),
+            ht.Unique(("carrier", "number", "origin", "scheduled_departure"), severity="quarantine"),
             ht.RowCount(ge=10_000),
             ht.Fresh("scheduled_departure", within="2d"),
             ht.Distribution("distance", within=0.3, severity="warn"),
@@ -56,7 +56,7 @@ project = ht.Project("flight-delays", owner="dispatch", risk="limited")
 )
 def flights(window: str) -> pa.Table:
     """Read a month of flights as the airport delivered it."""
-    return pq.read_table(DELIVERIES / f"flights-{window}.parquet")
+    return ht.read_files(DELIVERIES / f"flights-{window}.parquet")
 
 
 @project.dataset(
@@ -80,7 +80,7 @@ def flights(window: str) -> pa.Table:
 )
 def weather(window: str) -> pa.Table:
     """Read a month of hourly readings at the three airports."""
-    return pq.read_table(DELIVERIES / f"weather-{window}.parquet")
+    return ht.read_files(DELIVERIES / f"weather-{window}.parquet")
 
 
 # Features: only what was known at the scheduled hour. A reading counts from when it was published,
@@ -205,6 +205,8 @@ project.service(
     },
     rollout=ht.Canary(steps=(5, 25, 50), margin=0.01),
     fallback=0.24,
+    replay_days=180,
+    replay_most=0.01,
 )
 project.monitor(delay, metric="roc_auc", alarms_per_quarter=1.0)
 project.retrain(delay, on=("quality",), budget_per_year=8, cooldown_days=20)

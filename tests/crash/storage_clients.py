@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import SimulatedClock, microseconds
-from holdtrue.storage import BlobStore, Journal
-from tests.crash.harness import Notes
+from holdtrue.data.adding import Adding
+from holdtrue.data.folders import find_files
+from holdtrue.storage import ActionCache, BlobStore, Journal
+from tests.crash.harness import History, Notes
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 DAY = 86_400_000_000
@@ -45,6 +47,31 @@ def put_blobs(folder: Path, notes: Notes, seed: int) -> None:
         else:
             found = store.put(data)
         notes.done(found, number=number)
+
+
+def files_of(number: int) -> dict[str, bytes]:
+    """Return the files that folder `number` must have; some are those of its neighbour."""
+    return {f"{each:02d}.bin": each.to_bytes(2, "big") * (1 + each % 300) for each in range(number, number + 16)}
+
+
+def add_folders(folder: Path, notes: Notes, seed: int) -> None:
+    """Make versions of folders for ever, and collect what none of them needs."""
+    rng = random.Random(seed)
+    store, actions = BlobStore(folder / "blobs", packed_from=4), ActionCache(folder / "actions")
+    history = History.read(folder / "notes")
+    kept = {facts["tree"] for facts in history.acknowledged.values()}
+    while True:
+        number = rng.randrange(1, 400)
+        place = folder / "in" / str(number)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, data in files_of(number).items():
+            (place / name).write_bytes(data)
+        notes.intend(str(number))
+        tree = Adding(store, actions, "things").tree(find_files([str(place)])).content["tree"]
+        notes.done(str(number), tree=tree)
+        kept.add(tree)
+        if rng.random() < 0.3:
+            store.collect(kept, -1.0)
 
 
 def frame(key: str, rows: int, days: int) -> dict[str, Any]:

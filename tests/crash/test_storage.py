@@ -35,6 +35,14 @@ def check_blobs(folder: Path, history: History) -> None:
     assert set(store.digests()) <= history.intended.keys()
 
 
+def check_folders(folder: Path, history: History) -> None:
+    store = BlobStore(folder / "blobs")
+    for number, facts in history.acknowledged.items():
+        files = store.tree(facts["tree"])
+        assert {name: store.get(digest) for name, digest in files.items()} == clients.files_of(int(number))
+    assert list(store.verify()) == []
+
+
 class JournalChecker:
     """Check a journal after each kill, reading it with `tail` from kill to kill as a monitor would."""
 
@@ -76,6 +84,11 @@ def check_after_sealing(folder: Path, history: History) -> None:
 def test_blob_puts_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
     history = crash(home, "tests.crash.storage_clients:put_blobs", Plan(20), folders, check_blobs)
     assert history.acknowledged, "no put finished: the test saw nothing"
+
+
+def test_versions_of_folders_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
+    history = crash(home, "tests.crash.storage_clients:add_folders", Plan(20), folders, check_folders)
+    assert history.acknowledged, "no version was finished: the test saw nothing"
 
 
 def test_strict_appends_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:

@@ -34,10 +34,12 @@ def find_files(patterns: Sequence[str]) -> Folder:
     paths: dict[str, str] = {}
     for pattern in patterns:
         there = os.path.lexists(pattern)
+        files: dict[str, str] = {}
         for path in [pattern] if there else sorted(glob(pattern, recursive=True)):
             start, whole = len(path.rstrip("/")), os.path.abspath(path).rstrip("/")
-            paths.update((whole + file[start:], file) for file in _below(path))
-        if not paths:
+            files.update((whole + file[start:], file) for file in _below(path))
+        paths |= files
+        if not files:
             raise NotFound(
                 f"{pattern!r} names no file.",
                 why="The folder is empty." if there else "There is nothing of that name.",

@@ -10,7 +10,7 @@ from holdtrue.data.reading import Reading, read_file
 
 
 def read_files(
-    *patterns: str,
+    *patterns: str | Path,
     delimiter: str | None = None,
     encoding: str = "utf-8",
     texts: tuple[str, ...] = (),
@@ -22,7 +22,10 @@ def read_files(
     mean that there is none. What cannot be read is named, as in `holdtrue data add`.
     """
     how = Reading(delimiter, encoding, texts, missing)
-    tables = {name: read_file(Path(path), how) for name, path in find_files(patterns).files.items()}
+    tables = {
+        name: read_file(Path(path), how)
+        for name, path in find_files([str(pattern) for pattern in patterns]).files.items()
+    }
     try:
         return pa.concat_tables(tables.values(), promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
