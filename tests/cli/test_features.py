@@ -76,7 +76,12 @@ def test_a_view_is_filled_from_history_looked_up_and_held_against_its_freshness(
     assert values["past_count"]["value"] == values["past_distinct"]["value"] == 24.0
     assert values["last_amount"]["moment"] == "2024-01-25T23:00:00+00:00"
     assert values["last_amount"]["age_seconds"] == 9000.0
+    assert {each["state"] for each in found} == {"known"}
     assert "h" in succeed("features", "get", "happens", "shop=b", "--at", at, cwd=live)
+    later = succeed("features", "get", "happens", "shop=b", "--at", "2024-03-01T00:00:00Z", cwd=live)
+    assert "older than 9d, last 2024-01-25T23:00:00+00:00" in later
+    assert "no row in the window of 2d" in later
+    assert "never seen by then" in succeed("features", "get", "happens", "shop=c", "--at", at, cwd=live)
     fresh = json.loads(succeed("features", "status", "--at", "2024-01-26T04:00:00Z", "--json", cwd=live))
     assert [(each["view"], each["state"], each["entities"]) for each in fresh] == [
         ("past", "open", 2),
@@ -86,6 +91,19 @@ def test_a_view_is_filled_from_history_looked_up_and_held_against_its_freshness(
     assert (late.returncode, "missed" in late.stdout) == (1, True)
     again = json.loads(succeed("features", "materialize", "--view", "last", "--json", cwd=live))
     assert [(each["view"], each["new"]) for each in again] == [("last", 0)]
+    for arguments, said in (
+        (("get", "happens", "city=a"), "Name one of them: shop=VALUE."),
+        (("get", "happens", "shop=a", "shop=b"), "“shop” is named twice"),
+        (("get", "happens", "shop="), "is not entity=value"),
+        (("get", "happens", "shop=a", "--at", "noon"), "is no moment"),
+        (("get", "hapens", "shop=a"), "There is no service “hapens”"),
+        (("usage", "hapens"), "There is no service “hapens”"),
+        (("parity", "hapens"), "declares no service “hapens”"),
+        (("parity", "happens"), "has not answered anything yet"),
+    ):
+        refused = holdtrue("features", *arguments, cwd=live)
+        assert refused.returncode in (1, 2)
+        assert said in refused.stderr
     unknown = holdtrue("features", "materialize", "--view", "lats", cwd=live)
     assert "lats" in unknown.stderr
 

@@ -3,14 +3,18 @@
 import asyncio
 import os
 import signal
+import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from holdtrue.serving.direct import Direct
+from holdtrue.serving.direct import Direct, direct_listener, listening_socket
 from tests.crash.soak import children
+from tests.server.certificates import self_signed
 from tests.serving.plane_home import SERVICE, TOKEN, Home, flight, free_port, infer_body
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%b\r\n"
@@ -179,6 +183,39 @@ def test_an_application_that_fails_cuts_its_client_off() -> None:
     talk(conversation)
 
 
+def test_a_client_that_does_not_read_is_not_answered_further() -> None:
+    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+        body, count = b"x" * 200_000, 200
+        reading = asyncio.Event()
+
+        async def ask() -> None:
+            for _ in range(count):
+                writer.write(request(body))
+                await writer.drain()
+
+        async def read() -> None:
+            await reading.wait()
+            for _ in range(count):
+                assert (await answer(reader))[1] == body
+
+        reader._limit = 1  # what comes is not taken from the socket until somebody reads
+        tasks = asyncio.gather(ask(), read())
+        before = -1
+        while before < len(app.seen):
+            before = len(app.seen)
+            for _ in range(200):
+                await asyncio.sleep(0)
+        assert len(app.seen) < count
+        (connection,) = direct.connections
+        assert connection.held() < 1 << 20
+        reader._limit = 1 << 24
+        reading.set()
+        await tasks
+        assert len(app.seen) == count
+
+    talk(conversation)
+
+
 def test_a_client_that_leaves_is_noticed() -> None:
     async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
         writer.write(request(b"", path=b"/wait"))
@@ -250,3 +287,24 @@ def test_the_data_plane_answers_there_as_at_its_main_port(home: Home) -> None:
     assert httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=30).status_code == 200
     assert plane.stop() == 0
     assert [each["key"] for each in home.records("prediction")] == ["flight-1"]
+
+
+def test_it_speaks_tls_where_there_is_a_certificate(tmp_path: Path) -> None:
+    self_signed(tmp_path, "localhost")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    trust = ssl.create_default_context(cafile=str(certificate))
+
+    async def main() -> None:
+        app: Any = App()
+        engine: Any = SimpleNamespace(now_us=lambda: 1_362_139_200_000_000)
+        listening = listening_socket("127.0.0.1", 0)
+        port = listening.getsockname()[1]
+        async with direct_listener(listening, certificate, key)(app, engine):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")
+            writer.write(request(b"secret"))
+            assert await answer(reader) == (b"HTTP/1.1 200 OK", b"secret")
+        # The connection ends with the worker; what it was answering was answered.
+        assert await reader.read() == b""
+        writer.close()
+
+    asyncio.run(main())

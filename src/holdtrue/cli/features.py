@@ -125,6 +125,12 @@ def features_parity(
 
     project = load_project(project_file(file))
     chosen = service or _only(list(project.services))
+    if chosen not in project.services:
+        raise NotFound(
+            f"The project file declares no service “{chosen[:60]}”.",
+            why=f"Its services: {', '.join(project.services) or 'none'}.",
+            mend="Name one of them.",
+        )
     settings = load_settings(home)
     with open_client(home) as client:
         check_beside(client, settings, "features parity")
@@ -150,41 +156,46 @@ def features_get(
     """Look the features of entities up in the online store, as a request would, with the moments of their rows."""
     from holdtrue.core.clock import SystemClock, from_microseconds, microseconds
     from holdtrue.features import FeatureSet
+    from holdtrue.features.finding import find
     from holdtrue.server.settings import load_settings
 
-    given = dict(_pair(each) for each in entities)
+    given = _pairs(entities)
     settings = load_settings(home)
     with open_client(home) as client:
         check_beside(client, settings, "features get")
         name = project_name(client, project)
         pinned = _deployed(client, base(name), service)
         features = FeatureSet.from_json(client.get(f"{base(name)}/versions/{pinned}")["content"])
-    views = [view for view in features.views if view.entity in given]
-    unknown = [entity for entity in given if entity not in {view.entity for view in features.views}]
+    entities_known = sorted({view.entity for view in features.views})
+    unknown = [entity for entity in given if entity not in entities_known]
     if unknown:
         raise NotFound(
             f"No feature view of “{service}” has the entity “{unknown[0]}”.",
-            why=f"Its entities: {', '.join(sorted({view.entity for view in features.views})) or 'none'}.",
-            mend="Name one of them, such as origin=EWR.",
+            why=f"Its entities: {', '.join(entities_known) or 'none'}.",
+            mend=f"Name one of them: {entities_known[0]}=VALUE." if entities_known else "Its features are of requests.",
         )
     moment = microseconds(SystemClock().now()) if at is None else microseconds(_moment(at))
     with _online(settings, name) as store:
-        values = store.dated(views, {each: [value] for each, value in given.items()}, [moment])
+        known = find(store, features.views, given, moment)
     found = [
         {
             "feature": feature,
             "value": None if value != value else value,
-            "moment": None if dated.moment is None else from_microseconds(dated.moment).isoformat(),
-            "age_seconds": None if dated.moment is None else (moment - dated.moment) / 1e6,
+            "moment": None if each.found.moment is None else from_microseconds(each.found.moment).isoformat(),
+            "age_seconds": None if each.found.moment is None else (moment - each.found.moment) / 1e6,
+            "state": each.state,
+            "last": None if each.last is None else from_microseconds(each.last).isoformat(),
+            "why": each.sentence,
         }
-        for view, (dated,) in zip(views, values, strict=True)
-        for feature, value in zip(view.features, dated.values, strict=True)
+        for each in known
+        for feature, value in zip(each.view.features, each.found.values, strict=True)
     ]
     columns: Columns = {
         "feature": lambda each: each["feature"],
         "value": lambda each: each["value"],
         "newest row": lambda each: each["moment"],
         "age": lambda each: None if each["age_seconds"] is None else _age(each["age_seconds"]),
+        "": lambda each: each["why"] + (f", last {each['last']}" if each["last"] else ""),
     }
     listing(found, as_json, columns, empty="No view has this entity.")
 
@@ -387,6 +398,19 @@ def _only(names: list[str]) -> str:
         why=f"They are: {', '.join(names) or 'none'}.",
         mend="Name one: holdtrue features parity SERVICE",
     )
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in map(_pair, texts):
+        if name in found:
+            raise ConfigurationError(
+                f"The entity “{name}” is named twice.",
+                why="The answer is about one entity of each kind.",
+                mend="Ask for one after the other.",
+            )
+        found[name] = value
+    return found
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -33,9 +33,10 @@ class FeaturesNotReady(Conflict):
 class Readiness:
     """Tell how the views stand that a release brings: those that miss their objective, and others without rows.
 
-    `why` says that the online store could not be asked.
+    `why` says that the online store could not be asked, `brought` names all of these views.
     """
 
+    brought: tuple[str, ...] = ()
     missed: tuple[Standing, ...] = ()
     empty: tuple[Standing, ...] = ()
     why: str = ""
@@ -47,8 +48,15 @@ class Readiness:
 
     @property
     def notes(self) -> list[str]:
-        """Return what is to be said of views that have no objective, and no rows."""
-        return [f"The view {each.view} has no rows online. To fill it: {_FILL}" for each in self.empty]
+        """Return what is to be said of views that have no objective and no rows, and of the time until it is live."""
+        notes = [f"The view {each.view} has no rows online. To fill it: {_FILL}" for each in self.empty]
+        if self.brought:
+            # Data planes take events for the views of the releases they have: those that come before are recorded only.
+            notes.append(
+                f"Events for {', '.join(self.brought)} that come before it is live are recorded, and not online: "
+                f"once it is, {_FILL} takes them too."
+            )
+        return notes
 
 
 def readiness(stores: Stores, project: str, service: str, release: str, environment: str = PRODUCTION) -> Readiness:
@@ -65,6 +73,7 @@ def readiness(stores: Stores, project: str, service: str, release: str, environm
     views = stores.ledger.read(look)
     if not views:
         return Readiness()
+    brought = tuple(view.name for view in views)
     folder = stores.home / "online"
     newest: Sequence[int | None] = [None] * len(views)
     if stores.online or (folder / project).is_dir():
@@ -77,10 +86,10 @@ def readiness(stores: Stores, project: str, service: str, release: str, environm
         except HoldtrueError as error:
             # What has no objective may start with whatever is there.
             asked = any(view.freshness is not None for view in views)
-            return Readiness(why=f"{error.what} {error.why}".strip() if asked else "")
+            return Readiness(brought, why=f"{error.what} {error.why}".strip() if asked else "")
     stand = standing(views, newest, microseconds(stores.clock.now()))
     missed = tuple(each for each in stand if each.misses)
-    return Readiness(missed, tuple(each for each in stand if each.state == "empty" and each.allowed is None))
+    return Readiness(brought, missed, tuple(each for each in stand if each.state == "empty" and each.allowed is None))
 
 
 def accept(tx: Transaction, service: str, release: str, environment: str, found: Readiness, stale: str) -> None:

@@ -196,6 +196,14 @@ class OnlineStore:
         self, formats: Sequence[Format], entities: Mapping[str, Any], moment: int, *, dated: bool = False
     ) -> list[Any]:
         """Answer one row."""
+        if len(formats) == 1:
+            (each,) = formats
+            entity = entities[each.view.entity]
+            if entity is None:
+                return [Found(each.nothing, None) if dated else each.nothing]
+            prefix, read = each.tag + _entity(entity), each.dated if dated else each.read
+            values = read(self._keeper.fetch((each.ask(prefix, moment),))[0], moment)
+            return [self._earlier(each, prefix, values, moment, read) if isinstance(values, int) else values]
         prefixes = {name: None if value is None else _entity(value) for name, value in entities.items()}
         known = [(each, prefixes[each.view.entity]) for each in formats]
         asks = [each.ask(each.tag + prefix, moment) for each, prefix in known if prefix is not None]

@@ -33,7 +33,7 @@ from holdtrue.project.flowing import columns_of
 from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
 from holdtrue.project.sources import connect, selected_rows, windows_around
-from holdtrue.project.usefulness import usefulness
+from holdtrue.project.usefulness import MOST_ROWS, usefulness
 from holdtrue.serving import load_model, pack_model
 from holdtrue.serving.contributions import background_of
 from holdtrue.stats.conformal import Sets, calibrate, covered
@@ -113,7 +113,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         },
         lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
-    inputs = {"model": artifact["digest"], "data": _digests(request), "holdout": plan.holdout_days}
+    inputs = {"model": artifact["digest"], "data": _digests(request), "holdout": plan.holdout_days, "rows": MOST_ROWS}
     worth = pipeline.step("usefulness", inputs, lambda: orjson.dumps(usefulness(features, held, scored)))
     kinds = {"data": doubts, "usefulness": worth}
     found = [*orjson.loads(evidence), *({"kind": kind, "content": orjson.loads(each)} for kind, each in kinds.items())]

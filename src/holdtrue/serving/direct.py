@@ -166,7 +166,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._buffer = data
             self._since = self._direct.loop.time()
-        if self.task is None:
+        if self.task is None and self._writable is None:
             self._next()
         elif len(self._buffer) > _AHEAD:
             self._pause()
@@ -179,11 +179,17 @@ class _Connection(asyncio.Protocol):
             if not self._writable.done():
                 self._writable.set_result(None)
             self._writable = None
+            if self.task is None and self._buffer:
+                self._next()
 
     def look(self, now: float) -> None:
         """End a connection that asks for nothing for long, or does not end its headers."""
         if self.task is None and now - self._since > (_HEAD_SECONDS if self._buffer else _IDLE):
             self.abort()
+
+    def held(self) -> int:
+        """Return how many bytes wait here to be read by the client, or to be answered."""
+        return self._transport.get_write_buffer_size() + len(self._buffer)
 
     def leave(self) -> None:
         """End a connection that asks for nothing."""
@@ -249,7 +255,8 @@ class _Connection(asyncio.Protocol):
         else:
             self._body = None
             self._resume()
-            if self._buffer:
+            # Who does not read its answers gets no further ones: they would be held here.
+            if self._buffer and self._writable is None:
                 self._next()
 
     async def _receive(self) -> Message:

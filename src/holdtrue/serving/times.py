@@ -15,6 +15,8 @@ def read_times(name: str, values: Sequence[Any]) -> list[int]:
 
     Text without an offset is taken as UTC. Raises InvalidInput naming the column `name`.
     """
+    if len(values) == 1 and type(values[0]) is int and 0 <= values[0] <= _LIMIT:
+        return [values[0]]
     try:
         times = [value if type(value) is int else _parse(value) for value in values]
     except (TypeError, ValueError, OverflowError):

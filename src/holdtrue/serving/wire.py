@@ -16,6 +16,8 @@ HEAD_LIMIT: Final = 16 << 10
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _MOST_HEADERS: Final = 64
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+_CLOSE: Final = b"connection: close\r\n"
 _FIRST: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,4095}) HTTP/1\.1")
 _FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
@@ -102,16 +104,9 @@ def head_too_large() -> HeadTooLarge:
 
 def write_head(status: int, headers: Sequence[tuple[bytes, bytes]], date: bytes, *, last: bool, chunked: bool) -> bytes:
     """Return the head of an answer; raise ValueError for a header that would be more than one line."""
-    parts = [_STATUS[status]]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (b"date: ", date, b"\r\n")
-    if chunked:
-        parts.append(b"transfer-encoding: chunked\r\n")
-    if last:
-        parts.append(b"connection: close\r\n")
-    parts.append(b"\r\n")
-    head = b"".join(parts)
+    lines = [b"%b: %b\r\n" % each for each in headers]
+    more = _CHUNKED if chunked else b""
+    head = b"%b%bdate: %b\r\n%b%b\r\n" % (_STATUS[status], b"".join(lines), date, more, _CLOSE if last else b"")
     if head.count(b"\n") != len(headers) + 3 + chunked + last or head.count(b"\r") != head.count(b"\n"):
         raise ValueError("a header of the answer has a line break in it")
     return head

@@ -2,7 +2,15 @@
 
 from holdtrue.stats import matched, sequences
 from holdtrue.stats.agreement import Agreement, agreement
-from holdtrue.stats.auc import AucDifference, PairCounts, auc_difference, auc_interval, pair_counts, roc_auc
+from holdtrue.stats.auc import (
+    AucDifference,
+    PairCounts,
+    auc_difference,
+    auc_difference_of_means,
+    auc_interval,
+    pair_counts,
+    roc_auc,
+)
 from holdtrue.stats.clustered import PairedDifference, clustered_share, paired_difference
 from holdtrue.stats.distances import (
     jensen_shannon,
@@ -58,6 +66,7 @@ __all__ = [
     "agreement",
     "all_differ",
     "auc_difference",
+    "auc_difference_of_means",
     "auc_interval",
     "binned",
     "bootstrap",

@@ -5,6 +5,7 @@ after N. Obuchowski (1997), where the rows of one block (a day) may depend on ea
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,10 +156,27 @@ def auc_difference(
     `p_better` is the confidence that `second` is better (normal, or t with blocks − 1 degrees of freedom).
     Two equal scores have difference 0 and p_better 0.5.
     """
+    return auc_difference_of_means(y, [first], second, alpha=alpha, blocks=blocks)
+
+
+def auc_difference_of_means(
+    y: npt.ArrayLike,
+    firsts: Sequence[npt.ArrayLike],
+    second: npt.ArrayLike,
+    *,
+    alpha: float = 0.05,
+    blocks: npt.ArrayLike | None = None,
+) -> AucDifference:
+    """Return the area of `second` minus the mean area of `firsts`, each float[n] on the same rows.
+
+    The influence of a row is the mean of its influences, so that what `firsts` have of chance of their own averages
+    out of the difference and of its error alike.
+    """
     positive = binary_labels(y)
-    a = placements(positive, scores(first, positive.size, "first scores"))
     b = placements(positive, scores(second, positive.size, "second scores"))
-    change = b.share - a.share
+    found = [placements(positive, scores(each, positive.size, "first scores")) for each in firsts]
+    area = float(np.mean([each.area for each in found]))
+    change = np.mean([b.share - each.share for each in found], axis=0)
     codes, k = (None, 0) if blocks is None else block_codes(blocks, positive.size)
     if codes is None or k < _FEW_BLOCKS:
         method = "DeLong"
@@ -168,7 +186,7 @@ def auc_difference(
         method = f"DeLong over {k} blocks"
         error = math.sqrt(_clustered(positive, change, change, codes, k))
         quantile = student_quantile(1.0 - alpha / 2.0, k - 1)
-    difference = b.area - a.area
+    difference = b.area - area
     if error == 0.0:
         chance = 0.5 if difference == 0.0 else float(difference > 0.0)
     elif codes is None or k < _FEW_BLOCKS:
@@ -176,7 +194,7 @@ def auc_difference(
     else:
         chance = float(special.stdtr(k - 1, difference / error))
     return AucDifference(
-        a.area,
+        area,
         b.area,
         difference,
         difference - quantile * error,
