@@ -49,6 +49,8 @@ POINT = {"key": "m", "value": 1.0, "timestamp": 1, "step": 0}
         {"tags": [{"key": f"t{number}", "value": "1"} for number in range(101)]},
         {"metrics": [POINT] * 950, "tags": [{"key": f"t{number}", "value": "1"} for number in range(51)]},
         {"metrics": [POINT, {**POINT, "value": "much"}]},
+        {"metrics": [*([POINT] * 500), {**POINT, "value": "much"}]},
+        {"metrics": [*([POINT] * 500), {**POINT, "step": 1 << 63}]},
         {"metrics": [POINT, {**POINT, "value": None}]},
         {"metrics": [POINT, {**POINT, "value": True}]},
         {"metrics": [POINT, {**POINT, "value": [1]}]},
