@@ -136,7 +136,7 @@ def test_whole_numbers_may_come_as_text_and_unknown_fields_are_ignored(rest: htt
         ("logged-models", {"experiment_id": "0", "name": "a/b"}, INVALID, 400),
         ("nothing/here", {}, "RESOURCE_DOES_NOT_EXIST", 404),
         ("issues/create", {"name": "questions"}, "NOT_IMPLEMENTED", 501),
-        ("traces/metrics", {}, "NOT_IMPLEMENTED", 501),
+        ("unified-traces", {}, "NOT_IMPLEMENTED", 501),
         ("gateway/endpoints/create", {}, "NOT_IMPLEMENTED", 501),
     ],
 )
