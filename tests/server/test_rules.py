@@ -131,6 +131,18 @@ def test_depth_is_counted_outside_of_texts(value: object) -> None:
     assert depth(value) == 0 or not json_depth(data, depth(value) - 1)
 
 
+@given(st.recursive(st.text("[]{}a"), lambda inner: st.lists(inner, max_size=3), max_leaves=20))
+def test_brackets_in_texts_nest_nothing(value: object) -> None:
+    import json
+
+    def depth(part: object) -> int:
+        return 1 + max(map(depth, part), default=0) if isinstance(part, list) else 0
+
+    data = json.dumps({"all": [value]}).encode()
+    assert json_depth(data, depth(value) + 2)
+    assert not json_depth(data, depth(value) + 1)
+
+
 def test_a_page_token_does_not_tell_its_session() -> None:
     assert csrf_token("hs_1.secret") != csrf_token("hs_2.secret")
     assert "secret" not in csrf_token("hs_1.secret")

@@ -73,8 +73,10 @@ def test_datasets_are_searched_tagged_and_linked() -> None:
     assert store.get_dataset_experiment_ids(own) == [two]
     assert [each.name for each in store.search_datasets([two])] == ["alpha"]
     store.delete_dataset(own)
-    store.delete_dataset(own)
     assert store.search_datasets([two]) == []
+    for missing in (lambda: store.delete_dataset(own), lambda: store.delete_dataset_tag(own, "team")):
+        with pytest.raises(MlflowException, match="not found"):
+            missing()
     with pytest.raises(MlflowException, match="No Experiment") as refused:
         store.create_dataset("lost", None, ["4711"])
     assert refused.value.error_code == "RESOURCE_DOES_NOT_EXIST"
@@ -162,7 +164,7 @@ def test_datasets_of_another_project_are_not_seen(server: Server, rest: httpx.Cl
         assert other.post(f"{BASE}/search", json={}).json() == {"datasets": []}
         assert other.get(f"{BASE}/{own}/records").status_code == 404
         assert other.patch(f"{BASE}/{own}/tags", json={"tags": "{}"}).status_code == 404
-        other.delete(f"{BASE}/{own}")
+        assert other.delete(f"{BASE}/{own}").status_code == 404
     assert len(json.loads(rest.get(f"{BASE}/{own}/records").json()["records"])) == 1
     with server.rest(server.token("reading", "viewer")) as reader:
         assert reader.post(f"{BASE}/create", json={"name": "no"}).status_code == 403

@@ -49,6 +49,8 @@ POINT = {"key": "m", "value": 1.0, "timestamp": 1, "step": 0}
         {"tags": [{"key": f"t{number}", "value": "1"} for number in range(101)]},
         {"metrics": [POINT] * 950, "tags": [{"key": f"t{number}", "value": "1"} for number in range(51)]},
         {"metrics": [POINT, {**POINT, "value": "much"}]},
+        {"metrics": [*([POINT] * 500), {**POINT, "value": "much"}]},
+        {"metrics": [*([POINT] * 500), {**POINT, "step": 1 << 63}]},
         {"metrics": [POINT, {**POINT, "value": None}]},
         {"metrics": [POINT, {**POINT, "value": True}]},
         {"metrics": [POINT, {**POINT, "value": [1]}]},
@@ -134,7 +136,7 @@ def test_whole_numbers_may_come_as_text_and_unknown_fields_are_ignored(rest: htt
         ("logged-models", {"experiment_id": "0", "name": "a/b"}, INVALID, 400),
         ("nothing/here", {}, "RESOURCE_DOES_NOT_EXIST", 404),
         ("issues/create", {"name": "questions"}, "NOT_IMPLEMENTED", 501),
-        ("traces/metrics", {}, "NOT_IMPLEMENTED", 501),
+        ("unified-traces", {}, "NOT_IMPLEMENTED", 501),
         ("gateway/endpoints/create", {}, "NOT_IMPLEMENTED", 501),
     ],
 )

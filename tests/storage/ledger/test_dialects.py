@@ -42,11 +42,11 @@ def test_a_point_that_is_sent_again_is_there_once(tracked: Ledger) -> None:
     points = [Metric("m", step, 0, value, 0) for step, value in enumerate([math.inf, -math.inf, 0.1, 1e-300] * 40)]
     nan = Metric("m", 500, 0, 0.0, 1)
     for _ in range(2):
-        tracked.write(CONTEXT, lambda tx: store.add_metrics(tx, [(1, 0, [*points, nan, nan])]))
+        tracked.write(CONTEXT, lambda tx: store.add_metrics(tx, tx.project, [(1, 0, [*points, nan, nan])]))
     page = tracked.read(lambda connection: store.history(connection, "flights", 1, "m", limit=1_000))
     assert [tuple(each) for each in page.points] == [(each[1], each[2], each[3], each[4]) for each in [*points, nan]]
     large = Metric("large", 2**62, -(2**62), 1.0, 0)
-    tracked.write(CONTEXT, lambda tx: store.add_metrics(tx, [(1, 2**62, [large])]))
+    tracked.write(CONTEXT, lambda tx: store.add_metrics(tx, tx.project, [(1, 2**62, [large])]))
     found = tracked.read(lambda connection: store.metrics_of(connection, "flights", [1]))
     assert large in found[1]
 

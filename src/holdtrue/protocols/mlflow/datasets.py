@@ -117,7 +117,7 @@ def get(call: Call, body: Fields) -> Any:
 
 @routes.delete(f"{BASE}/{{dataset_id}}", WRITE, summary="Delete an evaluation dataset with its records")
 async def delete(call: Call, body: Fields) -> Any:
-    """Delete a dataset; one that is not there is gone already."""
+    """Delete a dataset with its records."""
     await call.write_async(lambda tx: cases.delete(tx, call.path["dataset_id"]))
     return {}
 

@@ -59,9 +59,10 @@ def find(connection: sa.Connection, project: str, id: str) -> CaseSet:
 
 
 def delete(tx: Transaction, id: str) -> None:
-    """Remove a dataset with its records; one that is not there changes nothing."""
-    if store.delete_set(tx, id):
-        tx.emit("evaluation_dataset.deleted", id)
+    """Remove a dataset with its records; raise NoCaseSet."""
+    if not store.delete_set(tx, id):
+        raise NoCaseSet.of_id(id)
+    tx.emit("evaluation_dataset.deleted", id)
 
 
 def search(
@@ -93,6 +94,7 @@ def put_tags(tx: Transaction, id: str, tags: Sequence[Pair]) -> CaseSet:
 
 def delete_tag(tx: Transaction, id: str, key: str) -> None:
     """Remove a tag of a dataset; one that is not there changes nothing."""
+    find(tx.connection, tx.project, id)
     store.delete_tag(tx, id, key)
 
 
