@@ -12,8 +12,10 @@ from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.delivery import Canary, Rollout
 from holdtrue.delivery.judging import Judging, absorb, absorb_refusals, facts_of
+from holdtrue.delivery.plans import BlueGreen, Shadow
 from holdtrue.delivery.rules import Judgement, check_service, judge
 from holdtrue.delivery.simulating import _rollout  # pyright: ignore[reportPrivateUsage]
+from holdtrue.delivery.strategies import strategy_of
 from holdtrue.delivery.watching import OTHER, Watching, concerns
 from tests.delivery.worlds import SERVICE, START, World, open_world
 
@@ -156,6 +158,16 @@ def test_positive_decisions_are_compared_without_labels_and_either_way() -> None
         found = judged(rollout, judging)
         assert found.verdict == "roll_back"
         assert "share of yes where kind is" in found.why
+
+
+@pytest.mark.parametrize(("plan", "verdict"), [(Shadow, "stop"), (BlueGreen, "roll_back")])
+def test_a_release_that_nobody_is_answered_by_is_judged_by_group_too(plan: Any, verdict: str) -> None:
+    rollout = replace(_rollout(plan(groups=("origin",), margin=0.2)), started_at=START)
+    found, _ = strategy_of(rollout.canary).judge(rollout.canary, in_groups(rollout, 6000, 0.3), rollout, START)
+    assert found.verdict == verdict
+    assert "LGA" in found.why
+    fair, _ = strategy_of(rollout.canary).judge(rollout.canary, in_groups(rollout, 6000, 0.0), rollout, START)
+    assert "LGA" not in fair.why
 
 
 def test_where_groups_are_needed_a_release_waits_until_each_is_shown() -> None:
