@@ -259,8 +259,15 @@ def test_estimated_quality_is_judged_before_any_label_comes() -> None:
         ({"groups": ("origin", "origin")}, "groups are"),
         ({"groups_needed": True}, "none is named"),
         (
-            {"groups": ("origin",), "metric": "feedback", "feedback_name": "bought", "steps": (50.0,)},
-            "groups are named",
+            {
+                "groups": ("origin",),
+                "metric": "feedback",
+                "feedback_name": "bought",
+                "steps": (50.0,),
+                "groups_needed": True,
+                "strategy": "ab",
+            },
+            "groups are needed",
         ),
         ({"group_margin": 0.0}, "group_margin"),
         ({"decision_at": 1.0}, "decision_at"),

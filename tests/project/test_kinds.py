@@ -15,12 +15,13 @@ import holdtrue as ht
 from holdtrue import data
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import ConfigurationError, InvalidInput
+from holdtrue.delivery.bundles import bundle_of
 from holdtrue.features import FeatureSet
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.kinds import outcomes
 from holdtrue.project.scoring import Scoring, score_dataset
 from holdtrue.project.training import Champion, Request, train
-from holdtrue.serving import load_model
+from holdtrue.serving import Bundle, load_model
 from holdtrue.stats.conformal import ClassSets, Ranges
 from holdtrue.storage import ActionCache, BlobStore
 from tests.project.conftest import month
@@ -86,6 +87,17 @@ def model_of(submission: dict[str, Any]) -> Any:
     return next(each["content"] for each in submission["versions"] if each["kind"] == "model")
 
 
+def bundle(submission: dict[str, Any]) -> Bundle:
+    """Return what a data plane gets of a submission."""
+    roles = {"model": "model", "feature_view": "features", "contract": "contract"}
+    contents = {roles[each["kind"]]: each["content"] for each in submission["versions"]}
+    return bundle_of("rel_a", "toy", "grade", submission["release"]["config"], contents)
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
 def test_a_model_of_classes_is_judged_released_and_scored(pipeline: Pipeline, tmp_path: Path) -> None:
     made = project()
     submission = train(made, pipeline, asked(made, pipeline))
@@ -103,10 +115,12 @@ def test_a_model_of_classes_is_judged_released_and_scored(pipeline: Pipeline, tm
     assert evidence(submission, "parity")["changed_decisions"] == 0.0
     coverage, config = evidence(submission, "coverage"), submission["release"]["config"]
     assert coverage["lower"] < 0.93 < coverage["upper"] or coverage["value"] > 0.85
-    assert len(ClassSets(**config["class_sets"]).at_least) == 3
+    assert len(config["class_sets"]["at_least"]) == 3
     content = model_of(submission)
     assert content["classes"] == list(CLASSES)
     _score(made, pipeline, content, tmp_path)
+    served = bundle(submission)
+    assert (served.classes, served.class_sets) == (CLASSES, ClassSets(**_tuples(config["class_sets"])))
     # A challenger is compared by the same loss on the same rows: with itself there is no difference.
     features = next(each["content"] for each in submission["versions"] if each["kind"] == "feature_view")
     champion = Champion("rel_0123456789abcdef", content["digest"], FeatureSet.from_json(features))
@@ -149,6 +163,7 @@ def test_a_model_of_a_number_is_judged_and_says_how_far_off_it_may_be(pipeline: 
     assert evidence(submission, "coverage")["value"] == pytest.approx(0.9, abs=0.08)
     content = model_of(submission)
     assert content["number"] is True
+    assert bundle(submission).ranges == Ranges(**_tuples(submission["release"]["config"]["ranges"]))
     model = load_model(pipeline.blobs.get(content["digest"]), content["digest"], content["format"])
     assert model.score(np.array([[1.0, 0.0]], np.float32))[0] == pytest.approx(3.0, abs=0.3)
 

@@ -84,12 +84,15 @@ def ABTest(  # written like Canary in a project file
     fallback_margin: float = 0.02,
     latency_limit_seconds: float = 0.0,
     latency_margin: float = 0.1,
+    groups: tuple[str, ...] = (),
+    group_margin: float = 0.05,
 ) -> Canary:
     """Plan a test of two releases on a business metric that comes with POST /feedback under a name; more is better.
 
     It may be looked at at any time. The release is promoted when it is shown to be better (or at most `margin` worse),
     rolled back when it is worse, and stopped when no difference as large as `worth` is left. Values are taken as a
-    share of the range that the feedback states.
+    share of the range that the feedback states. It is rolled back, too, where the feedback of a group, the rows with
+    one value of an input in `groups`, is surely worse by more than `group_margin`.
     """
     return Canary(
         steps=(share,),
@@ -104,6 +107,8 @@ def ABTest(  # written like Canary in a project file
         shadow=False,
         strategy="ab",
         feedback_name=metric,
+        groups=groups,
+        group_margin=group_margin,
         worth=worth,
     )
 
@@ -120,6 +125,8 @@ def Bandit(  # written like Canary in a project file
     fallback_margin: float = 0.02,
     latency_limit_seconds: float = 0.0,
     latency_margin: float = 0.1,
+    groups: tuple[str, ...] = (),
+    group_margin: float = 0.05,
 ) -> Canary:
     """Plan to give the release that seems better more of the answers, on a business metric as in ABTest.
 
@@ -139,6 +146,8 @@ def Bandit(  # written like Canary in a project file
         shadow=False,
         strategy="bandit",
         feedback_name=metric,
+        groups=groups,
+        group_margin=group_margin,
         worth=worth,
         floor=floor,
         move_hours=move_hours,

@@ -316,12 +316,17 @@ def _check_groups(spec: ServiceSpec) -> None:
         raise _bad(spec, "groups are needed and none is named", 'Name inputs: groups=("origin",).')
     if len(set(canary.groups)) != len(canary.groups) or len(canary.groups) > 5:
         raise _bad(spec, f"groups are {list(canary.groups)}", "Name up to five inputs, each once.")
-    if canary.groups and canary.metric != "brier":
+    if canary.groups and (canary.metric == "answers" or spec.kind == "application"):
         raise _bad(
             spec,
-            f"groups are named and the metric is “{canary.metric}”",
-            "Groups are compared on rows that both releases scored: in a canary, a shadow or a blue-green rollout of "
-            "a model. In an A/B test, a bandit and a rollout of an application each row is answered once.",
+            "groups are named, and it is an application",
+            "What people ask an application has no inputs to tell groups by: leave groups out.",
+        )
+    if canary.groups and canary.metric == "feedback" and (canary.groups_needed or canary.group_measure != "error"):
+        raise _bad(
+            spec,
+            "groups are needed, or compared by decisions, in a test on feedback",
+            "An A/B test and a bandit roll back where the feedback of a group is surely worse; name groups alone.",
         )
 
 
