@@ -3,14 +3,24 @@
 Two releases with models, features and contracts of their own take each other's place four times a second while
 requests come at half of the maximum load. Afterwards every record is computed again: the features of its release from
 the inputs, the score of its release's model from the features. How long a swap takes is counted from the snapshot that
-asks for it to the last answer of the release before.
+asks for it to the last answer of the release before. Then a data plane is killed under full load, in both modes of
+records: what it has answered and the journal does not hold is lost, counted against the requests of a second. Answers
+are compared with records by number, so that the requests under way, at most one a connection, may hide as many; the
+soak of tests/crash compares them one by one.
 """
 
 import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +33,7 @@ from bench.inference import (
     CONTRACT,
     HEADERS,
     NAMES,
+    _answers,  # pyright: ignore[reportPrivateUsage]
     _home,  # pyright: ignore[reportPrivateUsage]
     _model,  # pyright: ignore[reportPrivateUsage]
     _plane,  # pyright: ignore[reportPrivateUsage]
@@ -45,10 +56,11 @@ from holdtrue.serving import (
     write_snapshot,
 )
 from holdtrue.serving.driving import Driver, Order, request_bytes, write_requests
-from holdtrue.storage import BlobStore
+from holdtrue.storage import BlobStore, make_folder
 from holdtrue.storage.journal import Journal
 
 SECONDS, EVERY, CONNECTIONS = 20.0, 0.25, 32
+KILLS, KILL_AFTER = 5, 2.0
 
 
 def run() -> list[dict[str, Any]]:
@@ -78,6 +90,7 @@ def run() -> list[dict[str, Any]]:
             stop.set()
             swapping.join()
         mixed, taken, records = _checked(home, models, swaps, began)
+        killed = [_killed(root / mode, home, requests, mode) for mode in ("strict", "fast")]
     what = f"{len(swaps)} swaps of the model at {most / 2.0:,.0f} requests/s, records strict"
     return [
         own_row("swapping", f"{what}: failed requests of {found.answered:,}", "n", float(found.failed), 1.0),
@@ -86,7 +99,64 @@ def run() -> list[dict[str, Any]]:
         own_row("swapping", "from snapshot to last answer of the release before, middle", "s", median(taken)),
         own_row("swapping", "from snapshot to last answer of the release before, longest", "s", max(taken), 5.0),
         own_row("swapping", "p99 meanwhile", "ms", found.p99_ms),
+        *(row for rows in killed for row in rows),
     ]
+
+
+def _killed(root: Path, home: Path, requests: Path, mode: str) -> list[dict[str, Any]]:
+    """Kill a data plane under load, again and again; return what it had answered and did not record."""
+    lost, answered, seconds = 0, 0, 0.0
+    for number in range(KILLS):
+        copy = root / str(number)
+        shutil.copytree(home, copy, ignore=shutil.ignore_patterns("journal"))
+        make_folder(copy / "journal")
+        with Driver() as driver, _killable(_plane(copy, mode)) as (port, process):
+            # As fast as it answers, until nobody answers any more.
+            timer = threading.Timer(KILL_AFTER, lambda: os.killpg(process.pid, signal.SIGKILL))
+            timer.start()
+            found = driver.drive(Order(port, str(requests), CONNECTIONS, 3.0 * KILL_AFTER))
+            timer.join()
+        journal = Journal(copy / "journal", SystemClock())
+        kept = journal.table("prediction", "bench", service="small").num_rows
+        journal.close()
+        missing = max(found.answered - kept, 0)
+        lost, answered = lost + missing, answered + found.answered
+        seconds = max(seconds, missing / (found.answered / KILL_AFTER))
+    what = f"data plane killed {KILLS} times under full load, records {mode}"
+    rows = [
+        own_row(
+            "swapping",
+            f"{what}: answered and lost of {answered:,}",
+            "n",
+            float(lost),
+            1.0 if mode == "strict" else None,
+        )
+    ]
+    if mode == "fast":
+        rows.append(own_row("swapping", f"{what}: most that one kill lost, in seconds of its load", "s", seconds, 1.0))
+    return rows
+
+
+@contextmanager
+def _killable(command: Sequence[str]) -> Generator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """Start a server in a process group of its own, and wait until it answers; whoever is left is killed at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDTRUE_")}
+    arguments = [part.replace("{port}", str(port)) for part in command]
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not _answers(port, "/health/live"):
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.05)
+        yield port, process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
 
 
 def _releases(home: Path, models: dict[str, bytes]) -> dict[str, Bundle]:

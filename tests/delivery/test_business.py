@@ -62,6 +62,54 @@ def test_a_release_that_is_bought_more_and_takes_too_long_is_rolled_back_where_t
     assert judged(0.2, 0.5, 800, timed).verdict == "promote"
 
 
+def by_group(harm: float, seed: int, n: int = 6000) -> tuple[Any, Any]:
+    """Return what is decided where the challenger is bought `harm` less at LGA and as much more elsewhere."""
+    random = np.random.default_rng(seed)
+    test = ht.ABTest("bought", min_answers=50, groups=("origin",), worth=0.001)
+    first, second = answers("rel_a", [0.0] * n), answers("rel_b", [0.0] * n)
+    mixed = pa.concat_tables([first, second]).take(pa.array(random.permutation(2 * n)))
+    places = np.where(random.random(2 * n) < 0.5, "LGA", "JFK")
+    ids = mixed.column("id").to_pylist()
+    moved_by = np.where(places == "LGA", -harm, harm) * np.array([each.startswith("rel_b") for each in ids])
+    bought = random.random(2 * n) < 0.5 + moved_by
+    table = mixed.append_column("x_origin", pa.array(places.tolist()))
+    judging = absorb_business(ArmsJudging("", ""), rollout(test), table, said(ids, bought), START)
+    # What was counted survives being stored.
+    judging = ArmsJudging.from_json(judging.to_json())
+    return judge_business(test, judging, rollout(test), START + timedelta(days=1))
+
+
+def test_an_ab_test_is_rolled_back_where_one_group_is_worse_off_although_the_whole_is_not() -> None:
+    found, facts = by_group(0.2, 1)
+    assert found.verdict == "roll_back"
+    assert "A group is worse off by more than 0.05" in found.why
+    assert "where origin is “LGA”" in found.why
+    measures = {each["measure"]: each for each in facts["measures"]}
+    assert measures["feedback of group 0|LGA"]["lower"] > 0.05
+    assert measures["feedback of group 0|JFK"]["upper"] < 0.0
+    # An equal release is rolled back in at most one of forty; that two of six are would be a wonder.
+    assert [by_group(0.0, seed, 1000)[0].verdict for seed in range(6)].count("roll_back") <= 1
+
+
+def test_values_beyond_the_first_twelve_are_one_group() -> None:
+    test = replace(TEST, groups=("origin",))
+    n = 40
+    table = answers("rel_b", [0.0] * n).append_column("x_origin", pa.array([f"A{row}" for row in range(n)]))
+    labels = said(table.column("id").to_pylist(), [1] * n)
+    judging = absorb_business(ArmsJudging("", ""), rollout(test), table, labels, START)
+    names = [each for each in judging.sequences["challenger"] if each.startswith("feedback of")]
+    assert len(names) == 13
+    assert names[-1] == "feedback of group 0|(others)"
+    assert judging.sequences["challenger"][names[-1]].n == n - 12
+
+
+def test_groups_of_applications_are_refused() -> None:
+    for plan in (ht.ABTest("liked", groups=("origin",)), Canary(metric="answers", groups=("origin",))):
+        spec = replace(SERVICE, kind="application", entity=None, key=None, rollout=plan)
+        with pytest.raises(ConfigurationError, match="it is an application"):
+            check_service(spec)
+
+
 def test_what_makes_no_difference_worth_having_is_stopped() -> None:
     found = judged(0.99, 0.99, 3000, replace(TEST, worth=0.05))
     assert (found.verdict, "No difference of 0.05 or more is left" in found.why) == ("stop", True)

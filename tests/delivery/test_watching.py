@@ -12,8 +12,10 @@ from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.delivery import Canary, Rollout
 from holdtrue.delivery.judging import Judging, absorb, absorb_refusals, facts_of
+from holdtrue.delivery.plans import BlueGreen, Shadow
 from holdtrue.delivery.rules import Judgement, check_service, judge
 from holdtrue.delivery.simulating import _rollout  # pyright: ignore[reportPrivateUsage]
+from holdtrue.delivery.strategies import strategy_of
 from holdtrue.delivery.watching import OTHER, Watching, concerns
 from tests.delivery.worlds import SERVICE, START, World, open_world
 
@@ -158,6 +160,16 @@ def test_positive_decisions_are_compared_without_labels_and_either_way() -> None
         assert "share of yes where kind is" in found.why
 
 
+@pytest.mark.parametrize(("plan", "verdict"), [(Shadow, "stop"), (BlueGreen, "roll_back")])
+def test_a_release_that_nobody_is_answered_by_is_judged_by_group_too(plan: Any, verdict: str) -> None:
+    rollout = replace(_rollout(plan(groups=("origin",), margin=0.2)), started_at=START)
+    found, _ = strategy_of(rollout.canary).judge(rollout.canary, in_groups(rollout, 6000, 0.3), rollout, START)
+    assert found.verdict == verdict
+    assert "LGA" in found.why
+    fair, _ = strategy_of(rollout.canary).judge(rollout.canary, in_groups(rollout, 6000, 0.0), rollout, START)
+    assert "LGA" not in fair.why
+
+
 def test_where_groups_are_needed_a_release_waits_until_each_is_shown() -> None:
     rollout = running(groups=("origin",), group_margin=0.1, groups_needed=True, margin=0.2)
     last = replace(rollout, step=1)
@@ -247,8 +259,15 @@ def test_estimated_quality_is_judged_before_any_label_comes() -> None:
         ({"groups": ("origin", "origin")}, "groups are"),
         ({"groups_needed": True}, "none is named"),
         (
-            {"groups": ("origin",), "metric": "feedback", "feedback_name": "bought", "steps": (50.0,)},
-            "groups are named",
+            {
+                "groups": ("origin",),
+                "metric": "feedback",
+                "feedback_name": "bought",
+                "steps": (50.0,),
+                "groups_needed": True,
+                "strategy": "ab",
+            },
+            "groups are needed",
         ),
         ({"group_margin": 0.0}, "group_margin"),
         ({"decision_at": 1.0}, "decision_at"),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date
 from typing import Literal
 
@@ -6,7 +7,16 @@ import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from holdtrue.monitoring import MonitorSpec
-from holdtrue.monitoring.quality import DayStatistic, Key, day_date, day_number, day_statistic, window_of
+from holdtrue.monitoring.quality import (
+    CLASSES,
+    NUMBER,
+    DayStatistic,
+    Key,
+    day_date,
+    day_number,
+    day_statistic,
+    window_of,
+)
 from holdtrue.monitoring.scored import DayScores
 
 KEY = Key("delay", "rel_a", "answer")
@@ -121,3 +131,17 @@ def test_a_reference_survives_being_stored(within: Literal["day", "window"]) -> 
 def test_days_have_numbers_and_numbers_days() -> None:
     assert day_date(day_number(date(2013, 3, 1))) == date(2013, 3, 1)
     assert day_number(date(1970, 1, 1)) == 0
+
+
+def test_answers_of_classes_and_numbers_have_their_own_quality() -> None:
+    scores, labels = np.array([0, 2, 1, 2], np.float32), np.array([0, 1, 1, np.nan], np.float32)
+    ids = np.arange(1, 5, dtype=np.uint64)
+    day = DayScores(ids, ids, scores, labels, np.zeros(4, np.int64))
+    found = window_of(KEY, "day", date(2013, 3, 1), {15765: day}, 0, CLASSES)
+    assert (found.reason, found.labelled) == ("33.33% wrong", 3)
+    assert np.isnan(found.roc_auc.value)
+    assert window_of(KEY, "day", date(2013, 3, 1), {15765: day}, 0, NUMBER).reason == "off by 0.3333 on average"
+    error = day_statistic(MonitorSpec("m", "delay", metric="error"), {1: day})
+    assert (error.numerators.tolist(), error.denominators.tolist()) == ([-1.0], [3.0])
+    distance = day_statistic(MonitorSpec("m", "delay", metric="mae"), {1: replace(day, scores=scores * 10)})
+    assert distance.value == pytest.approx(-(0 + 19 + 9) / 3)

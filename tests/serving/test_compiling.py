@@ -4,9 +4,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -96,9 +97,10 @@ def test_nothing_of_the_machine_or_the_library_is_in_the_bytes() -> None:
 @pytest.mark.parametrize(
     ("estimator", "said"),
     [
-        (LinearRegression(), "no probabilities"),
+        (RidgeClassifier().fit(np.eye(4), [0, 1, 1, 0]), "no probabilities"),
+        (LinearRegression(), "not fitted"),
         (HistGradientBoostingClassifier(), "not fitted"),
-        (LogisticRegression().fit(np.eye(4), [0, 1, 2, 0]), "3 classes"),
+        (DummyClassifier().fit(np.eye(4), [0, 0, 0, 0]), "1 classes"),
         (
             HistGradientBoostingClassifier(categorical_features=cast(Any, [2])).fit(
                 sample(missing=False), sample(missing=False)[:, 0] > 0

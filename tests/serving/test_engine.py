@@ -251,6 +251,28 @@ def test_a_backup_answers_before_the_constant(serve: Publish) -> None:
     assert [(each["release"], each["fallback_release"]) for each in kept] == [("rel_a", "rel_b")] * 2
 
 
+def test_a_backup_answers_for_a_release_that_cannot_be_loaded(home: Home) -> None:
+    def load(bundle: Any) -> Loaded:
+        if bundle.release == "rel_a":
+            raise InvalidInput("Its file is damaged.")
+        model = load_model(home.blobs.get(bundle.model.digest), bundle.model.digest)
+        return Loaded(bundle, model, compile_assembly(bundle, model.features), None, frozenset())
+
+    bundles = home.bundle("rel_a", "champion"), home.bundle("rel_b", "challenger")
+    alone = build_table(home.publish(*bundles, fallback=None), Table(), loaders(load))
+    assert alone.unserved == {(PROJECT, SERVICE)}
+    table = build_table(home.publish(*bundles, fallback=None, backup="rel_b"), Table(), loaders(load))
+    assert (table.unserved, set(table.failed)) == (frozenset(), {"rel_a"})
+    journal = Journal(home.path / "journal", SystemClock())
+    writer = journal.writer("test", "fast")
+    engine = Engine(home.clock, writer, lambda _: nothing_known, strict=False)
+    engine.table = table
+    (answer,) = Bench(engine, home, writer).together([flight(1)])
+    writer.close()
+    assert (answer.fallback, answer.releases) == ([True], ["rel_a"])
+    assert [each["fallback_release"] for each in home.records("prediction")] == ["rel_b"]
+
+
 def test_a_service_that_is_switched_off_answers_with_its_constant_and_asks_no_model(serve: Publish) -> None:
     bench = serve(("rel_a", "champion"), stopped="The prices are wrong.", rollout="rol_1")
     (answer,) = bench.together([flight(1), flight(2)])

@@ -14,7 +14,7 @@ import skops.io
 import xgboost
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -97,10 +97,6 @@ def test_a_file_with_types_that_skops_does_not_trust_is_refused() -> None:
     assert "nobody vouches" in refused.value.why
 
 
-def three() -> Any:
-    return np.digitize(X[:, 0], [-0.5, 0.5])
-
-
 # Each file is tried in a process of its own, which loads the library anew.
 _SLOW = [pytest.param(each, marks=pytest.mark.long) for each in ("xgboost", "skops")]
 
@@ -113,16 +109,8 @@ def test_files_of_another_kind_are_refused(format: str) -> None:
         "skops": skops.io.dumps(LogisticRegression().fit(X, Y)),
         "onnx-file": compile_model(LogisticRegression().fit(X, Y), NAMES, X).onnx,
     }
-    several = {
-        "lightgbm": lightgbm.LGBMClassifier(n_estimators=2, verbosity=-1).fit(X, three()).booster_.model_to_string(),
-        "xgboost": xgboost.XGBClassifier(n_estimators=2).fit(X, three()).get_booster().save_raw("ubj"),
-        "skops": skops.io.dumps(LogisticRegression().fit(X, three())),
-    }
     other = {"lightgbm": "xgboost", "xgboost": "lightgbm", "skops": "onnx-file", "onnx-file": "skops"}[format]
     wrong = [pickle.dumps({"a": 1}), good[format][: len(good[format]) // 2], good[other]]
-    if format in several:
-        found = several[format]
-        wrong.append(found.encode() if isinstance(found, str) else bytes(found))
     for data in wrong:
         with pytest.raises((ModelRefused, UnsafeModel)):
             load_probed(data, bytes_hash(data), format)
@@ -163,8 +151,6 @@ def test_onnx_of_another_librarys_making_is_served() -> None:
     assert (plain.matrix, plain.output, plain.names) == ("X", "probabilities", ("X_0", "X_1", "X_2", "X_3"))
     assert loaded(converted(classifier), "onnx-file").score(X) == expected
     assert loaded(converted(regressor), "onnx-file").score(X) == pytest.approx(regressor.predict(X), abs=1e-5)
-    with pytest.raises(ModelRefused):
-        loaded(converted(LogisticRegression().fit(X, three()), options={"zipmap": False}), "onnx-file")
 
 
 def test_what_converts_is_compiled_and_what_does_not_is_served_by_its_own_runtime() -> None:
@@ -181,7 +167,7 @@ def test_what_converts_is_compiled_and_what_does_not_is_served_by_its_own_runtim
     assert original.parity["runtime"].startswith("scikit-learn ")
     assert original.parity["max_difference"] < 1e-6
     with pytest.raises(CannotCompile):
-        pack_model(LogisticRegression().fit(X, three()), NAMES, X)
+        pack_model(RidgeClassifier().fit(X, Y), NAMES, X)
 
 
 @pytest.mark.parametrize(("make", "format"), [(lgbm, "lightgbm"), (xgb, "xgboost")])

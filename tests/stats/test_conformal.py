@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.stats.conformal import Sets, calibrate, covered
+from holdtrue.stats.conformal import (
+    ClassSets,
+    Ranges,
+    Sets,
+    calibrate,
+    calibrate_classes,
+    calibrate_ranges,
+    covered,
+    covered_classes,
+    covered_ranges,
+)
 from holdtrue.stats.errors import BadNumbers
 
 
@@ -80,3 +90,54 @@ def test_of_the_rows_it_was_made_of_it_holds_at_least_its_share(
         close = 1e-12
         inside = (mine <= sets.zero_up_to) if outcome == 0 else (mine >= sets.one_from - close)
         assert inside.mean() >= confidence
+
+
+def test_each_class_is_covered_as_often_as_promised() -> None:
+    random = np.random.default_rng(5)
+    found: list[list[float]] = []
+    for _ in range(200):
+        true = random.choice(3, 600, p=[0.6, 0.3, 0.1])
+        raw = random.normal(size=(600, 3)) + 1.5 * np.eye(3)[true]
+        chances = np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
+        sets = calibrate_classes(chances[:300], true[:300], 0.9)
+        assert sets is not None
+        told = covered_classes(sets, chances[300:], true[300:])
+        found.append([each["value"] for each in told["classes"]])
+    # Of 30 rows the 28th smallest is taken, so the rare class is covered at 0.903; noise of the mean is below 0.01.
+    assert np.array(found).mean(axis=0) == pytest.approx([0.905, 0.905, 0.915], abs=0.02)
+    assert calibrate_classes(np.full((20, 3), 1 / 3), [0] * 15 + [1] * 5, 0.9) is None
+    assert ClassSets(0.9, (0.5, 0.2, 0.9)).of([0.5, 0.3, 0.2]) == [0, 1]
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.9])
+def test_ranges_hold_the_truth_as_often_as_promised_also_where_the_noise_grows(confidence: float) -> None:
+    random = np.random.default_rng(8)
+    overall: list[float] = []
+    parts: list[list[float]] = []
+    for _ in range(200):
+        score = random.uniform(0, 10, 1500)
+        truth = score + random.standard_t(3, 1500) * (0.2 + score)
+        ranges = calibrate_ranges(score[:750], truth[:750], confidence)
+        assert ranges is not None
+        assert len(ranges.halves) == 5
+        assert ranges.halves[0] < ranges.halves[2] < ranges.halves[4]
+        told = covered_ranges(ranges, score[750:], truth[750:])
+        overall.append(told["value"])
+        parts.append([each["value"] for each in told["parts"]])
+    assert float(np.mean(overall)) == pytest.approx(confidence + 0.003, abs=0.006)
+    assert np.array(parts).mean(axis=0) == pytest.approx(confidence + 0.003, abs=0.012)
+
+
+def test_few_rows_give_one_width_and_fewer_none() -> None:
+    score = np.arange(40.0)
+    ranges = calibrate_ranges(score, score + np.tile([1.0, -2.0], 20), 0.9)
+    assert ranges == Ranges(0.9, (), (2.0,))
+    assert ranges is not None
+    assert ranges.of(10.0) == [8.0, 12.0]
+    assert calibrate_ranges(score[:8], score[:8], 0.9) is None
+    # Where a model says one number for all, there are no parts.
+    same = calibrate_ranges(np.ones(500), np.arange(500.0), 0.9)
+    assert same is not None
+    assert same.of(1.0)[1] == pytest.approx(450.0)
+    both = Ranges(0.9, (5.0,), (1.0, 3.0))
+    assert (both.of(4.9), both.of(5.0)) == ([3.9000000000000004, 5.9], [2.0, 8.0])

@@ -35,6 +35,9 @@ WORDS: Final[Mapping[str, str]] = {
     COST: "the cost, as a share of its limit,",
     LATENCY: "the share of answers that took longer than the limit",
 }
+GROUP: Final = f"{FEEDBACK} of group "
+OTHER: Final = "(others)"
+_MOST_GROUPS: Final = 12
 _CHAMPION, _CHALLENGER = "champion", "challenger"
 _KEEP_DAYS: Final = 60
 _DAY_US: Final = 86_400_000_000
@@ -54,6 +57,8 @@ _COLUMNS: Final = (
 )
 
 Sequences = dict[str, dict[str, MeanSequence]]
+Unrated = tuple[str, int, tuple[str, ...]]
+"""An answer without feedback: its arm, its moment, and its values of the inputs that are groups."""
 Found = Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]
 """Measure → whether the challenger answered, and the value, of each row in the order in which they came."""
 
@@ -63,14 +68,15 @@ class ArmsJudging:
     """Hold all that was counted in a rollout so far; its JSON form stands on the rollout's row.
 
     `sequences` are those of each arm and measure, `matched` those of a measure's difference; `waiting` holds answers
-    without feedback: id → arm and moment. `share` is the percent that a bandit gives the challenger since `share_at`.
+    without feedback: id → arm, moment and its values of the inputs that are groups. `share` is the percent that a
+    bandit gives the challenger since `share_at`.
     """
 
     cursor: str
     labels_cursor: str
     sequences: Sequences = field(default_factory=dict[str, dict[str, MeanSequence]])
     step_start: int = 0
-    waiting: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    waiting: dict[str, Unrated] = field(default_factory=dict[str, "Unrated"])
     matched: dict[str, MatchedDifference] = field(default_factory=dict[str, MatchedDifference])
     share: float | None = None
     share_at: int | None = None
@@ -102,7 +108,7 @@ class ArmsJudging:
                 for arm, mine in data["sequences"].items()
             },
             data["step_start"],
-            {name: (row[0], row[1]) for name, row in data["waiting"].items()},
+            {name: (row[0], row[1], tuple(row[2]) if len(row) > 2 else ()) for name, row in data["waiting"].items()},
             {name: MatchedDifference.from_json(each) for name, each in data.get("matched", {}).items()},
             data.get("share"),
             data.get("share_at"),
@@ -147,26 +153,44 @@ def absorb_arms(
 ) -> ArmsJudging:
     """Return `judging` with new records counted: answers of this rollout, and the first feedback on each.
 
-    `checked` tells that an answer's score says whether its checks held, as an application's does.
+    `checked` tells that an answer's score says whether its checks held, as an application's does. Feedback is also
+    counted for each value of the inputs that the canary names as groups, of each input for the first twelve.
     """
+    inputs = tuple(f"x_{name}" for name in rollout.canary.groups)
     found: dict[str, tuple[list[bool], list[float]]] = {}
     waiting = dict(judging.waiting)
     # Several processes write; blocks are made of neighbours in time.
-    for row in sorted(rows_of(predictions, _COLUMNS), key=lambda row: row["recorded_at"] or row["time"]):
+    for row in sorted(rows_of(predictions, (*_COLUMNS, *inputs)), key=lambda row: row["recorded_at"] or row["time"]):
         if row["rollout"] != rollout.id:
             continue
         arm = _CHALLENGER if row["release"] == rollout.challenger else _CHAMPION
         for name, value in _measures(row, rollout.canary):
             if checked or name != CHECKS:
                 _append(found, name, arm, value)
-        waiting[row["id"]] = (arm, row["recorded_at"] or row["time"])
+        values = tuple("(missing)" if row[name] is None else str(row[name]) for name in inputs)
+        waiting[row["id"]] = (arm, row["recorded_at"] or row["time"], values)
+    known = [*judging.matched]
     for row in rows_of(labels, ("prediction_id", "value", "low", "high")):
         if row["prediction_id"] in waiting and row["value"] is not None:
-            arm, _ = waiting.pop(row["prediction_id"])
+            arm, _, values = waiting.pop(row["prediction_id"])
             _append(found, FEEDBACK, arm, 1.0 - _liking(row))
+            for place, value in enumerate(values):
+                _append(found, _group(place, value, known), arm, 1.0 - _liking(row))
     oldest = microseconds(now) - _KEEP_DAYS * _DAY_US
     kept = [(name, row) for name, row in waiting.items() if row[1] >= oldest][-_MAX_WAITING:]
     return replace(judging.counted(found), waiting=dict(kept))
+
+
+def _group(place: int, value: str, known: list[str]) -> str:
+    """Return the measure of a group's feedback: the input's place and its value; later values are one group."""
+    name = f"{GROUP}{place}|{value}"
+    if name in known:
+        return name
+    if sum(each.startswith(f"{GROUP}{place}|") for each in known) >= _MOST_GROUPS:
+        name = f"{GROUP}{place}|{OTHER}"
+    if name not in known:
+        known.append(name)
+    return name
 
 
 def _append(found: dict[str, tuple[list[bool], list[float]]], name: str, arm: str, value: float) -> None:
@@ -217,13 +241,15 @@ class Difference:
     n_challenger: int
     lower: float
     upper: float
+    words: str = ""
 
     @property
     def told(self) -> str:
         """Return it in words."""
+        limits = f"difference between {self.lower:+.3f} and {self.upper:+.3f}"
         return (
-            f"{WORDS[self.measure]} is {self.challenger:.3f} on {self.n_challenger} answers, the champion's "
-            f"{self.champion:.3f} on {self.n_champion} (difference between {self.lower:+.3f} and {self.upper:+.3f})"
+            f"{WORDS.get(self.measure, self.words)} is {self.challenger:.3f} on {self.n_challenger} answers, the "
+            f"champion's {self.champion:.3f} on {self.n_champion} ({limits})"
         )
 
     def facts(self) -> dict[str, Any]:

@@ -55,8 +55,11 @@ def _fitting(connection: sa.Connection, project: str, name: str, champion: Relea
     release = catalog.release(connection, project, name)
     if bundles.is_application(release) or bundles.is_application(champion):
         return Backup(None, "An application falls back by its route, from one model to the next.")
-    carried = {(each.name, each.datatype) for each in bundles.bundle(connection, project, champion).inputs}
-    extra = {(each.name, each.datatype) for each in bundles.bundle(connection, project, release).inputs} - carried
+    mine, other = (bundles.bundle(connection, project, each) for each in (champion, release))
+    if mine.classes != other.classes:
+        return Backup(None, f"{name} does not tell the same classes apart.")
+    carried = {(each.name, each.datatype) for each in mine.inputs}
+    extra = {(each.name, each.datatype) for each in other.inputs} - carried
     if extra:
         wanted, datatype = min(extra)
         return Backup(None, f"{name} reads the input {wanted} ({datatype}), which requests do not carry.")

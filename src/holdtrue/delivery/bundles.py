@@ -11,7 +11,7 @@ from holdtrue.core.codec import load
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.delivery.model import NotDeployable, Rollout
 from holdtrue.serving import FORMATS, Application, Arm, Bundle, Input, ModelFile, Route
-from holdtrue.stats.conformal import Sets
+from holdtrue.stats.conformal import ClassSets, Ranges, Sets
 
 APPLICATION_ROLES = ("prompt", "index", "guardrails", "route")
 """What a release of an application pins; of these, prompt and route must be there."""
@@ -70,6 +70,9 @@ def bundle_of(
         matrix=config.get("matrix"),
         background=model.get("background"),
         sets=None if config.get("sets") is None else load(Sets, config["sets"], "The sets of a release"),
+        classes=tuple(model.get("classes", ())),
+        class_sets=load(ClassSets, config["class_sets"], "The sets of a release") if "class_sets" in config else None,
+        ranges=load(Ranges, config["ranges"], "The ranges of a release") if "ranges" in config else None,
     )
 
 
@@ -127,7 +130,14 @@ def check_servable(connection: sa.Connection, project: str, release: Release, ch
         return
     if release.manifest.config.get("entity") is None and release.manifest.config.get("key") is None:
         raise _lacks(release, "it names neither key nor entity, so rows cannot be split between releases")
-    asked = {(each.name, each.datatype) for each in bundle(connection, project, champion).inputs}
+    before = bundle(connection, project, champion)
+    if before.classes != made.classes:
+        raise _lacks(
+            release,
+            f"it tells {_classes(made)} apart, and the release that answers now {_classes(before)}",
+            "Both releases answer the same requests during a rollout: declare a new service for other classes.",
+        )
+    asked = {(each.name, each.datatype) for each in before.inputs}
     extra = {(each.name, each.datatype) for each in made.inputs} - asked
     if extra:
         name, datatype = min(extra)
@@ -137,6 +147,10 @@ def check_servable(connection: sa.Connection, project: str, release: Release, ch
             "Both releases answer the same requests during a rollout: keep the inputs of the service as they are, "
             "or declare a new service for the new ones.",
         )
+
+
+def _classes(bundle: Bundle) -> str:
+    return f"the classes {', '.join(bundle.classes)[:200]}" if bundle.classes else "no classes"
 
 
 def _part(connection: sa.Connection, project: str, release: Release, role: str) -> Version:

@@ -5,6 +5,8 @@ one likes, the hour is not mistaken for the release, and a bandit may move the s
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,12 +14,13 @@ from typing import Any, Final
 import pyarrow as pa
 
 from holdtrue.core.clock import microseconds
-from holdtrue.delivery.arms import FAILED, FEEDBACK, LATENCY, ArmsJudging, Difference, absorb_arms, difference_of
+from holdtrue.delivery.arms import FAILED, FEEDBACK, GROUP, LATENCY, ArmsJudging, Difference, absorb_arms, difference_of
 from holdtrue.delivery.model import Canary, Rollout
 from holdtrue.delivery.rules import Judgement
 from holdtrue.stats.intervals import normal_below
 
 _GRAIN: Final = 5.0
+_LEAST_ROWS: Final = 50
 
 
 def absorb_business(
@@ -46,14 +49,15 @@ def _named(labels: pa.Table, name: str) -> pa.Table:
 def judge_business(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: datetime) -> tuple[Judgement, Any]:
     """Decide the next move of an A/B test or a bandit; return the judgement and the facts it rests on.
 
-    Half of alpha goes to “worse”, shared with failed and late answers, and half to “better”.
+    Half of alpha goes to “worse”, shared with failed and late answers and with groups, and half to “better”.
     """
     margins = {FAILED: canary.fallback_margin, FEEDBACK: canary.margin}
     if canary.latency_limit_seconds:
         margins[LATENCY] = canary.latency_margin
-    worse = canary.alpha / (2.0 * len(margins))
+    worse = canary.alpha / (2.0 * (len(margins) + bool(canary.groups)))
     known = (difference_of(judging, name, margin, worse, canary.alpha / 2.0) for name, margin in margins.items())
     found = [each for each in known if each is not None]
+    groups = list(_groups(canary, judging, worse)) if canary.groups else []
     days = (now - rollout.started_at) / timedelta(days=1)
     answers = min(judging.rated("champion"), judging.rated("challenger"))
     facts = {
@@ -61,9 +65,32 @@ def judge_business(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: 
         "rated": {arm: judging.rated(arm) for arm in ("champion", "challenger")},
         "days": days,
         "share": rollout.percent,
-        "measures": [each.facts() for each in found],
+        "measures": [each.facts() for each in (*found, *groups)],
     }
+    harmed = next((each for each in groups if each.lower > each.margin), None)
+    if harmed is not None:
+        why = f"A group is worse off by more than {harmed.margin:g}: {harmed.told}."
+        return Judgement("roll_back", why), facts
     return _decide(canary, judging, rollout, found, answers, days), facts
+
+
+def _groups(canary: Canary, judging: ArmsJudging, alpha: float) -> Iterator[Difference]:
+    """Yield what is known of the feedback in each group that has enough of it in both arms.
+
+    Within a group, both arms' answers are compared as on the whole: in blocks of neighbours in time. The k-th value of
+    an input gets 1/(k·(k + 1)) of the error of that input: however many come, together they get all of it.
+    """
+    numbers = Counter[str]()
+    for measure in judging.matched:
+        if not measure.startswith(GROUP):
+            continue
+        place, _, value = measure.removeprefix(GROUP).partition("|")
+        numbers[place] += 1
+        each = alpha / (len(canary.groups) * numbers[place] * (numbers[place] + 1))
+        known = difference_of(judging, measure, canary.group_margin, each, canary.alpha / 2.0)
+        if known is not None and min(known.n_champion, known.n_challenger) >= _LEAST_ROWS:
+            words = f"the share of bad feedback where {canary.groups[int(place)]} is “{value}”"
+            yield replace(known, words=words)
 
 
 def _decide(

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from holdtrue import monitoring
 from holdtrue.delivery import reading, store
-from holdtrue.delivery.model import Rollout
-from holdtrue.stats import brier_differences, discoveries, finite, kolmogorov_smirnov, psi
+from holdtrue.delivery.losses import loss_differences
+from holdtrue.delivery.model import Canary, Rollout
+from holdtrue.stats import discoveries, finite, kolmogorov_smirnov, psi
 from holdtrue.stats.arrays import Floats
 from holdtrue.stats.intervals import around, student_below, student_quantile
 from holdtrue.storage import Stores
@@ -104,6 +105,7 @@ class _Rows:
     challenger: Floats
     labels: Floats
     asked: pa.Table
+    canary: Canary
 
     @property
     def n(self) -> int:
@@ -122,8 +124,10 @@ class _Rows:
             found.setdefault(name, {})[release] = (score, np.nan if label is None else label)
         both = {name: each for name, each in found.items() if rollout.champion in each and rollout.challenger in each}
         pairs = [(each[rollout.champion][0], *each[rollout.challenger]) for each in both.values()]
-        values = np.clip(np.array(pairs, dtype=np.float64).reshape(-1, 3), 0.0, 1.0)
-        return cls(values[:, 0], values[:, 1], values[:, 2], _asked(records, list(both)))
+        values = np.array(pairs, dtype=np.float64).reshape(-1, 3)
+        if rollout.canary.loss == "brier":
+            values = np.clip(values, 0.0, 1.0)
+        return cls(values[:, 0], values[:, 1], values[:, 2], _asked(records, list(both)), rollout.canary)
 
     def inputs(self) -> Iterator[tuple[str, list[str | None]]]:
         """Yield the inputs that can be sliced by, and the slice of each row: its value, or a quarter of the numbers."""
@@ -154,21 +158,30 @@ class _Rows:
         """Return how the releases differ on the rows `mine` bool[n]."""
         one, two, labels = self.champion[mine], self.challenger[mine], self.labels[mine]
         known = np.isfinite(labels)
-        losses = brier_differences(labels[known], one[known], two[known]) if known.any() else np.zeros(0)
+        losses = loss_differences(self.canary, labels[known], one[known], two[known])
         mean, lower, upper, p = _student(losses)
         return Slice(
             input=name,
             value=value,
             rows=int(one.size),
-            moved=float((two - one).mean()),
-            apart=float(np.abs(two - one).mean()),
-            changed=float(((one >= 0.5) != (two >= 0.5)).mean()),
+            # Numbers of classes are no amounts: all that is told of them is where they differ.
+            moved=0.0 if self.canary.loss == "wrong" else float((two - one).mean()),
+            apart=float((one != two).mean() if self.canary.loss == "wrong" else np.abs(two - one).mean()),
+            changed=float(self._changed(one, two).mean()),
             labelled=int(known.sum()),
             brier=mean,
             lower=lower,
             upper=upper,
             p=p,
         )
+
+    def _changed(self, one: Any, two: Any) -> Any:
+        """Tell where the two decide otherwise: say another class, or lie a tenth of the scale apart."""
+        if self.canary.loss == "wrong":
+            return one != two
+        if self.canary.loss == "distance":
+            return np.abs(one - two) > self.canary.scale / 10.0
+        return (one >= 0.5) != (two >= 0.5)
 
 
 def _quarters(column: pa.ChunkedArray) -> list[str | None] | None:

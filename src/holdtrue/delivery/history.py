@@ -10,8 +10,8 @@ import numpy as np
 from holdtrue import monitoring
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import reading, store
+from holdtrue.delivery.losses import loss_differences
 from holdtrue.delivery.model import Rollout
-from holdtrue.stats import brier_differences
 from holdtrue.storage import Stores
 
 _DAY_US: Final = 86_400_000_000
@@ -75,7 +75,7 @@ def _losses(stores: Stores, project: str, rollout: Rollout) -> History | None:
     if pairs.n < 2:
         return None
     newest = np.argsort(pairs.times, kind="stable")[-_MOST_ROWS:]
-    differences = brier_differences(pairs.labels[newest], pairs.first[newest], pairs.second[newest])
+    differences = loss_differences(rollout.canary, pairs.labels[newest], pairs.first[newest], pairs.second[newest])
     times = pairs.times[newest]
     day = times // _DAY_US
     span = max(float(times[-1] - times[0]) / _DAY_US, 1.0)

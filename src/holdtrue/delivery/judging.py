@@ -4,10 +4,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from holdtrue.core.clock import microseconds
+from holdtrue.delivery.losses import loss_differences
 from holdtrue.delivery.model import Canary, Rollout
 from holdtrue.delivery.rows import rows_of
 from holdtrue.delivery.rules import Facts
@@ -35,7 +37,7 @@ class Waiting:
 class Judging:
     """Hold all that was counted in a rollout so far; its JSON form stands on the rollout's row.
 
-    `difference` is the sequence of the challenger's squared error minus the champion's, in [-1, 1];
+    `difference` is the sequence of the challenger's loss minus the champion's, in [-1, 1];
     `fallbacks` that of the challenger's fallback answers, 0 or 1. `waiting` holds rows without a label,
     by prediction id. `forgotten` counts rows whose label did not come in 60 days. `scores` is the sequence of the
     challenger's score minus the champion's, which needs no label (counted if its drift is judged). `watching` holds
@@ -128,15 +130,13 @@ def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa
     """
     grown = _count_predictions(judging, rollout, predictions)
     waiting = dict(grown.waiting)
-    differences: list[float] = []
+    seen: list[tuple[float, float, float]] = []
     erred: list[tuple[tuple[str, ...], bool, bool]] = []
     canary = rollout.canary
-    for name, value in _matched(waiting, labels):
+    for name, value in _matched(canary, waiting, labels):
         row = waiting.pop(name)
-        differences.append((row.challenger - value) ** 2 - (row.champion - value) ** 2)
-        truth = value >= 0.5
-        by_champion, by_challenger = (score >= canary.decision_at for score in (row.champion, row.challenger))
-        erred.append((row.groups, by_champion is not truth, by_challenger is not truth))
+        seen.append((value, row.champion, row.challenger))
+        erred.append((row.groups, _is_wrong(canary, row.champion, value), _is_wrong(canary, row.challenger, value)))
     if canary.groups and canary.group_measure == "error":
         # Rows that waited since before groups were judged have none.
         known = [row for row in erred if len(row[0]) == len(canary.groups)]
@@ -146,10 +146,19 @@ def absorb(judging: Judging, rollout: Rollout, predictions: pa.Table, labels: pa
     if len(kept) > _MAX_PENDING:
         kept = dict(list(kept.items())[-_MAX_PENDING:])
     return replace(
-        grown.counted(differences),
+        grown.counted(loss_differences(canary, *np.array(seen).reshape(-1, 3).T)),
         waiting=kept,
         forgotten=grown.forgotten + len(waiting) - len(kept),
     )
+
+
+def _is_wrong(canary: Canary, score: float, label: float) -> bool:
+    return score != label if canary.loss == "wrong" else (score >= canary.decision_at) is not (label >= 0.5)
+
+
+def _within(canary: Canary, value: Any) -> float:
+    """Return a score or label as it is judged: as a probability it lies in [0, 1]."""
+    return min(max(float(value), 0.0), 1.0) if canary.loss == "brier" else float(value)
 
 
 _COLUMNS: Final = (
@@ -188,7 +197,7 @@ def _count_predictions(judging: Judging, rollout: Rollout, predictions: pa.Table
             entry["key"] = _key(row["key"])
             entry["recorded_at"] = row["recorded_at"] or row["time"]
             entry["groups"] = tuple("(missing)" if row[name] is None else str(row[name]) for name in inputs)
-            entry[row["release"]] = (min(max(float(row["score"]), 0.0), 1.0), row["model_us"])
+            entry[row["release"]] = (_within(rollout.canary, row["score"]), row["model_us"])
     both = {name: each for name, each in scores.items() if rollout.champion in each and rollout.challenger in each}
     waiting = dict(judging.waiting)
     moved: list[float] = []
@@ -237,7 +246,7 @@ def absorb_refusals(judging: Judging, rollout: Rollout, refusals: pa.Table) -> J
     return replace(judging, watching=judging.watching.counted({REFUSED: differences}))
 
 
-def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, float]]:
+def _matched(canary: Canary, waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, float]]:
     """Return (prediction id, label) of rows whose label came, in order of arrival, then of id."""
     by_key: dict[str | None, list[str]] = {}
     for name, row in waiting.items():
@@ -251,7 +260,7 @@ def _matched(waiting: dict[str, Waiting], labels: pa.Table) -> list[tuple[str, f
         known_at = row["known_at"] or row["time"]
         for name in ids:
             if name in waiting and (name not in found or known_at < found[name][0]):
-                found[name] = (known_at, name, min(max(float(row["value"]), 0.0), 1.0))
+                found[name] = (known_at, name, _within(canary, row["value"]))
     return [(name, value) for _, name, value in sorted(found.values())]
 
 

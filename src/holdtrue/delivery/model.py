@@ -93,6 +93,9 @@ class Canary:
     `drift_margin` is how far a model's mean score may lie from the champion's on the same rows, either way, which is
     known long before labels come (0: not judged).
 
+    The `loss` of an answer is its squared error as a probability (“brier”), whether it is the “wrong” class, or its
+    “distance” from the true number as a share of `scale`, at most 1; it follows from what the model answers with.
+
     `groups` are inputs by whose values fairness is judged: in each group the challenger's share of errors (or, by the
     `group_measure` “positive”, of decisions that are yes), against all other rows and compared with the champion's, may
     be `group_margin` larger; with `groups_needed` that must be shown before it is promoted. A score of `decision_at` or
@@ -139,6 +142,8 @@ class Canary:
     decision_at: float = 0.5
     contract_margin: float = 0.02
     estimate_margin: float = 0.0
+    loss: Literal["brier", "wrong", "distance"] = "brier"
+    scale: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

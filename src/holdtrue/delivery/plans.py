@@ -1,14 +1,27 @@
 """The other ways to let a release in, beside the canary: each is a plan with the settings that make it one."""
 
+from typing import Literal
+
 from holdtrue.delivery.model import Canary
 
 
 def Shadow(  # written like Canary in a project file
-    *, margin: float = 0.01, alpha: float = 0.05, min_rows: int = 200, patience_days: float = 28.0
+    *,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+    min_rows: int = 200,
+    patience_days: float = 28.0,
+    groups: tuple[str, ...] = (),
+    group_measure: Literal["error", "positive"] = "error",
+    group_margin: float = 0.05,
+    groups_needed: bool = False,
+    decision_at: float = 0.5,
+    scale: float = 0.0,
 ) -> Canary:
     """Plan to let a release score every row and answer none; it ends with what was shown, and changes nothing.
 
-    It ends when the release is shown to be at most `margin` worse (mean Brier score) or surely worse, or with patience.
+    It ends when the release is shown to be at most `margin` worse (mean Brier score) or surely worse, or with patience;
+    also for a group, as a canary does (`groups` and what belongs to it; `scale` is for models of a number).
     """
     return Canary(
         steps=(0.0,),
@@ -17,15 +30,31 @@ def Shadow(  # written like Canary in a project file
         min_rows_per_step=min_rows,
         patience_days=patience_days,
         strategy="shadow",
+        groups=groups,
+        group_measure=group_measure,
+        group_margin=group_margin,
+        groups_needed=groups_needed,
+        decision_at=decision_at,
+        scale=scale,
     )
 
 
 def BlueGreen(  # written like Canary in a project file
-    *, margin: float = 0.01, alpha: float = 0.05, min_rows: int = 200, patience_days: float = 28.0
+    *,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+    min_rows: int = 200,
+    patience_days: float = 28.0,
+    groups: tuple[str, ...] = (),
+    group_measure: Literal["error", "positive"] = "error",
+    group_margin: float = 0.05,
+    groups_needed: bool = False,
+    decision_at: float = 0.5,
+    scale: float = 0.0,
 ) -> Canary:
     """Plan to switch all answers at once, after the release has scored rows unanswered and was shown to be good enough.
 
-    Nobody gets two releases in turn; `holdtrue rollback` switches back.
+    Nobody gets two releases in turn; `holdtrue rollback` switches back. Groups are judged as a canary's are.
     """
     return Canary(
         steps=(0.0,),
@@ -34,6 +63,12 @@ def BlueGreen(  # written like Canary in a project file
         min_rows_per_step=min_rows,
         patience_days=patience_days,
         strategy="blue_green",
+        groups=groups,
+        group_measure=group_measure,
+        group_margin=group_margin,
+        groups_needed=groups_needed,
+        decision_at=decision_at,
+        scale=scale,
     )
 
 
@@ -49,12 +84,15 @@ def ABTest(  # written like Canary in a project file
     fallback_margin: float = 0.02,
     latency_limit_seconds: float = 0.0,
     latency_margin: float = 0.1,
+    groups: tuple[str, ...] = (),
+    group_margin: float = 0.05,
 ) -> Canary:
     """Plan a test of two releases on a business metric that comes with POST /feedback under a name; more is better.
 
     It may be looked at at any time. The release is promoted when it is shown to be better (or at most `margin` worse),
     rolled back when it is worse, and stopped when no difference as large as `worth` is left. Values are taken as a
-    share of the range that the feedback states.
+    share of the range that the feedback states. It is rolled back, too, where the feedback of a group, the rows with
+    one value of an input in `groups`, is surely worse by more than `group_margin`.
     """
     return Canary(
         steps=(share,),
@@ -69,6 +107,8 @@ def ABTest(  # written like Canary in a project file
         shadow=False,
         strategy="ab",
         feedback_name=metric,
+        groups=groups,
+        group_margin=group_margin,
         worth=worth,
     )
 
@@ -85,6 +125,8 @@ def Bandit(  # written like Canary in a project file
     fallback_margin: float = 0.02,
     latency_limit_seconds: float = 0.0,
     latency_margin: float = 0.1,
+    groups: tuple[str, ...] = (),
+    group_margin: float = 0.05,
 ) -> Canary:
     """Plan to give the release that seems better more of the answers, on a business metric as in ABTest.
 
@@ -104,6 +146,8 @@ def Bandit(  # written like Canary in a project file
         shadow=False,
         strategy="bandit",
         feedback_name=metric,
+        groups=groups,
+        group_margin=group_margin,
         worth=worth,
         floor=floor,
         move_hours=move_hours,

@@ -1,10 +1,11 @@
 """Pure decisions of delivery: what a rollout's evidence says, and whether a trigger trains."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from holdtrue.core.errors import ConfigurationError
@@ -25,6 +26,16 @@ from holdtrue.stats.sequences import rows_needed
 Verdict = Literal["wait", "advance", "promote", "roll_back", "stop"]
 _YEAR: Final = timedelta(days=365)
 _SPENT: Final = frozenset({TriggerState.QUEUED, TriggerState.DONE, TriggerState.ROLLED_OUT, TriggerState.FAILED})
+
+
+LOSSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "brier": "the Brier score",
+        "wrong": "the share of wrong answers",
+        "distance": "the distance from the truth, as a share of the scale,",
+    }
+)
+"""How the loss by which releases are compared is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class Concern:
 class Facts:
     """Hold what is known of a running rollout.
 
-    `mean`, `lower`, `upper` describe the challenger's Brier score minus the champion's on `pairs` labelled
+    `mean`, `lower`, `upper` describe the challenger's mean loss minus the champion's on `pairs` labelled
     rows (above 0: the challenger is worse). `fallback_lower` is a lower limit of the challenger's share of
     fallback answers out of `answers`; `champion_fallback` the champion's share. `score_mean`, `score_lower` and
     `score_upper` describe the challenger's score minus the champion's on `scored` rows, if their drift is judged.
@@ -119,7 +130,7 @@ def judge(canary: Canary, facts: Facts) -> Judgement:
     breached = next((each for each in facts.concerns if each.breached), None)
     if breached is not None:
         return Judgement("roll_back", f"{breached.words[0].upper()}{breached.words[1:]}.")
-    seen = _seen(facts)
+    seen = _seen(canary, facts)
     if facts.lower > 0.0:
         return Judgement("roll_back", f"It is worse than the champion: {seen}.")
     proven = facts.upper < canary.margin
@@ -178,11 +189,11 @@ def _wait(canary: Canary, facts: Facts, seen: str, *, proven: bool) -> Judgement
     )
 
 
-def _seen(facts: Facts) -> str:
+def _seen(canary: Canary, facts: Facts) -> str:
     if facts.mean is None:
         return "no labelled row was scored by both releases yet"
     return (
-        f"the Brier score differs by {facts.mean:+.4f} "
+        f"{LOSSES[canary.loss]} differs by {facts.mean:+.4f} "
         f"(between {facts.lower:+.4f} and {facts.upper:+.4f}) on {facts.pairs} rows"
     )
 
@@ -286,6 +297,11 @@ def check_service(spec: ServiceSpec) -> None:
         ("decision_at", canary.decision_at, 0 < canary.decision_at < 1),
         ("contract_margin", canary.contract_margin, 0 <= canary.contract_margin < 1),
         ("estimate_margin", canary.estimate_margin, 0 <= canary.estimate_margin < 0.25),
+        (
+            "scale",
+            canary.scale,
+            math.isfinite(canary.scale) and (canary.scale > 0 if canary.loss == "distance" else canary.scale >= 0),
+        ),
         ("latency_margin", canary.latency_margin, 0 < canary.latency_margin < 1),
         ("latency_limit_seconds", canary.latency_limit_seconds, 0 <= canary.latency_limit_seconds < 3600),
     )
@@ -300,11 +316,17 @@ def _check_groups(spec: ServiceSpec) -> None:
         raise _bad(spec, "groups are needed and none is named", 'Name inputs: groups=("origin",).')
     if len(set(canary.groups)) != len(canary.groups) or len(canary.groups) > 5:
         raise _bad(spec, f"groups are {list(canary.groups)}", "Name up to five inputs, each once.")
-    if canary.groups and canary.metric != "brier":
+    if canary.groups and (canary.metric == "answers" or spec.kind == "application"):
         raise _bad(
             spec,
-            f"groups are named and the metric is “{canary.metric}”",
-            "Groups are compared on rows that both releases scored: use a canary of a model.",
+            "groups are named, and it is an application",
+            "What people ask an application has no inputs to tell groups by: leave groups out.",
+        )
+    if canary.groups and canary.metric == "feedback" and (canary.groups_needed or canary.group_measure != "error"):
+        raise _bad(
+            spec,
+            "groups are needed, or compared by decisions, in a test on feedback",
+            "An A/B test and a bandit roll back where the feedback of a group is surely worse; name groups alone.",
         )
 
 

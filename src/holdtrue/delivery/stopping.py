@@ -80,10 +80,17 @@ def _check_answer(connection: sa.Connection, project: str, present: Deployment, 
     """Raise InvalidInput for a safe default that could not be given."""
     if answer is None:
         return
-    if bundles.is_application(catalog.release(connection, project, present.release)):
+    release = catalog.release(connection, project, present.release)
+    if bundles.is_application(release):
         if not 0 < len(answer.strip()) <= _WORDS:
             raise InvalidInput(f"The words of an application are 1 to {_WORDS} letters.")
         return
+    classes = bundles.bundle(connection, project, release).classes
+    if classes and constant(answer) not in range(len(classes)):
+        numbered = ", ".join(f"{number} ({name})" for number, name in enumerate(classes))
+        raise InvalidInput(
+            f"{answer[:40]!r} is the number of no class of {present.service}.", mend=f"Give one of: {numbered[:300]}."
+        )
     constant(answer)
 
 

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import sqlalchemy as sa
 
+from holdtrue import catalog
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import microseconds
+from holdtrue.core.errors import HoldtrueError
 from holdtrue.monitoring.joining import coalesce, column
 from holdtrue.monitoring.model import Window
-from holdtrue.monitoring.quality import ALL, DAY_MICROS, Key, day_date, day_number, window_of
+from holdtrue.monitoring.quality import ALL, CHANCE, CLASSES, DAY_MICROS, NUMBER, Key, day_date, day_number, window_of
 from holdtrue.monitoring.scored import (
     DayScores,
     Hashes,
@@ -221,6 +224,7 @@ def _windows(
 ) -> list[Window]:
     """Return the windows, of days and months, that hold the touched days; answers of all releases too."""
     found: list[Window] = []
+    kinds = _kinds(stores, project, {release for release, _, _ in touched})
     for month in sorted({day_date(day).replace(day=1) for _, _, day in touched}):
         first, last = day_number(month), day_number(_next_month(month))
         held = stores.ledger.read(lambda conn, a=first, b=last: read_days(conn, project, service, a, b))
@@ -230,16 +234,36 @@ def _windows(
             key = Key(service, release, role)
             days = {day: scores for (a, b, day), scores in held.items() if (a, b) == (release, role)}
             fresh = [day for a, b, day in mine if (a, b) == (release, role)]
-            found += _of(key, month, days, fresh, horizon)
+            found += _of(key, month, days, fresh, horizon, kinds[release])
         answered = [day for _, role, day in mine if role == "answer"]
         if answered:
-            found += _all_answers(service, month, held, answered, horizon, found)
+            found += _all_answers(service, month, held, answered, horizon, found, max(kinds.values()))
     return found
 
 
-def _of(key: Key, month: date, days: Mapping[int, DayScores], fresh: Iterable[int], horizon: int) -> list[Window]:
-    found = [window_of(key, "day", day_date(day), {day: days[day]}, horizon) for day in sorted(set(fresh))]
-    return [*found, window_of(key, "month", month, days, horizon)]
+def _kinds(stores: Stores, project: str, releases: set[str]) -> dict[str, str]:
+    """Return what each release answers with; of one that is not known, a chance."""
+
+    def look(connection: sa.Connection) -> dict[str, str]:
+        return {release: _kind(connection, project, release) for release in releases}
+
+    return stores.ledger.read(look)
+
+
+def _kind(connection: sa.Connection, project: str, release: str) -> str:
+    try:
+        model = catalog.release(connection, project, release).manifest.versions.get("model")
+        content = {} if model is None else catalog.get(connection, project, model).content
+    except HoldtrueError:
+        return CHANCE
+    return CLASSES if content.get("classes") else NUMBER if content.get("number") else CHANCE
+
+
+def _of(
+    key: Key, month: date, days: Mapping[int, DayScores], fresh: Iterable[int], horizon: int, kind: str
+) -> list[Window]:
+    found = [window_of(key, "day", day_date(day), {day: days[day]}, horizon, kind) for day in sorted(set(fresh))]
+    return [*found, window_of(key, "month", month, days, horizon, kind)]
 
 
 def _all_answers(
@@ -249,6 +273,7 @@ def _all_answers(
     fresh: list[int],
     horizon: int,
     found: list[Window],
+    kind: str,
 ) -> list[Window]:
     """Return the windows of what the service answered, whichever release it was."""
     releases = {release for release, role, _ in held if role == "answer"}
@@ -260,7 +285,7 @@ def _all_answers(
         if role == "answer":
             by_day.setdefault(day, []).append(scores)
     days = {day: joined_days(parts) for day, parts in by_day.items()}
-    return _of(Key(service, ALL, "answer"), month, days, fresh, horizon)
+    return _of(Key(service, ALL, "answer"), month, days, fresh, horizon, kind)
 
 
 def _next_month(month: date) -> date:

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import numpy as np
 import sqlalchemy as sa
 
-from holdtrue.monitoring.model import Judgement, MonitorSpec, Outcome, Window
+from holdtrue.monitoring.model import LOSSES, Judgement, MonitorSpec, Outcome, Window
 from holdtrue.monitoring.quality import DayStatistic, day_date, day_number, day_statistic
 from holdtrue.monitoring.store import MonitorRow, ReferenceRow, first_day, read_days, read_references, read_windows
 from holdtrue.stats import BadNumbers
@@ -124,7 +124,7 @@ def reference_row(
         limit = _limit(spec, statistic, spec.window_days)
     except BadNumbers:
         return None
-    sign = -1.0 if spec.metric == "brier" else 1.0
+    sign = -1.0 if spec.metric in LOSSES else 1.0
     limits = {
         "reference": sign * limit.reference,
         "limit": sign * limit.limit,
@@ -173,7 +173,7 @@ def _held(spec: MonitorSpec, base: Judgement, statistic: DayStatistic, reference
         limit = _limit(spec, DayStatistic.from_json(reference.data), statistic.days)
     except BadNumbers as error:
         return replace(base, reason=f"{error.what} {error.why}")
-    sign = -1.0 if spec.metric == "brier" else 1.0
+    sign = -1.0 if spec.metric in LOSSES else 1.0
     alarm = statistic.value < limit.limit
     return replace(
         base,
@@ -260,7 +260,7 @@ def _waiting(spec: MonitorSpec, release: str, end: int, why: str) -> Look:
 
 def sentence(spec: MonitorSpec, judgement: Judgement) -> str:
     """Return in one sentence what an alarm says."""
-    side = "above" if judgement.metric == "brier" else "below"
+    side = "above" if judgement.metric in LOSSES else "below"
     until = judgement.end - timedelta(days=1)
     return (
         f"{_name(spec)} of {judgement.service} was {judgement.value:.4g} from {judgement.start} to {until}, "
@@ -272,4 +272,5 @@ def sentence(spec: MonitorSpec, judgement: Judgement) -> str:
 def _name(spec: MonitorSpec) -> str:
     if spec.metric == "roc_auc":
         return "ROC AUC within days" if spec.within == "day" else "ROC AUC"
-    return "Brier score" if spec.metric == "brier" else "Predictions per day"
+    words = {"brier": "Brier score", "error": "Share of wrong answers", "mae": "Mean absolute error"}
+    return words.get(spec.metric, "Predictions per day")

@@ -13,7 +13,9 @@ from holdtrue.core.errors import ConfigurationError, StateError
 from holdtrue.core.ids import check_name
 from holdtrue.stats import Interval, finite
 
-METRICS = ("brier", "roc_auc", "volume")
+METRICS = ("brier", "error", "mae", "roc_auc", "volume")
+LOSSES = ("brier", "error", "mae")
+"""Metrics of which less is better: of chances, of classes, and of numbers."""
 Role = Literal["answer", "shadow"]
 Grain = Literal["day", "month"]
 

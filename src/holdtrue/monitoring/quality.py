@@ -1,15 +1,16 @@
 """Quality of windows from scores and labels: pure functions over the arrays of days."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.monitoring.model import MonitorSpec, Window
+from holdtrue.monitoring.model import LOSSES, MonitorSpec, Window
 from holdtrue.monitoring.scored import DayScores, joined_days
 from holdtrue.stats import Interval, OneClassOnly, PairCounts, auc_interval, pair_counts
 from holdtrue.stats.arrays import Floats
@@ -39,18 +40,40 @@ class Key:
 
 
 ALL = "all"
+CHANCE, CLASSES, NUMBER = "chance", "classes", "number"
+"""What a model answers with: the chance of an event, the number of a class, or a number."""
 
 
-def window_of(key: Key, grain: str, start: date, days: Mapping[int, DayScores], due_before: int) -> Window:
+def _wrong(labels: Floats, scores: Floats) -> Floats:
+    return (labels != scores).astype(np.float64)
+
+
+def _distance(labels: Floats, scores: Floats) -> Floats:
+    return np.abs(labels - scores)
+
+
+def _squared(labels: Floats, scores: Floats) -> Floats:
+    return np.square(scores - labels)
+
+
+_LOSSES: Final[Mapping[str, Callable[[Floats, Floats], Floats]]] = MappingProxyType(
+    {CLASSES: _wrong, NUMBER: _distance, "error": _wrong, "mae": _distance, "brier": _squared}
+)
+
+
+def window_of(
+    key: Key, grain: str, start: date, days: Mapping[int, DayScores], due_before: int, kind: str = CHANCE
+) -> Window:
     """Return what is known of the window that starts at `start` and holds `days` (by day number).
 
-    Labels of days before `due_before` are due. In a month, the interval allows for days that differ.
+    Labels of days before `due_before` are due. In a month, the interval allows for days that differ. Of answers of
+    another `kind` than a chance, `reason` tells their quality in words.
     """
     whole = joined_days([days[day] for day in sorted(days)])
     blocks = np.repeat(np.array(sorted(days), np.int64), [days[day].n for day in sorted(days)])
     labelled = ~np.isnan(whole.labels)
     is_due = blocks < due_before
-    area, brier, reason = _quality(whole, blocks if grain == "month" else None)
+    area, brier, reason = _quality(whole, blocks if grain == "month" else None, kind)
     return Window(
         service=key.service,
         release=key.release,
@@ -61,7 +84,7 @@ def window_of(key: Key, grain: str, start: date, days: Mapping[int, DayScores], 
         labelled=int(labelled.sum()),
         due=int(is_due.sum()),
         labelled_due=int((labelled & is_due).sum()),
-        positives=int((whole.labels == 1.0).sum()),
+        positives=int((whole.labels == 1.0).sum()) if kind == CHANCE else 0,
         corrected=whole.corrected,
         fallbacks=int(np.isnan(whole.scores).sum()),
         roc_auc=area,
@@ -70,13 +93,16 @@ def window_of(key: Key, grain: str, start: date, days: Mapping[int, DayScores], 
     )
 
 
-def _quality(whole: DayScores, blocks: npt.NDArray[np.int64] | None) -> tuple[Interval, float, str]:
+def _quality(whole: DayScores, blocks: npt.NDArray[np.int64] | None, kind: str) -> tuple[Interval, float, str]:
     usable = ~np.isnan(whole.labels) & np.isfinite(whole.scores)
     n = int(usable.sum())
     nothing = Interval(math.nan, math.nan, math.nan, n)
     if n == 0:
         return nothing, math.nan, "no labels yet" if whole.n else "no predictions"
     labels, scores = whole.labels[usable], whole.scores[usable].astype(np.float64)
+    if kind != CHANCE:
+        mean = float(_LOSSES[kind](labels.astype(np.float64), scores).mean())
+        return nothing, math.nan, f"{mean:.2%} wrong" if kind == CLASSES else f"off by {mean:.4g} on average"
     if not ((labels == 0.0) | (labels == 1.0)).all():
         return nothing, math.nan, "labels are not 0 or 1"
     inside = bool(((scores >= 0.0) & (scores <= 1.0)).all())
@@ -149,16 +175,16 @@ class DayStatistic:
 def day_statistic(spec: MonitorSpec, days: Mapping[int, DayScores]) -> DayStatistic:
     """Return the monitored statistic of `days` (by day number); days on which it is not defined are left out.
 
-    The sign is such that lower is worse: Brier losses are negated.
+    The sign is such that lower is worse: losses are negated.
     """
     if spec.metric == "volume":
         sizes = np.array([float(days[day].n) for day in sorted(days)])
         return DayStatistic(sizes, np.ones_like(sizes))
-    labels, scores, blocks = _usable(days)
+    labels, scores, blocks = _usable(days, spec.metric not in ("error", "mae"))
     present, codes = np.unique(blocks, return_inverse=True)
     k = int(present.size)
-    if spec.metric == "brier":
-        losses = np.square(scores - labels)
+    if spec.metric in LOSSES:
+        losses = _LOSSES[spec.metric](labels, scores)
         return DayStatistic(
             -np.bincount(codes, weights=losses, minlength=k).astype(np.float64),
             np.bincount(codes, minlength=k).astype(np.float64),
@@ -193,10 +219,11 @@ def _within(labels: Floats, scores: Floats, codes: npt.NDArray[np.int64], k: int
     return wins.astype(np.float64), (m * n).astype(np.float64)
 
 
-def _usable(days: Mapping[int, DayScores]) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+def _usable(days: Mapping[int, DayScores], events: bool) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     whole = joined_days([days[day] for day in sorted(days)])
     blocks = np.repeat(np.array(sorted(days), np.int64), [days[day].n for day in sorted(days)])
-    usable = ((whole.labels == 0.0) | (whole.labels == 1.0)) & np.isfinite(whole.scores)
+    known = (whole.labels == 0.0) | (whole.labels == 1.0) if events else np.isfinite(whole.labels)
+    usable = known & np.isfinite(whole.scores)
     return (
         whole.labels[usable].astype(np.float64),
         whole.scores[usable].astype(np.float64),

@@ -12,7 +12,7 @@ from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
 from holdtrue.data import Contract, DatasetSpec, Tags, check_windows
 from holdtrue.delivery import Canary, RetrainSpec, ServiceSpec
-from holdtrue.evaluation import Check
+from holdtrue.evaluation import METRICS, Check
 from holdtrue.features import Computed, Latest, OnDemand, Trailing
 from holdtrue.governance import ChangeWindow, Freeze, Policy, Rule
 from holdtrue.governance.calendar import check_calendar
@@ -58,8 +58,8 @@ class Source:
 class Training:
     """Hold what a training function gets.
 
-    `X` is float32 [n, k] in the order of `feature_names`; `y` is int64 [n] of 0 and 1; `rows` has the
-    same n rows in the same order, with every column of the dataset.
+    `X` is float32 [n, k] in the order of `feature_names`; `y` is int64 [n] of 0 and 1, or of the numbers of classes, or
+    float64 [n] of numbers; `rows` has the same n rows in the same order, with every column of the dataset.
     """
 
     X: np.ndarray
@@ -70,7 +70,10 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Hold a model's definition: its label, features and parameters, and the function that fits it."""
+    """Hold a model's definition: its label, features and parameters, and the function that fits it.
+
+    It answers with the chance that its outcome is true, with one of several `classes`, or with a `number`.
+    """
 
     name: str
     dataset: Dataset
@@ -82,6 +85,15 @@ class Model:
     fit: Callable[[Training, Mapping[str, Any]], Any]
     purpose: str = ""
     quantise: bool = False
+    classes: tuple[str, ...] = ()
+    number: bool = False
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Return by what such a model may be compared, the usual first."""
+        if self.classes:
+            return ("brier", "error", "log_loss")
+        return ("mae", "mse") if self.number else METRICS
 
     @property
     def spec(self) -> ModelSpec:
@@ -96,6 +108,8 @@ class Model:
             ),
             params=dict(self.params),
             purpose=self.purpose,
+            classes=self.classes,
+            number=self.number,
         )
 
     @property
@@ -227,9 +241,13 @@ class Project:
         params: Mapping[str, Any] | None = None,
         purpose: str = "",
         quantise: bool = False,
+        classes: Sequence[str] = (),
+        number: bool = False,
     ) -> Callable[[Callable[[Training, Mapping[str, Any]], Any]], Model]:
         """Declare a model of the probability that the SQL expression `outcome` is true.
 
+        With `classes`, three names or more, `outcome` gives the name of a class or its number from 0 on, and the model
+        a probability of each; with `number` the outcome is a number, and the model a regressor.
         Rows whose outcome is NULL have no label and are not trained on. `time` is the moment at which
         a prediction is made: no feature may know more than was known then. `purpose` is what its answers are for, which
         each column it is trained on must allow. The function returns a fitted classifier, or one of `PythonModel`,
@@ -239,16 +257,12 @@ class Project:
 
         def declare(fit: Callable[[Training, Mapping[str, Any]], Any]) -> Model:
             name = self._fresh(self.models, fit.__name__, "model")
-            for view in (each for each in features if isinstance(each, Latest | Trailing)):
-                if view.source not in self.sources:
-                    raise ConfigurationError(
-                        f"The feature view “{view.name}” reads the source “{view.source}”, which is not declared.",
-                        why=f"Declared sources: {', '.join(sorted(self.sources)) or 'none'}.",
-                        mend="Declare it with @project.source above the model.",
-                    )
             made = Model(
-                name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit, purpose, quantise
-            )
+                name, dataset, label, outcome, time, tuple(features), dict(params or {}), fit, purpose, quantise,
+                tuple(classes), number,
+            )  # fmt: skip
+            checks.check_sources(made, self.sources)
+            checks.check_kind(made)
             checks.check_columns(made)
             self.models[name] = made
             return made
@@ -259,7 +273,7 @@ class Project:
         self,
         model: Model,
         *,
-        metric: str = "roc_auc",
+        metric: str | None = None,
         slices: Sequence[str] = (),
         holdout_days: int = 14,
         baseline: str = "majority",
@@ -268,10 +282,13 @@ class Project:
     ) -> None:
         """Declare how `model` is judged: on the last days of its data, which it is not trained on.
 
-        The baseline “majority” answers every row with the share of positive outcomes in the training data. With `load`,
-        each release is put under load beside the one that answers now (also without, if a gate reads `performance`).
-        Prediction sets are made that shall hold the truth with `confidence` (0: none).
+        The `metric` is the area under the ROC curve unless named; of classes the Brier score, of numbers the mean
+        absolute error. The baseline “majority” answers every row with the share of each outcome in the training data,
+        or the mean of a number. With `load`, each release is put under load beside the one that answers now (also
+        without, if a gate reads `performance`). Prediction sets are made that shall hold the truth with `confidence`
+        (0: none).
         """
+        metric = metric or model.metrics[0]
         plan = EvaluationPlan(model.name, metric, tuple(slices), holdout_days, baseline, load, confidence)
         checks.check_evaluation(plan, model)
         self.evaluations[model.name] = plan
@@ -322,15 +339,10 @@ class Project:
         Every `replay_days` recorded features are computed again; the share `replay_most` may differ.
         """
         backup, constant = checks.fallbacks(fallback)
-        checks.check_band(abstain)
+        checks.check_band(abstain, number=model.number)
+        checks.check_constant(constant, model)
         checks.check_inputs(model, inputs, key=key, entity=entity)
-        present = self.serving(model.name)
-        if present is not None:
-            raise ConfigurationError(
-                f"“{model.name}” has a service already: “{present.spec.name}”.",
-                why="A release is made for one service.",
-                mend="Declare a model of its own for the second service.",
-            )
+        checks.check_alone(model, self.serving(model.name))
         contract = model.dataset.spec.contract.only(tuple(inputs))
         spec = ServiceSpec(
             name=name or model.name,
@@ -338,7 +350,7 @@ class Project:
             key=key,
             entity=entity,
             prediction_time=model.time,
-            rollout=rollout,
+            rollout=checks.rollout_of(rollout, model),
             fallback=constant,
             drill_days=drill_days,
             backup=backup,
@@ -387,8 +399,9 @@ class Project:
     def monitor(self, service: str | Model, **settings: Any) -> None:
         """Declare a monitor on a service; `alarms_per_quarter` is how often it may cry wolf."""
         name = service if isinstance(service, str) else self._service_of(service)
-        metric = settings.get("metric", "roc_auc")
-        self.monitors.append(MonitorSpec(name=f"{name}-{metric}", service=name, **settings))
+        model = self.services[name].model if name in self.services else None
+        metric = checks.monitored(settings.pop("metric", None), model)
+        self.monitors.append(MonitorSpec(name=f"{name}-{metric}", service=name, metric=metric, **settings))
 
     def retrain(self, model: Model, **settings: Any) -> None:
         """Declare when a challenger is trained, and how many a year may cost."""

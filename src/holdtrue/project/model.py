@@ -20,6 +20,8 @@ class ModelSpec:
     features: tuple[str, ...]
     params: dict[str, Any]
     purpose: str = ""
+    classes: tuple[str, ...] = ()
+    number: bool = False
 
 
 @dataclass(frozen=True, slots=True)

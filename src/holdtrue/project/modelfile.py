@@ -135,8 +135,11 @@ def _spec(name: str) -> ProjectSpec:
 
 def _submission(blobs: BlobStore, name: str, served: ServedFile) -> dict[str, Any]:
     digest = blobs.put(served.data)
+    output = "class" if served.model.classes else served.model.output
     features = FeatureSet((), tuple(numeric(each) for each in served.names), {}).to_json()
-    model = {"format": served.format, "digest": digest, "features": list(served.names), "output": served.model.output}
+    model = {"format": served.format, "digest": digest, "features": list(served.names), "output": output}
+    if served.model.classes:
+        model["classes"] = list(served.model.classes)
     contents: Sequence[tuple[str, str, str, Any, list[str]]] = (
         ("features", "feature_view", f"{name}-features", features, []),
         ("model", "model", name, model, [digest]),
@@ -148,7 +151,7 @@ def _submission(blobs: BlobStore, name: str, served: ServedFile) -> dict[str, An
             "versions": {role: version_id(kind, content) for role, kind, _, content, _ in contents},
             "config": {
                 "inputs": [{"name": each, "datatype": "FP32"} for each in served.names],
-                "output": served.model.output,
+                "output": output,
                 "matrix": taken,
             },
         },

@@ -31,7 +31,7 @@ from holdtrue.serving import load_model
 
 _BATCH: Final = 8192
 _NAMED: Final = 20
-_OWN: Final = ("score", "release", "window", "error")
+_OWN: Final = ("score", "release", "window", "error", "class")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Scoring:
     """Say what to score: a release's model and features, and the parts of a dataset version.
 
     `key` and `time` name columns of the dataset that the output keeps; `fragments` has the parts of every dataset
-    that features are computed from.
+    that features are computed from. `classes` are those that the model tells apart: the output then has the `class`,
+    as `score` its probability, and that of each class.
     """
 
     release: str
@@ -52,6 +53,7 @@ class Scoring:
     key: str
     time: str
     fragments: Mapping[str, Fragments]
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,36 +135,48 @@ def _part(project: Project, pipeline: Pipeline, asked: Scoring, window: str) -> 
 def _scored(pipeline: Pipeline, asked: Scoring, window: str, table: pa.Table) -> pa.Table:
     """Return key, time, score, release, window and error of each row, in the order of the part."""
     model = load_model(pipeline.blobs.get(asked.model), asked.model, asked.format)
+    width = len(model.classes)
     errors: list[str | None] = _broken(asked.contract, table)
-    scores = np.full(table.num_rows, np.nan)
+    scores = np.full((table.num_rows, max(width, 1)), np.nan)
     for start in range(0, table.num_rows, _BATCH):
         batch = table.slice(start, _BATCH)
         matrix = asked.features.assemble_table(batch)
-        scores[start : start + _BATCH] = _each(model.score, matrix)
-    for row in np.flatnonzero(~np.isfinite(scores)).tolist():
+        scores[start : start + _BATCH] = _each(model.score, matrix, max(width, 1))
+    for row in np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist():
         errors[row] = errors[row] or "The model gave no finite score."
     bad = np.array([error is not None for error in errors], np.bool_)
     return pa.table(
         {
             asked.key: table[asked.key],
             asked.time: table[asked.time],
-            "score": pa.array(scores, pa.float64(), mask=bad),
+            "score": pa.array(scores.max(axis=1), pa.float64(), mask=bad),
             "release": pa.array([asked.release] * table.num_rows, pa.string()),
             "window": pa.array([window] * table.num_rows, pa.string()),
             "error": pa.array(errors, pa.string()),
+            **(_classes(asked.classes or model.classes, scores, bad) if width else {}),
         }
     )
 
 
-def _each(score: Any, matrix: Any) -> Any:
-    """Return the scores of a matrix; rows that the model fails on get NaN, found by halves."""
+def _classes(classes: Sequence[str], chances: np.ndarray, bad: np.ndarray) -> dict[str, pa.Array]:
+    """Return the class that each row is said to be of, and the probability of each class; null for bad rows."""
+    said = np.where(bad, 0, np.nan_to_num(chances, nan=-1.0).argmax(axis=1))
+    names = np.array(classes, dtype=object)[said]
+    return {
+        "class": pa.array(names, pa.string(), mask=bad),
+        **{f"p_{name}": pa.array(chances[:, place], pa.float64(), mask=bad) for place, name in enumerate(classes)},
+    }
+
+
+def _each(score: Any, matrix: Any, width: int) -> Any:
+    """Return the scores of a matrix [n, width]; rows that the model fails on get NaN, found by halves."""
     try:
-        return score(matrix)
+        return score(matrix).reshape(-1, width)
     except HoldtrueError:
         half = len(matrix) // 2
         if not half:
-            return np.full(len(matrix), np.nan)
-        return np.concatenate([_each(score, matrix[:half]), _each(score, matrix[half:])])
+            return np.full((len(matrix), width), np.nan)
+        return np.concatenate([_each(score, matrix[:half], width), _each(score, matrix[half:], width)])
 
 
 def _broken(contract: Contract | None, table: pa.Table) -> list[str | None]:

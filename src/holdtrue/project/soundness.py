@@ -29,7 +29,8 @@ def soundness(model: Model, features: FeatureSet, train: Rows, held: Rows) -> di
     training rows whose label is rare among rows like them, and so may be wrong.
     """
     bins = [binned(train.X[:, place].astype(np.float64)) for place in range(len(features.names))]
-    alone = _alone(features.names, bins, train)
+    events = _events(model, train.y)
+    alone = _alone(features.names, bins, events)
     strongest = max(alone, key=lambda name: alone[name], default=None)
     suspects = [name for name in alone if alone[name] >= SUSPECT]
     late = [*_late_inputs(model, train.table), *_own_outcome(model, train.table)]
@@ -50,18 +51,24 @@ def soundness(model: Model, features: FeatureSet, train: Rows, held: Rows) -> di
         "overlap": _overlap(model.dataset.spec.key, train, held),
         "empty": {"features": len(empty), "names": empty[:_NAMED]},
         "constant": {"features": len(constant), "names": constant[:_NAMED]},
-        "conflicts": _conflicts(train),
-        "label_noise": _label_noise(model.dataset.spec.key, bins, train),
+        "conflicts": {"rows": 0, "share": 0.0} if model.number else _conflicts(train),
+        "label_noise": _label_noise(model.dataset.spec.key, bins, train, [] if model.number else events),
     }
 
 
-def _alone(names: Sequence[str], bins: Sequence[np.ndarray], rows: Rows) -> Mapping[str, float]:
-    positive = rows.y.astype(bool)
+def _events(model: Model, y: np.ndarray) -> list[np.ndarray]:
+    """Return what a feature could know of the outcome, bool [n] each: that it is true, a class, or above the middle."""
+    if model.classes:
+        return [y == place for place in range(len(model.classes))]
+    return [y > np.median(y)] if model.number else [y.astype(bool)]
+
+
+def _alone(names: Sequence[str], bins: Sequence[np.ndarray], events: Sequence[np.ndarray]) -> Mapping[str, float]:
     found: dict[str, float] = {}
     for name, each in zip(names, bins, strict=True):
-        area = told_by_bins(each, positive)
-        if area is not None:
-            found[name] = round(area, 6)
+        areas = [area for event in events if (area := told_by_bins(each, event)) is not None]
+        if areas:
+            found[name] = round(max(areas), 6)
     return found
 
 
@@ -134,28 +141,34 @@ def _conflicts(rows: Rows) -> dict[str, Any]:
     )
     groups = groups.ravel()
     n = np.bincount(groups)
-    hits = np.bincount(groups, weights=rows.y)
-    mixed = (hits > 0) & (hits < n)
+    least, most = np.full(n.size, np.inf), np.full(n.size, -np.inf)
+    np.minimum.at(least, groups, rows.y)
+    np.maximum.at(most, groups, rows.y)
+    mixed = least < most
     count = int(n[mixed].sum())
     return {"rows": count, "share": count / len(rows.y) if len(rows.y) else 0.0}
 
 
-def _label_noise(key: str, bins: Sequence[np.ndarray], rows: Rows) -> dict[str, Any]:
+def _label_noise(key: str, bins: Sequence[np.ndarray], rows: Rows, events: Sequence[np.ndarray]) -> dict[str, Any]:
     """Count rows whose label is rare among rows like them, and name those in which it is the rarest."""
-    positive = rows.y.astype(bool)
-    rates = own_label_rates(bins, positive)
-    if rates is None:
-        return {"suspects": 0, "share": 0.0, "examples": []}
-    overall = np.where(positive, positive.mean(), 1 - positive.mean())
+    rates, overall = np.ones(len(rows.y)), np.ones(len(rows.y))
+    for event in events:
+        found = own_label_rates(bins, event)
+        if found is None:
+            return {"suspects": 0, "share": 0.0, "examples": []}
+        # Of classes, a row's own label is that it is of its class.
+        mine = event if len(events) > 1 else np.ones(len(event), np.bool_)
+        rates[mine] = found[mine]
+        overall[mine] = np.where(event, event.mean(), 1 - event.mean())[mine]
     doubted = np.flatnonzero(rates <= overall * RARE)
     worst = doubted[np.argsort(rates[doubted] / overall[doubted], kind="stable")][:_NAMED]
     return {
         "suspects": len(doubted),
-        "share": len(doubted) / len(positive),
+        "share": len(doubted) / len(rows.y),
         "examples": [
             {
                 "key": str(rows.table[key][int(row)].as_py()),
-                "label": int(positive[row]),
+                "label": int(rows.y[row]),
                 "rate": round(float(rates[row]), 4),
             }
             for row in worst

@@ -25,18 +25,18 @@ from holdtrue.core.clock import from_microseconds
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.ids import version_id
-from holdtrue.evaluation import compare, evaluate
 from holdtrue.features import FeatureSet, point_in_time
 from holdtrue.pipelines import Pipeline
+from holdtrue.project import kinds
 from holdtrue.project.definitions import EvaluationPlan, Model, Project, Serving, Training
 from holdtrue.project.flowing import columns_of
+from holdtrue.project.kinds import Sure
 from holdtrue.project.rows import Rows
 from holdtrue.project.soundness import soundness
 from holdtrue.project.sources import connect, selected_rows, windows_around
 from holdtrue.project.usefulness import MOST_ROWS, usefulness
 from holdtrue.serving import load_model, pack_model
 from holdtrue.serving.contributions import background_of
-from holdtrue.stats.conformal import Sets, calibrate, covered
 
 Fragments = Mapping[str, Mapping[str, Any]]
 OUTCOME = "__outcome"
@@ -69,13 +69,9 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
     """Run all steps and return the submission: versions, release manifest and evidence."""
     model = request.model
     if not request.windows:
-        raise InvalidInput(
-            f"There is no accepted data to train “{model.name}” on.",
-            why=f"No window of {model.dataset.spec.name} has passed its contract yet.",
-            mend=f"Take data in first: holdtrue run --ingest {model.dataset.spec.name} --window YYYY-MM",
-        )
+        raise _nothing_yet(model)
     table = _history(project, pipeline, request, model.views)
-    plan = project.evaluations.get(model.name) or EvaluationPlan(model.name)
+    plan = project.evaluations.get(model.name) or EvaluationPlan(model.name, metric=model.metrics[0])
     last = from_microseconds(int(_moments(table, model.time).max()))
     cutoff = pa.scalar(last - timedelta(days=plan.holdout_days), table[model.time].type)
     train_table = table.filter(pc.field(model.time) < cutoff)
@@ -84,9 +80,10 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         raise _nothing_left(model, plan, (last - from_microseconds(int(_moments(table, model.time).min()))).days + 1)
     features = FeatureSet.fit(model.views, model.expressions, train_table, model.functions)
     held = rows_of(model, features, held_table)
+    outcome = [model.outcome, list(model.classes), model.number]
     doubts = pipeline.step(
         "soundness",
-        {"data": _digests(request), "features": features.to_json(), "holdout": plan.holdout_days},
+        {"data": _digests(request), "features": features.to_json(), "holdout": plan.holdout_days, "outcome": outcome},
         lambda: orjson.dumps(soundness(model, features, rows_of(model, features, train_table), held)),
     )
     fitted = pipeline.step(
@@ -95,32 +92,52 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
             "data": _digests(request),
             "features": features.to_json(),
             "params": dict(model.params),
+            "outcome": outcome,
             **({"quantise": True} if model.quantise else {}),
         },
         lambda: _fit(pipeline, model, features, train_table),
         code=model.fit,
     )
     artifact: dict[str, Any] = {"format": "onnx", **orjson.loads(fitted)}
-    scored = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"]).score
+    loaded = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"])
+    kinds.check_answers(model, loaded)
+    scored = loaded.score
     score = scored(held.X)
     evidence = pipeline.step(
         "evaluate",
         {
             "model": artifact["digest"],
             "data": _digests(request),
+            "outcome": outcome,
             "plan": [plan.metric, list(plan.slices), plan.holdout_days, plan.baseline],
             "champion": request.champion.model if request.champion else None,
         },
         lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
-    inputs = {"model": artifact["digest"], "data": _digests(request), "holdout": plan.holdout_days, "rows": MOST_ROWS}
-    worth = pipeline.step("usefulness", inputs, lambda: orjson.dumps(usefulness(features, held, scored)))
-    kinds = {"data": doubts, "usefulness": worth}
-    found = [*orjson.loads(evidence), *({"kind": kind, "content": orjson.loads(each)} for kind, each in kinds.items())]
-    sets = _sets(plan, held, score)
-    if sets is not None:
-        found.append({"kind": "coverage", "content": sets[1]})
-    return _submission(project, request, features, artifact, found, None if sets is None else sets[0])
+    inputs = {
+        "model": artifact["digest"],
+        "data": _digests(request),
+        "holdout": plan.holdout_days,
+        "outcome": outcome,
+        "rows": MOST_ROWS,
+    }
+    worth = pipeline.step(
+        "usefulness", inputs, lambda: orjson.dumps(usefulness(features, held, scored, loss=kinds.loss_of(model)))
+    )
+    others = {"data": doubts, "usefulness": worth}
+    found = [*orjson.loads(evidence), *({"kind": kind, "content": orjson.loads(each)} for kind, each in others.items())]
+    sure = kinds.sure_of(model, plan, held, score)
+    if sure is not None:
+        found.append({"kind": "coverage", "content": sure.coverage})
+    return _submission(project, request, features, artifact, found, sure)
+
+
+def _nothing_yet(model: Model) -> InvalidInput:
+    return InvalidInput(
+        f"There is no accepted data to train “{model.name}” on.",
+        why=f"No window of {model.dataset.spec.name} has passed its contract yet.",
+        mend=f"Take data in first: holdtrue run --ingest {model.dataset.spec.name} --window YYYY-MM",
+    )
 
 
 def _nothing_left(model: Model, plan: EvaluationPlan, days: int) -> InvalidInput:
@@ -131,27 +148,11 @@ def _nothing_left(model: Model, plan: EvaluationPlan, days: int) -> InvalidInput
     )
 
 
-def _sets(plan: EvaluationPlan, held: Rows, score: np.ndarray) -> tuple[Sets, dict[str, Any]] | None:
-    """Return prediction sets and how often they held the truth, None where too few rows were held out.
-
-    They are made of the earlier half of the held-out rows and measured on the later one, as in production.
-    """
-    if not plan.confidence:
-        return None
-    order = np.argsort(held.times, kind="stable")
-    half = len(order) // 2
-    early, late = order[:half], order[half:]
-    sets = calibrate(score[early], held.y[early], plan.confidence)
-    if sets is None:
-        return None
-    return sets, {**covered(sets, score[late], held.y[late]), "made_of": half}
-
-
 def rows_of(model: Model, features: FeatureSet, table: pa.Table) -> Rows:
     """Return the rows of `table` that have an outcome, as arrays."""
     known = table.filter(pc.field(OUTCOME).is_valid())
     times = _moments(known, model.time)
-    outcome = known[OUTCOME].cast(pa.int64()).to_numpy()
+    outcome = kinds.outcomes(model, known[OUTCOME])
     return Rows(features.assemble_table(known), outcome, times, known)
 
 
@@ -244,12 +245,7 @@ def _digests(request: Request) -> dict[str, Any]:
 
 def _fit_rows(model: Model, features: FeatureSet, table: pa.Table) -> Training:
     rows = rows_of(model, features, table)
-    if len(np.unique(rows.y)) < 2:
-        raise InvalidInput(
-            f"“{model.name}” cannot be trained: all {len(rows.y)} outcomes are the same.",
-            why=f"The outcome is “{model.outcome}”.",
-            mend="Take in more data, or correct the outcome's expression.",
-        )
+    kinds.check_trainable(model, rows.y)
     return Training(rows.X, rows.y, tuple(features.names), rows.table)
 
 
@@ -265,7 +261,7 @@ def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table
             "parity": dict(packed.parity),
             "background": pipeline.blobs.put(background_of(training.X)),
             "rows": len(training.y),
-            "base_rate": float(training.y.mean()),
+            "base_rate": kinds.base_of(model, training.y),
             "library": f"{type(estimator).__module__.split('.')[0]}",
             "estimator": type(estimator).__name__,
         }
@@ -280,31 +276,12 @@ def _judge(
     held: Rows,
     score: np.ndarray,
     cutoff: Any,
-    base_rate: float,
+    base: float | list[float],
 ) -> list[dict[str, Any]]:
-    slices = {
-        name: np.asarray(held.table[name].cast(pa.string()).to_pylist(), dtype=object).astype(str)
-        for name in plan.slices
-    }
-    guess = np.full(len(held.y), base_rate)
-    judged = evaluate(held.y, score, slices=slices, times=held.times, baseline=guess).to_json()
     if request.champion is None:
-        against, reference = "baseline", guess
-    else:
-        against, reference = (
-            request.champion.release,
-            _champion_score(project, pipeline, request, held, cutoff),
-        )
-    paired = compare(held.y, reference, score, held.times, metric=plan.metric).to_json()
-    return [
-        {
-            "kind": "metric",
-            "content": {**judged["metric"], "n": judged["n"], "base_rate": judged["base_rate"]},
-        },
-        {"kind": "baseline", "content": judged["baseline"]},
-        {"kind": "slices", "content": judged["slices"]},
-        {"kind": "comparison", "content": {"champion": paired, "against": against}},
-    ]
+        return kinds.judge(request.model, plan, held, score, base, None, "baseline")
+    reference = _champion_score(project, pipeline, request, held, cutoff)
+    return kinds.judge(request.model, plan, held, score, base, reference, request.champion.release)
 
 
 def _champion_score(project: Project, pipeline: Pipeline, request: Request, held: Rows, cutoff: Any) -> np.ndarray:
@@ -329,7 +306,7 @@ def _submission(
     features: FeatureSet,
     artifact: Mapping[str, Any],
     evidence: list[dict[str, Any]],
-    sets: Sets | None,
+    sure: Sure | None,
 ) -> dict[str, Any]:
     model = request.model
     serving = project.serving(model.name)
@@ -366,7 +343,7 @@ def _submission(
             "commit": code_commit(Path.cwd()),
             "environment_lock": environment_lock(),
             "versions": {**pinned, "dataset": dataset},
-            "config": {**_config(model, serving), **({} if sets is None else {"sets": dump(sets)})},
+            "config": {**_config(model, serving), **({} if sure is None else {sure.setting: sure.content})},
         },
         "versions": versions,
         "evidence": [*evidence, {"kind": "parity", "content": artifact["parity"]}],
@@ -384,6 +361,8 @@ def _model(project: Project, request: Request, features: FeatureSet, artifact: M
         "output": model.label,
         "params": dict(model.params),
         **({"purpose": model.purpose} if model.purpose else {}),
+        **({"classes": list(model.classes)} if model.classes else {}),
+        **({"number": True} if model.number else {}),
         "columns": columns_of(project, model),
         "training": {
             "windows": list(request.windows),

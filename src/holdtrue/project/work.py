@@ -290,6 +290,7 @@ class Workshop:
             key=rows["key"],
             time=manifest["config"].get("prediction_time") or rows["time"],
             fragments={**fragments, rows["name"]: rows["fragments"]},
+            classes=tuple(content["model"].get("classes", ())),
         )
         pipeline = self._pipeline()
         scores = score_dataset(self.project, pipeline, asked, out)

@@ -16,6 +16,7 @@ from holdtrue.protocols.bodies import UnsupportedMedia
 from holdtrue.protocols.columns import BadRequest, Columns, first, from_csv, from_records, from_rows
 from holdtrue.protocols.named import answer_columns, body_of, plan_of
 from holdtrue.serving import Bundle, Endpoint, Engine, Reply, Request
+from holdtrue.serving.possible import said
 
 PATH: Final = "/invocations"
 _FORMATS: Final = frozenset({"dataframe_split", "dataframe_records", "instances", "inputs"})
@@ -67,11 +68,14 @@ class _Routes:
         columns = parse_invocation(body_of(request), request.headers.get(b"content-type", b""), plan.bundle)
         answer = await answer_columns(self._engine, request, plan, columns)
         found: dict[str, Any] = {
-            "predictions": answer.scores,
+            "predictions": said(plan.bundle, answer),
             "prediction_ids": answer.ids,
             "releases": answer.releases,
             "arms": answer.arms,
         }
+        if plan.bundle.classes:
+            found["classes"] = plan.bundle.classes
+            found["probabilities"] = answer.chances or [None] * len(answer.ids)
         if answer.fallback is not None:
             found["fallback"] = answer.fallback
         if answer.abstained is not None:

@@ -18,7 +18,7 @@ from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns,
 from holdtrue.protocols.named import body_of, given_id, key_of, wants_contributions, wants_sets
 from holdtrue.protocols.tensors import HEADER, Tail, decode, encode, split
 from holdtrue.serving import DATATYPES, Answer, Bundle, Endpoint, Engine, Plan, Reply, Request, in_environment
-from holdtrue.serving.possible import possible
+from holdtrue.serving.possible import possible, said
 
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
@@ -33,6 +33,7 @@ class InferRequest:
     """Hold a parsed request: its id, one list of `rows` values per input, and how the answer shall be.
 
     That is in binary form or not, and with or without what each feature contributed and what outcomes are possible.
+    `outputs` are those that it asks for, each in binary form or not; None: all of them, as `binary` says.
     """
 
     id: str | None
@@ -41,6 +42,17 @@ class InferRequest:
     binary: bool = False
     explain: bool = False
     sets: bool = False
+    outputs: dict[str, bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Hold one tensor of an answer: what it is, and its values, one after the other."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    values: list[Any]
 
 
 def parse_infer(body: bytes, bundle: Bundle, header: bytes | None = None) -> InferRequest:
@@ -69,17 +81,19 @@ def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) 
     given = _parameters(data, "the request")
     binary = _flag(given, "binary_data_output")
     explain, sets = _flag(given, "contributions"), _flag(given, "sets")
+    outputs: dict[str, bool] | None = None
     if "outputs" in data:
-        binary = _parse_outputs(data["outputs"], bundle.output, binary)
+        outputs = _parse_outputs(data["outputs"], bundle, binary)
+        binary = any(outputs.values()) if outputs else binary
     tensors = data.get("inputs")
     if type(tensors) is not list or not tensors:
         raise BadRequest("The field inputs must be a list of at least one tensor.")
     if rest is None:
         plain = _plain_row(tensors, bundle)
         if plain is not None:
-            return InferRequest(request_id, plain, 1, binary, explain, sets)
+            return InferRequest(request_id, plain, 1, binary, explain, sets, outputs or None)
     columns, rows = check_columns(_columns(tensors, Tail(rest), bundle), bundle)
-    return InferRequest(request_id, columns, rows, binary, explain, sets)
+    return InferRequest(request_id, columns, rows, binary, explain, sets, outputs or None)
 
 
 def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | None:
@@ -203,17 +217,46 @@ def _flag(parameters: Mapping[str, Any], name: str, otherwise: bool = False) -> 
     return value
 
 
-def _parse_outputs(outputs: Any, name: str, binary: bool) -> bool:
-    """Return whether the output is asked for in binary form."""
+def _parse_outputs(outputs: Any, bundle: Bundle, binary: bool) -> dict[str, bool]:
+    """Return the outputs that are asked for, and whether each is in binary form."""
     if type(outputs) is not list:
         raise BadRequest("The field outputs is not a list.")
+    known = [each["name"] for each in described_outputs(bundle)]
+    found: dict[str, bool] = {}
     for output in outputs:
         if type(output) is not dict or not output.keys() <= _OUTPUT:
             raise BadRequest("A requested output has unknown fields.")
-        if output.get("name") != name:
-            raise BadRequest(f"The service has one output, {name}.")
-        binary = _flag(_parameters(output, "an output"), "binary_data", binary)
-    return binary
+        name: Any = output.get("name")
+        if name not in known:
+            one = f"one output, {known[0]}" if len(known) == 1 else f"the outputs {', '.join(known)}"
+            raise BadRequest(f"The service has {one}.")
+        found[name] = _flag(_parameters(output, "an output"), "binary_data", binary)
+    return found
+
+
+def described_outputs(bundle: Bundle) -> list[dict[str, Any]]:
+    """Return the tensors of an answer as metadata describes them: a number a row, or a class and all probabilities."""
+    if not bundle.classes:
+        return [{"name": bundle.output, "datatype": "FP32", "shape": [-1]}]
+    return [
+        {"name": bundle.output, "datatype": "BYTES", "shape": [-1]},
+        {"name": bundle.chances, "datatype": "FP32", "shape": [-1, len(bundle.classes)]},
+    ]
+
+
+def outputs_of(bundle: Bundle, answer: Answer, asked: InferRequest, *, missing: float | None = None) -> list[Output]:
+    """Return the tensors of an answer that were asked for; a row without probabilities has `missing` for each."""
+    found = [Output(bundle.output, "FP32", [asked.rows], answer.scores)]
+    if bundle.classes:
+        width = len(bundle.classes)
+        none: list[Any] = [missing] * width
+        rows = answer.chances or [None] * asked.rows
+        flat = [value for row in rows for value in (none if row is None else row)]
+        found = [
+            Output(bundle.output, "BYTES", [asked.rows], said(bundle, answer)),
+            Output(bundle.chances, "FP32", [asked.rows, width], flat),
+        ]
+    return found if asked.outputs is None else [each for each in found if each.name in asked.outputs]
 
 
 def error_body(error: HoldtrueError) -> bytes:
@@ -259,14 +302,18 @@ class Routes:
         plan = await self.plan(request, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
         answer, parameters = await self.answered(request, plan, asked)
-        output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
+        outputs: list[dict[str, Any]] = []
         raw = b""
-        if asked.binary:
-            raw = encode(answer.scores)
-            output["parameters"] = {"binary_data_size": len(raw)}
-        else:
-            output["data"] = answer.scores
-        response: dict[str, Any] = {"model_name": model, "outputs": [output], "parameters": parameters}
+        for each in outputs_of(plan.bundle, answer, asked):
+            output: dict[str, Any] = {"name": each.name, "datatype": each.datatype, "shape": each.shape}
+            if asked.binary if asked.outputs is None else asked.outputs[each.name]:
+                part = encode(each.values, each.datatype)
+                output["parameters"] = {"binary_data_size": len(part)}
+                raw += part
+            else:
+                output["data"] = each.values
+            outputs.append(output)
+        response: dict[str, Any] = {"model_name": model, "outputs": outputs, "parameters": parameters}
         if asked.id is not None:
             response["id"] = asked.id
         if version is not None:
@@ -315,7 +362,7 @@ class Routes:
             "versions": list(plan.loaded),
             "platform": plan.bundle.model.format,
             "inputs": _inputs(plan.bundle),
-            "outputs": [{"name": plan.bundle.output, "datatype": "FP32", "shape": [-1]}],
+            "outputs": described_outputs(plan.bundle),
         }
 
     async def config(self, request: Request) -> Reply:
@@ -326,10 +373,13 @@ class Routes:
             {"name": each["name"], "data_type": _triton(each["datatype"]), "dims": each["shape"]}
             for each in _inputs(bundle)
         ]
-        output = {"name": bundle.output, "data_type": "TYPE_FP32", "dims": [-1]}
+        outputs = [
+            {"name": each["name"], "data_type": _triton(each["datatype"]), "dims": each["shape"]}
+            for each in described_outputs(bundle)
+        ]
         # Rows are the first dimension of each tensor, which Triton writes as no batch dimension at all.
         found = {"name": model, "platform": bundle.model.format, "backend": "holdtrue", "max_batch_size": 0}
-        return _json({**found, "input": inputs, "output": [output]})
+        return _json({**found, "input": inputs, "output": outputs})
 
     async def index(self, request: Request) -> Reply:
         """Return the services of the project as a model repository lists them."""

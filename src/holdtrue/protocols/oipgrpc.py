@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput, MissingExtra, NotFound, Unavailable
 from holdtrue.protocols.columns import BadRequest, first
-from holdtrue.protocols.oip import Routes, read_request
+from holdtrue.protocols.oip import Routes, outputs_of, read_request
 from holdtrue.protocols.oipmessages import SERVICE, messages
 from holdtrue.protocols.tensors import encode
 from holdtrue.serving import BODY_LIMIT, Engine, Plane, Request
@@ -244,17 +244,23 @@ class _Calls:
             _as_json(message), memoryview(b"".join(message.raw_input_contents)) if raw else None, plan.bundle
         )
         answer, told = await self._routes.answered(request, plan, asked)
-        output: dict[str, Any] = {"name": plan.bundle.output, "datatype": "FP32", "shape": [asked.rows]}
-        if not raw:
-            output["contents"] = {"fp32_contents": answer.scores}
+        tensors = outputs_of(plan.bundle, answer, asked, missing=nan)
+        outputs: list[dict[str, Any]] = []
+        for each in tensors:
+            output: dict[str, Any] = {"name": each.name, "datatype": each.datatype, "shape": each.shape}
+            if not raw:
+                texts = each.datatype == "BYTES"
+                values = [text.encode() for text in each.values] if texts else each.values
+                output["contents"] = {_CONTENTS[each.datatype]: values}
+            outputs.append(output)
         return self._kinds.ModelInferResponse(
             model_name=message.model_name,
             model_version=message.model_version,
             id=message.id,
             # A parameter of this protocol is one value; lists travel as JSON.
             parameters={name: {"string_param": orjson.dumps(value).decode()} for name, value in told.items()},
-            outputs=[output],
-            raw_output_contents=[encode(answer.scores)] if raw else [],
+            outputs=outputs,
+            raw_output_contents=[encode(each.values, each.datatype) for each in tensors] if raw else [],
         )
 
 

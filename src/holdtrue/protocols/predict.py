@@ -12,7 +12,8 @@ from holdtrue.core.access import Permission
 from holdtrue.protocols.columns import BadRequest, from_records
 from holdtrue.protocols.named import answer_columns, body_of, plan_of
 from holdtrue.protocols.signature import document
-from holdtrue.serving import Answer, Endpoint, Engine, Reply, Request
+from holdtrue.serving import Answer, Bundle, Endpoint, Engine, Reply, Request
+from holdtrue.serving.possible import said
 
 PATH: Final = "/predict"
 
@@ -49,7 +50,8 @@ class _Routes:
             raise BadRequest("The body is neither a JSON object nor a list of them.")
         columns = from_records(asked if type(asked) is list else [asked], "the body")
         answer = await answer_columns(self._engine, request, plan, columns)
-        rows = [_row(plan.bundle.output, answer, row) for row in range(len(answer.ids))]
+        names = said(plan.bundle, answer)
+        rows = [_row(plan.bundle, answer, row, names[row]) for row in range(len(answer.ids))]
         return Reply(200, orjson.dumps(rows if type(asked) is list else rows[0]))
 
     async def describe(self, request: Request) -> Reply:
@@ -57,13 +59,16 @@ class _Routes:
         return Reply(200, orjson.dumps(document(plan.route.service, plan)))
 
 
-def _row(output: str, answer: Answer, row: int) -> dict[str, Any]:
+def _row(bundle: Bundle, answer: Answer, row: int, said: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "outputs": {output: answer.scores[row]},
+        "outputs": {bundle.output: said},
         "prediction_id": answer.ids[row],
         "release": answer.releases[row],
         "arm": answer.arms[row],
     }
+    if bundle.classes:
+        chances = None if answer.chances is None else answer.chances[row]
+        found["probabilities"] = None if chances is None else dict(zip(bundle.classes, chances, strict=True))
     if answer.fallback is not None:
         found["fallback"] = answer.fallback[row]
     if answer.abstained is not None:

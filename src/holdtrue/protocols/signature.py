@@ -8,7 +8,7 @@ from holdtrue._version import __version__
 from holdtrue.core.codec import load
 from holdtrue.data.contract import Column, Contract
 from holdtrue.protocols.columns import LIMITS, MAX_ROWS
-from holdtrue.serving import Input, Plan
+from holdtrue.serving import Bundle, Input, Plan
 
 _LATEST: Final = 2**53
 _ERRORS: Final[Mapping[str, str]] = MappingProxyType(
@@ -55,7 +55,7 @@ def document(service: str, plan: Plan) -> dict[str, Any]:
             }
         },
         "components": {
-            "schemas": {"Row": row_schema(plan), "Answer": _answer(plan.bundle.output), "Error": _error()},
+            "schemas": {"Row": row_schema(plan), "Answer": _answer(plan.bundle), "Error": _error()},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -132,12 +132,19 @@ def _property(given: Input, column: Column | None, moment: bool) -> dict[str, An
     return schema
 
 
-def _answer(output: str) -> dict[str, Any]:
-    text = {"type": "string"}
+def _answer(bundle: Bundle) -> dict[str, Any]:
+    text, output, classes = {"type": "string"}, bundle.output, [*bundle.classes]
+    said: dict[str, Any] = {**text, "enum": classes} if classes else {"type": "number"}
+    chances = {
+        "type": ["object", "null"],
+        "properties": {name: {"type": "number"} for name in classes},
+        "description": "The probability of each class; null where no model answered.",
+    }
     return {
         "type": "object",
         "properties": {
-            "outputs": {"type": "object", "properties": {output: {"type": "number"}}, "required": [output]},
+            "outputs": {"type": "object", "properties": {output: said}, "required": [output]},
+            **({"probabilities": chances} if classes else {}),
             "prediction_id": {**text, "description": "What labels, feedback and `holdtrue why` name it by."},
             "release": {**text, "description": "The release that answered."},
             "arm": {**text, "description": "The arm of the rollout that answered."},
@@ -145,7 +152,7 @@ def _answer(output: str) -> dict[str, Any]:
             "abstained": {"type": "boolean", "description": "Whether the score is too near the line to decide by."},
             "set": {
                 "type": ["array", "null"],
-                "items": {"type": "integer"},
+                "items": {**text, "enum": classes} if classes else {"type": "integer"},
                 "description": "Outcomes that are possible.",
             },
             "contributions": {"type": ["object", "null"], "description": "What each feature contributed to the score."},

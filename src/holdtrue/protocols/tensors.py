@@ -119,6 +119,9 @@ def _decode_texts(name: str, count: int, data: memoryview) -> list[Any]:
     return texts
 
 
-def encode(scores: Sequence[float]) -> bytes:
-    """Return an output of FP32 as bytes."""
-    return np.asarray(scores, "<f4").tobytes()
+def encode(values: Sequence[Any], datatype: str = "FP32") -> bytes:
+    """Return an output of FP32 or BYTES as bytes: numbers little-endian, texts each after its length."""
+    if datatype == "BYTES":
+        texts = [each.encode() for each in values]
+        return b"".join(struct.pack("<I", len(each)) + each for each in texts)
+    return np.asarray(values, "<f4").tobytes()

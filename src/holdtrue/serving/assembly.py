@@ -14,6 +14,7 @@ from holdtrue.data.contract import Contract
 from holdtrue.data.online import Finding, compile_request
 from holdtrue.features.model import View
 from holdtrue.features.vector import FeatureSet
+from holdtrue.serving.runtime import Model, refused
 from holdtrue.serving.snapshot import DATATYPES, Bundle
 
 Columns: TypeAlias = Mapping[str, list[Any]]
@@ -85,6 +86,14 @@ def _maker(features: FeatureSet) -> Callable[[Columns, list[int], Lookup], Matri
         return assemble(columns, online)
 
     return make
+
+
+def check_classes(bundle: Bundle, model: Model) -> None:
+    """Raise ModelRefused unless a model tells as many classes apart as its release says."""
+    if len(bundle.classes) != len(model.classes):
+        raise refused(
+            f"it tells {len(model.classes) or 'no'} classes apart, its release {len(bundle.classes) or 'none'}"
+        )
 
 
 def compile_check(bundle: Bundle) -> tuple[Check | None, frozenset[str]]:

@@ -36,6 +36,7 @@ class Answer:
 
     `fallback` is None if the model itself answered every row; `abstained` is None if the service always decides.
     `contributions` and `sets` are there if they were asked for: of each row that its release's own model answered.
+    Of a model of several classes a score is the number of one, and `chances` are the probabilities of all.
     """
 
     ids: list[str]
@@ -45,7 +46,8 @@ class Answer:
     fallback: list[bool] | None
     abstained: list[bool] | None = None
     contributions: list[dict[str, Any] | None] | None = None
-    sets: list[list[int] | None] | None = None
+    sets: list[list[Any] | None] | None = None
+    chances: list[list[float] | None] | None = None
 
 
 @dataclass(slots=True)
@@ -306,9 +308,12 @@ def _answer(route: Route, results: list[Scored], ids: list[str], rows: int) -> A
     first = results[0]
     if first.rows is None:
         abstained = None if route.abstain is None else abstentions(route, first)
-        return Answer(ids, first.scores, [first.release] * rows, [first.arm] * rows, first.failed, abstained)
+        answer = Answer(ids, first.scores, [first.release] * rows, [first.arm] * rows, first.failed, abstained)
+        answer.chances = first.chances
+        return answer
     scores, releases, arms = [0.0] * rows, [""] * rows, [""] * rows
     failed, undecided = [False] * rows, [False] * rows
+    chances: list[list[float] | None] = [None] * rows
     for each in results:
         if each.role != ANSWER or each.rows is None:
             continue
@@ -317,8 +322,13 @@ def _answer(route: Route, results: list[Scored], ids: list[str], rows: int) -> A
             scores[row], releases[row], arms[row] = each.scores[position], each.release, each.arm
             failed[row] = each.failed is not None and each.failed[position]
             undecided[row] = open_[position]
+            if each.chances is not None:
+                chances[row] = each.chances[position]
     abstained = None if route.abstain is None else undecided
-    return Answer(ids, scores, releases, arms, failed if any(failed) else None, abstained)
+    answer = Answer(ids, scores, releases, arms, failed if any(failed) else None, abstained)
+    if any(each.chances is not None for each in results):
+        answer.chances = chances
+    return answer
 
 
 def _settle(waiting: list[Waiting], answer: Answer) -> None:
@@ -341,6 +351,7 @@ def _part(answer: Answer, start: int, end: int) -> Answer:
         answer.arms[start:end],
         failed if failed is not None and any(failed) else None,
         answer.abstained[start:end] if answer.abstained is not None else None,
+        chances=answer.chances[start:end] if answer.chances is not None else None,
     )
 
 

@@ -17,6 +17,8 @@ INPUT: Final = "features"
 OUTPUT: Final = "score"
 _OPSET: Final = {"": 17, "ai.onnx.ml": 3}
 _IR_VERSION: Final = 8
+_CHUNK: Final = 65536
+_NOTICED: Final = 0.01
 
 
 class CannotCompile(InvalidInput):
@@ -29,8 +31,11 @@ class CannotCompile(InvalidInput):
 class Compiled:
     """Hold a compiled model: ONNX bytes that map float32 [n, k] to the probability of class 1, float32 [n].
 
-    `parity` compares it with the estimator on a sample: `max_difference` of the probability,
-    `changed_decisions` as the share of rows on the other side of 0.5, `n` rows, and the `runtime`.
+    Of three and more classes it is the probability of each, float32 [n, classes]; of a regressor the number.
+
+    `parity` compares it with the estimator on a sample: `max_difference` of the probability, `changed_decisions` as the
+    share of rows on the other side of 0.5 (of several classes: of another class; of numbers: off by more than 1 % of
+    their standard deviation, in which `max_difference` is told then), `n` rows, and the `runtime`.
     """
 
     onnx: bytes
@@ -38,7 +43,7 @@ class Compiled:
 
 
 def compile_model(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.float32]) -> Compiled:
-    """Compile a fitted binary classifier and measure its parity on `sample`, float32 [n, features].
+    """Compile a fitted classifier or regressor and measure its parity on `sample`, float32 [n, features].
 
     Equal estimators give equal bytes: nothing of the machine, the time or the library's version goes in.
     Raises CannotCompile naming the estimator and the step that failed.
@@ -47,22 +52,46 @@ def compile_model(estimator: Any, feature_names: Sequence[str], sample: NDArray[
     _check(estimator, feature_names, sample)
     data = _convert(estimator, len(feature_names))
     model = load_model(data, bytes_hash(data))
-    # Scoring in pieces, as ONNX Runtime does, keeps the estimator's float64 copy of the sample small.
-    expected = np.concatenate(
-        [estimator.predict_proba(part)[:, 1] for part in np.array_split(sample, -(-len(sample) // 65536))]
-    )
     measured = model.score(sample).astype(np.float64)
     if not np.isfinite(measured).all():
         raise _cannot(estimator, "the compiled form gives values that are not finite")
-    return Compiled(
-        onnx=data,
-        parity={
-            "max_difference": float(np.abs(measured - expected).max()),
-            "changed_decisions": float(np.mean((measured >= 0.5) != (expected >= 0.5))),
-            "n": len(sample),
-            "runtime": f"onnxruntime {_version('onnxruntime')}",
-        },
-    )
+    parity = parity_of(measured, expected_scores(estimator, sample), number=is_regressor(estimator))
+    return Compiled(onnx=data, parity={**parity, "runtime": f"onnxruntime {_version('onnxruntime')}"})
+
+
+def expected_scores(estimator: Any, sample: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return what an estimator answers: a probability or number [n], or probabilities of classes [n, classes].
+
+    Scoring in pieces, as ONNX Runtime does, keeps the estimator's float64 copy of the sample small.
+    """
+    parts = np.array_split(sample, -(-len(sample) // _CHUNK))
+    if is_regressor(estimator):
+        return np.concatenate([np.asarray(estimator.predict(part), np.float64) for part in parts])
+    found = np.concatenate([np.asarray(estimator.predict_proba(part), np.float64) for part in parts])
+    return found if found.shape[1] > 2 else found[:, 1]
+
+
+def parity_of(found: NDArray[np.float64], expected: NDArray[np.float64], *, number: bool = False) -> dict[str, Any]:
+    """Return how far scores [n] or [n, classes] lie from those expected, and on what share they decide otherwise."""
+    if number:
+        spread = float(expected.std()) or 1.0
+        found, expected = found / spread, expected / spread
+        changed = np.abs(found - expected) > _NOTICED
+    elif expected.ndim == 2:
+        changed = found.argmax(axis=1) != expected.argmax(axis=1)
+    else:
+        changed = (found >= 0.5) != (expected >= 0.5)
+    return {
+        "max_difference": float(np.abs(found - expected).max()),
+        "changed_decisions": float(np.mean(changed)),
+        "n": len(expected),
+    }
+
+
+def is_regressor(estimator: Any) -> bool:
+    """Tell whether a fitted estimator predicts a number and no probability."""
+    told = not hasattr(estimator, "predict_proba") and getattr(estimator, "classes_", None) is None
+    return told and hasattr(estimator, "predict")
 
 
 def quantised(data: bytes) -> bytes:
@@ -108,13 +137,19 @@ def _check(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.floa
             why=f"It has the shape {sample.shape}; there are {len(feature_names)} features.",
             mend="Pass a float32 matrix with one column per feature and at least one row.",
         )
+    if is_regressor(estimator):
+        if getattr(estimator, "n_features_in_", None) is None:
+            raise _cannot(estimator, "it is not fitted")
+        return
     if not hasattr(estimator, "predict_proba"):
         raise _cannot(estimator, "it gives no probabilities")
     classes = getattr(estimator, "classes_", None)
     if classes is None:
         raise _cannot(estimator, "it is not fitted")
-    if len(classes) != 2:
-        raise _cannot(estimator, f"it knows {len(classes)} classes, not two")
+    if len(classes) < 2:
+        raise _cannot(estimator, f"it knows {len(classes)} classes, not two or more")
+    if any(np.ndim(each) for each in classes):
+        raise _cannot(estimator, "it predicts several things at once")
     for step in _steps(estimator):
         # skl2onnx reads the threshold of a categorical split as a number, and answers wrongly without a word.
         categorical = getattr(step, "is_categorical_", None)
@@ -137,14 +172,14 @@ def _convert(estimator: Any, width: int) -> bytes:
             estimator,
             name="holdtrue",
             initial_types=[(INPUT, FloatTensorType([None, width]))],
-            options={"zipmap": False},
+            options=None if is_regressor(estimator) else {"zipmap": False},
             target_opset=dict(_OPSET),
             custom_conversion_functions=_converters(),
         )
     except Exception as error:
         # The library raises many classes, and prints whole tree ensembles in their messages.
         raise _cannot(estimator, f"{type(error).__name__}: {str(error)[:200]}") from error
-    _only_probability(proto)
+    _only_score(proto, 0 if is_regressor(estimator) else len(estimator.classes_))
     _anonymous(proto)
     return bytes(proto.SerializeToString(deterministic=True))
 
@@ -187,18 +222,33 @@ def _converters() -> dict[type, Callable[[Any, Any, Any], None]]:
         ensemble.RandomForestClassifier,
         ensemble.ExtraTreesClassifier,
         tree.DecisionTreeClassifier,
+        ensemble.HistGradientBoostingRegressor,
+        ensemble.GradientBoostingRegressor,
+        ensemble.RandomForestRegressor,
+        ensemble.ExtraTreesRegressor,
+        tree.DecisionTreeRegressor,
     )
     return dict.fromkeys(kinds, convert)
 
 
-def _only_probability(proto: Any) -> None:
-    """Make the probability of class 1, float32 [n], the only output of the graph."""
+def _only_score(proto: Any, classes: int) -> None:
+    """Make the probability of class 1, float32 [n], or of each of several classes the only output; 0: a number [n]."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = proto.graph
     probabilities = graph.output[-1].name
     del graph.output[:]
+    if classes > 2:
+        graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, classes]))
+        graph.node.append(helper.make_node("Identity", [probabilities], [OUTPUT], "all_classes"))
+        _drop_unused(graph)
+        return
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None]))
+    if not classes:
+        graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
+        graph.node.append(helper.make_node("Reshape", [probabilities, "flat"], [OUTPUT], "one_a_row"))
+        _drop_unused(graph)
+        return
     graph.initializer.append(numpy_helper.from_array(np.array(1, np.int64), "class_one"))
     graph.node.append(helper.make_node("Gather", [probabilities, "class_one"], [OUTPUT], "take_class_one", axis=1))
     _drop_unused(graph)

@@ -49,7 +49,8 @@ class Contributions:
 
     `values` float64 [n, k] and `base` float64 [n] add up to `total` float64 [n], but for `gap`, the largest difference.
     `error` float64 [n, k] is the standard error of each value, None where they are exact. `scale` says of what:
-    the score itself, or the raw score of trees (the logarithm of the odds, of a classifier).
+    the score itself, or the raw score of trees (the logarithm of the odds, of a classifier). Of a model of several
+    classes they are those of the class that is said, whose number of each row is in `said` and name in `classes`.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,8 @@ class Contributions:
     error: Floats | None
     scale: str
     gap: float
+    said: NDArray[np.intp] | None = None
+    classes: tuple[str, ...] = ()
 
     def of_row(self, row: int) -> dict[str, Any]:
         """Return the JSON form of one row, the largest contribution first."""
@@ -70,6 +73,8 @@ class Contributions:
             "gap": float(self.gap),
             "values": {self.names[place]: float(self.values[row, place]) for place in order},
         }
+        if self.said is not None:
+            found["class"] = self.classes[self.said[row]]
         if self.error is not None:
             found["error"] = {self.names[place]: float(self.error[row, place]) for place in order}
         return found
@@ -94,15 +99,23 @@ class Explainer:
         return self._made(matrix)
 
 
-def explainer(model: Model, format: str, data: bytes, names: Sequence[str], background: Matrix | None) -> Explain:
+def explainer(
+    model: Model,
+    format: str,
+    data: bytes,
+    names: Sequence[str],
+    background: Matrix | None,
+    classes: tuple[str, ...] = (),
+) -> Explain:
     """Return what explains the scores of a model; `data` are the bytes of its file, and `names` its features'.
 
-    Raises NotExplained for a model that needs a background and has none.
+    `classes` are the names of those that it tells apart. Raises NotExplained for a model that needs a background and
+    has none.
     """
     if format == "lightgbm":
-        return _checked(_lightgbm(data, tuple(names)))
+        return _checked(_lightgbm(data, tuple(names), classes))
     if format == "xgboost":
-        return _checked(_xgboost(data, tuple(names)))
+        return _checked(_xgboost(data, tuple(names), classes))
     if background is None or not len(background):
         raise NotExplained(
             "The answers of this release are not explained.",
@@ -112,9 +125,29 @@ def explainer(model: Model, format: str, data: bytes, names: Sequence[str], back
     rows = background
 
     def explain(matrix: Matrix) -> Contributions:
+        if classes:
+            return _sampled_classes(model, matrix, rows, tuple(names), classes)
         return sampled(model.score, matrix, rows, tuple(names))
 
     return _checked(explain)
+
+
+def _sampled_classes(
+    model: Model, matrix: Matrix, background: Matrix, names: tuple[str, ...], classes: tuple[str, ...]
+) -> Contributions:
+    """Return Shapley values of the probability of the class that each row is said to be of."""
+    said = checked(model.score(matrix), len(matrix), len(classes)).argmax(axis=1)
+
+    def of(place: int) -> Callable[[Matrix], Any]:
+        return lambda part: checked(model.score(part), len(part), len(classes))[:, place]
+
+    each = [sampled(of(int(place)), matrix[row : row + 1], background, names) for row, place in enumerate(said)]
+    values, base, total, errors = (
+        np.concatenate([np.asarray(getattr(found, name)) for found in each])
+        for name in ("values", "base", "total", "error")
+    )
+    gap = max(found.gap for found in each)
+    return Contributions(names, values, base, total, errors, SCORE, gap, said, classes)
 
 
 def read_background(data: bytes, digest: str, features: int) -> Matrix:
@@ -187,7 +220,7 @@ def _checked(explain: Explain) -> Explain:
     return sound
 
 
-def _lightgbm(data: bytes, names: tuple[str, ...]) -> Explain:
+def _lightgbm(data: bytes, names: tuple[str, ...], classes: tuple[str, ...]) -> Explain:
     try:
         import lightgbm
     except ImportError:
@@ -197,12 +230,12 @@ def _lightgbm(data: bytes, names: tuple[str, ...]) -> Explain:
     def explain(matrix: Matrix) -> Contributions:
         found = booster.predict(matrix, pred_contrib=True, num_threads=1, validate_features=False)
         total = booster.predict(matrix, raw_score=True, num_threads=1, validate_features=False)
-        return _exact(names, np.asarray(found, np.float64), np.asarray(total, np.float64))
+        return _exact(names, np.asarray(found, np.float64), np.asarray(total, np.float64), classes)
 
     return explain
 
 
-def _xgboost(data: bytes, names: tuple[str, ...]) -> Explain:
+def _xgboost(data: bytes, names: tuple[str, ...], classes: tuple[str, ...]) -> Explain:
     try:
         import xgboost
     except ImportError:
@@ -215,12 +248,17 @@ def _xgboost(data: bytes, names: tuple[str, ...]) -> Explain:
         rows = xgboost.DMatrix(matrix, missing=np.nan, nthread=1)
         found = booster.predict(rows, pred_contribs=True, validate_features=False)
         total = booster.predict(rows, output_margin=True, validate_features=False)
-        return _exact(names, np.asarray(found, np.float64), np.asarray(total, np.float64))
+        return _exact(names, np.asarray(found, np.float64), np.asarray(total, np.float64), classes)
 
     return explain
 
 
-def _exact(names: tuple[str, ...], found: Floats, total: Floats) -> Contributions:
+def _exact(names: tuple[str, ...], found: Floats, total: Floats, classes: tuple[str, ...]) -> Contributions:
     """Return what a library's TreeSHAP says: a contribution of each feature, and the base in the last column."""
+    said = None
+    if classes:
+        # Raw scores rank classes as their probabilities do.
+        rows, said = np.arange(len(total)), total.argmax(axis=1)
+        found, total = found.reshape(len(total), len(classes), -1)[rows, said], total[rows, said]
     gap = float(np.abs(found.sum(axis=1) - total).max())
-    return Contributions(names, found[:, :-1], found[:, -1], total, None, RAW, gap)
+    return Contributions(names, found[:, :-1], found[:, -1], total, None, RAW, gap, said, classes)

@@ -122,6 +122,11 @@ class Engine:
             if owner == project
         ]
 
+    def classes(self, project: str, service: str) -> tuple[str, ...]:
+        """Return the classes that a service tells apart, none if it answers with a number or is not served now."""
+        plan = self.table.plans.get((project, service))
+        return () if plan is None else plan.bundle.classes
+
     def only(self, project: str) -> str:
         """Return the name of the one model that a project serves; raise InvalidInput if it is not one."""
         table = self.table

@@ -31,7 +31,7 @@ def explaining(bundle: Bundle, model: Model, names: Sequence[str], read: Callabl
     def make() -> Explain:
         exact = kind in _EXACT
         rows = None if kept is None or exact else read_background(read(kept), kept, len(names))
-        return explainer(model, kind, read(bundle.model.digest) if exact else b"", names, rows)
+        return explainer(model, kind, read(bundle.model.digest) if exact else b"", names, rows, bundle.classes)
 
     return Explainer(make)
 

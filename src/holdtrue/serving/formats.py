@@ -2,9 +2,10 @@
 
 None of them runs code from the file: LightGBM and XGBoost hold trees, skops builds objects of types it trusts and of
 no other. Each library is imported where it is used. Every loader gives one score a row: the probability of class 1, or
-the predicted number.
+the predicted number; of three and more classes, the probability of each.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,6 +22,7 @@ from holdtrue.serving.runtime import (
     Vector,
     checked,
     guarded,
+    numbered,
     refused,
     session_of,
 )
@@ -46,7 +48,7 @@ _FLOATS: Final[Mapping[str, Any]] = MappingProxyType({"tensor(float)": np.float3
 
 
 def load_lightgbm(data: bytes, digest: str) -> Model:
-    """Return the model in LightGBM's text format; one with several outputs a row is refused."""
+    """Return the model in LightGBM's text format; several outputs a row are taken for classes."""
     try:
         import lightgbm
     except ImportError:
@@ -58,18 +60,19 @@ def load_lightgbm(data: bytes, digest: str) -> Model:
         booster = lightgbm.Booster(model_str=data.decode())
     except (lightgbm.basic.LightGBMError, UnicodeDecodeError, ValueError) as error:
         raise refused(f"LightGBM says: {str(error)[:300]}") from None
-    if booster.num_model_per_iteration() != 1:
-        raise refused("it gives several numbers for each row")
+    count = booster.num_model_per_iteration()
+    if count != 1 and b"\nobjective=multiclass" not in data:
+        raise refused("it gives several numbers for each row, and says of none that it is a probability of a class")
     names = tuple(booster.feature_name())
 
     def score(matrix: Matrix) -> Any:
         return booster.predict(matrix, num_threads=1, validate_features=False)
 
-    return _model(digest, len(names), score, names, "score")
+    return _model(digest, len(names), score, names, "score", classes=numbered(count) if count > 1 else ())
 
 
 def load_xgboost(data: bytes, digest: str) -> Model:
-    """Return the model in XGBoost's JSON or UBJSON format; one with several outputs a row is refused."""
+    """Return the model in XGBoost's JSON or UBJSON format; several outputs a row must be classes."""
     try:
         import xgboost
     except ImportError:
@@ -79,6 +82,7 @@ def load_xgboost(data: bytes, digest: str) -> Model:
         booster.load_model(bytearray(data))
         booster.set_param({"nthread": 1})
         width = int(booster.num_features())
+        classes = _classes_of(booster)
     except (xgboost.core.XGBoostError, ValueError) as error:
         raise refused(f"XGBoost says: {str(error)[:300]}") from None
     names = tuple(booster.feature_names or ()) or tuple(f"f{place}" for place in range(width))
@@ -86,7 +90,20 @@ def load_xgboost(data: bytes, digest: str) -> Model:
     def score(matrix: Matrix) -> Any:
         return booster.inplace_predict(matrix, missing=np.nan, validate_features=False)
 
-    return _model(digest, width, score, names, "score")
+    return _model(digest, width, score, names, "score", classes=classes)
+
+
+def _classes_of(booster: Any) -> tuple[str, ...]:
+    """Return the classes that a booster of XGBoost tells apart; one that names a class is told to weigh all."""
+    told = json.loads(booster.save_config())["learner"]
+    objective, about = told["objective"]["name"], told["learner_model_param"]
+    if int(about.get("num_target", 1)) > 1:
+        raise refused("it gives several numbers for each row")
+    if not objective.startswith("multi:"):
+        return ()
+    booster.set_param({"objective": "multi:softprob"})
+    # Two classes are the probability of the second one, as everywhere.
+    return numbered(int(about["num_class"]))
 
 
 def load_skops(data: bytes, digest: str) -> Model:
@@ -115,16 +132,26 @@ def estimator_model(estimator: Any, digest: str) -> Model:
     given = getattr(estimator, "feature_names_in_", None)
     names = tuple(f"x{place}" for place in range(width)) if given is None else tuple(str(each) for each in given)
     classes = getattr(estimator, "classes_", None)
-    if classes is not None and (len(classes) != 2 or not hasattr(estimator, "predict_proba")):
-        raise refused(f"it tells {len(classes)} classes apart, and not two by probability")
+    if classes is not None and (len(classes) < 2 or not hasattr(estimator, "predict_proba")):
+        raise refused(f"it tells {len(classes)} classes apart, and not two or more by probability")
+    many = () if classes is None or len(classes) == 2 else class_names(classes)
 
     def predicted(matrix: Matrix) -> Any:
         return estimator.predict(_as_fitted(matrix, given))
 
     def probability(matrix: Matrix) -> Any:
-        return estimator.predict_proba(_as_fitted(matrix, given))[:, 1]
+        found = estimator.predict_proba(_as_fitted(matrix, given))
+        return found if many else found[:, 1]
 
-    return _model(digest, width, predicted if classes is None else probability, names, "score")
+    return _model(digest, width, predicted if classes is None else probability, names, "score", classes=many)
+
+
+def class_names(classes: Any) -> tuple[str, ...]:
+    """Return the names of an estimator's classes; raise ModelRefused where it predicts several things at once."""
+    names = tuple(str(each) for each in classes)
+    if any(np.ndim(each) for each in classes) or len(set(names)) != len(names):
+        raise refused("it predicts several things at once, or two classes have one name")
+    return names
 
 
 def _as_fitted(matrix: Matrix, names: Any) -> Any:
@@ -142,7 +169,8 @@ def _as_fitted(matrix: Matrix, names: Any) -> Any:
 def load_onnx(data: bytes, digest: str) -> Model:
     """Return an ONNX model of another library's making: a matrix in, and a probability or a number a row out.
 
-    What a converted classifier says beside its probabilities (the label) is left alone.
+    What a converted classifier says beside its probabilities (the label) is left alone; several numbers a row must be
+    probabilities, which add up to one.
     """
     check_onnx(data)
     session = session_of(data)
@@ -157,15 +185,39 @@ def load_onnx(data: bytes, digest: str) -> Model:
         raise refused(f"{len(wanted)} of its {len(outputs)} outputs are floats; one has to be")
     name, output, dtype = inputs[0].name, wanted[0].name, _FLOATS[inputs[0].type]
 
+    def run(matrix: Matrix) -> Any:
+        return session.run([output], {name: matrix.astype(dtype, copy=False)})[0]
+
     def score(matrix: Matrix) -> Any:
-        return _one_a_row(session.run([output], {name: matrix.astype(dtype, copy=False)})[0])
+        return _columns(run(matrix))
 
+    try:
+        classes = _named(run(np.array([[0.0], [1.0]], np.float32).repeat(width, axis=1)))
+    except ModelRefused:
+        raise
+    except Exception as error:  # noqa: BLE001  # as below: classes of a compiled module
+        raise refused(f"the runtime says: {str(error)[:300]}") from None
     names = tuple(f"{name}_{place}" for place in range(width))
-    return _model(digest, width, score, names, output, name)
+    return _model(digest, width, score, names, output, name, classes)
 
 
-def _one_a_row(found: Any) -> Any:
-    """Return one number a row from a vector, a column, two columns of probabilities, or maps of two classes."""
+def _named(found: Any) -> tuple[str, ...]:
+    """Return the classes of an answer of some rows, none if there are not more than two; refuse other numbers."""
+    if isinstance(found, list):
+        names = tuple(map(str, found[0]))
+        return names if len(names) > 2 else ()
+    if found.ndim != 2 or found.shape[1] < 2:
+        return ()
+    if not ((found >= 0.0).all() and np.allclose(found.sum(axis=1), 1.0, atol=1e-3)):
+        raise refused("it gives several numbers for each row, which are no probabilities of classes")
+    return numbered(found.shape[1]) if found.shape[1] > 2 else ()
+
+
+def _columns(found: Any) -> Any:
+    """Return one number a row from a vector, a column, two columns of probabilities, or maps of two classes.
+
+    More columns, or maps of more classes, are returned as they are.
+    """
     if isinstance(found, list):
         found = np.array([list(each.values()) for each in found])
     if found.ndim == 2 and found.shape[1] in (1, 2):
@@ -174,13 +226,23 @@ def _one_a_row(found: Any) -> Any:
 
 
 def _model(
-    digest: str, width: int, score: Score, names: tuple[str, ...], output: str, matrix: str = "features"
+    digest: str,
+    width: int,
+    score: Score,
+    names: tuple[str, ...],
+    output: str,
+    matrix: str = "features",
+    classes: tuple[str, ...] = (),
 ) -> Model:
+    many = len(classes) if len(classes) > 2 else 0
+
     def safe(matrix: Matrix) -> Vector:
         try:
             found = score(matrix)
         except Exception as error:  # noqa: BLE001  # libraries raise classes of their own, and of compiled modules
             raise ModelFailed("The model did not answer.", why=str(error)[:300]) from None
-        return checked(np.asarray(found, np.float32), len(matrix))
+        if classes and not many:
+            found = np.asarray(found)[:, 1]
+        return checked(np.asarray(found, np.float32), len(matrix), many)
 
-    return guarded(Model(digest, width, safe, names, output, matrix))
+    return guarded(Model(digest, width, safe, names, output, matrix, classes=classes if many else ()))

@@ -104,6 +104,8 @@ def _model(node: Mapping[str, Any], package: Package, widths: Mapping[str, int],
     width = sum(widths[each] for each in reads)
     if model.features != width:
         raise _bad(f"{node['name']} takes {model.features} columns and reads {width}")
+    if model.classes:
+        raise _bad(f"{node['name']} tells {len(model.classes)} classes apart, and a graph is of single scores")
     parts.append(model)
 
     def compute(values: Values) -> NDArray[np.float32]:

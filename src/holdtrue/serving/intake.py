@@ -44,7 +44,7 @@ def intake_endpoints(engine: Engine, records: Writer, features: Events) -> tuple
         service = engine.table.name(request.project, in_environment(request, service))
         if (request.project, service) not in engine.table.services:
             raise NotFound.of("service", service)
-        columns, rows = label_columns(body, service, engine.now_us())
+        columns, rows = label_columns(body, service, engine.now_us(), engine.classes(request.project, service))
         await records.append_async("label", request.project, service, columns, rows)
         return Reply(200, orjson.dumps({"accepted": rows}))
 
@@ -86,11 +86,14 @@ def intake_endpoints(engine: Engine, records: Writer, features: Events) -> tuple
     )
 
 
-def label_columns(body: Mapping[str, Any], service: str, now_us: int) -> tuple[dict[str, Any], int]:
+def label_columns(
+    body: Mapping[str, Any], service: str, now_us: int, classes: Sequence[str] = ()
+) -> tuple[dict[str, Any], int]:
     """Return the journal columns of a body of labels, given as a list of objects or as columns.
 
     A label without an id gets one from its content, so that the same label sent twice counts once
-    while a corrected value is a new record.
+    while a corrected value is a new record. Of a service that tells `classes` apart, a value is the name or the number
+    of one.
     """
     if ("labels" in body) == ("columns" in body):
         raise _bad("Exactly one of the fields labels and columns is needed.")
@@ -108,6 +111,8 @@ def label_columns(body: Mapping[str, Any], service: str, now_us: int) -> tuple[d
         if prediction is not None and type(prediction) is not str:
             raise _bad("A prediction_id is not a string.")
     values = given.get("value")
+    if classes and values is not None:
+        values = [_class(value, classes) for value in values]
     if values is None or not all(type(value) in (int, float, bool) for value in values):
         raise _bad("A label's value is not a number or a boolean.")
     times = read_times("time", given["time"]) if "time" in given else [now_us] * rows
@@ -121,6 +126,15 @@ def label_columns(body: Mapping[str, Any], service: str, now_us: int) -> tuple[d
         "value": values,
         "known_at": now_us,
     }, rows
+
+
+def _class(value: Any, classes: Sequence[str]) -> int:
+    """Return the number of the class that a label names."""
+    if type(value) is str and value in classes:
+        return classes.index(value)
+    if type(value) in (int, float) and value in range(len(classes)):
+        return int(value)
+    raise _bad(f"A label's value is none of the classes {', '.join(classes)[:300]}, nor the number of one.")
 
 
 def event_columns(

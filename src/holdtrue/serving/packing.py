@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import MissingExtra
-from holdtrue.serving.compiling import CannotCompile, compile_model, quantised
+from holdtrue.serving.compiling import CannotCompile, compile_model, expected_scores, is_regressor, parity_of, quantised
 from holdtrue.serving.declared import Ensemble, Processed, PythonModel, Stack, TorchModel, is_network, is_program
 from holdtrue.serving.graph import FEATURES
 from holdtrue.serving.package import Package, pack
@@ -84,7 +84,7 @@ def _compiled(estimator: Any, feature_names: Sequence[str], sample: NDArray[np.f
     try:
         compiled = compile_model(estimator, feature_names, sample)
     except CannotCompile as error:
-        if not _tells_two_apart(estimator):
+        if not _tells_apart(estimator):
             raise
         return _original(estimator, sample, error.why)
     if _differs(compiled.parity):
@@ -176,9 +176,11 @@ def _numbered(count: int) -> list[str]:
     return [f"x{place}" for place in range(count)]
 
 
-def _tells_two_apart(estimator: Any) -> bool:
+def _tells_apart(estimator: Any) -> bool:
     classes = getattr(estimator, "classes_", None)
-    return classes is not None and len(classes) == 2 and hasattr(estimator, "predict_proba")
+    if is_regressor(estimator):
+        return True
+    return classes is not None and len(classes) >= 2 and hasattr(estimator, "predict_proba")
 
 
 def _original(estimator: Any, sample: NDArray[np.float32], why: str) -> Packed:
@@ -194,12 +196,16 @@ def _measured(format: str, data: bytes, estimator: Any, sample: NDArray[np.float
     model = load_model(data, bytes_hash(data), format)
     sample = np.ascontiguousarray(sample, np.float32)
     parts = np.array_split(sample, -(-len(sample) // _CHUNK))
-    expected = np.concatenate([estimator.predict_proba(part)[:, 1] for part in parts])
+    expected = expected_scores(estimator, sample)
     found = np.concatenate([model.score(part) for part in parts]).astype(np.float64)
+    if found.shape != expected.shape:
+        raise CannotCompile(
+            f"The model {type(estimator).__name__} cannot be served.",
+            why=f"It answers in the shape {expected.shape[1:]}, and as packed in the shape {found.shape[1:]}.",
+            mend="Return a fitted classifier that gives a probability for each of its classes.",
+        )
     parity = {
-        "max_difference": float(np.abs(found - expected).max()),
-        "changed_decisions": float(np.mean((found >= 0.5) != (expected >= 0.5))),
-        "n": len(sample),
+        **parity_of(found, expected, number=is_regressor(estimator)),
         "runtime": runtime_of(format),
         "why": f"{why[:1].upper()}{why[1:]}"[:500],
     }

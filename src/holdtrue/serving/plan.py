@@ -61,6 +61,8 @@ class Scored:
     `rows` are positions in the request (None: all of them, in order); `scores` one float a row;
     `failed` tells per row that the release did not give the score (None: no row failed), and `rescuers` which
     release did instead, "" for the fallback constant. `took_us` is how long features and model took for all of them.
+    Of a model of several classes a score is the number of the one that is said, and `chances` are the probabilities of
+    all, None for a row that no model answered.
     """
 
     release: str
@@ -73,6 +75,7 @@ class Scored:
     matrix: Matrix | None
     rescuers: list[str] | None = None
     took_us: int = 0
+    chances: list[list[float] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +154,9 @@ class Plan:
         loaded = self.loaded.get(release)
         names = () if loaded is None else loaded.assembly.names
         began = _stopwatch()
-        scores, matrix = _scores(loaded, rows, matrices)
+        scores, matrix, chances = _scores(loaded, rows, matrices)
         took = _stopwatch() - began + (0.0 if loaded is None else matrices.shared(loaded.assembly))
-        found = Scored(release, arm, role, rows, scores, None, names, matrix, took_us=int(took * 1e6))
+        found = Scored(release, arm, role, rows, scores, None, names, matrix, took_us=int(took * 1e6), chances=chances)
         if not all(map(isfinite, scores)):
             found.failed = [not isfinite(score) for score in scores]
             if role == ANSWER:
@@ -169,11 +172,15 @@ class Plan:
             if other is None or other == found.release or not left:
                 continue
             rows = left if found.rows is None else [found.rows[place] for place in left]
-            scores, _ = _scores(self.loaded.get(other), rows, matrices)
-            for place, score in zip(left, scores, strict=True):
+            scores, _, chances = _scores(self.loaded.get(other), rows, matrices)
+            for number, (place, score) in enumerate(zip(left, scores, strict=True)):
                 if isfinite(score):
                     found.scores[place] = score
                     rescuers[place] = other
+                    if chances is not None:
+                        # A release that could not be asked at all has none of its own.
+                        mine: list[list[float] | None] = found.chances or [None] * len(found.scores)
+                        mine[place], found.chances = chances[number], mine
             left = [place for place in left if not rescuers[place]]
         for place in left:
             found.scores[place] = self._constant(found.release)
@@ -200,19 +207,33 @@ class Plan:
         return Scored(release, STOPPED, ANSWER, None, scores, [True] * rows, (), None, [""] * rows)
 
 
-def _scores(loaded: Loaded | None, rows: list[int] | None, matrices: "_Matrices") -> tuple[list[float], Matrix | None]:
-    """Return the scores that a release gives to rows, NaN where it fails, and the features that it read."""
+Chances = list[list[float] | None] | None
+
+
+def _scores(
+    loaded: Loaded | None, rows: list[int] | None, matrices: "_Matrices"
+) -> tuple[list[float], Matrix | None, Chances]:
+    """Return the scores that a release gives to rows, NaN where it fails, the features that it read, and chances."""
     count = matrices.rows if rows is None else len(rows)
     matrix: Matrix | None = None
     if loaded is None:
-        return [nan] * count, None
+        return [nan] * count, None, None
     try:
         matrix = matrices.of(loaded.assembly)
     except HoldtrueError:
-        return [nan] * count, None
+        return [nan] * count, None, None
     if rows is not None:
         matrix = matrix[rows]
-    return _Attempt(loaded).score(matrix), matrix
+    scores = _Attempt(loaded).score(matrix)
+    if not loaded.model.classes:
+        return scores, matrix, None
+    chances: list[list[float] | None] = [row if _sound(row) else None for row in scores]
+    # Of equal probabilities the first class is said, as scikit-learn says it.
+    return [nan if row is None else float(row.index(max(row))) for row in chances], matrix, chances
+
+
+def _sound(row: Any) -> bool:
+    return isinstance(row, list) and all(map(isfinite, row))
 
 
 class _Attempt:
@@ -224,10 +245,11 @@ class _Attempt:
         self._loaded = loaded
         self._failures = 0
 
-    def score(self, matrix: Matrix) -> list[float]:
-        """Return a score for each row, NaN for those that the model fails on."""
+    def score(self, matrix: Matrix) -> list[Any]:
+        """Return a score for each row (of classes a list of them), NaN for those that the model fails on."""
+        model = self._loaded.model
         try:
-            scores: list[float] = checked(self._loaded.model.score(matrix), len(matrix)).tolist()
+            scores: list[Any] = checked(model.score(matrix), len(matrix), len(model.classes)).tolist()
         except (WrongShape, ModelFell) as error:
             # Which score belongs to which row is unknown, also where a part of the rows happens to fit; and to try
             # again, by halves, would cost the next process as well.
@@ -244,7 +266,7 @@ class _Attempt:
             _log.error("The model of release %s failed: %s", self._loaded.bundle.release, why[:300])
         self._failures += 1
 
-    def _halves(self, matrix: Matrix) -> list[float]:
+    def _halves(self, matrix: Matrix) -> list[Any]:
         half = len(matrix) // 2
         # A model that is broken as a whole is not asked for every row.
         if not half or self._failures > _MOST_FAILURES:
@@ -308,6 +330,9 @@ def compile_plan(route: Route, loaded: Mapping[str, Loaded], bundle: Bundle) -> 
 
     With one arm that holds everything, every row goes there and nothing is drawn.
     """
+    if bundle.classes and route.fallback not in (None, *range(len(bundle.classes))):
+        # A number that names no class answers nothing.
+        route = replace(route, fallback=None)
     arms = tuple(arm for arm in route.arms if arm.percent > 0)
     choose = None
     if len(arms) > 1:

@@ -88,6 +88,7 @@ def record_columns(
         "fallback": _fallbacks(results),
     }
     _add_outcome(record, route, results)
+    _add_chances(record, results)
     for name, values in columns.items():
         record["x_" + name] = taken(values)
     _add_features(record, results)
@@ -124,6 +125,8 @@ def _plain(
     }
     if answer.failed is not None or route.abstain is not None:
         _add_outcome(record, route, [answer])
+    if answer.chances is not None:
+        _add_chances(record, [answer])
     for name, values in columns.items():
         record["x_" + name] = values
     if answer.matrix is not None:
@@ -169,12 +172,22 @@ def _add_outcome(record: dict[str, Any], route: Route, results: Sequence[Scored]
         record["abstained"] = [abstained for each in results for abstained in abstentions(route, each)]
 
 
+def _add_chances(record: dict[str, Any], results: Sequence[Scored]) -> None:
+    """Add one column for each class of a model that has several: its probability, null where no model answered."""
+    rows = [row for each in results for row in each.chances or [None] * len(each.scores)]
+    width = max((len(row) for row in rows if row is not None), default=0)
+    for place in range(width):
+        record[f"p_{place}"] = [None if row is None else row[place] for row in rows]
+
+
 def abstentions(route: Route, scored: Scored) -> list[bool]:
-    """Tell of each score whether it is within the band in which the service does not decide."""
+    """Tell of each score, or chance of the class that is said, whether it is where the service does not decide."""
     assert route.abstain is not None
     low, high = route.abstain
     failed = scored.failed or [False] * len(scored.scores)
-    return [low <= score <= high and not bad for score, bad in zip(scored.scores, failed, strict=True)]
+    # Of several classes, how sure a model is of the one that it says.
+    sure = scored.scores if scored.chances is None else [0.0 if row is None else max(row) for row in scored.chances]
+    return [low <= score <= high and not bad for score, bad in zip(sure, failed, strict=True)]
 
 
 def _add_features(record: dict[str, Any], results: Sequence[Scored]) -> None:

@@ -52,7 +52,8 @@ class Model:
     `names` are those of its features, `output` that of its answer, and `matrix` that of the tensor which holds all
     features, as far as the file tells. With `aside`, scoring waits for another process or takes long, and nobody's
     event loop may wait for it; `memory` is how many bytes it may take beside this process. Within a graph, a model may
-    give `columns` numbers for each row; 0 is the one score that an answer has.
+    give `columns` numbers for each row; 0 is the one score that an answer has. A model that tells three or more
+    `classes` apart gives the probability of each, float32 [n, classes], and has their names.
     """
 
     digest: str
@@ -64,6 +65,7 @@ class Model:
     aside: bool = False
     memory: int = 0
     columns: int = 0
+    classes: tuple[str, ...] = ()
 
 
 def load_model(data: bytes, digest: str, format: str = "onnx", *, part: bool = False) -> Model:
@@ -95,7 +97,15 @@ def load_model(data: bytes, digest: str, format: str = "onnx", *, part: bool = F
     width = inputs[0].shape[1]
     if not isinstance(width, int):
         raise refused("it does not say how many features it takes")
-    return guarded(Model(digest, width, _scorer(session, inputs[0].name, outputs[0].name)))
+    told = outputs[0].shape
+    classes = numbered(told[1]) if len(told) == 2 and isinstance(told[1], int) and told[1] > 2 else ()
+    score = _scorer(session, inputs[0].name, outputs[0].name, len(classes))
+    return guarded(Model(digest, width, score, classes=classes))
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Return the names of classes that have none: their numbers."""
+    return tuple(map(str, range(count)))
 
 
 def _loader(format: str) -> Callable[[bytes, str], Model]:
@@ -149,7 +159,7 @@ def session_of(data: bytes) -> Any:
         raise refused(f"the runtime says: {str(error)[:300]}") from None
 
 
-def _scorer(session: Any, input_name: str, output_name: str) -> Callable[[Matrix], Vector]:
+def _scorer(session: Any, input_name: str, output_name: str, classes: int) -> Callable[[Matrix], Vector]:
     run, outputs = session.run, [output_name]
 
     def score(matrix: Matrix) -> Vector:
@@ -157,15 +167,15 @@ def _scorer(session: Any, input_name: str, output_name: str) -> Callable[[Matrix
             scores = run(outputs, {input_name: matrix})[0]
         except Exception as error:  # noqa: BLE001  # the runtime raises classes of its own compiled module
             raise ModelFailed("The model did not answer.", why=str(error)[:300]) from None
-        return checked(scores, len(matrix))
+        return checked(scores, len(matrix), classes)
 
     return score
 
 
-def checked(scores: Any, rows: int) -> Vector:
-    """Return scores that are one for each row; raise WrongShape for others."""
+def checked(scores: Any, rows: int, classes: int = 0) -> Vector:
+    """Return scores that are one for each row, or of `classes` one for each of them; raise WrongShape for others."""
     shape = getattr(scores, "shape", None)
-    if shape != (rows,):
+    if shape != ((rows, classes) if classes else (rows,)):
         raise WrongShape("The model did not answer.", why=f"It gave the shape {shape} for {rows} rows.")
     return scores
 

@@ -12,7 +12,7 @@ import orjson
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.core.ids import check_name
-from holdtrue.stats.conformal import Sets
+from holdtrue.stats.conformal import ClassSets, Ranges, Sets
 from holdtrue.storage import write_atomic
 
 DATATYPES: Mapping[str, tuple[int, int] | None] = MappingProxyType(
@@ -64,7 +64,8 @@ class Bundle:
     input that says for which moment features are looked up (None: the moment of the request). `matrix` names a
     tensor of shape [rows, inputs] in which all inputs, numbers of one datatype, may be sent at once. `background` is
     the digest of the training rows against which an answer is explained; `sets` say which outcomes a score leaves
-    possible.
+    possible. A model of three or more `classes` answers with the name of one; `class_sets` say which are possible; of a
+    predicted number, `ranges` say how far off it may be.
     """
 
     release: str
@@ -79,6 +80,14 @@ class Bundle:
     matrix: str | None = None
     background: str | None = None
     sets: Sets | None = None
+    classes: tuple[str, ...] = ()
+    class_sets: ClassSets | None = None
+    ranges: Ranges | None = None
+
+    @property
+    def chances(self) -> str:
+        """Return the name of the tensor that holds the probability of each class."""
+        return f"{self.output}_probabilities"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +237,10 @@ def _check_bundle(bundle: Bundle) -> None:
             raise _bad(f"input {each.name} of release {bundle.release} has the datatype {each.datatype}")
     if bundle.prediction_time is not None and bundle.prediction_time not in names:
         raise _bad(f"release {bundle.release} has no input {bundle.prediction_time} for the prediction time")
+    if len(bundle.classes) in (1, 2) or len(set(bundle.classes)) != len(bundle.classes):
+        raise _bad(f"release {bundle.release} has the classes {list(bundle.classes)}")
+    if bundle.class_sets is not None and len(bundle.class_sets.at_least) != len(bundle.classes):
+        raise _bad(f"release {bundle.release} has prediction sets of other classes than its own")
     if bundle.matrix is not None:
         kinds = {each.datatype for each in bundle.inputs}
         if bundle.matrix in names or len(kinds) != 1 or not kinds.isdisjoint({"BYTES", "BOOL"}):
@@ -262,6 +275,9 @@ def _check_route(identity: str, route: Route, snapshot: Snapshot) -> None:
         if route.shadows or route.paired:
             raise _bad(f"{identity} is an application, which is not answered twice")
         return
+    told = {snapshot.releases[release].classes for release in route.releases}
+    if len(told) > 1:
+        raise _bad(f"the releases of {identity} tell different classes apart")
     inputs = {each.name for each in snapshot.releases[route.arms[0].release].inputs}
     for name in (route.key, route.entity):
         if name is not None and name not in inputs:

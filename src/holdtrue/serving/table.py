@@ -70,7 +70,7 @@ def build_table(snapshot: Snapshot, previous: Table, loaders: Loaders) -> Table:
     """Return the table for `snapshot`, loading what `previous` has not loaded yet.
 
     A service with an arm that cannot be loaded keeps its plan of `previous`; if it has none, rows of that
-    arm get the fallback; without a fallback the service is not served. A shadow that cannot be loaded is
+    arm get the backup or the constant; without either the service is not served. A shadow that cannot be loaded is
     left out.
     """
     failed: dict[str, str] = {}
@@ -149,7 +149,7 @@ def _plan(route: Route, snapshot: Snapshot, loaded: Mapping[str, Loaded], before
         # What holds without a model holds at once: a service is also switched off while its release does not load.
         kept = replace(before.route, stopped=route.stopped, fallback=route.fallback)
         return before if kept == before.route else compile_plan(kept, before.loaded, before.bundle)
-    if not complete and route.fallback is None:
+    if not complete and route.fallback is None and route.backup not in loaded:
         return None
     shadows = tuple(release for release in route.shadows if release in loaded)
     first = snapshot.releases[route.arms[0].release]

@@ -12,7 +12,7 @@ from holdtrue.core.clock import Clock, microseconds
 from holdtrue.core.errors import ConfigurationError, Locked
 from holdtrue.features.model import View
 from holdtrue.serving.applications import Answering, LoadedApplication
-from holdtrue.serving.assembly import compile_assembly, compile_check
+from holdtrue.serving.assembly import check_classes, compile_assembly, compile_check
 from holdtrue.serving.deferring import Deferring, Keeping
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.explaining import explaining
@@ -205,6 +205,7 @@ class Worker:
         if not model.aside and takes_long(model):
             model = replace(model, aside=True)
         assembly = compile_assembly(bundle, model.features)
+        check_classes(bundle, model)
         check, moments = compile_check(bundle)
         explain = explaining(bundle, model, assembly.names, self._blobs.get)
         return Loaded(bundle, model, assembly, check, assembly.moments | moments, size, explain)

@@ -88,6 +88,7 @@ def month_name(window: str) -> str:
 def metric(name: str) -> str:
     """Write a metric's name as the field does."""
     known = {"roc_auc": "ROC AUC", "brier": "Brier score", "log_loss": "Log loss", "volume": "Volume"}
+    known |= {"error": "Share of wrong answers", "mae": "Mean absolute error", "mse": "Mean squared error"}
     return known.get(name, name.replace("_", " "))
 
 
