@@ -101,8 +101,7 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
     artifact: dict[str, Any] = {"format": "onnx", **orjson.loads(fitted)}
     loaded = load_model(pipeline.blobs.get(artifact["digest"]), artifact["digest"], artifact["format"])
     kinds.check_answers(model, loaded)
-    scored = loaded.score
-    score = scored(held.X)
+    score = loaded.score(held.X)
     evidence = pipeline.step(
         "evaluate",
         {
@@ -114,15 +113,11 @@ def train(project: Project, pipeline: Pipeline, request: Request) -> dict[str, A
         },
         lambda: orjson.dumps(_judge(project, pipeline, request, plan, held, score, cutoff, artifact["base_rate"])),
     )
-    inputs = {
-        "model": artifact["digest"],
-        "data": _digests(request),
-        "holdout": plan.holdout_days,
-        "outcome": outcome,
-        "rows": MOST_ROWS,
-    }
+    used = {"data": _digests(request), "holdout": plan.holdout_days, "outcome": outcome, "rows": MOST_ROWS}
     worth = pipeline.step(
-        "usefulness", inputs, lambda: orjson.dumps(usefulness(features, held, scored, loss=kinds.loss_of(model)))
+        "usefulness",
+        {"model": artifact["digest"], **used},
+        lambda: orjson.dumps(usefulness(features, held, loaded.score, loss=kinds.loss_of(model))),
     )
     others = {"data": doubts, "usefulness": worth}
     found = [*orjson.loads(evidence), *({"kind": kind, "content": orjson.loads(each)} for kind, each in others.items())]
