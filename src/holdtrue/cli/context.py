@@ -4,15 +4,16 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from holdtrue.core.errors import ConfigurationError, NotFound
 from holdtrue.server.client import Client
+
+if TYPE_CHECKING:
+    # Loaded by the first table: most commands print lines.
+    from rich.console import Console
 
 Home = Annotated[Path | None, typer.Option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")]
 ProjectName = Annotated[
@@ -78,8 +79,10 @@ def base(project: str) -> str:
     return f"/api/projects/{project}"
 
 
-def wide_console() -> Console:
+def wide_console() -> "Console":
     """Return a console for standard output; where there is no terminal, lines are not broken at 80 columns."""
+    from rich.console import Console
+
     plain = Console(highlight=False)
     return plain if plain.is_terminal else Console(highlight=False, width=160)
 
@@ -100,6 +103,9 @@ def listing(items: Sequence[Any], as_json: bool, columns: Columns, *, empty: str
     if not items:
         typer.echo(empty)
         return
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
