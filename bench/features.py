@@ -37,6 +37,11 @@ from holdtrue.features import FeatureSet, Latest, OnlineStore, Trailing, View, o
 from holdtrue.serving import Arm, Bundle, Input, ModelFile, Route, Snapshot, compile_model, write_snapshot
 from holdtrue.storage import BlobStore, make_folder
 
+NOTES = """
+Over HTTP ours is asked at the direct port, with token, limits and project checked; both sides by the same client. The
+client and the kernel alone take 0.02 ms over one connection, a handler of Granian that does nothing 0.09 to 0.105 ms
+(20,000 requests a second over 32), and one on the event loop 0.02 ms (60,000). At the main port it was 0.21 ms, 8,480.
+"""
 PEER = Path(__file__).parents[1] / ".bench" / "feast"
 ROWS, ENTITIES, KEPT, ROUNDS, LOOKUPS = 1_000_000, 10_000, 2_000, 3, 4_000
 REQUESTS = 16_000
