@@ -28,7 +28,7 @@ _LONGEST = ("test_types", "test_demo")
 
 # How long an example takes is for the benchmarks to say: this machine may be busy.
 settings.register_profile("patient", deadline=None)
-settings.register_profile("sampled", deadline=None, max_examples=40)
+settings.register_profile("sampled", deadline=None, max_examples=25)
 
 
 def pytest_configure(config: pytest.Config) -> None:

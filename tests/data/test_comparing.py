@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from holdtrue.data.comparing import fragment_changes, row_changes, schema_changes
 from holdtrue.data.profiling import profile_table
+from tests.sampling import examples
 
 _rows = st.dictionaries(
     st.sampled_from("abcdefgh"),
@@ -27,7 +28,7 @@ def _table(rows: dict[str, Any]) -> pa.Table:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(before=_rows, after=_rows)
 def test_rows_are_told_apart_by_key(before: dict[str, Any], after: dict[str, Any]) -> None:
     found = row_changes(_table(before), _table(after), "key")

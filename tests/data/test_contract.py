@@ -15,6 +15,7 @@ from holdtrue.data import Column, Contract, check_table, column
 from holdtrue.data.checking import ARROW
 from holdtrue.data.columns import Dtype
 from holdtrue.data.online import compile_request
+from tests.sampling import examples
 
 MOMENT = pa.timestamp("us", "UTC")
 WORDS = ["EWR", "ewr", "", "a'b", 'a"b', "ü", "x\n", "1٣", "x\0y", "JFK"]
@@ -63,7 +64,7 @@ def deliveries(draw: st.DrawFn) -> tuple[Contract, dict[str, list[Any]]]:
     return contract, columns
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(delivery=deliveries())
 def test_a_table_and_a_request_get_the_same_verdict(delivery: tuple[Contract, dict[str, list[Any]]]) -> None:
     contract, columns = delivery
@@ -79,7 +80,7 @@ def test_a_table_and_a_request_get_the_same_verdict(delivery: tuple[Contract, di
             assert row not in report.quarantined
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(delivery=deliveries())
 def test_what_is_found_names_column_rule_number_examples_and_mend(
     delivery: tuple[Contract, dict[str, list[Any]]],

@@ -28,6 +28,7 @@ from holdtrue.data import (
 )
 from holdtrue.data.inferring import as_python
 from tests.data.test_contract import deliveries
+from tests.sampling import examples
 
 MOMENT = pa.timestamp("us", "UTC")
 ROWS = pa.table(
@@ -118,7 +119,7 @@ def test_a_document_of_the_standard_keeps_everything() -> None:
     assert document["schema"][0]["properties"][2]["quality"][0]["arguments"]["validValues"] == ["no", "1", "EWR: x"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(delivery=deliveries())
 def test_any_contract_comes_back_from_its_document(delivery: tuple[Contract, Any]) -> None:
     contract, _ = delivery

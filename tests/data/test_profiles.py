@@ -15,6 +15,7 @@ from holdtrue.data import Profile, fragment_profile, merge_profiles, profile_tab
 from holdtrue.data.profiles import MEASURED, Spread, shift, told
 from holdtrue.stats import token_counts
 from tests.data.conftest import Room
+from tests.sampling import examples
 
 MOMENT = pa.timestamp("us", "UTC")
 _PARTS = st.floats(-(2.0**20), 2.0**20, width=32) | st.sampled_from([float("nan"), float("inf")])
@@ -45,7 +46,7 @@ def tables(draw: st.DrawFn) -> tuple[pa.Table, list[int]]:
     return pa.table(columns), sorted(draw(st.lists(st.integers(0, rows), max_size=4)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(drawn=tables())
 def test_the_merge_of_any_split_is_the_profile_of_the_whole(drawn: tuple[pa.Table, list[int]]) -> None:
     table, cuts = drawn

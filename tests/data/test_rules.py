@@ -31,6 +31,7 @@ from holdtrue.data.columns import Dtype
 from holdtrue.data.expressions import compile_condition
 from holdtrue.data.online import compile_request
 from tests.data.conftest import Room
+from tests.sampling import examples
 
 MOMENT = pa.timestamp("us", "UTC")
 COLUMNS = (
@@ -93,7 +94,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in TYPES.items()})
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(that=_conditions, rows=st.lists(_row, min_size=1, max_size=5), severity=st.sampled_from(["block", "quarantine"]))
 def test_a_condition_is_judged_alike_of_a_table_and_of_a_request(that: str, rows: list[Any], severity: Any) -> None:
     contract = Contract(COLUMNS, (Expect("it", that, severity), Unique(("n", "s"), severity)))

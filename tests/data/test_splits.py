@@ -13,6 +13,7 @@ from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound
 from holdtrue.data import Contract, DatasetSpec, RowCount, column, part_of
 from holdtrue.data.splits import NewSplit, Split, check_split, cuts_of
 from tests.data.conftest import Room
+from tests.sampling import examples
 
 MOMENT = pa.timestamp("us", "UTC")
 HOUR = 3_600_000_000
@@ -173,7 +174,7 @@ def test_what_is_not_there_is_named(trips: Room) -> None:
         split(trips, version="7")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     times=st.lists(st.integers(-(2**40), 2**40), min_size=4, max_size=60),
     shares=st.sampled_from([(0.5, 0.5), (0.8, 0.2), (0.6, 0.2, 0.2)]),

@@ -18,7 +18,7 @@ from tests.crash.harness import History, nursery
 from tests.delivery.switching import prepare
 from tests.delivery.worlds import World, open_world
 
-KILLS = 12
+KILLS = 8
 CLIENT = "tests.delivery.switching:switch"
 
 

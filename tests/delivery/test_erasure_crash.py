@@ -98,7 +98,7 @@ def check_datasets(home: Path, fragments: dict[str, Any], tail: str) -> None:
 
 
 def test_an_erasure_survives_kills(prepared: Path, tmp_path: Path) -> None:
-    kill(prepared, tmp_path, 5)
+    kill(prepared, tmp_path, 3)
 
 
 @pytest.mark.long

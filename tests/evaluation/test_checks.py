@@ -26,6 +26,7 @@ from holdtrue.evaluation import (
     grade,
 )
 from holdtrue.evaluation.checks import applies, check_checks
+from tests.sampling import examples
 
 README = Passage("p1", "README", "A machine with Linux, Python 3.11 and make is enough. It takes about three minutes.")
 OTHER = Passage("p2", "GUIDE", "Labels go to POST /labels, rows of a source to POST /events.")
@@ -408,7 +409,7 @@ def test_an_answer_that_nobody_can_have_measured_is_refused() -> None:
 TEXT = st.text(max_size=60) | st.sampled_from(["{}", "[1]", "I don't know", "p1", "\ud800", "۱۲", "𝟙𝟚"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(TEXT, TEXT, st.lists(st.sampled_from(["p1", "p9", ""]), max_size=3), TEXT)
 def test_any_answer_gets_a_grade_between_nothing_and_one(
     text: str, reference: str, cited: list[str], passage: str

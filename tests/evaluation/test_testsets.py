@@ -27,6 +27,7 @@ from holdtrue.storage import BlobStore, open_stores
 from holdtrue.storage.ledger import WriteContext
 from tests.evaluation.answerers import questions
 from tests.governance.worlds import ADA
+from tests.sampling import examples
 
 GOOD = '{"id": "q1", "question": "What?", "expected": {"answers": ["a"]}}'
 
@@ -220,7 +221,7 @@ FIELDS: Any = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(FIELDS, max_size=3))
 def test_any_json_is_a_test_set_or_a_bad_one(lines: list[Any]) -> None:
     text = "\n".join(json.dumps(each) for each in lines)

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.features import Latest, Trailing, point_in_time
 from tests.features.worlds import HOUR, MOMENT, VIEWS, World, obvious, worlds
+from tests.sampling import examples
 
 
 def _joined(world: World) -> pa.Table:
     return point_in_time(world.questions(), VIEWS, {"rows": world.source()}, time="t")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(world=worlds())
 def test_every_feature_is_what_looking_at_every_row_gives(world: World) -> None:
     joined = _joined(world)
@@ -26,7 +27,7 @@ def test_every_feature_is_what_looking_at_every_row_gives(world: World) -> None:
             )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(world=worlds())
 def test_what_comes_later_changes_nothing(world: World) -> None:
     if not world.asked:
@@ -36,7 +37,7 @@ def test_what_comes_later_changes_nothing(world: World) -> None:
     assert _same(_joined(world), _joined(past))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(world=worlds())
 def test_the_same_rows_give_the_same_bits(world: World) -> None:
     assert _same(_joined(world), _joined(world))

@@ -22,9 +22,10 @@ from holdtrue.features.online import open_online
 from holdtrue.features.rediskeeper import RedisKeeper
 from tests.features.conftest import OpenStore
 from tests.features.worlds import HOUR, VIEWS, World, worlds
+from tests.sampling import examples
 
 LATEST = Latest("seen", "rows", "place", "at", ("a",), "1h")
-SETTINGS = settings(deadline=None, max_examples=60)
+SETTINGS = settings(deadline=None, max_examples=examples(60))
 WINDOW = Trailing("sum", "rows", "place", "at", "a", ("sum", "count"), "2h", "1h")
 
 

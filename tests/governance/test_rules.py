@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from holdtrue.governance import BadRule, Finding, Outcome, Policy, Rule
 from holdtrue.governance.rules import build_context, check_policy, check_rule, decide, evaluate
 from tests.governance.worlds import EVALUATION, slices
+from tests.sampling import examples
 
 FACTS = {"id": "rel_1", "service": "delay", "first": True, "champion": "none"}
 
@@ -197,7 +198,7 @@ RULES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(RULES, JSON, JSON, JSON)
 def test_any_evidence_gives_a_finding_and_never_an_error(rule: str, metric: Any, entries: Any, comparison: Any) -> None:
     evidence = [("evaluation", {"metric": metric, "slices": entries}), ("comparison", comparison)]
@@ -206,7 +207,7 @@ def test_any_evidence_gives_a_finding_and_never_an_error(rule: str, metric: Any,
     assert found.passed or found.mend
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(string.printable, max_size=80))
 def test_any_text_is_a_rule_or_a_bad_rule(text: str) -> None:
     try:

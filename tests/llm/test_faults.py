@@ -18,6 +18,7 @@ from holdtrue.protocols.applications import close_name
 from holdtrue.testing import Fault
 from tests.llm.apps import Desk
 from tests.llm.gateway.worlds import KEY
+from tests.sampling import examples
 from tests.serving.plane_home import OTHER, ROOT, TOKEN
 
 ASKED: Any = [{"role": "user", "content": "When do you open?"}]
@@ -194,7 +195,7 @@ NAMED = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     messages=st.lists(NAMED | JSON, max_size=3) | JSON,
     calls=st.lists(NAMED | JSON, max_size=2),

@@ -13,6 +13,7 @@ from holdtrue.core.errors import InvalidInput, NotFound, StateError
 from holdtrue.pipelines import Job, JobFilter, JobState, LostLease
 from holdtrue.pipelines.model import JOB_MOVES, LEASE_SECONDS, MAX_ATTEMPTS
 from tests.pipelines.conftest import Room, opened
+from tests.sampling import examples
 
 
 def _enqueue(room: Room, kind: str = "train", key: str = "", **payload: Any) -> Job:
@@ -262,5 +263,5 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 _OPEN = ("queued", "leased")
-QueueMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=examples(32), stateful_step_count=30, deadline=None)
 TestQueue = QueueMachine.TestCase

@@ -15,6 +15,7 @@ from holdtrue.core.errors import ConfigurationError
 from holdtrue.pipelines import Pipeline, StepDone, code_digest
 from holdtrue.pipelines.steps import engine
 from holdtrue.storage import ActionCache, BlobStore
+from tests.sampling import examples
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_the_engine_is_the_same_each_time() -> None:
     assert engine() == engine()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(inputs=st.dictionaries(st.text(max_size=3), st.integers(-5, 5) | st.text(max_size=3), max_size=3))
 def test_inputs_count_by_what_they_say_not_by_their_order(
     inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

@@ -23,6 +23,7 @@ from holdtrue.serving.records import record_columns
 from holdtrue.serving.runtime import ModelFailed
 from holdtrue.serving.table import Loaders, Table, build_table
 from holdtrue.storage import Journal, Writer
+from tests.sampling import examples
 from tests.serving.plane_home import FEATURES, INPUTS, PROJECT, SERVICE, START, Home, flight
 
 
@@ -460,7 +461,7 @@ def _route(shares: list[float], shadows: int, paired: bool) -> Route:
     return Route(PROJECT, SERVICE, "flight_id", "flight_id", arms, "seed", None, names, paired, 0.5)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.integers(1, 12),
     split=st.lists(st.integers(1, 9), min_size=1, max_size=3),

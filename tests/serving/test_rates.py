@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.serving.rates import Rates, TooOften
+from tests.sampling import examples
 from tests.serving.plane_home import SERVICE, TOKEN, Home, flight, infer_body
 
 SLOW = "ht_svc_slow_00000000000000000000000000000000000000000000_000000"
@@ -64,7 +65,7 @@ def test_one_request_always_may_and_a_slow_rate_says_how_long_it_takes(tmp_path:
     rate=st.floats(0.05, 2000),
     gaps=st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=60),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_no_stretch_of_time_has_more_than_its_rate_and_the_burst(
     tmp_path_factory: pytest.TempPathFactory, rate: float, gaps: list[int]
 ) -> None:

@@ -17,6 +17,7 @@ from holdtrue.stats.conformal import (
     covered_ranges,
 )
 from holdtrue.stats.errors import BadNumbers
+from tests.sampling import examples
 
 
 @pytest.mark.parametrize("worth", [0.0, 0.5, 3.0])
@@ -76,7 +77,7 @@ def test_too_few_rows_of_an_outcome_say_nothing() -> None:
     rows=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=20, max_size=200),
     confidence=st.sampled_from([0.5, 0.8, 0.9]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_of_the_rows_it_was_made_of_it_holds_at_least_its_share(
     rows: list[tuple[float, int]], confidence: float
 ) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from holdtrue.stats import BadNumbers, matched
 from holdtrue.stats.matched import MatchedDifference
+from tests.sampling import examples
 
 
 def plain(arms: list[bool], values: list[float]) -> list[float]:
@@ -29,7 +30,7 @@ def plain(arms: list[bool], values: list[float]) -> list[float]:
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 400), st.sampled_from([0.1, 0.5, 0.9]), st.booleans())
 def test_blocks_are_those_of_the_plain_computation_whatever_the_batches(
     seed: int, n: int, share: float, rare: bool

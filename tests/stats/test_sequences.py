@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.stats import BadNumbers, MeanSequence, sequences
+from tests.sampling import examples
 
 BETS = np.array([0.98, 0.55, 0.3, 0.15, 0.07, 0.03, 0.012])
 WEIGHTS = np.array([0.40, 0.18, 0.13, 0.10, 0.08, 0.06, 0.05])
@@ -46,7 +47,7 @@ def test_bounds_are_those_of_the_plain_capital_and_never_tighter(mean: float, sd
     assert interval.n == n
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(st.floats(-1, 1), min_size=1, max_size=60),
     st.integers(0, 60),

@@ -21,6 +21,7 @@ from holdtrue.stats import (
     text_hashes,
 )
 from holdtrue.stats.sketches import MOST_FREQUENT, POINTS
+from tests.sampling import examples
 
 
 @st.composite
@@ -43,7 +44,7 @@ def splits(draw: st.DrawFn) -> list[np.ndarray]:
     return np.split(whole, cuts)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(parts=splits(), points=st.sampled_from([8, 64, POINTS]))
 def test_merged_quantiles_are_within_their_error(parts: list[np.ndarray], points: int) -> None:
     whole = np.concatenate(parts)
@@ -56,7 +57,7 @@ def test_merged_quantiles_are_within_their_error(parts: list[np.ndarray], points
     assert merged.compressed(points).error <= 1 / points
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(parts=splits())
 def test_merging_merged_ones_keeps_to_the_error_they_say(parts: list[np.ndarray]) -> None:
     whole = np.sort(np.concatenate(parts))
@@ -72,7 +73,7 @@ def test_merging_merged_ones_keeps_to_the_error_they_say(parts: list[np.ndarray]
         assert low - nested.error - 1e-9 <= share <= high + nested.error + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(parts=splits())
 def test_merged_moments_are_those_of_the_whole(parts: list[np.ndarray]) -> None:
     whole = np.concatenate(parts)
@@ -83,7 +84,7 @@ def test_merged_moments_are_those_of_the_whole(parts: list[np.ndarray]) -> None:
     assert merged.deviation == (None if expected is None else pytest.approx(expected, rel=1e-6, abs=1e-9))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(parts=splits())
 def test_merged_registers_are_those_of_the_whole(parts: list[np.ndarray]) -> None:
     merged = reduce(Distinct.merged, [Distinct.of(mixed(part)) for part in parts])
@@ -99,7 +100,7 @@ def test_different_values_are_counted_within_four_errors(n: int) -> None:
     assert abs(found - n) <= max(1, 4 * DISTINCT_ERROR * n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(parts=splits())
 def test_merged_frequent_values_are_within_their_error(parts: list[np.ndarray]) -> None:
     true = Counter(np.concatenate(parts).tolist())
@@ -125,7 +126,7 @@ def test_a_histogram_counts_every_value_once() -> None:
     assert nothing == [None]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(texts=st.lists(st.text(max_size=20), max_size=40))
 def test_texts_have_one_hash_each_wherever_they_stand(texts: list[str]) -> None:
     encoded = [text.encode() for text in texts]
@@ -148,7 +149,7 @@ def test_hashes_of_texts_are_evenly_spread_and_never_change() -> None:
     assert abs(Distinct.of(text_hashes(np.frombuffer(b"".join(many), np.uint8), offsets)).count - 20_000) < 1300
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(seed=st.integers(0, 2**32), n=st.integers(0, 3000), twice=st.booleans(), near=st.booleans())
 def test_equal_hashes_always_meet(seed: int, n: int, twice: bool, near: bool) -> None:
     numbers = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound, StorageFull
 from holdtrue.storage import BlobStore
+from tests.sampling import examples
 from tests.storage.faults import Fault, Killed, no_space
 
 HOUR = 3600.0
@@ -295,7 +296,7 @@ class BlobMachine(RuleBasedStateMachine):
         assert set(self.store.verify()) == self.damaged
 
 
-BlobMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+BlobMachine.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=20, deadline=None)
 TestBlobMachine = BlobMachine.TestCase
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage import Journal
 from holdtrue.storage.journal.erasing import Meant, same_text
+from tests.sampling import examples
 from tests.storage.records import columns
 
 
@@ -129,7 +130,7 @@ def test_what_a_killed_process_left_behind_is_removed(journal: Journal) -> None:
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["eve", "bob", None]), st.integers(0, 2)), max_size=12)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROWS, max_size=4))
 def test_what_is_left_is_what_was_seen_without_the_entity(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[int, str | None, int]]]

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from holdtrue.core.clock import SimulatedClock
 from holdtrue.storage import Journal, Writer
+from tests.sampling import examples
 from tests.storage.records import DAY, START
 
 SERVICES = ("a", "b")
@@ -136,5 +137,5 @@ class JournalMachine(RuleBasedStateMachine):
         assert sum(self.journal.counts().values()) == len(self.rows)
 
 
-JournalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+JournalMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=25, deadline=None)
 TestJournalMachine = JournalMachine.TestCase

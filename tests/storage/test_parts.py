@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from holdtrue.core.errors import Corrupt, NotFound, StorageFull
 from holdtrue.storage import BlobStore, files
 from holdtrue.storage.chunks import LARGE, LEAST, MOST, Parts, PartsReader, cut
+from tests.sampling import examples
 from tests.storage.faults import Fault, Killed, no_space
 from tests.storage.test_blobs import HOUR, age
 
@@ -243,7 +244,7 @@ def test_many_that_fail_at_any_step_are_each_whole_or_not_there(tmp_path: Path, 
             return
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.data(), sizes=st.lists(st.integers(0, 40), max_size=6))
 def test_a_reader_of_parts_reads_as_a_file_does(
     tmp_path_factory: pytest.TempPathFactory, data: Any, sizes: list[int]

@@ -18,6 +18,7 @@ from holdtrue.traces import service as traces
 from holdtrue.traces import words as vocabulary
 from holdtrue.traces.indexing import index_path, open_index
 from holdtrue.traces.reading import Spans
+from tests.sampling import examples
 from tests.traces.spans import NOW, PROJECT, House, brute_force, open_house, said, span, trace_id
 
 BASE = microseconds(NOW) - 86_400_000_000
@@ -79,7 +80,7 @@ FILTERS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     steps=st.lists(
         st.tuples(st.lists(SPANS, min_size=1, max_size=8), st.sampled_from(["", "seal", "index"])), max_size=5

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from holdtrue.web import charts
 from holdtrue.web.charts import Chart, Marker, Point, Series, Threshold
+from tests.sampling import examples
 
 START = datetime(2013, 1, 15, tzinfo=UTC)
 VALUES = st.one_of(st.none(), st.floats(-1e6, 1e6))
@@ -26,7 +27,7 @@ def chart(values: list[float | None], markers: list[Marker] | None = None, **mor
     return Chart(markers=tuple(markers or ()), **chosen)  # type: ignore[arg-type]  # fields by name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(VALUES, max_size=20), MARKERS, st.booleans())
 def test_a_chart_is_well_formed_and_stays_in_its_box(
     values: list[float | None], marks: list[tuple[int, charts.MarkerKind, str]], narrow: bool

@@ -10,6 +10,7 @@ from holdtrue.governance import Evidence
 from holdtrue.web import evidence
 from holdtrue.web.model import EvidenceView, Frame
 from holdtrue.web.render import environment
+from tests.sampling import examples
 from tests.web.seeding import NOW, PROJECT
 
 AUC = {"value": 0.711, "lower": 0.679, "upper": 0.74, "n": 12_492}
@@ -87,7 +88,7 @@ def test_evaluation_comes_first_and_the_rest_in_one_order() -> None:
     assert kinds == ["evaluation", "comparison", "contract", "parity"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.sampled_from(["evaluation", "metric", "baseline", "slices", "comparison", "parity"]), JSON)
 def test_no_content_breaks_the_page(kind: str, content: Any) -> None:
     assert "Evidence" in shown(evidence.views([made(kind, content)]))

@@ -134,9 +134,11 @@ def _loader(format: str) -> Callable[[bytes, str], Model]:
 def guarded(model: Model) -> Model:
     """Return the model after it has answered once; raise ModelRefused if it cannot."""
     try:
-        model.score(np.zeros((2, model.features), np.float32))
+        answer = model.score(np.zeros((2, model.features), np.float32))
     except ModelFailed as error:
         raise refused(error.why) from None
+    if model.classes and not np.allclose(np.sum(answer, axis=1), 1.0, atol=1e-3):
+        raise refused("its numbers for each row are no probabilities of classes: they do not sum to 1")
     return model
 
 

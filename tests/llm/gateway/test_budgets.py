@@ -20,6 +20,7 @@ from holdtrue.core.errors import HoldtrueError, StorageFull
 from holdtrue.llm.gateway import Budget, Period, QuotaExhausted, RateLimited
 from holdtrue.llm.gateway.budgets import Amount, Budgets, Limit, Reservation, limits_of, read_standings
 from tests.llm.gateway.spender import LIMITS
+from tests.sampling import examples
 
 START = datetime(2026, 3, 31, 12, tzinfo=UTC)
 
@@ -345,5 +346,5 @@ class Twin(RuleBasedStateMachine):
 
 def test_the_counters_equal_their_twin(tmp_path: Path) -> None:
     Twin.folder = tmp_path
-    Twin.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+    Twin.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)
     Twin.TestCase().runTest()

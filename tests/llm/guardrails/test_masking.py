@@ -6,11 +6,12 @@ from holdtrue.llm.guardrails import OutputWindow
 from holdtrue.llm.guardrails.rules import Cover, covers, masked, original_span
 from holdtrue.llm.guardrails.test_sets import load_cases
 from tests.llm.guardrails.support import guardrail, masking, shows_only_masks, texts
+from tests.sampling import examples
 
 MASKING = masking()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(texts())
 def test_masking_shows_no_sign_of_what_was_found_and_every_other_one(text: str) -> None:
     verdict = MASKING.check_input(text)
@@ -19,7 +20,7 @@ def test_masking_shows_no_sign_of_what_was_found_and_every_other_one(text: str) 
     assert all(0 <= finding.start < finding.end <= len(text) for finding in verdict.findings)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(texts())
 @example("a@b.example1@b.example")
 @example("4111 1111 1111 11114111 1111 1111 1111")
@@ -32,7 +33,7 @@ def test_masking_twice_is_masking_once(text: str) -> None:
     assert twice.text is once.text
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.text(max_size=300))
 def test_a_text_without_findings_comes_back_as_the_same_object(text: str) -> None:
     verdict = MASKING.check_output(text)
@@ -49,7 +50,7 @@ def test_no_value_of_the_test_sets_survives_masking(kind: str) -> None:
             assert case.text[value.start : value.end] not in shown, case.id
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.data())
 def test_places_in_a_masked_text_are_found_again_in_the_original(data: st.DataObject) -> None:
     text = "".join(chr(0x4E00 + at) for at in range(40))
@@ -78,7 +79,7 @@ def test_what_overlaps_is_masked_as_one_under_the_surest_label() -> None:
     assert "Kaffee" not in verdict.text
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     texts(longest=12),
     st.lists(st.integers(3, 90), min_size=1, max_size=8),

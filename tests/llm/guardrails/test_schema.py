@@ -9,6 +9,7 @@ from holdtrue.core.errors import HoldtrueError
 from holdtrue.llm.guardrails import BadGuardrail, Verdict, load_cases
 from holdtrue.llm.guardrails.detectors.schema import compile_schema
 from tests.llm.guardrails.support import guardrail
+from tests.sampling import examples
 
 TICKET = {
     "type": "object",
@@ -136,7 +137,7 @@ RULES: list[Any] = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.sampled_from(RULES), JSON)
 def test_the_bounded_validator_agrees_with_the_library(schema: Any, value: Any) -> None:
     ours = {tuple(error.absolute_path) for error in compile_schema(schema).errors(value, lambda: None)}

@@ -13,6 +13,7 @@ from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import Corrupt, NotFound
 from holdtrue.llm.retrieval import IndexRefused
 from holdtrue.llm.retrieval.arrays import join, map_file, pack, starts, unpack
+from tests.sampling import examples
 
 ARRAYS: dict[str, Any] = {
     "a": np.arange(7, dtype=np.uint8),
@@ -34,7 +35,7 @@ def test_arrays_come_back_as_views() -> None:
         assert not found[name].flags.writeable or not found[name].size
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=4))
 def test_whatever_is_changed_is_read_or_refused(place: int, change: bytes) -> None:
     data = bytearray(pack(ARRAYS))

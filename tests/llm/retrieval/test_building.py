@@ -28,6 +28,7 @@ from holdtrue.llm.retrieval import (
 from holdtrue.llm.retrieval.building import read_manifest
 from holdtrue.llm.retrieval.model import Progress, Reason
 from tests.llm.retrieval.conftest import ROOT, World, new_world, note, pages
+from tests.sampling import examples
 
 NOTES = [
     note("a", "Roll back a release when its canary is worse."),
@@ -96,7 +97,7 @@ _TEXTS = st.lists(
 _VERSIONS = st.lists(st.dictionaries(st.sampled_from("abcdefgh"), _TEXTS, min_size=1), min_size=2, max_size=4)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(32), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(versions=_VERSIONS)
 def test_a_version_after_others_is_the_same_as_one_put_together_alone(
     world: World, versions: list[dict[str, str]]

@@ -13,6 +13,7 @@ from holdtrue.llm.retrieval.model import Chunking, Document, DocumentRefused, Pa
 from holdtrue.llm.retrieval.parsing import parse
 from holdtrue.llm.retrieval.text import word_spans
 from tests.llm.retrieval.conftest import pages
+from tests.sampling import examples
 
 _SENTENCES = st.lists(
     st.sampled_from(["one", "two.", "three", "four;", "# five", "\n", "\n\n", "```", "---", "東京", "x" * 90, "é—"]),
@@ -34,7 +35,7 @@ def _document(text: str, kind: str = "markdown") -> Document:
     return Document("a", "A", text, "a", "d", kind=kind)  # type: ignore[arg-type]  # one of the kinds
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(_TEXTS, _CUTS)
 @example("x" * 5000, Chunking(8, 4, 0))
 @example("", Chunking())
@@ -124,7 +125,7 @@ def test_headings(kind: str, text: str, expected: list[tuple[int, str]]) -> None
 _SIGNS = ["#", "=", "-", "`", "~", " ", "\n", "|", "a", "<!--", ">", "\t", "---\n", "title: ", "# ", "``` x\n"]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.sampled_from(_SIGNS), st.sampled_from(_SIGNS), st.sampled_from(_SIGNS))
 def test_no_text_makes_it_slow(before: str, sign: str, after: str) -> None:
     """Repeat a sign between others: an expression that goes back and forth would take minutes."""

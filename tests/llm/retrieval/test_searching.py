@@ -13,6 +13,7 @@ from holdtrue.llm.retrieval.keywords import K1, B, KeywordIndex, counted, merged
 from holdtrue.llm.retrieval.ranking import best, fuse
 from holdtrue.llm.retrieval.text import terms
 from holdtrue.llm.retrieval.vectors import VectorIndex, quantised
+from tests.sampling import examples
 
 _WORDS = st.sampled_from(["roll", "back", "canary", "alarm", "the", "drift", "a", "label"])
 _TEXTS = st.lists(st.lists(_WORDS, min_size=1, max_size=12).map(" ".join), min_size=1, max_size=12)
@@ -41,7 +42,7 @@ def _bm25(texts: list[str], query: str) -> dict[int, float]:
     return scores
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(_TEXTS, st.lists(_WORDS, max_size=6).map(" ".join), st.integers(1, 12))
 def test_keywords_score_as_the_formula_says(texts: list[str], query: str, count: int) -> None:
     rows, scores = KeywordIndex(_index(texts)).search(query, count)
@@ -70,7 +71,7 @@ def test_a_very_long_query_counts_its_rarest_terms() -> None:
     assert len(rows) == 64
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(_TEXTS, _TEXTS, st.data())
 def test_merged_postings_are_those_of_a_new_index(old: list[str], new: list[str], data: st.DataObject) -> None:
     """Drop and add rows at random; the arrays must be the same as if all had been counted together."""

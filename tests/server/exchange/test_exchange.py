@@ -193,7 +193,7 @@ def test_the_command_tells_it_and_fails_for_a_difference(
     assert "differences: 0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["folder", "database"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("database", marks=pytest.mark.long)])
 def test_what_was_sent_back_is_what_came(
     kind: str, client: Client, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
