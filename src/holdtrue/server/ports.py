@@ -1,10 +1,16 @@
 """Ports: whether one is free, and what to say when it is not."""
 
 import errno
+import secrets
 import socket
+from typing import Final
 
 from holdtrue.core.errors import ConfigurationError, Unavailable
 from holdtrue.server.model import PortInUse
+
+_LOWEST: Final = 10_240
+_GIVEN: Final = 32_768
+"""The first of the ports that Linux gives to connections, unless it is told otherwise (ip(7))."""
 
 
 def check_port(bind: str, port: int) -> None:
@@ -28,12 +34,13 @@ def check_port(bind: str, port: int) -> None:
 
 
 def free_ports(bind: str, count: int = 3, attempts: int = 64) -> int:
-    """Return a port that is free together with those that follow it, `count` in all."""
+    """Return a port that is free together with those that follow it, `count` in all.
+
+    It lies below those that the system gives to connections: one of these could take it before it is used.
+    """
     for _ in range(attempts):
-        with _socket(bind) as probe:
-            probe.bind((bind, 0))
-            port: int = probe.getsockname()[1]
-        if port + count <= 65535 and all(_is_free(bind, port + step) for step in range(count)):
+        port = _LOWEST + secrets.randbelow(_GIVEN - _LOWEST - count)
+        if all(_is_free(bind, port + step) for step in range(count)):
             return port
     raise Unavailable("No free ports were found.", mend="Name a port: --port N")
 
