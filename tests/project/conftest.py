@@ -39,6 +39,17 @@ def month(window: str, *, rows_a_day: int = 40, seed: int = 0) -> pa.Table:
     )
 
 
+CONTRACT = ht.Contract(
+    columns=(
+        ht.column("id", "string", unique=True),
+        ht.column("asked_at", "timestamp"),
+        ht.column("amount", "float64"),
+        ht.column("kind", "string", isin=["a", "b"]),
+        ht.column("happened", "bool", nullable=True),
+    )
+)
+
+
 def make_project(**model: Any) -> ht.Project:
     """Return a project with one dataset, one model and one service."""
     project = ht.Project("toy", owner="me")
@@ -46,15 +57,7 @@ def make_project(**model: Any) -> ht.Project:
     @project.dataset(
         key="id",
         time="asked_at",
-        contract=ht.Contract(
-            columns=(
-                ht.column("id", "string", unique=True),
-                ht.column("asked_at", "timestamp"),
-                ht.column("amount", "float64"),
-                ht.column("kind", "string", isin=["a", "b"]),
-                ht.column("happened", "bool", nullable=True),
-            )
-        ),
+        contract=CONTRACT,
     )
     def rows(window: str) -> pa.Table:
         return month(window)

@@ -24,7 +24,7 @@ from holdtrue.project.training import Champion, Request, train
 from holdtrue.serving import Bundle, load_model
 from holdtrue.stats.conformal import ClassSets, Ranges
 from holdtrue.storage import ActionCache, BlobStore
-from tests.project.conftest import month
+from tests.project.conftest import CONTRACT, month
 
 CLASSES = ("low", "middle", "high")
 THREE = "CASE WHEN amount < -0.5 THEN 'low' WHEN amount < 0.5 THEN 'middle' ELSE 'high' END"
@@ -37,15 +37,7 @@ def project(fit: Any = None, rollout: Any = None, **model: Any) -> ht.Project:
     @made.dataset(
         key="id",
         time="asked_at",
-        contract=ht.Contract(
-            columns=(
-                ht.column("id", "string", unique=True),
-                ht.column("asked_at", "timestamp"),
-                ht.column("amount", "float64"),
-                ht.column("kind", "string", isin=["a", "b"]),
-                ht.column("happened", "bool", nullable=True),
-            )
-        ),
+        contract=CONTRACT,
     )
     def rows(window: str) -> pa.Table:
         return month(window)
