@@ -1,5 +1,6 @@
 """Check the columns of one request against a contract, with nothing but the standard library."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +30,12 @@ def compile_request(contract: Contract) -> Callable[[Mapping[str, list[Any]]], l
     """
     checks = {column.name: _compile(column) for column in contract.columns}
     rules = [each for rule in contract.rules for each in _compile_rule(rule, contract.columns)]
+    keeps = _compile_row(contract.columns)
 
     def check(columns: Mapping[str, list[Any]]) -> list[Finding]:
+        # Nearly every request is one row that breaks nothing: seen at a fifth of the cost of finding what is broken.
+        if keeps(columns):
+            return [finding for _, rule in rules for finding in rule(columns)] if rules else []
         if len(set(map(len, columns.values()))) > 1:
             raise InvalidInput(
                 "The columns of a request have different lengths.",
@@ -55,6 +60,52 @@ def compile_request(contract: Contract) -> Callable[[Mapping[str, list[Any]]], l
         return findings
 
     return check
+
+
+def _compile_row(described: Sequence[Column]) -> Callable[[Mapping[str, list[Any]]], bool]:
+    """Return what tells that the columns are one row which keeps to all of them.
+
+    False means that they have to be looked at closely, not that something is broken.
+    """
+    numbers: list[tuple[str, type, float, float, bool]] = []
+    others: list[tuple[str, type, bool, list[Test]]] = []
+    for column in described:
+        tests = [test for _, test in _tests(column)]
+        if column.dtype in ("float64", "int64", "timestamp") and column.isin is None and column.pattern is None:
+            kind, least, most = (
+                (float, -math.inf, math.inf) if column.dtype == "float64" else (int, -_INT64, _INT64 - 1)
+            )
+            low = least if column.ge is None else max(least, column.ge)
+            high = most if column.le is None else min(most, column.le)
+            numbers.append((column.name, kind, low, high, column.nullable))
+        else:
+            kind = {"string": str, "bool": bool, "float64": float}.get(column.dtype, int)
+            if kind is int:
+                tests.append(_too_long)
+            others.append((column.name, kind, column.nullable, tests))
+    count = len(described)
+
+    def keeps(columns: Mapping[str, list[Any]]) -> bool:
+        if len(columns) != count:
+            return False
+        try:
+            for name, kind, low, high, nullable in numbers:
+                (value,) = columns[name]
+                # NaN is in no range.
+                if (type(value) is not kind or not low <= value <= high) and not (nullable and value is None):
+                    return False
+            for name, kind, nullable, tests in others:
+                (value,) = columns[name]
+                if type(value) is not kind:
+                    if not nullable or value is not None:
+                        return False
+                elif value != value or any(test(value) for test in tests):
+                    return False
+        except (KeyError, ValueError):
+            return False
+        return True
+
+    return keeps
 
 
 def _compile_rule(rule: TableRule, described: Sequence[Column]) -> list[tuple[frozenset[str], RowCheck]]:

@@ -6,6 +6,7 @@ protocol is refused, so that a mistake never turns into an answer.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from holdtrue.serving.possible import possible, said
 
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
+_FIELDS: Final = itemgetter("name", "datatype", "shape", "data")
+_ONE: Final = [1]
 _OUTPUT: Final = frozenset({"name", "parameters"})
 _NO_DATA: Final = frozenset({"shared_memory_region", "classification"})
 _ID_LIMIT: Final = 256
@@ -104,25 +107,23 @@ def _plain_row(tensors: list[Any], bundle: Bundle) -> dict[str, list[Any]] | Non
     if len(tensors) != len(bundle.inputs):
         return None
     columns: dict[str, list[Any]] = {}
-    for tensor, declared in zip(tensors, bundle.inputs, strict=True):
-        if type(tensor) is not dict or len(tensor) != 4 or tensor.get("name") != declared.name:
-            return None
-        datatype = declared.datatype
-        shape, values = tensor.get("shape"), tensor.get("data")
-        if tensor.get("datatype") != datatype or type(shape) is not list or shape != [1]:
-            return None
-        # JSON's true and 1.0 are equal to 1 in Python, and no size.
-        if type(shape[0]) is not int:
-            return None
-        if type(values) is not list or len(values) != 1:
-            return None
-        value = values[0]
-        if type(value) not in KINDS[datatype]:
-            return None
-        limits = LIMITS[datatype]
-        if limits is not None and not limits[0] <= value <= limits[1]:
-            return None
-        columns[declared.name] = values
+    try:
+        for tensor, declared in zip(tensors, bundle.inputs, strict=True):
+            name, datatype, shape, values = _FIELDS(tensor)
+            # JSON's true and 1.0 are equal to 1 in Python, and no size.
+            if shape != _ONE or type(shape[0]) is not int or len(tensor) != 4:
+                return None
+            if name != declared.name or datatype != declared.datatype or type(values) is not list:
+                return None
+            (value,) = values
+            if type(value) not in KINDS[datatype]:
+                return None
+            limits = LIMITS[datatype]
+            if limits is not None and not limits[0] <= value <= limits[1]:
+                return None
+            columns[name] = values
+    except (KeyError, TypeError, ValueError):
+        return None
     return columns
 
 

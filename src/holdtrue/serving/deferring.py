@@ -7,7 +7,7 @@ same key, so that its predictions are recorded once.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavaila
 from holdtrue.core.ids import check_name
 from holdtrue.serving.access import Grant
 from holdtrue.serving.naming import environment_of
-from holdtrue.serving.plane import Endpoint, Headers, Reply, Request
+from holdtrue.serving.plane import Endpoint, Headers, Reply, Request, Stream
 from holdtrue.serving.queueing import DONE, MOST_TRIES, Entry, Queue, digest_of
 
 T = TypeVar("T")
@@ -97,13 +97,11 @@ class Deferring:
             return endpoint
         self._endpoints[endpoint.path] = endpoint
 
-        async def handle(request: Request) -> Reply:
+        def handle(request: Request) -> Awaitable[Reply | Stream]:
             prefers = request.headers.get(PREFER)
             if prefers is None or ASYNC not in prefers.replace(b" ", b"").split(b","):
-                reply = await endpoint.handle(request)
-                assert isinstance(reply, Reply)
-                return reply
-            return await self._accept(endpoint, request)
+                return endpoint.handle(request)
+            return self._accept(endpoint, request)
 
         return replace(endpoint, handle=handle)
 
