@@ -25,7 +25,7 @@ class Client:
 def test_a_client_that_leaves_is_noticed_once() -> None:
     async def work() -> None:
         client = Client()
-        leaving = Leaving(client.receive, client.gone)
+        leaving = Leaving(asyncio.get_running_loop(), client.receive, client.gone)
         leaving.start_later()
         leaving.start()
         leaving.start()
@@ -41,10 +41,10 @@ def test_a_client_that_leaves_is_noticed_once() -> None:
 def test_a_quick_answer_listens_to_nobody_and_one_that_ended_is_told_nothing() -> None:
     async def work() -> None:
         quick, slow = Client(), Client()
-        first = Leaving(quick.receive, quick.gone)
+        first = Leaving(asyncio.get_running_loop(), quick.receive, quick.gone)
         first.start_later()
         first.stop()
-        second = Leaving(slow.receive, slow.gone)
+        second = Leaving(asyncio.get_running_loop(), slow.receive, slow.gone)
         second.start()
         await asyncio.sleep(0)
         second.stop()

@@ -101,12 +101,12 @@ class Batches:
         """Let a request be scored with those that came in the same turn, or that wait in its lane."""
         if plan.aside:
             plan.lane.waiting.append(waiting)
-            asyncio.get_running_loop().call_soon(self._run_aside, plan)
+            waiting.future.get_loop().call_soon(self._run_aside, plan)
             return
         batch = self._batches.get(id(plan))
         if batch is None or batch.rows + waiting.rows > MOST_ROWS:
             batch = self._batches[id(plan)] = _Batch(plan)
-            asyncio.get_running_loop().call_soon(self._run, batch)
+            waiting.future.get_loop().call_soon(self._run, batch)
         batch.waiting.append(waiting)
         batch.rows += waiting.rows
 

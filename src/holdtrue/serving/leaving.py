@@ -14,9 +14,12 @@ class Leaving:
     moment, or has begun to leave.
     """
 
-    __slots__ = ("_gone", "_receive", "_timer", "_waiting")
+    __slots__ = ("_gone", "_loop", "_receive", "_timer", "_waiting")
 
-    def __init__(self, receive: Callable[[], Awaitable[Any]], gone: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, receive: Callable[[], Awaitable[Any]], gone: Callable[[], None]
+    ) -> None:
+        self._loop = loop
         self._receive = receive
         self._gone = gone
         self._timer: asyncio.TimerHandle | None = None
@@ -24,7 +27,7 @@ class Leaving:
 
     def start_later(self) -> None:
         """Listen after a moment; the request has been read whole."""
-        self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self.start)
+        self._timer = self._loop.call_later(_UNWATCHED, self.start)
 
     def start(self) -> None:
         """Listen from now on."""

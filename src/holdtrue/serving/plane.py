@@ -219,6 +219,7 @@ class Plane:
         self._random = RandomHex()
         self._requests = itertools.count()
         self._log = logging.getLogger("holdtrue.dataplane")
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or live through one lifespan."""
@@ -266,6 +267,8 @@ class Plane:
         if scope["type"] != "lifespan":
             await send({"type": "websocket.close", "code": 1008})
             return
+        # Asked for once: to ask for it costs Python 3.11 a system call each time.
+        self._loop = asyncio.get_running_loop()
         await receive()
         async with self._lifespan(self):
             await send({"type": "lifespan.startup.complete"})
@@ -343,7 +346,7 @@ class Plane:
         if grant.rate is not None:
             self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
         request = Request(b"", self._project(grant, headers), parameters, headers, started, grant)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         if endpoint.patient:
             return await self._answer_patiently(endpoint, request, path, receive, send, task)
@@ -391,7 +394,7 @@ class Plane:
         request.seconds, request.longest = self._limits.deadline, self._limits.stream
         under_way[task] = request
 
-        watch = Leaving(receive, lambda: self._open.end(task, None))
+        watch = Leaving(task.get_loop(), receive, lambda: self._open.end(task, None))
         try:
             request.body = await read_body(request.headers, receive, endpoint.body_limit)
             watch.start_later()

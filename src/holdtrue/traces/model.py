@@ -44,7 +44,8 @@ class Span:
     """Hold one span as its sender stated it; times are microseconds since the epoch.
 
     `events` and `links` are JSON objects: name, time and attributes; trace_id, span_id and attributes.
-    `dropped` counts what its sender or a limit left out.
+    `dropped` counts what its sender or a limit left out. `messages` are those that went in and that came out where
+    whoever made the span has them at hand, as its attributes hold them in JSON.
     """
 
     trace_id: str
@@ -61,6 +62,7 @@ class Span:
     links: list[dict[str, Any]]
     origin: Origin
     dropped: int = 0
+    messages: tuple[list[Any], list[Any]] | None = None
 
     @property
     def id(self) -> str:

@@ -329,7 +329,7 @@ def test_rates_are_told_with_the_seconds_to_wait(lab: Lab, fake: FakeProvider) -
         with pytest.raises(RateLimited) as error:
             await gateway.ask(chat())
         assert 55 <= error.value.facts["retry_after"] <= 60
-        await gateway.ask(chat(), replace(CALLER, key="token-2"))
+        await gateway.ask(chat(), CALLER._replace(key="token-2"))
 
     lab.run(only(provider(fake.url), budgets=(Budget(CALLER.key, requests_per_minute=1),)), work)
 
@@ -424,7 +424,7 @@ def test_an_answer_never_crosses_what_it_depends_on(lab: Lab, fake: FakeProvider
         body["messages"] = system + body["messages"]
         body["prompt"] = "good day"
         body |= {name: more[name] for name in ("tools", "top_p", "max_tokens") if name in more}
-        caller = replace(CALLER, **{name: more[name] for name in ("project", "actor") if name in more})
+        caller = CALLER._replace(**{name: more[name] for name in ("project", "actor") if name in more})
         route = Route(
             (Target("fake", more.get("model", "small")),),
             cache_seconds=60,
@@ -532,7 +532,7 @@ def test_names_of_models(lab: Lab, fake: FakeProvider) -> None:
             with pytest.raises(ModelNotFound):
                 await gateway.ask(chat(model=name))
         # A project that has declared nothing has what the house has.
-        stranger = replace(CALLER, project="elsewhere")
+        stranger = CALLER._replace(project="elsewhere")
         assert sorted(gateway.front.models("elsewhere")) == ["fake/hidden", "shared/all"]
         await gateway.ask(chat(model="hidden"), stranger)
 

@@ -15,13 +15,13 @@ async def forever() -> None:
 def test_what_takes_too_long_fails_and_leaves_the_task_uncancelled() -> None:
     async def work() -> None:
         with pytest.raises(Failed) as error:
-            await timely(0.001, forever())
+            await timely(asyncio.get_running_loop(), 0.001, forever())
         assert type(error.value.error) is ProviderTimeout
         assert error.value.worked
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
-        assert await timely(20, asyncio.sleep(0, "done")) == "done"
+        assert await timely(asyncio.get_running_loop(), 20, asyncio.sleep(0, "done")) == "done"
 
     asyncio.run(work())
 
@@ -32,7 +32,7 @@ def test_a_time_out_of_the_work_itself_is_one() -> None:
 
     async def work() -> None:
         with pytest.raises(Failed):
-            await timely(20, slow())
+            await timely(asyncio.get_running_loop(), 20, slow())
 
     asyncio.run(work())
 
@@ -45,7 +45,7 @@ def test_a_cancellation_from_outside_goes_on() -> None:
             began.set()
             await forever()
 
-        outer = asyncio.ensure_future(timely(20, inner()))
+        outer = asyncio.ensure_future(timely(asyncio.get_running_loop(), 20, inner()))
         await began.wait()
         outer.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -67,7 +67,7 @@ def test_a_cancellation_from_outside_goes_on_also_when_the_time_is_over() -> Non
                 raise
 
         with pytest.raises(asyncio.CancelledError):
-            await timely(0.001, both())
+            await timely(asyncio.get_running_loop(), 0.001, both())
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
         assert task.uncancel() == 0

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,7 +67,7 @@ class Accounts:
         most = call.bound(call.limit)
         money = max([cost(price, most) for price in _prices(call)], default=0) if limits.money else 0
         amount = Amount(money, most.input + most.output, 1)
-        seconds = call.until - asyncio.get_running_loop().time() + _GRACE_SECONDS
+        seconds = call.until - call.loop.time() + _GRACE_SECONDS
         call.reservation = self._open().reserve(limits.each, amount, seconds)
 
     def again(self, call: Call, table: Table) -> None:
@@ -125,7 +124,7 @@ def measured(call: Call, reported: Any, texts: Iterable[str], *, whole: bool) ->
         output_most=MOST_TOKENS if limit is None else limit * choices(call.body),
     )
     # Numbers that came before the end of a stream say only what was known by then.
-    return usage if whole else replace(usage, output=max(usage.output, counted.output))
+    return usage if whole else usage._replace(output=max(usage.output, counted.output))
 
 
 def usage_body(operation: Operation, usage: Usage) -> Body:

@@ -226,12 +226,12 @@ class HttpFlow:
         self.response.drop()
 
 
-async def timely(seconds: float, work: Awaitable[T]) -> T:
+async def timely(loop: asyncio.AbstractEventLoop, seconds: float, work: Awaitable[T]) -> T:
     """Return what `work` returns within `seconds`, else raise Failed; the provider may have worked for nothing."""
-    task = asyncio.current_task()
+    task = asyncio.current_task(loop)
     assert task is not None
     late = _Late(task, task.cancelling())
-    timer = asyncio.get_running_loop().call_later(seconds, late.end)
+    timer = loop.call_later(seconds, late.end)
     try:
         return await work
     except asyncio.CancelledError:

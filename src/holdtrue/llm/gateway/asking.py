@@ -58,14 +58,14 @@ class Asker:
                 return await self._ask(call, entry, target, ask, more=place + 1 < len(targets))
             except Failed as failed:
                 last = failed
-                if not failed.elsewhere or asyncio.get_running_loop().time() >= call.until:
+                if not failed.elsewhere or call.loop.time() >= call.until:
                     break
         assert last is not None, "a route has at least one target"
         raise last
 
     async def _ask(self, call: Call, entry: Entry, target: Target, ask: Ask[T], *, more: bool) -> T:
         """Ask one target, and again where that is safe."""
-        loop = asyncio.get_running_loop()
+        loop = call.loop
         sent = _sent(call, entry, target)
         for attempt in range(1, call.route.retries + 2):
             left = call.until - loop.time()
@@ -87,7 +87,7 @@ class Asker:
         call.at(entry, target.model)
         began = call.watch.now()
         try:
-            answer = await timely(min(left, entry.provider.timeout), asking)
+            answer = await timely(call.loop, min(left, entry.provider.timeout), asking)
         except Failed as failed:
             if failed.ill:
                 entry.breaker.failed()

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmdb
 import orjson
@@ -95,14 +95,13 @@ class Limits:
         return cls(limits, money, money or tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """Hold what a call has reserved, until it is settled."""
 
     id: bytes
     amount: Amount
     counters: tuple[bytes, ...]
-    rates: tuple[tuple[bytes, float], ...] = field(default=())
+    rates: tuple[tuple[bytes, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

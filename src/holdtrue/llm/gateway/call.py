@@ -56,6 +56,7 @@ class Call:
     native: Body | None
     table: ProjectTable
     watch: Stopwatch
+    loop: asyncio.AbstractEventLoop
     until: float
     limit: int | None = None
     sizes: tuple[int, int] | None = None

@@ -1,7 +1,7 @@
 """Plain text completions from providers that only know chats."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from holdtrue.llm.gateway.adapters import Adapter, Failed, Flow
@@ -53,7 +53,7 @@ def _as_chat(sent: Sent) -> Sent:
         raise Failed(wrong("prompt", "must be one text with this provider"), elsewhere=False, ill=False)
     body = {name: value for name, value in sent.body.items() if name not in ("prompt", "echo", "suffix", "best_of")}
     message = {"role": "user", "content": prompt}
-    return replace(sent, operation=Operation.CHAT, body={**body, "messages": [message]})
+    return sent._replace(operation=Operation.CHAT, body={**body, "messages": [message]})
 
 
 def _as_text(body: Body) -> Body:

@@ -158,6 +158,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(head + body)
         return exchange
 
+    def now(self) -> float:
+        """Return the present moment of its loop."""
+        return self._loop.time()
+
     def abort(self) -> None:
         """Close at once, whatever is under way."""
         if self._transport is not None:

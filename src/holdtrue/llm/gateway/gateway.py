@@ -195,8 +195,9 @@ class Gateway:
             native=native,
             table=self._table.of(caller.project),
             watch=watch,
+            loop=loop,
             until=loop.time() + (route.stream_timeout if stream else route.timeout),
-            task=asyncio.current_task(),
+            task=asyncio.current_task(loop),
         )
         self._active.add(call)
         return call

@@ -7,7 +7,7 @@ Money is counted in micro-units (one millionth of the unit in which prices are w
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 
@@ -224,8 +224,7 @@ class GatewayConfig:
     projects: dict[str, ProjectConfig] = field(default_factory=dict[str, ProjectConfig])
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Say who calls: the project, the id of the token, and the principal who holds it.
 
     `traceparent` is the W3C header with which the client's own trace goes on, "" if it sent none; `environment` the
@@ -240,8 +239,7 @@ class Caller:
     environment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Count the tokens of a call; `counted` tells that the gateway counted, since the provider's numbers
     were missing or absurd.
     """
@@ -252,8 +250,7 @@ class Usage:
     counted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """Hold what became of one request to one provider; `status` is 0 where there was no HTTP answer."""
 
     provider: str
@@ -381,8 +378,7 @@ class CallFacts:
     answer: Body | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """Say what a model name stands for: who answers, and the body that is sent (a prompt may have changed it)."""
 
     route: Route

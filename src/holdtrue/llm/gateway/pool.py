@@ -51,7 +51,7 @@ class Pool:
         """Return an open connection that nobody uses, None if there is none."""
         idle = self._idle.get(origin)
         if idle:
-            fresh = asyncio.get_running_loop().time() - _KEEP_SECONDS
+            fresh = idle[-1].now() - _KEEP_SECONDS
             while idle:
                 # The one used last is the one that the server will close last.
                 found = idle.pop()

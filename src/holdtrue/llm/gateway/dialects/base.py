@@ -1,14 +1,12 @@
 """What every dialect has: a way to ask, to read an answer, and to read a stream."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from holdtrue.llm.gateway.model import Body, Chunk, Operation, ProviderFailed
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """Hold one request to one provider, in OpenAI's form; `native` is the client's own, in Anthropic's.
 
     `created` is the second at which it was made.
@@ -22,8 +20,7 @@ class Sent:
     native: Body | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """Hold what is sent to a provider."""
 
     path: str
@@ -31,8 +28,7 @@ class Outgoing:
     body: Body
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Hold a whole answer in OpenAI's form, and the usage as it was reported, unchecked."""
 
     body: Body
