@@ -48,6 +48,8 @@ class Engine:
         self.rate = rate
         self.applications = Applications(lambda: self.table.applications, clock, records, strict=strict, rate=rate)
         self.residence: Residence | None = None
+        # The worker's: to ask which loop runs costs Python 3.11 a system call each time.
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._clock = clock
         self._records = records
         self._strict = strict
@@ -173,7 +175,7 @@ class Engine:
             plan = await self._admitted(plan, plan.rival, columns, rows, request_id)
         name = plan.bundle.prediction_time
         times = None if name is None else read_times(name, columns[name])
-        loop = asyncio.get_running_loop()
+        loop = self.loop or asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         ids = None if key is None else repeated_ids(f"{route.project}/{route.name}", key, columns, rows)
         waiting = Waiting(columns, rows, times, request_id, started, future, ids)

@@ -1,5 +1,6 @@
 """One data plane worker: everything it holds open, put together, from start to stop."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -159,6 +160,7 @@ class Worker:
             for folder in ("acks", "good"):
                 make_folder(self._home / "routing" / folder)
             files = RoutingFiles.of(self._home, self.name)
+            self._engine.loop = asyncio.get_running_loop()
             residence = self._engine.residence
             assert residence is not None
 
