@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from holdtrue import tracking
 from holdtrue.core.clock import SystemClock
@@ -40,10 +41,10 @@ def explained(path: Path, wish: Search) -> list[str]:
     asked: list[tuple[str, object]] = []
     engine = sa.create_engine(f"sqlite:///{path}")
 
-    @sa.event.listens_for(engine, "before_cursor_execute")
-    def note(_connection: object, _cursor: object, statement: str, values: object, *_: object) -> None:  # pyright: ignore[reportUnusedFunction]
+    def note(_connection: object, _cursor: object, statement: str, values: object, *_: object) -> None:
         asked.append((statement, values))
 
+    event.listen(engine, "before_cursor_execute", note)
     with engine.connect() as connection:
         runs, _ = search.search_runs(connection, CONTEXT.project, wish)
     engine.dispose()

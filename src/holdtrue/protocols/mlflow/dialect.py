@@ -186,4 +186,4 @@ def number_json(value: float, nan: int) -> float | str:
 
 def pairs_json(pairs: tuple[Pair, ...]) -> list[dict[str, str]]:
     """Return parameters or tags as the protocol writes them."""
-    return [{"key": each.key, "value": each.value} for each in pairs]
+    return [{"key": key, "value": value} for key, value in pairs]
