@@ -56,10 +56,7 @@ class MlflowServer:
     def ask(self, method: str, path: str, /, **body: Any) -> Any:
         """Send one request and return the JSON of the answer; NotFound for what the server refuses."""
         whole = path if path.startswith("/api/") else API + path
-        if method in ("GET", "DELETE"):
-            answer = self.send(method, whole, params=body)
-        else:
-            answer = self.send(method, whole, json=body)
+        answer = self.send(method, whole, params=body) if method == "GET" else self.send(method, whole, json=body)
         if answer.status_code != 200:
             raise NotFound(f"MLflow refused {path}: {answer.text[:300]}", mend="Look at that server's log.")
         return answer.json() if answer.content else {}

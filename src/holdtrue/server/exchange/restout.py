@@ -28,7 +28,7 @@ from holdtrue.tracking.model import Metric
 
 RUN_TAG: Final = "holdtrue.run"
 MODEL_TAG: Final = "holdtrue.model"
-CASES_TAG: Final = "holdtrue.evaluation_dataset"
+CASES_TAG: Final = "holdtrue_evaluation_dataset"
 PROMPT_SOURCE: Final = "dummy-source"
 _METRICS = 1000
 _PAIRS = 100
@@ -212,7 +212,8 @@ class ServerSink:
     def cases(self, row: SourceCases, records: Sequence[Mapping[str, Any]]) -> None:
         """Write an evaluation dataset with its records; one that was sent before is found by its tag."""
         where = [self._experiments[each] for each in row.experiments if each in self._experiments]
-        wish = {"filter_string": f"tags.`{CASES_TAG}` = '{row.id}'", "max_results": 1}
+        # Here MLflow takes a name with quotes around it for another one.
+        wish = {"filter_string": f"tags.{CASES_TAG} = '{row.id}'", "max_results": 1}
         known = self._server.ask("POST", f"{API3}/datasets/search", **wish).get("datasets", [])
         if known:
             own = known[0]["dataset_id"]
