@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -47,6 +48,13 @@ def test_the_form_is_json_of_the_same_value_and_the_order_of_members_does_not_co
     assert canonical_bytes(shuffled(value)) == form
     assert canonical_bytes(json.loads(form, parse_int=float)) == form
     assert content_hash(value) == content_hash(shuffled(value)) == bytes_hash(form)
+
+
+@given(JSON)
+@example({"a\u0007\x7f\u2028/\\": ["\U0001f600", SAFE, -SAFE, True], "b": {"é": 1, "\ue000": 0, "\U00010000": -0.0}})
+@example([[[[[[[[[["deep"]]]]]]]]]])
+def test_what_is_written_the_fast_way_is_what_the_slow_one_writes(value: Any) -> None:
+    assert canonical_bytes(value) == rfc8785.dumps(value)
 
 
 @given(JSON, JSON)

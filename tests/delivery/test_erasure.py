@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from holdtrue.core.clock import SystemClock
 from holdtrue.features import FeatureSet, OnlineStore
 from holdtrue.server.client import Client
+from holdtrue.server.exchange.rest import API3, MlflowServer
 from holdtrue.storage import Journal
 from holdtrue.storage.ledger.verify import verify
 from tests.cli.test_commands import holdtrue
@@ -136,8 +138,26 @@ def known_online(world: Production, tail: str) -> float:
         store.close()
 
 
+def cases(world: Production) -> list[Any]:
+    """Return the inputs of all records of evaluation datasets."""
+    with Client.open(world.home) as client, closing(MlflowServer(client.speaking("tails"))) as server:
+        return [record["inputs"] for row in server.case_sets() for record in server.cases(row)]
+
+
+def keep_cases(world: Production) -> None:
+    """Keep an evaluation dataset whose records name aircraft in inputs, expectations and tags."""
+    inputs = ({"flight": {"tailnum": world.tail}}, {"flight": {"tailnum": OTHER}}, {"question": "a"}, {"question": "b"})
+    records: list[dict[str, Any]] = [{"inputs": each} for each in (*inputs, {"question": f"Is {OTHER} late?"})]
+    records[2]["expectations"] = {"found": [{"tailnum": [OTHER, world.tail]}]}
+    records[3]["tags"] = {"tailnum": world.tail}
+    with Client.open(world.home) as client, closing(MlflowServer(client.speaking("tails"))) as server:
+        made = server.ask("POST", f"{API3}/datasets/create", name="asked")["dataset"]["dataset_id"]
+        server.ask("POST", f"{API3}/datasets/{made}/records", records=json.dumps(records))
+
+
 def test_an_entity_is_erased_everywhere_and_its_models_are_listed(production: Production) -> None:
     world = production
+    keep_cases(world)
     used = world.command("data", "used", "--entity", f"tailnum={world.tail}")
     assert [(each["label"], each["windows"]) for each in used] == [("delay@1", ["2013-01", "2013-02"])]
     assert used[0]["answers"] == ["delay in production"]
@@ -150,7 +170,8 @@ def test_an_entity_is_erased_everywhere_and_its_models_are_listed(production: Pr
     done = found["found"]
     assert found["state"] == "done"
     assert done["records"] == {"events": 2, "predictions": 2}
-    assert done["said"] == {"labels": 2, "feedback": 2, "spans": 0, "traces": 0}
+    assert done["said"] == {"labels": 2, "feedback": 2, "spans": 0, "traces": 0, "cases": 3}
+    assert cases(world) == [{"flight": {"tailnum": OTHER}}, {"question": f"Is {OTHER} late?"}]
     assert done["online"]["keys"] >= 1
     assert done["datasets"]["versions"] == ["flights@3"]
     assert [each["label"] for each in done["models"]] == ["delay@1"]

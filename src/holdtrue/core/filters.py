@@ -59,6 +59,10 @@ class FilterError(InvalidInput):
         )
 
 
+class Id(int):
+    """Mark, as the type of an attribute, a whole number that is written as text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """Say what may be searched: entities by each of their spellings, and attributes with their type.
@@ -85,6 +89,7 @@ class Subject:
     key: str
     numeric: bool
     mixed: bool = False
+    quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +230,7 @@ class _Reader:
             close = difflib.get_close_matches(key, list(known), n=1)
             hint = f" Did you mean “{close[0]}”?" if close else f" Known are: {', '.join(sorted(known))}."
             raise FilterError.at(self._text, start, f"There is no {entity} “{key[:80]}”.{hint}", self._what)
-        return Subject(entity, found[0], found[1] is not str)
+        return Subject(entity, found[0], found[1] is not str, quoted=found[1] is Id)
 
     def _operator(self) -> Operator:
         if not self.more():
@@ -271,12 +276,14 @@ class _Reader:
         if not self.more():
             raise self._wrong("A value is missing.")
         token = self._tokens[self._next]
+        if subject.quoted and token.kind in ("string", "double") and _is_whole(token.text[1:-1]):
+            self._next += 1
+            return int(token.text[1:-1])
         if subject.numeric or (subject.mixed and token.kind == "number"):
             if token.kind != "number":
                 raise self._wrong(f"{subject.key} is compared with a number.")
             self._next += 1
-            whole = token.text.lstrip("+-").isdigit() and len(token.text) < 19
-            return int(token.text) if whole else float(token.text)
+            return int(token.text) if _is_whole(token.text.lstrip("+-")) else float(token.text)
         if token.kind not in ("string", "double"):
             raise self._wrong("Text is written in quotes, for example 'linear'.")
         self._next += 1
@@ -314,6 +321,10 @@ class _Reader:
                 tokens.append(_Token(kind, found.group(), place))
             place = found.end()
         return tokens
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _unquoted(text: str) -> str:

@@ -4,10 +4,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from holdtrue.core.clock import Clock, SystemClock
 from holdtrue.door import Route
+from holdtrue.protocols.mlflow.casesin import case_routes
 from holdtrue.protocols.mlflow.traces import trace_routes
 from holdtrue.protocols.mlflow.tracesin import imported_routes
 from holdtrue.server.access import publish_access
@@ -75,6 +77,7 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
     captures = dict(map(capture_of, settings.trace_captures))
     intake = Intake(stores, {name: Capture(each) for name, each in captures.items()}, Capture(settings.trace_capture))
     own = [*server_routes(app, lambda: tables[0]), *trace_routes(intake), *imported_routes(intake)]
+    own += chain.from_iterable(case_routes(intake))
     tables.append(RouteTable([*own, *declared]))
     keep_credentials(app)
     return Built(app, Gate(app, tables[0], page))

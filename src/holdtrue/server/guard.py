@@ -237,12 +237,16 @@ def key_of(headers: Headers) -> str | None:
 async def stream_body(headers: Headers, receive: Receive, limit: int) -> AsyncIterator[bytes]:
     """Yield the request's body piece by piece, no further than `limit` bytes; a body cut short raises
     InvalidInput.
+
+    Of a body whose length is known nothing more is asked for once all of it is there: each time costs a turn through
+    the thread that reads the socket, a tenth of a millisecond.
     """
     length = headers.get("content-length", "0")
     if not length.isascii() or not length.isdigit():
         raise InvalidInput("The Content-Length is not a number.")
     if int(length) > limit:
         raise _too_large(limit)
+    whole = int(length) if "content-length" in headers else None
     size = 0
     more = True
     while more:
@@ -257,10 +261,10 @@ async def stream_body(headers: Headers, receive: Receive, limit: int) -> AsyncIt
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
-        more = message.get("more_body", False)
+        more = message.get("more_body", False) and size != whole
         if chunk:
             yield chunk
-    if "content-length" in headers and size != int(length):
+    if whole is not None and size != whole:
         raise InvalidInput("The body is not as long as its Content-Length says.")
 
 

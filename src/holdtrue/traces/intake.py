@@ -73,6 +73,11 @@ class Intake:
             body = {name: each for name, each in body.items() if name != "rationale"}
         return replace(row, value=value, body=body)
 
+    def clean_json(self, project: str, value: Any) -> Any:
+        """Return what may be stored of JSON that a client keeps on purpose, such as the cases of an evaluation."""
+        scrubbed = self._redactor.scrub(value)
+        return scrubbed if self.capture(project) is Capture.FULL else _masked(scrubbed)
+
     def text(self, project: str, text: str) -> str:
         """Return what may be stored of a text."""
         return self._text(text, self.capture(project))

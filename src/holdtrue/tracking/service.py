@@ -166,9 +166,10 @@ def _refuse_taken(tx: Transaction, name: str) -> None:
 
 def create_run(tx: Transaction, wish: NewRun) -> Run:
     """Begin a run in an active experiment; its name is also its tag mlflow.runName."""
-    if wish.experiment == DEFAULT:
-        ensure_default(tx)
     place = store.place_of(tx, wish.experiment)
+    if place is None and wish.experiment == DEFAULT:
+        ensure_default(tx)
+        place = store.place_of(tx, DEFAULT)
     if place is None:
         raise no_experiment(wish.experiment)
     if place[1] != "active":

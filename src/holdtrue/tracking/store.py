@@ -385,8 +385,9 @@ def metrics_of(connection: sa.Connection, project: str, numbers: Sequence[int]) 
     table = run_metrics
     columns = (table.c.run, table.c.key, table.c.step, table.c.timestamp, table.c.value, table.c.nan)
     query = sa.select(*columns).where(table.c.project == project, any_of(table.c.run, numbers))
+    new = tuple.__new__
     for row in raw(connection, query.order_by(*key_of(table))):
-        found[row[0]].append(Metric._make(row[1:]))
+        found[row[0]].append(new(Metric, row[1:]))
     return found
 
 
@@ -395,8 +396,9 @@ def pairs_of(connection: sa.Connection, project: str, table: sa.Table, numbers: 
     found: dict[int, list[Pair]] = {number: [] for number in numbers}
     query = sa.select(table.c.run, table.c.key, table.c.value)
     query = query.where(table.c.project == project, any_of(table.c.run, numbers))
+    new = tuple.__new__
     for row in raw(connection, query.order_by(*key_of(table))):
-        found[row[0]].append(Pair._make(row[1:]))
+        found[row[0]].append(new(Pair, row[1:]))
     return found
 
 

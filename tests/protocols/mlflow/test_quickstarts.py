@@ -193,6 +193,27 @@ else:
     raise AssertionError("a version of which no release was approved went into production")
 """
 
+# The page of 3.17 logs a model by its signature alone; the client's own default format wants an example of the input.
+WITHOUT_EXAMPLE = """
+import mlflow
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+
+mlflow.set_experiment("pytorch alone")
+X = torch.ones(4, 3)
+model = torch.nn.Linear(3, 2)
+signature = infer_signature(X.numpy(), model(X).detach().numpy())
+for more in ({}, {"serialization_format": "pickle"}, {"input_example": X.numpy()}):
+    with mlflow.start_run():
+        try:
+            mlflow.pytorch.log_model(model, name="model", signature=signature, **more)
+        except MlflowException as refused:
+            print("answer:", *more, refused.error_code, refused.message.partition(".")[0])
+        else:
+            print("answer:", *more, "logged")
+"""
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
@@ -229,3 +250,23 @@ def test_a_quick_start_runs_unchanged(program: str, running: dict[str, str], tmp
     assert done.returncode == 0, done.stderr[-3000:]
     for complaint in ("Exception", "Failed to log", "Failed to send"):
         assert complaint not in done.stderr, done.stderr[-3000:]
+
+
+@pytest.mark.long
+def test_what_the_client_refuses_of_pytorch_it_refuses_without_any_server(
+    running: dict[str, str], tmp_path: Path
+) -> None:
+    """Since 3.17 the client exports a graph unless told otherwise, and refuses to without an example of the input."""
+    alone = {name: value for name, value in running.items() if not name.startswith("MLFLOW_")}
+    alone["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path / 'alone.db'}"
+    done = [run_program(WITHOUT_EXAMPLE, LIBRARIES, tmp_path, environ) for environ in (running, alone)]
+    said = [[line for line in each.stdout.splitlines() if line.startswith("answer: ")] for each in done]
+    assert (
+        said[0]
+        == said[1]
+        == [
+            "answer: INTERNAL_ERROR If `serialization_format` is set to 'pt2', then input_example is required",
+            "answer: serialization_format logged",
+            "answer: input_example logged",
+        ]
+    )

@@ -107,6 +107,9 @@ def test_a_failure_is_an_error_with_its_exception() -> None:
     (trace,) = mlflow.search_traces(return_type="list", filter_string="trace.status = 'ERROR'")
     assert trace.data.spans[0].status.description == "ValueError: no such flight"
     assert trace.data.spans[0].events[0].attributes["exception.type"] == "ValueError"
+    for said, found in (("no such flight", 1), ("exception.type", 1), ("no such train", 0)):
+        text = f"span.content LIKE '%{said}%' AND trace.text LIKE '%{said}%'"
+        assert len(mlflow.search_traces(return_type="list", filter_string=text)) == found
 
 
 def test_spans_are_those_of_the_pages_and_the_search_of_the_house(rest: httpx.Client) -> None:

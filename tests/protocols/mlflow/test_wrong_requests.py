@@ -69,9 +69,7 @@ POINT = {"key": "m", "value": 1.0, "timestamp": 1, "step": 0}
         {"metrics": [POINT, 5]},
         {"metrics": "m"},
         {"metrics": [POINT], "params": [{"key": "p", "value": "1"}, {"key": "p", "value": "1"}]},
-        {"metrics": [POINT], "params": [{"key": "p", "value": "x" * 6001}]},
         {"metrics": [POINT], "params": [{"key": "p", "value": {"a": 1}}]},
-        {"metrics": [POINT], "tags": [{"key": "t", "value": "x" * 8001}]},
         {"metrics": [POINT], "tags": [{"value": "x"}]},
     ],
 )
@@ -80,6 +78,36 @@ def test_a_batch_with_one_wrong_part_leaves_nothing(rest: httpx.Client, batch: d
     refused(post(rest, "runs/log-batch", run_id=run, **batch), INVALID)
     data = data_of(rest, run)
     assert (data["metrics"], data["params"], [each["key"] for each in data["tags"]]) == ([], [], ["mlflow.runName"])
+
+
+def test_long_texts_of_runs_are_cut_where_mlflow_cuts_them(rest: httpx.Client) -> None:
+    run = new_run(rest)
+    params, tags = [{"key": "p", "value": "x" * 6001}], [{"key": "t", "value": "ä" * 8001}]
+    for _ in range(2):  # what was cut is the same again
+        assert post(rest, "runs/log-batch", run_id=run, params=params, tags=tags).status_code == 200
+        assert post(rest, "runs/log-parameter", run_id=run, **params[0]).status_code == 200
+    data = data_of(rest, run)
+    assert [len(each["value"]) for each in data["params"]] == [6000]
+    assert {each["key"]: len(each["value"]) for each in data["tags"]}["t"] == 8000
+    created = post(rest, "runs/create", experiment_id="0", tags=tags).json()["run"]["data"]["tags"]
+    assert [len(each["value"]) for each in created if each["key"] == "t"] == [8000]
+
+
+def test_what_mlflow_answers_with_its_own_codes(rest: httpx.Client) -> None:
+    """Found by sending the same to both servers."""
+    run = new_run(rest)
+    refused(post(rest, "runs/log-metric", run_id=run, key="m", value=1), INVALID)
+    refused(post(rest, "runs/search", experiment_ids=["0"], order_by=["dataset.name"]), INVALID)
+    for path in ("/etc", "//etc", "..", "a/%2e%2e"):
+        refused(rest.get("/api/2.0/mlflow/artifacts/list", params={"run_id": run, "path": path}), INVALID)
+        refused(rest.get("/api/2.0/mlflow-artifacts/artifacts", params={"path": path}), INVALID)
+    post(rest, "registered-models/create", name="known")
+    asked = {"name": "known", "alias": "none"}
+    refused(rest.get("/api/2.0/mlflow/registered-models/alias", params=asked), INVALID)
+    for text, found in (("experiment_id = '0'", 1), ("experiment_id IN ('0', '77')", 1), ("experiment_id != '0'", 0)):
+        answer = post(rest, "experiments/search", filter=text, max_results=10)
+        assert len(answer.json().get("experiments", [])) == found, text
+    refused(post(rest, "experiments/search", filter="experiment_id = 'x'", max_results=10), INVALID)
 
 
 def test_a_body_over_the_limit_is_refused(rest: httpx.Client) -> None:

@@ -7,6 +7,7 @@ A process of its own, because the client keeps what it is set to in globals.
 # pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 # pyright: reportPossiblyUnboundVariable=false, reportArgumentType=false
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -39,6 +40,19 @@ def seed(uri: str) -> None:
     mlflow.genai.register_prompt("greet", "Hello {{name}}", commit_message="first", tags={"tone": "warm"})
     mlflow.genai.set_prompt_alias("greet", "live", 1)
     _trace()
+    if "://" in uri:  # folders of MLflow keep none
+        _cases(experiment)
+
+
+def _cases(experiment: str) -> None:
+    datasets = importlib.import_module("mlflow.genai.datasets")
+    made = datasets.create_dataset(name="questions", experiment_id=experiment, tags={"stage": "first"})
+    asked = [{"inputs": {"question": f"which {number}?", "k": number}} for number in range(30)]
+    made.merge_records(
+        [*asked, {"inputs": {"question": "näh?"}, "expectations": {"answer": "so"}, "tags": {"hard": "y"}}]
+    )
+    made.merge_records([{"inputs": {"question": "which 3?", "k": 3}, "outputs": {"answer": [1, None]}}])
+    datasets.create_dataset(name="empty", experiment_id=experiment)
 
 
 def _log(run: str) -> None:

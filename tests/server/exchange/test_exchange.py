@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from holdtrue.cli.main import main
 from holdtrue.core.errors import ConfigurationError, InvalidInput, MissingExtra
 from holdtrue.server.client import Client
 from holdtrue.server.exchange import Report, bring, folderout, send
+from holdtrue.server.exchange.rest import MlflowServer
+from holdtrue.server.exchange.store import DatabaseSource
 from holdtrue.storage.stores import prepare_home
 from tests.clusters import Cluster
 from tests.protocols.mlflow.conftest import Server, postgresql_server, server, sqlite_server
@@ -38,6 +41,7 @@ COUNTS = {
     "logged models": 1, "traces": 1, "spans": 2, "assessments": 2, "registered models": 2, "model versions": 3,
     "aliases": 3,
 }  # fmt: skip
+CASES = {"evaluation datasets": 2, "records": 31}
 WAITS = {"what": "alias late flights@production", "why": "it waits for its approval here"}
 SETTINGS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"}
 
@@ -82,17 +86,17 @@ def client(tmp_path: Path) -> Iterator[Client]:
         yield opened
 
 
-def same(report: Report, new: int = 3) -> None:
-    """Hold a report to what was seeded."""
+def same(report: Report, new: int = 3, *, cases: bool = False) -> None:
+    """Hold a report to what was seeded; folders of MLflow keep no evaluation datasets."""
     assert (report.differences, report.left_out) == ([], [WAITS])
-    assert report.counts == {**COUNTS, "new model versions": new}
+    assert report.counts == {**COUNTS, "new model versions": new, **(CASES if cases else {})}
 
 
 @pytest.mark.parametrize("kind", ["folder", "database", pytest.param("postgresql", marks=pytest.mark.long)])
 def test_everything_comes_over_once(kind: str, client: Client, request: pytest.FixtureRequest) -> None:
     source = str(request.getfixturevalue(kind))
-    same(bring(client, "flights", source))
-    same(bring(client, "flights", source), new=0)
+    same(bring(client, "flights", source), cases=kind != "folder")
+    same(bring(client, "flights", source), new=0, cases=kind != "folder")
     base = "/api/projects/flights"
     (run,) = client.get(f"{base}/runs", experiment="delays", filter="run_name = 'one'")["items"]
     assert run["params"] == {"depth": "3", "deep/key": "x: y", "word": "näh"}
@@ -203,7 +207,9 @@ def test_what_was_sent_back_is_what_came(
     bring(client, "flights", source)
     for _ in range(2):  # again, it writes the same
         report = send(client, "flights", str(tmp_path / "sent"))
-        assert (report.differences, report.left_out) == ([], [])
+        assert report.differences == []
+        assert len(report.left_out) == (0 if kind == "folder" else 2)
+        assert all("holds no evaluation datasets" in each["why"] for each in report.left_out)
     before, after = dump(source, tmp_path / "a"), dump(str(tmp_path / "sent"), tmp_path / "b")
     # The one thing that waits here for an approval.
     before["model", "late flights"]["aliases"].pop("production")
@@ -288,20 +294,54 @@ def _trace(trace: Any) -> dict[str, Any]:
     }
 
 
-def test_a_running_server_takes_everything_once(client: Client, folder: Path, server: Server) -> None:
+def test_a_running_server_takes_everything_once(client: Client, database: str, server: Server) -> None:
     """The server speaks MLflow's protocol: one of ours, which finds by itself what an export sent before."""
-    bring(client, "flights", str(folder))
+    bring(client, "flights", database)
     token = server.token("sent")
     address = server.url.replace("http://", f"http://{token}:x@")
     for _ in range(2):
         report = send(client, "flights", address)
         assert (report.differences, report.left_out) == ([], [])
         assert (report.counts["points"], report.counts["model versions"], report.counts["spans"]) == (1203, 3, 2)
+        assert {name: report.counts[name] for name in CASES} == CASES
     with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {token}"}) as asked:
         named = asked.get("/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "delays"}).json()
         body = {"experiment_ids": [named["experiment"]["experiment_id"]], "run_view_type": "ALL"}
         runs = asked.post("/api/2.0/mlflow/runs/search", json=body).json()["runs"]
         assert sorted(each["info"]["run_name"] for each in runs) == ["gone", "one"]
+
+
+def test_records_come_over_as_they_were_and_what_was_changed_here_is_told(client: Client, database: str) -> None:
+    bring(client, "flights", database)
+    with closing(MlflowServer(client.speaking("flights"))) as server:
+        there = DatabaseSource(database)
+        wanted = {row.name: (row.body, list(there.cases(row))) for row in there.case_sets()}
+        there.close()
+        assert {row.name: (row.body, list(server.cases(row))) for row in server.case_sets()} == wanted
+        own = wanted["questions"][0]["id"]
+        place = f"/api/3.0/mlflow/datasets/{own}/records"
+        changed = [{"inputs": {"question": "which 3?", "k": 3}, "outputs": "other"}]
+        server.ask("POST", place, records=json.dumps(changed))
+        (told,) = bring(client, "flights", database).differences
+        assert (told["what"][:38], told["why"]) == ("evaluation dataset questions, record d", "it was changed here")
+        gone = [wanted["questions"][1][0]["id"]]
+        assert server.send("DELETE", place, json={"dataset_record_ids": gone}).json() == {"deleted_count": 1}
+    # What went is brought again, as what broke off would be.
+    assert len(bring(client, "flights", database).differences) == 1
+
+
+def test_credentials_in_records_are_taken_out_and_it_is_said(client: Client) -> None:
+    place = "/api/projects/flights/imported-evaluation-datasets"
+    client.post(place, {"id": "d-1", "name": "leaky"})
+    secret = "AKIA" + "Q" * 16
+    records = [
+        {"id": f"dr-{number}", "inputs": {"said": said}} for number, said in enumerate(("hello", f"use {secret}"))
+    ]
+    found = client.post(f"{place}/d-1/records", {"records": records})
+    assert found["cleaned"] == ["dr-1"]
+    with closing(MlflowServer(client.speaking("flights"))) as server:
+        (row,) = server.case_sets()
+        assert [secret in each["inputs"]["said"] for each in server.cases(row)] == [False, False]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from holdtrue.delivery import bundles
 from holdtrue.delivery.privacy.tracing import all_releases
 from holdtrue.storage import Stores
 from holdtrue.storage.journal.erasing import Found, Meant, same_text
-from holdtrue.storage.ledger import WriteContext
+from holdtrue.storage.ledger import Transaction, WriteContext
 from holdtrue.traces import infos
 from holdtrue.traces.model import KIND
 from holdtrue.traces.service import refresh
+from holdtrue.tracking import cases
 
 _USER: Final = "user"
 
@@ -71,7 +72,7 @@ def events_of(project: str, entity: Entity) -> Meant:
 
 
 def erase_said(stores: Stores, context: WriteContext, entity: Entity) -> dict[str, Any]:
-    """Take out what was said of the entity's predictions: labels, feedback, spans and their traces."""
+    """Take out what was said of the entity's predictions: labels, feedback, spans with their traces, and cases."""
     journal, project = stores.journal, context.project
     roles = roles_of(stores, project, entity.column)
     found = journal.meant(predictions_of(project, entity, roles))
@@ -86,8 +87,14 @@ def erase_said(stores: Stores, context: WriteContext, entity: Entity) -> dict[st
     label = journal.erase(Meant("label", project, ("prediction_id", "key"), labels))
     user = [entity.value] if entity.column == _USER else []
     told = _traces_of(stores, project, predictions, user, found)
-    if told:
-        stores.ledger.write(context, lambda tx: infos.erase(tx, told))
+
+    def work(tx: Transaction) -> int:
+        if told:
+            infos.erase(tx, told)
+        return cases.erase(tx, entity.column, entity.value, frozenset(told))
+
+    # First, as long as it is known which traces are the entity's.
+    gone = stores.ledger.write(context, work)
 
     def feedback(_: str, table: pa.Table) -> NDArray[np.bool_]:
         mine = same_text(table, "prediction_id", predictions) | same_text(table, "trace_id", told)
@@ -98,7 +105,7 @@ def erase_said(stores: Stores, context: WriteContext, entity: Entity) -> dict[st
     if told:
         # Indexes hold words of spans: those of files that are gone go too.
         refresh(stores, SystemClock().monotonic)
-    return {"labels": label.rows, "feedback": judged.rows, "spans": spans.rows, "traces": len(told)}
+    return {"labels": label.rows, "feedback": judged.rows, "spans": spans.rows, "traces": len(told), "cases": gone}
 
 
 def erase_records(stores: Stores, project: str, entity: Entity) -> dict[str, Any]:

@@ -22,6 +22,12 @@ def _path(call: Call) -> str:
     return rules.artifact_path(call.path["path"], escaped=True)
 
 
+def _folder(body: Fields, name: str) -> str:
+    """Return the folder that is asked for, empty for all; an absolute one is refused, as are those that lead out."""
+    path = text(body, name, "").rstrip("/")
+    return rules.artifact_path(path) if path else ""
+
+
 def _entry(each: Stored, prefix: str = "") -> dict[str, Any]:
     written: dict[str, Any] = {"path": f"{prefix}{each.name}", "is_dir": each.is_folder}
     if not each.is_folder:
@@ -58,14 +64,14 @@ async def delete(call: Call, body: Fields) -> Any:
 @routes.get(f"{BASE}/artifacts", READ, summary="List a folder of artifacts")
 def list_folder(call: Call, body: Fields) -> Any:
     """Return what stands in a folder."""
-    folder = text(body, "path", "").strip("/")
+    folder = _folder(body, "path")
     return {"files": [_entry(each) for each in call.read(lambda c: artifacts.entries(c, call.project, folder))]}
 
 
 @routes.get("/api/2.0/mlflow/artifacts/list", READ, summary="List the artifacts of a run")
 def list_of_run(call: Call, body: Fields) -> Any:
     """Return what stands in a folder of a run's artifacts."""
-    own, path, after = run_id(body), text(body, "path", "").strip("/"), text(body, "page_token", "")
+    own, path, after = run_id(body), _folder(body, "path"), text(body, "page_token", "")
 
     def work(connection: Any) -> tuple[str, list[Stored]]:
         info = tracking.find_run_info(connection, call.project, own)
@@ -92,7 +98,7 @@ def _page(found: list[Stored], path: str, root: str) -> dict[str, Any]:
 )
 def list_of_model(call: Call, body: Fields) -> Any:
     """Return what stands in a folder of a logged model's artifacts."""
-    path = text(body, "artifact_directory_path", "").strip("/")
+    path = _folder(body, "artifact_directory_path")
 
     def work(connection: Any) -> tuple[str, list[Stored]]:
         uri = registry.need_logged_model(connection, call.project, call.path["model_id"]).artifact_uri

@@ -11,7 +11,6 @@ from holdtrue.door import Call, Routes
 from holdtrue.protocols.mlflow.dialect import MLFLOW, Fields, several, text, texts, whole
 from holdtrue.tracking import Pair, cases, rules
 from holdtrue.tracking.cases import CaseSet, Record
-from holdtrue.tracking.cases.rules import read_records
 from holdtrue.tracking.model import TAG_LENGTH
 
 routes = Routes("protocols.mlflow", MLFLOW)
@@ -134,14 +133,6 @@ async def delete_tag(call: Call, body: Fields) -> Any:
     """Remove a tag; one that is not there is gone already."""
     await call.write_async(lambda tx: cases.delete_tag(tx, call.path["dataset_id"], unquote(call.path["key"])))
     return {}
-
-
-@routes.post(f"{BASE}/{{dataset_id}}/records", WRITE, summary="Add records to an evaluation dataset, or change them")
-async def upsert(call: Call, body: Fields) -> Any:
-    """Add records; of those whose inputs are there already, outputs, expectations and tags are changed."""
-    sent = read_records(text(body, "records"))
-    new, known = await call.write_async(lambda tx: cases.upsert(tx, call.path["dataset_id"], sent))
-    return {"inserted_count": new, "updated_count": known}
 
 
 @routes.get(f"{BASE}/{{dataset_id}}/records", READ, summary="List the records of an evaluation dataset")

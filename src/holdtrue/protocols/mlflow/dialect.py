@@ -16,6 +16,7 @@ from holdtrue.core.errors import (
 )
 from holdtrue.door import Dialect
 from holdtrue.tracking import NameTaken, Pair, View, rules
+from holdtrue.tracking.registry import NoAlias
 
 Fields = dict[str, Any]
 
@@ -27,6 +28,7 @@ _CODES: tuple[tuple[type[HoldtrueError], str, int], ...] = (
     (NameTaken, "RESOURCE_ALREADY_EXISTS", 400),
     (Unauthenticated, "UNAUTHENTICATED", 401),
     (Forbidden, "PERMISSION_DENIED", 403),
+    (NoAlias, "INVALID_PARAMETER_VALUE", 400),
     (NotFound, "RESOURCE_DOES_NOT_EXIST", 404),
     (InvalidInput, "INVALID_PARAMETER_VALUE", 400),
     (Unavailable, "TEMPORARILY_UNAVAILABLE", 503),
@@ -186,4 +188,4 @@ def number_json(value: float, nan: int) -> float | str:
 
 def pairs_json(pairs: tuple[Pair, ...]) -> list[dict[str, str]]:
     """Return parameters or tags as the protocol writes them."""
-    return [{"key": each.key, "value": each.value} for each in pairs]
+    return [{"key": key, "value": value} for key, value in pairs]

@@ -22,7 +22,7 @@ from holdtrue.protocols.mlflow.dialect import (
     whole,
 )
 from holdtrue.tracking import Batch, DatasetInput, ModelLink, NewRun, Run, RunInfo, RunStatus, rules, search
-from holdtrue.tracking.model import DATASETS_PER_BATCH, TAG_LENGTH, Metric
+from holdtrue.tracking.model import DATASETS_PER_BATCH, PARAM_LENGTH, TAG_LENGTH, Metric
 
 routes = Routes("protocols.mlflow", MLFLOW)
 
@@ -89,6 +89,12 @@ def metric_of(each: Fields, what: str) -> Metric:
     return rules.metric(each.get("key"), each.get("value"), each.get("timestamp", 0), each.get("step", 0), what)
 
 
+def _cut(each: Fields, limit: int) -> Any:
+    """Return the value of a parameter or tag, cut where MLflow's server cuts it: no training ends for a long text."""
+    value = each.get("value")
+    return value[:limit] if isinstance(value, str) else value
+
+
 @routes.post(f"{BASE}/create", WRITE, summary="Begin a run")
 async def create(call: Call, body: Fields) -> Any:
     """Begin a run."""
@@ -98,7 +104,10 @@ async def create(call: Call, body: Fields) -> Any:
         user=text(body, "user_id", ""),
         name=rules.check_text(text(body, "run_name", ""), "run name"),
         start_ms=None if start in (None, "") else rules.whole(start, "start_time"),
-        tags=tags_of(body, TAG_LENGTH),
+        tags=tuple(
+            rules.tag(each.get("key"), _cut(each, TAG_LENGTH), f"tags[{n}]")
+            for n, each in enumerate(objects(body, "tags"))
+        ),
     )
     return {"run": run_json(await call.write_async(lambda tx: tracking.create_run(tx, wish)))}
 
@@ -156,6 +165,8 @@ def _of_model(each: Fields, metric: Metric) -> tuple[str, Metric, str, str]:
 @routes.post(f"{BASE}/log-metric", WRITE, summary="Log one metric")
 async def log_metric(call: Call, body: Fields) -> Any:
     """Log one value of one metric; it is on disk when this is answered."""
+    if body.get("timestamp") is None:
+        raise InvalidInput("Missing value for required parameter 'timestamp'.")
     metric = metric_of(body, "")
     of_models = (_of_model(body, metric),) if body.get("model_id") else ()
     batch = Batch(run_id(body), (metric,), of_models=of_models)
@@ -166,7 +177,7 @@ async def log_metric(call: Call, body: Fields) -> Any:
 @routes.post(f"{BASE}/log-parameter", WRITE, summary="Set one parameter")
 async def log_parameter(call: Call, body: Fields) -> Any:
     """Set one parameter, for good."""
-    batch = Batch(run_id(body), params=(rules.param(body.get("key"), body.get("value")),))
+    batch = Batch(run_id(body), params=(rules.param(body.get("key"), _cut(body, PARAM_LENGTH)),))
     await call.write_async(lambda tx: tracking.log(tx, batch))
     return {}
 
@@ -174,7 +185,7 @@ async def log_parameter(call: Call, body: Fields) -> Any:
 @routes.post(f"{BASE}/set-tag", WRITE, summary="Set one tag of a run")
 async def set_tag(call: Call, body: Fields) -> Any:
     """Set one tag."""
-    batch = Batch(run_id(body), tags=(rules.tag(body.get("key"), body.get("value")),))
+    batch = Batch(run_id(body), tags=(rules.tag(body.get("key"), _cut(body, TAG_LENGTH)),))
     await call.write_async(lambda tx: tracking.log(tx, batch))
     return {}
 
@@ -196,8 +207,8 @@ async def log_batch(call: Call, body: Fields) -> Any:
     batch = Batch(
         run_id(body),
         read,
-        tuple(rules.param(each.get("key"), each.get("value"), f"params[{n}]") for n, each in enumerate(params)),
-        tuple(rules.tag(each.get("key"), each.get("value"), f"tags[{n}]") for n, each in enumerate(tags)),
+        tuple(rules.param(each.get("key"), _cut(each, PARAM_LENGTH), f"params[{n}]") for n, each in enumerate(params)),
+        tuple(rules.tag(each.get("key"), _cut(each, TAG_LENGTH), f"tags[{n}]") for n, each in enumerate(tags)),
         tuple(_of_model(each, metric) for each, metric in zip(metrics, read, strict=True) if each.get("model_id")),
     )
     await call.write_async(tracking.logging(batch))

@@ -4,6 +4,7 @@ Everything is written so that writing it again changes nothing: an import that b
 """
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -17,17 +18,20 @@ from holdtrue.server.exchange.folders import FolderSource
 from holdtrue.server.exchange.model import (
     Report,
     Source,
+    SourceCases,
     SourceExperiment,
     SourceLoggedModel,
     SourceRun,
     Unreachable,
 )
 from holdtrue.server.exchange.rest import MlflowServer
+from holdtrue.tracking.cases.rules import record_hash
 from holdtrue.tracking.importing import digest_of
 from holdtrue.tracking.model import Metric
 
 Tell = Callable[[str, Report], None]
 _PAGE = 1000
+_RECORDS = 200
 _CHUNK = 1 << 20
 
 
@@ -73,6 +77,7 @@ class Bringing:
         self._source = source
         self._tell = tell
         self.report = Report()
+        self._names: dict[str, str] = {}
 
     def all(self) -> Report:
         """Bring everything over."""
@@ -80,10 +85,13 @@ class Bringing:
             self._experiment(experiment)
         for model in self._source.models():
             self._model(model)
+        for cases in self._source.case_sets():
+            self._guarded(f"evaluation dataset {cases.name}", lambda cases=cases: self._cases(cases))
         return self.report
 
     def _experiment(self, experiment: SourceExperiment) -> None:
         name = f"experiment {experiment.name}"
+        self._names[experiment.id] = experiment.name
         body = {"name": experiment.name, "tags": dict(experiment.tags)}
         made = self._client.post(f"{self._base}/imported-experiments", body)
         self.report.add("experiments")
@@ -250,6 +258,29 @@ class Bringing:
         self.report.add("traces")
         self.report.add("spans", trace.count)
         self.report.add("assessments", len(trace.assessments))
+
+    def _cases(self, row: SourceCases) -> None:
+        name, place = f"evaluation dataset {row.name}", f"{self._base}/imported-evaluation-datasets"
+        # One that was linked to an experiment which is gone for good is linked to those that are left.
+        where = [self._names[each] for each in row.experiments if each in self._names]
+        self._client.post(place, {**row.body, "experiments": where})
+        count = 0
+        records = self._source.cases(row)
+        while part := list(islice(records, _RECORDS)):
+            found = self._client.post(f"{place}/{row.id}/records", {"records": part})
+            cleaned = set(found["cleaned"])
+            if cleaned:
+                self.report.leave(name, f"what looks like credentials, in {len(cleaned)} records")
+            for each, here in zip(part, found["hashes"], strict=True):
+                said = (each["inputs"], each["outputs"], each["expectations"], each["tags"], each["source"])
+                if each["id"] not in cleaned and record_hash(*said) != here:
+                    self.report.differs(f"{name}, record {each['id']}", "it was changed here")
+            count += len(part)
+        held = self._client.get(f"{place}/{row.id}")["records"]
+        if held != count:
+            self.report.differs(name, f"there {count} records, here {held}")
+        self.report.add("evaluation datasets")
+        self.report.add("records", count)
 
 
 def copied(stream: BinaryIO, kept: Any) -> tuple[str, int]:

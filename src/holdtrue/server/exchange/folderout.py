@@ -7,7 +7,7 @@ import base64
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +15,7 @@ import orjson
 
 from holdtrue.core.errors import ConfigurationError, InvalidInput
 from holdtrue.server.exchange.bringing import copied
-from holdtrue.server.exchange.model import SourceExperiment, SourceLoggedModel, SourceRun, SourceTrace
+from holdtrue.server.exchange.model import SourceCases, SourceExperiment, SourceLoggedModel, SourceRun, SourceTrace
 from holdtrue.tracking.model import Metric
 
 _STATUSES = {"RUNNING": 1, "SCHEDULED": 2, "FINISHED": 3, "FAILED": 4, "KILLED": 5}
@@ -53,6 +53,10 @@ class FolderSink:
         _meta(folder, experiment_id=row.id, name=row.name, artifact_location=str(folder), lifecycle_stage=stage,
               creation_time=0, last_update_time=0)  # fmt: skip
         self._texts(folder / "tags", row.tags)
+
+    def cases(self, row: SourceCases, records: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse: MLflow keeps evaluation datasets in databases alone."""
+        raise InvalidInput("A folder of MLflow holds no evaluation datasets.", mend="Export to a running server.")
 
     def run(self, experiment: SourceExperiment, row: SourceRun, points: Iterable[Metric]) -> None:
         """Write a run down with every point of its metrics."""

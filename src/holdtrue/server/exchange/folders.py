@@ -9,6 +9,7 @@ import orjson
 from holdtrue.core.errors import ConfigurationError, MissingExtra
 from holdtrue.server.exchange import rules
 from holdtrue.server.exchange.model import (
+    SourceCases,
     SourceExperiment,
     SourceFile,
     SourceLoggedModel,
@@ -43,6 +44,14 @@ class FolderSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def case_sets(self) -> Iterator[SourceCases]:
+        """Yield nothing: MLflow keeps evaluation datasets in databases alone."""
+        yield from ()
+
+    def cases(self, row: SourceCases) -> Iterator[Mapping[str, Any]]:
+        """Yield nothing."""
+        yield from ()
 
     def experiments(self) -> Iterator[SourceExperiment]:
         """Yield all experiments, deleted ones too."""

@@ -58,6 +58,19 @@ class SourceTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCases:
+    """Hold an evaluation dataset of a source; `body` is in the form in which an import takes it, without experiments.
+
+    `experiments` are ids of the source.
+    """
+
+    id: str
+    name: str
+    body: Mapping[str, Any]
+    experiments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """Hold one artifact: its path below the artifacts of its owner, and how its bytes are read."""
 
@@ -103,6 +116,14 @@ class Source(Protocol):
 
     def traces(self, experiment: SourceExperiment) -> Iterator[SourceTrace]:
         """Yield the traces of an experiment."""
+        ...
+
+    def case_sets(self) -> Iterator[SourceCases]:
+        """Yield the evaluation datasets."""
+        ...
+
+    def cases(self, row: SourceCases) -> Iterator[Mapping[str, Any]]:
+        """Yield the records of an evaluation dataset, in their order and the form in which an import takes them."""
         ...
 
     def close(self) -> None:

@@ -6,9 +6,12 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import quote, urlsplit
 
+import orjson
+
 from holdtrue.core.errors import ConfigurationError, NotFound, Unavailable
 from holdtrue.server.exchange import rules
 from holdtrue.server.exchange.model import (
+    SourceCases,
     SourceExperiment,
     SourceFile,
     SourceLoggedModel,
@@ -53,10 +56,7 @@ class MlflowServer:
     def ask(self, method: str, path: str, /, **body: Any) -> Any:
         """Send one request and return the JSON of the answer; NotFound for what the server refuses."""
         whole = path if path.startswith("/api/") else API + path
-        if method in ("GET", "DELETE"):
-            answer = self.send(method, whole, params=body)
-        else:
-            answer = self.send(method, whole, json=body)
+        answer = self.send(method, whole, params=body) if method == "GET" else self.send(method, whole, json=body)
         if answer.status_code != 200:
             raise NotFound(f"MLflow refused {path}: {answer.text[:300]}", mend="Look at that server's log.")
         return answer.json() if answer.content else {}
@@ -225,6 +225,30 @@ class MlflowServer:
                 gathered = []
         if gathered:
             yield from self._whole(gathered)
+
+    def case_sets(self) -> Iterator[SourceCases]:
+        """Yield the evaluation datasets; servers before version 3.4 have none."""
+        if self.send("POST", f"{API3}/datasets/search", json={"max_results": 1}).status_code != 200:
+            return
+        for row in self.pages(
+            "POST", f"{API3}/datasets/search", "datasets", max_results=_PAGE, order_by=["created_time"]
+        ):
+            tags = orjson.loads(row.get("tags") or "{}")
+            where = row.get("experiment_ids") or self.ask(
+                "GET", f"{API3}/datasets/{row['dataset_id']}/experiment-ids"
+            ).get("experiment_ids", [])
+            yield SourceCases(row["dataset_id"], row["name"], rules.cases_of(row, tags), tuple(where))
+
+    def cases(self, row: SourceCases) -> Iterator[Mapping[str, Any]]:
+        """Yield the records of an evaluation dataset."""
+        token = ""
+        while True:
+            query = {"max_results": _PAGE, **({"page_token": token} if token else {})}
+            page = self.ask("GET", f"{API3}/datasets/{row.id}/records", **query)
+            yield from map(rules.case_of, orjson.loads(page.get("records") or "[]"))
+            token = page.get("next_page_token", "")
+            if not token:
+                return
 
     def _whole(self, infos: list[Mapping[str, Any]]) -> Iterator[SourceTrace]:
         asked = self.ask("GET", f"{API3}/traces/batchGet", trace_ids=[each["trace_id"] for each in infos])

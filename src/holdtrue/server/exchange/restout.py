@@ -16,6 +16,7 @@ import orjson
 from holdtrue.core.errors import InvalidInput, MissingExtra, NotFound
 from holdtrue.server.exchange.bringing import copied
 from holdtrue.server.exchange.model import (
+    SourceCases,
     SourceExperiment,
     SourceLoggedModel,
     SourceRun,
@@ -27,9 +28,11 @@ from holdtrue.tracking.model import Metric
 
 RUN_TAG: Final = "holdtrue.run"
 MODEL_TAG: Final = "holdtrue.model"
+CASES_TAG: Final = "holdtrue_evaluation_dataset"
 PROMPT_SOURCE: Final = "dummy-source"
 _METRICS = 1000
 _PAIRS = 100
+_CASE = ("inputs", "outputs", "expectations", "tags", "source")
 
 
 class ServerSink:
@@ -205,6 +208,23 @@ class ServerSink:
         if each["run"] in self._ids and inside:
             return f"{self._roots[each['run']]}/{inside}"
         return source
+
+    def cases(self, row: SourceCases, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write an evaluation dataset with its records; one that was sent before is found by its tag."""
+        where = [self._experiments[each] for each in row.experiments if each in self._experiments]
+        # Here MLflow takes a name with quotes around it for another one.
+        wish = {"filter_string": f"tags.{CASES_TAG} = '{row.id}'", "max_results": 1}
+        known = self._server.ask("POST", f"{API3}/datasets/search", **wish).get("datasets", [])
+        if known:
+            own = known[0]["dataset_id"]
+        else:
+            tags = orjson.dumps({**row.body["tags"], CASES_TAG: row.id}).decode()
+            made = {"name": row.name, "experiment_ids": where, "tags": tags}
+            own = self._server.ask("POST", f"{API3}/datasets/create", **made)["dataset"]["dataset_id"]
+        self._note(row.id, own, "")
+        for part in _parts(records, _METRICS):
+            sent = [{name: each[name] for name in _CASE if each[name] is not None} for each in part]
+            self._server.ask("POST", f"{API3}/datasets/{own}/records", records=orjson.dumps(sent).decode())
 
     def trace(self, experiment: SourceExperiment, row: SourceTrace) -> None:
         """Send a trace with its spans; of its assessments those that are not there yet."""

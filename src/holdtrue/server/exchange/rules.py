@@ -24,6 +24,36 @@ def point(key: str, value: float, timestamp: int, step: int, nan: bool = False) 
     return Metric(key, step, timestamp, max(-LARGEST, min(LARGEST, float(value))), 0)
 
 
+def case_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of an evaluation dataset, as the protocol writes it, in the form in which an import takes it."""
+    return {
+        "id": row["dataset_record_id"],
+        "inputs": row.get("inputs") or {},
+        "outputs": row.get("outputs"),
+        "expectations": row.get("expectations"),
+        "tags": row.get("tags"),
+        "source": row.get("source"),
+        "created_ms": int(row.get("created_time") or 0),
+        "updated_ms": int(row.get("last_update_time") or 0),
+        "created_by": row.get("created_by") or "",
+        "updated_by": row.get("last_updated_by") or "",
+    }
+
+
+def cases_of(row: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return an evaluation dataset in the form in which an import takes it."""
+    return {
+        "id": row["dataset_id"],
+        "name": row["name"],
+        "digest": row.get("digest") or "",
+        "created_ms": int(row.get("created_time") or 0),
+        "updated_ms": int(row.get("last_update_time") or 0),
+        "created_by": row.get("created_by") or "",
+        "updated_by": row.get("last_updated_by") or "",
+        "tags": dict(tags),
+    }
+
+
 def run_status(value: Any) -> str:
     """Return the status of a run, which old folders write as a number."""
     return _STATUSES.get(value, "FINISHED") if isinstance(value, int) else str(value)

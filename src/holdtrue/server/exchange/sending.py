@@ -3,12 +3,13 @@
 The source is this server itself, asked by the protocol it speaks: what its clients see is what is sent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import ConfigurationError, HoldtrueError
 from holdtrue.server.client import Client
 from holdtrue.server.exchange.bringing import Tell, copied
@@ -17,6 +18,7 @@ from holdtrue.server.exchange.folders import FolderSource
 from holdtrue.server.exchange.model import (
     Report,
     Source,
+    SourceCases,
     SourceExperiment,
     SourceLoggedModel,
     SourceRun,
@@ -25,6 +27,7 @@ from holdtrue.server.exchange.model import (
 )
 from holdtrue.server.exchange.rest import MlflowServer
 from holdtrue.server.exchange.restout import ServerSink
+from holdtrue.tracking.cases.rules import record_hash
 from holdtrue.tracking.importing import digest_of
 
 Sink = FolderSink | ServerSink
@@ -81,6 +84,8 @@ class Sending:
             self._experiment(experiment)
         for model in self._source.models():
             self._guarded(f"model {model['name']}", lambda model=model: self._model(model))
+        for cases in self._source.case_sets():
+            self._guarded(f"evaluation dataset {cases.name}", lambda cases=cases: self._cases(cases))
         finish = getattr(self._sink, "finish", None)
         if finish is not None:
             finish()
@@ -149,6 +154,13 @@ class Sending:
         for alias, number in model["aliases"].items():
             self._expected["alias", model["name"], alias] = number
 
+    def _cases(self, row: SourceCases) -> None:
+        records = list(self._source.cases(row))
+        self._sink.cases(row, records)
+        self._expected["evaluation dataset", row.id] = _told(records)
+        self.report.add("evaluation datasets")
+        self.report.add("records", len(records))
+
     def _trace(self, experiment: SourceExperiment, trace: SourceTrace) -> None:
         self._sink.trace(experiment, trace)
         self._expected["trace", trace.id] = (trace.count, len(trace.assessments))
@@ -166,6 +178,9 @@ class Sending:
                 found["version", model["name"], str(each["number"])] = True
             for alias, number in model["aliases"].items():
                 found["alias", model["name"], alias] = number
+        own = getattr(self._sink, "original", lambda named: named)
+        for cases in source.case_sets():
+            found["evaluation dataset", own(cases.id)] = _told(source.cases(cases))
         for key, value in self._expected.items():
             if found.get(key) != value:
                 why = "is not there" if key not in found else f"sent {value}, there {found[key]}"
@@ -198,3 +213,9 @@ class Sending:
                     found["file", named, file.path] = copied(stream, _Nothing())[0]
         except Unreachable:
             return
+
+
+def _told(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return how many records there are, and the hash of what they say: inputs, outputs and expectations."""
+    hashes = sorted(record_hash(each["inputs"], each["outputs"], each["expectations"], {}, {}) for each in records)
+    return f"{len(hashes)} records {bytes_hash(''.join(hashes).encode())[:16]}"

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.server.exchange import rules
 from holdtrue.server.exchange.model import (
+    SourceCases,
     SourceExperiment,
     SourceFile,
     SourceLoggedModel,
@@ -26,6 +27,7 @@ from holdtrue.server.exchange.model import (
 from holdtrue.tracking.model import Metric
 
 _FETCH = 5_000
+_WRAPPED = "mlflow_wrapped"
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -213,6 +215,21 @@ class DatabaseSource:
             if row.get("execution_time_ms") is not None:
                 info["execution_duration"] = rules.duration(int(row["execution_time_ms"]))
             yield SourceTrace(own, info, rules.otlp_of(spans, own), tuple(self._assessments(own)), len(spans))
+
+    def case_sets(self) -> Iterator[SourceCases]:
+        """Yield the evaluation datasets."""
+        for row in list(self._rows("evaluation_datasets", "created_time")):
+            own = row["dataset_id"]
+            tags = self._pairs("evaluation_dataset_tags", dataset_id=own)
+            linked = {"source_type": "evaluation_dataset", "source_id": own, "destination_type": "experiment"}
+            where = tuple(str(each["destination_id"]) for each in self._rows("entity_associations", **linked))
+            yield SourceCases(own, row["name"], rules.cases_of(row, tags), where)
+
+    def cases(self, row: SourceCases) -> Iterator[Mapping[str, Any]]:
+        """Yield the records of an evaluation dataset."""
+        for each in self._rows("evaluation_dataset_records", "created_time", dataset_id=row.id):
+            outputs = each.get("outputs")
+            yield rules.case_of({**each, "outputs": outputs.get(_WRAPPED) if outputs else None})
 
     def _kept_spans(self, location: str) -> list[Any]:
         """Return the spans that versions before 3.5 keep in a file of artifacts."""

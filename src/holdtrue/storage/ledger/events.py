@@ -140,12 +140,7 @@ def append(database: "WritingConnection", head: Head, draft: Draft) -> tuple[Hea
 
 
 def _body(draft: Draft) -> bytes:
-    """Return the canonical form of what stands outside the tree; text alone needs no slow serialiser."""
-    try:
-        if draft.payload is None:
-            return orjson.dumps({"payload": None, "reason": draft.reason})
-    except orjson.JSONEncodeError:
-        pass
+    """Return the canonical form of what stands outside the tree."""
     return canonical_bytes({"payload": draft.payload, "reason": draft.reason})
 
 

@@ -6,7 +6,7 @@ What the two databases write differently stands here and nowhere else; a room bu
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import sqlalchemy as sa
@@ -80,10 +80,23 @@ def prepare_insert(
     return Prepared(finish(one), widths, of_rows, keys)
 
 
-class _Like(FunctionElement[bool]):
-    """Compare a text with a pattern in which % stands for any text and _ for any sign; nothing escapes them."""
+class _Condition(FunctionElement[bool]):
+    """Hold a condition whose text each database writes for itself, in brackets.
+
+    As a function it would be written `(…) = 1` on SQLite, which has no booleans: true, but no index serves it.
+    """
 
     type = sa.Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Self:
+        """Return itself: it is a condition as it stands."""
+        return self
+
+
+class _Like(_Condition):
+    """Compare a text with a pattern in which % stands for any text and _ for any sign; nothing escapes them."""
+
     inherit_cache = True
 
 
@@ -149,8 +162,7 @@ class _Numbers(sa.types.TypeDecorator[Any]):
         return orjson.dumps(list(value)).decode() if dialect.name == "sqlite" else list(value)
 
 
-class _AnyOf(FunctionElement[bool]):
-    type = sa.Boolean()
+class _AnyOf(_Condition):
     inherit_cache = True
 
 

@@ -99,7 +99,7 @@ def _holds(span: StoredSpan, condition: Condition) -> bool:
 
 
 def _content(span: StoredSpan) -> str:
-    return orjson.dumps([span.name, span.attributes]).decode()
+    return orjson.dumps([span.name, span.attributes, span.message, span.events]).decode()
 
 
 def _compared(value: Any, condition: Condition) -> bool:

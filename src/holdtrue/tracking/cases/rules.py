@@ -1,7 +1,7 @@
 """Pure rules of evaluation datasets: what a record may be, what joins two of the same inputs, what fields there are."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -58,6 +58,41 @@ def _check(record: dict[str, Any], what: str) -> None:
 def inputs_hash(inputs: Mapping[str, Any]) -> str:
     """Return what two records of the same inputs have in common, whatever the order of their fields."""
     return hashlib.sha256(orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def record_hash(inputs: Any, outputs: Any, expectations: Any, tags: Any, source: Any) -> str:
+    """Return the hash of what a record says; no tags, expectations or source are the same as empty ones."""
+    said = [inputs, outputs, expectations or {}, tags or {}, source or {}]
+    return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def names(record: Record, column: str, value: str, traces: Collection[str]) -> bool:
+    """Tell whether a record has this value in a field of this name, at any depth, or came from one of these traces.
+
+    Values are compared as they are written, so that 17 and "17" are the same.
+    """
+    if record.source is not None:
+        data = record.source.get("source_data") or {}
+        if record.source.get("source_type") == "TRACE" and data.get("trace_id") in traces:
+            return True
+    return any(_has(part, column, value) for part in (record.inputs, record.outputs, record.expectations, record.tags))
+
+
+def _has(part: Any, column: str, value: str) -> bool:
+    if isinstance(part, Mapping):
+        held: Mapping[Any, Any] = part
+        return any((key == column and _same(each, value)) or _has(each, column, value) for key, each in held.items())
+    if isinstance(part, list):
+        items: list[Any] = part
+        return any(_has(each, column, value) for each in items)
+    return False
+
+
+def _same(found: Any, value: str) -> bool:
+    if isinstance(found, list):
+        items: list[Any] = found
+        return any(_same(each, value) for each in items)
+    return not isinstance(found, Mapping | bool) and found is not None and str(found) == value
 
 
 def made(sent: Mapping[str, Any], id: str, number: int, now: int) -> Record:

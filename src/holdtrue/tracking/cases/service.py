@@ -1,7 +1,7 @@
 """Use cases of evaluation datasets."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -166,6 +166,15 @@ def records(connection: sa.Connection, project: str, id: str, limit: int, page: 
     found = store.select_records(connection, project, id, limit + 1, 0 if place is None else place[0])
     shown = found[:limit]
     return shown, token_of(question, [shown[-1].number]) if len(found) > limit else None
+
+
+def erase(tx: Transaction, column: str, value: str, traces: Collection[str]) -> int:
+    """Remove every record of the project that names an entity or came from one of its traces; return how many."""
+    found: dict[str, list[str]] = {}
+    for dataset, record in store.all_records(tx.connection, tx.project):
+        if rules.names(record, column, value, traces):
+            found.setdefault(dataset, []).append(record.id)
+    return sum(remove_records(tx, dataset, gone) for dataset, gone in found.items())
 
 
 def _need_experiments(tx: Transaction, experiments: Sequence[int]) -> None:

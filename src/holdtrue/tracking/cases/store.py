@@ -1,6 +1,6 @@
 """SQL of evaluation datasets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -269,6 +269,13 @@ def select_records(connection: sa.Connection, project: str, id: str, limit: int,
     table = evaluation_records
     query = scoped(table, project).where(table.c.dataset == id, table.c.number > after)
     return [_record(row) for row in connection.execute(query.order_by(table.c.number).limit(limit))]
+
+
+def all_records(connection: sa.Connection, project: str) -> Iterator[tuple[str, Record]]:
+    """Yield every record of a project, with its dataset."""
+    query = scoped(evaluation_records, project)
+    for row in connection.execute(query, execution_options={"yield_per": _IN_ONE_QUERY}):
+        yield row.dataset, _record(row)
 
 
 def _record(row: Any) -> Record:

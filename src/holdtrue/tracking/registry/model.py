@@ -110,3 +110,9 @@ class NoModel(NotFound):
     """No registered or logged model, version or alias has this name."""
 
     code = "no_model"
+
+
+class NoAlias(NoModel):
+    """A registered model has no alias of this name."""
+
+    code = "no_alias"

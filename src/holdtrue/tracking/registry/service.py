@@ -25,6 +25,7 @@ from holdtrue.tracking.registry.model import (
     LoggedModel,
     ModelVersion,
     NewVersion,
+    NoAlias,
     NoModel,
     RegisteredModel,
     Scan,
@@ -440,7 +441,7 @@ def version_by_alias(connection: sa.Connection, project: str, name: str, alias: 
         return find_version(connection, project, f"{name}/latest")
     number = store.alias_number(connection, project, name, alias)
     if number is None:
-        raise NoModel(f"Registered model alias {alias[:100]} not found.", mend="List the model's aliases.")
+        raise NoAlias(f"Registered model alias {alias[:100]} not found.", mend="List the model's aliases.")
     return need_version(connection, project, name, number)
 
 

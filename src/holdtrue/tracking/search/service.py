@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from holdtrue.core.errors import InvalidInput
-from holdtrue.core.filters import Vocabulary, parse_filter, parse_order
+from holdtrue.core.filters import Id, Vocabulary, parse_filter, parse_order
 from holdtrue.core.paging import place_of, token_of
 from holdtrue.tracking import service
 from holdtrue.tracking.model import DEFAULT, PAGE_LIMIT, Experiment, Run, View
@@ -55,7 +55,7 @@ EXPERIMENTS: Final = Vocabulary(
     attributes=MappingProxyType(
         {
             "name": ("name", str),
-            "experiment_id": ("id", int),
+            "experiment_id": ("id", Id),
             "creation_time": ("created_ms", int),
             "last_update_time": ("updated_ms", int),
         }
@@ -90,6 +90,8 @@ def search_runs(connection: sa.Connection, project: str, wish: Search) -> tuple[
     check_limit(wish.limit)
     wanted = tuple(sorted(set(wish.experiments)))
     conditions, orders = parse_filter(wish.filter, RUNS), parse_order(wish.order, RUNS)
+    if any(each.subject.entity == "dataset" for each in orders):
+        raise InvalidInput("Runs are not ordered by datasets.", mend="Order by metrics, params, tags or attributes.")
     question = ["runs", list(wanted), wish.filter, wish.view, list(wish.order)]
     query = store.RunQuery(wanted, wish.view, conditions, orders, wish.limit, place_of(question, wish.page))
     found = store.search_runs(connection, project, query)
