@@ -92,7 +92,8 @@ def test_views_are_filled_before_a_release_is_live_while_it_waits_and_once_when_
     release = _submit(world, "one", VIEW)
     assert _due(world) == ["delay"]
     (job,) = _jobs(world)
-    assert job.payload["features"] == job.payload["waiting"]
+    assert len(job.payload["features"]) == len(job.payload["views"]) == 1
+    assert job.payload["waiting"] == job.payload["views"]
     assert job.payload["now"] == microseconds(world.clock.now())
     assert _due(world) == []
     _fill(world, "readings")
@@ -118,6 +119,19 @@ def test_views_are_filled_before_a_release_is_live_while_it_waits_and_once_when_
     world.months("2013-03")
     assert _due(world) == ["delay"]
     assert "flights" in _fill(world).payload["data"]
+    assert _due(world) == []
+
+
+def test_a_release_whose_views_are_all_served_needs_no_fill(world: World) -> None:
+    first = _submit(world, "one", VIEW)
+    _go_live(world, first)
+    _due(world)
+    _fill(world, "readings")
+    body = world.submission("two")
+    content = FeatureSet((VIEW,), (numeric("hour"), numeric("day")), {}).to_json()
+    body["versions"][1]["content"] = content
+    body["release"]["versions"]["features"] = catalog_id("feature_view", content)
+    assert world.write(lambda tx: delivery.submit(tx, delivery_load(body)), WORKER).release != first
     assert _due(world) == []
 
 

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from holdtrue import catalog, data, governance, monitoring, pipelines
 from holdtrue.core.actor import SYSTEM
+from holdtrue.core.canonical import content_hash
 from holdtrue.core.clock import microseconds
+from holdtrue.core.codec import dump
 from holdtrue.delivery import store
 from holdtrue.delivery.model import PRODUCTION, Deployment
 from holdtrue.delivery.reconciler import read_acks
@@ -40,15 +42,14 @@ _PATIENCE: Final = timedelta(hours=1)
 class _Kept:
     """What is known of a service whose views are kept filled.
 
-    `features` are the versions of its releases that answer or soon may, `waiting` those that no data plane has loaded
-    in all its workers; `views` are those of the latter. `data` are the present versions of datasets.
+    `features` are the versions of its releases that answer or soon may, `views` their views, and `waiting` those of
+    them that are in no release which all data planes have loaded. `data` are the present versions of datasets.
     """
 
     service: str
     features: tuple[str, ...]
-    waiting: tuple[str, ...]
     views: tuple[View, ...]
-    shortest: timedelta | None
+    waiting: tuple[View, ...]
     data: Mapping[str, str]
     job: Job | None
     incident: str | None
@@ -56,7 +57,18 @@ class _Kept:
     @property
     def state(self) -> dict[str, Any]:
         """Return what a fill is about; when it is another one than the last time, there is something to take."""
-        return {"features": [*self.features], "waiting": [*self.waiting], "data": dict(self.data)}
+        named = {name: sorted(content_hash(dump(view))[:16] for view in views) for name, views in self._groups}
+        return {**named, "data": dict(self.data)}
+
+    @property
+    def _groups(self) -> tuple[tuple[str, tuple[View, ...]], ...]:
+        return (("views", self.views), ("waiting", self.waiting))
+
+    @property
+    def shortest(self) -> timedelta | None:
+        """Return the smallest span by which a view may be old, None if no view says one."""
+        spans = [microseconds_of(view.freshness) for view in self.views if view.freshness is not None]
+        return timedelta(microseconds=min(spans)) if spans else None
 
     def is_settled(self, now: datetime) -> bool:
         """Tell whether there is an incident if the views are not filled, and none if they are."""
@@ -134,19 +146,16 @@ def _look(connection: sa.Connection, project: str, loaded: frozenset[str]) -> li
             continue
         if versions is None:
             versions = _data(connection, project)
-        served = {sets[each][0] for each in releases if each in loaded}
-        waiting = tuple(sorted(each for each in kept if each not in served))
-        views = tuple(dict.fromkeys(view for each in waiting for view in kept[each]))
-        spans = [microseconds_of(view.freshness) for each in kept.values() for view in each if view.freshness]
+        served = {view for each in releases if each in loaded for view in sets[each][1]}
+        views = tuple(dict.fromkeys(view for each in kept.values() for view in each))
         jobs = pipelines.jobs(connection, project, JobFilter(kind=FILL, limit=_JOBS))
         incidents = monitoring.incidents(connection, project, service=name, kind=INCIDENT, unresolved=True)
         found.append(
             _Kept(
                 name,
                 tuple(sorted(kept)),
-                waiting,
                 views,
-                timedelta(microseconds=min(spans)) if spans else None,
+                tuple(view for view in views if view not in served),
                 versions,
                 next((each for each in jobs if each.payload.get("service") == name), None),
                 incidents[0].id if incidents else None,
@@ -199,7 +208,7 @@ def _is_due(stores: Stores, project: str, each: _Kept, now: datetime) -> bool:
         return True
     taken = job.result.get("taken", ()) if isinstance(job.result, dict) else ()
     cursors = {one["source"]: one["events_until"] for one in taken}
-    sources = {view.source for view in each.views} & cursors.keys()
+    sources = {view.source for view in each.waiting} & cursors.keys()
     return any(_came(stores, project, source, cursors[source]) for source in sorted(sources))
 
 
@@ -211,7 +220,7 @@ def _came(stores: Stores, project: str, source: str, cursor: str) -> bool:
 def _act(tx: Transaction, each: _Kept, now: datetime, came: bool) -> bool:
     acted = False
     if came and (each.job is None or each.job.state in (JobState.DONE, JobState.DEAD)):
-        payload = {"service": each.service, **each.state, "now": microseconds(now)}
+        payload = {"service": each.service, "features": [*each.features], **each.state, "now": microseconds(now)}
         pipelines.enqueue(tx, FILL, payload, unique_key=f"{FILL}:{each.service}")
         acted = True
     trouble = Trouble(each.service, INCIDENT, f"Feature views of {each.service} are not filled", each.behind(now) or "")
