@@ -111,7 +111,8 @@ def pq_bytes(table: pa.Table) -> bytes:
         (b"id;v\n1;2\n", "utf-8", "semicolons.*--delimiter ';'"),
         (b"id|v\n1|2\n", "utf-8", "bars"),
         ("id,v\n1,é\n".encode("latin-1"), "utf-8", "no utf-8.*--encoding"),
-        ("id,v\n1,é\n".encode("utf-16"), "utf-8", "--encoding|cannot be read"),
+        ("id,v\n1,é\n".encode("utf-16"), "utf-8", "the mark of utf-16.*--encoding utf-16"),
+        ("id,v\n1,é\n".encode("utf-16"), "latin-1", "the mark of utf-16.*--encoding utf-16"),
         ("id,v\n1,é\n".encode(), "ascii", "ascii"),
     ],
 )
