@@ -47,6 +47,7 @@ class _Up:
     client: Client
     clock: FileClock
     data_url: str
+    online: str
 
     def due(self) -> None:
         self.client.post("/api/operations/run-due")
@@ -72,7 +73,7 @@ class _Up:
     def known(self, release: str, at: datetime) -> dict[str, float]:
         pinned = self.client.get(f"{BASE}/releases/{release}")["manifest"]["versions"]["features"]
         features = FeatureSet.from_json(self.client.get(f"{BASE}/versions/{pinned}")["content"])
-        with closing(open_online(self.folder / ".holdtrue" / "online", "toy")) as store:
+        with closing(open_online(self.folder / ".holdtrue" / "online", "toy", self.online)) as store:
             found = store.lookup(features.views, {"shop": ["a"]}, [microseconds(at)])
         return {name: float(values[0]) for name, values in found.items()}
 
@@ -90,8 +91,14 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(params=["lmdb", "redis"])
+def online(request: pytest.FixtureRequest) -> str:
+    """The address of the server that keeps online features; none for a file."""
+    return "" if request.param == "lmdb" else request.getfixturevalue("redis_address")
+
+
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[_Up]:
+def running(tmp_path: Path, online: str) -> Iterator[_Up]:
     """A service whose second release brings views and has just been made, under a server that has no row online."""
     folder = toy_folder(tmp_path)
     without = [each for each in CHANGES if not each[0].startswith("features=")]
@@ -107,7 +114,7 @@ def running(tmp_path: Path) -> Iterator[_Up]:
     process = subprocess.Popen(
         [sys.executable, "-m", "holdtrue.server.up", *arguments],
         cwd=folder,
-        env=clean,
+        env={**clean, "HOLDTRUE_ONLINE_STORE": online},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -117,7 +124,7 @@ def running(tmp_path: Path) -> Iterator[_Up]:
         assert url
         port = int(url.rsplit(":", 1)[1])
         with Client.open(folder / ".holdtrue") as client:
-            yield _Up(folder, process, client, clock, f"http://127.0.0.1:{port + 1}")
+            yield _Up(folder, process, client, clock, f"http://127.0.0.1:{port + 1}", online)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
