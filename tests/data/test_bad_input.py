@@ -111,7 +111,8 @@ def pq_bytes(table: pa.Table) -> bytes:
         (b"id;v\n1;2\n", "utf-8", "semicolons.*--delimiter ';'"),
         (b"id|v\n1|2\n", "utf-8", "bars"),
         ("id,v\n1,é\n".encode("latin-1"), "utf-8", "no utf-8.*--encoding"),
-        ("id,v\n1,é\n".encode("utf-16"), "utf-8", "--encoding|cannot be read"),
+        ("id,v\n1,é\n".encode("utf-16"), "utf-8", "the mark of utf-16.*--encoding utf-16"),
+        ("id,v\n1,é\n".encode("utf-16"), "latin-1", "the mark of utf-16.*--encoding utf-16"),
         ("id,v\n1,é\n".encode(), "ascii", "ascii"),
     ],
 )
@@ -214,3 +215,33 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(
     with pytest.raises(Conflict, match="changed while it was read"):
         _adding(room).tree(find_files([str(folder)]))
     assert room.call("GET", "datasets")["items"] == []
+
+
+def test_ten_thousand_columns_that_nobody_agreed_on_are_a_few_findings(declared: Room) -> None:
+    rows = rows_of(1, 2)
+    for place in range(10_000):
+        rows = rows.append_column(f"more{place}", pa.array([0, 0]))
+    result, version = deliver(declared, "2013-01", rows)
+    assert version is None
+    assert len(result.findings) == 21
+    assert result.findings[-1].count == 9_980
+    assert "9,980 more columns are not in the contract, such as “more20”" in result.findings[-1].what
+
+
+class _Frame:
+    """A frame of Python's own values, as pandas has them, which fails when it is to become Arrow."""
+
+    columns = ("id", "x")
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return ["a", "b", "c"] if name == "id" else [1.5, float("nan"), "much"]
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        raise pa.ArrowInvalid("Could not convert 'much' with type str")
+
+
+def test_values_of_several_kinds_in_a_frame_are_named_with_their_rows() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        data.as_arrow(_Frame())
+    assert "“x” has values of several kinds: number (row 1), text (row 3)" in raised.value.what
+    assert "“x”" in raised.value.mend

@@ -226,3 +226,32 @@ def test_what_cannot_be_filled_is_named(world: _World) -> None:
 def _columns(rows: pa.Table) -> dict[str, list[Any]]:
     found = {name: rows[name].to_pylist() for name in ("id", "place", "delay")}
     return {**found, "ended_at": rows["ended_at"].cast(pa.int64()).to_pylist()}
+
+
+def test_events_of_before_a_data_plane_knew_the_view_are_taken_as_they_were_sent(world: _World) -> None:
+    moments = ["2024-01-05T10:00:00Z", "2024-01-05T12:30:00+02:00", "2024-01-05T11:00:00", "noon", None]
+    first = {"id": list("abcde"), "place": ["x"] * 5, "delay": [1, 2, 3, 4, 5], "ended_at": moments, "time": [0] * 5}
+    world.writer.append("event", "toy", "endings", first, 5)
+    then = JANUARY + 5 * DAY
+    second = {
+        "id": ["f", "g"], "place": ["x", "x"], "delay": ["7.5", "much"], "ended_at": [then, then], "time": [0, 0],
+    }  # fmt: skip
+    world.writer.append("event", "toy", "endings", second, 2)
+    past, last = world.fill(JANUARY)
+    assert (past.new, last.new) == (4, 4)
+    assert (past.refused, last.refused) == (2, 2)
+    assert "moment" in past.why
+    at = [JANUARY + 4 * DAY + 12 * HOUR, then]
+    found = world.store.lookup(VIEWS, {"place": ["x", "x"]}, at)
+    assert found["past_count"].tolist() == [3.0, 1.0]
+    assert found["last_delay"].tolist() == [3.0, 7.5]
+
+
+def test_entities_that_are_whole_numbers_are_the_same_in_windows_and_events(world: _World) -> None:
+    view = (Latest("last", "endings", "delay", "ended_at", ("delay",), "9d"),)
+    record = {"id": ["a"], "place": ["x"], "delay": [7], "ended_at": [JANUARY], "time": [JANUARY]}
+    world.writer.append("event", "toy", "endings", record, 1)
+    world.writer.append("event", "toy", "endings", {**record, "id": ["b"], "delay": [7.5]}, 1)
+    (taken,) = world.fill(JANUARY, view)
+    assert (taken.new, taken.refused) == (1, 1)
+    assert world.store.lookup(view, {"delay": [7]}, [JANUARY + HOUR])["last_delay"].tolist() == [7.0]

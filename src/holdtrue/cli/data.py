@@ -260,8 +260,8 @@ def _shown(found: Any) -> Iterator[str]:
 def _profiled(column: Any) -> str:
     head = f"{column['name']}  {column['kind']}"
     missing = f", {column['missing'] / column['rows']:.1%} missing" if column["missing"] else ""
+    odd = f", {column['infinite']:,} not finite" if column.get("infinite") else ""
     if "dimensions" in column:
-        odd = f", {column['infinite']:,} not finite" if column["infinite"] else ""
         return (
             f"{head}{missing}{odd}, {column['dimensions']:,} dimensions; norm {text_of(column['low'])} … "
             f"{text_of(column['high'])}, mean {text_of(column['mean'])}; {text_of(column['distance'])} from their mean"
@@ -279,7 +279,7 @@ def _profiled(column: Any) -> str:
         )
     spread = column["quantiles"]
     shown = f", {text_of(column['low'])} … {text_of(column['high'])}"
-    return f"{head}{missing}{distinct}{shown}; median {text_of(spread['p50'])}" + (
+    return f"{head}{missing}{odd}{distinct}{shown}; median {text_of(spread['p50'])}" + (
         f", mean {text_of(column['mean'])}" if column["kind"] != "time" else ""
     )
 

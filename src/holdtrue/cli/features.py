@@ -89,6 +89,8 @@ def features_materialize(
                 "Select the dataset's key too.",
                 err=True,
             )
+        if each.refused:
+            typer.echo(f"{each.view}: {each.refused:,} events cannot be used. {each.why}", err=True)
     columns: Columns = {
         "view": lambda each: each["view"],
         "source": lambda each: each["source"],

@@ -1,9 +1,9 @@
 """Check a table against a contract in one DuckDB scan."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, isnan
 from typing import Any
 
 import duckdb
@@ -21,6 +21,7 @@ from holdtrue.data.columns import (
     broken,
     doubled,
     missing,
+    more,
     unknown,
     wrong_type,
 )
@@ -40,6 +41,7 @@ ARROW: dict[str, pa.DataType] = {
 """The Arrow type in which a column of a contract is kept."""
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "bool": "BOOLEAN", "timestamp": "TIMESTAMPTZ"}
 _ROW = "row_number"
+_SINGLE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ def as_arrow(table: Any) -> pa.Table:
     except Exception as error:
         # Whatever a source raises while it gives its rows: it is the reader's to say how far it came.
         rows = sum(batch.num_rows for batch in batches)
+        mixed = None if rows else _mixed(table)
+        if mixed is not None:
+            raise mixed from error
         raise InvalidInput(
             f"The {type(table).__name__} broke off after {rows:,} rows."
             if rows
@@ -107,6 +112,26 @@ def as_arrow(table: Any) -> pa.Table:
             else "Return anything with the Arrow PyCapsule interface: a pyarrow, Polars, pandas or DuckDB table.",
             facts={"rows": rows},
         ) from error
+
+
+def _mixed(table: Any) -> InvalidInput | None:
+    """Return what names the rows of a column of Python's own values that have several kinds; None if none is found."""
+    from holdtrue.data.sources.values import Gathered
+
+    for name in getattr(table, "columns", ()):
+        try:
+            values = [None if isinstance(each, float) and isnan(each) else each for each in table[name]]
+            Gathered(str(name)).add(values)
+        except InvalidInput as error:
+            return InvalidInput(
+                error.what,
+                why=error.why,
+                mend=f"Make the values of “{name}” one type in the function that reads them.",
+                facts=error.facts,
+            )
+        except Exception:  # noqa: BLE001, S112  # it is only asked what is wrong: some other error is told as it came
+            continue
+    return None
 
 
 def _without_views(table: pa.Table) -> pa.Table:
@@ -139,7 +164,18 @@ def conform(contract: Contract, table: pa.Table) -> tuple[list[Finding], dict[st
             else:
                 columns[column.name] = cast
     wanted = {column.name for column in contract.columns}
-    return findings + [unknown(name) for name in places if name not in wanted], columns
+    return _few(findings + [unknown(name) for name in places if name not in wanted]), columns
+
+
+def _few(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings with those of one rule beyond the twentieth as one: a table may have ten thousand columns."""
+    by_rule: dict[str, list[Finding]] = {}
+    for each in findings:
+        by_rule.setdefault(each.rule, []).append(each)
+    out: list[Finding] = []
+    for found in by_rule.values():
+        out += found if len(found) <= _SINGLE + 1 else [*found[:_SINGLE], more(found[_SINGLE:])]
+    return out
 
 
 def dtype_of(kind: Any) -> str:

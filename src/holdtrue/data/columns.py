@@ -128,6 +128,14 @@ def unknown(name: str) -> Finding:
     )
 
 
+def more(found: "Sequence[Finding]") -> Finding:
+    """Build the finding that stands for many of one rule about columns as wholes."""
+    names = ", ".join(f"“{each.column}”" for each in found[:3])
+    said = {"missing": "are missing", "unknown": "are not in the contract", "doubled": "have a name twice"}
+    what = f"{len(found):,} more columns {said.get(found[0].rule, 'have another type')}, such as {names}."
+    return _shape(found[0].column, found[0].rule, what, found[0].mend, len(found))
+
+
 def doubled(name: str) -> Finding:
     """Build the finding of two columns of one name."""
     return _shape(name, "doubled", f"Two columns have the name “{name}”.", "Leave one of them out.")

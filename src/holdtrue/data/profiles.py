@@ -255,7 +255,8 @@ def told(column: ColumnProfile) -> dict[str, Any]:
             "distance": None if center is None or not center.n else center.distance,
         }
     found |= {
-        "distinct": column.distinct.count,
+        # An estimate, of what cannot be more than there is.
+        "distinct": min(column.distinct.count, column.rows - column.missing),
         "distinct_error": DISTINCT_ERROR,
         "frequent": [
             {"value": _said(column, value) if column.kind != "text" else value, "count": count}

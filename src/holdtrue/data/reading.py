@@ -1,5 +1,6 @@
 """Read rows from one file, or say which file cannot be read and why."""
 
+import codecs
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,13 @@ from holdtrue.data.strangers import check_texts
 from holdtrue.storage import BlobStore
 from holdtrue.storage.chunks import LARGE
 
+# https://www.unicode.org/faq/utf_bom.html: the longer ones first, since one begins as another does.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -82,6 +90,7 @@ def _reader(path: Path) -> Callable[[Path, Reading], pa.Table]:
 
 
 def _csv(path: Path, how: Reading) -> pa.Table:
+    _check_mark(path, how)
     delimiter = how.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
     table = pa_csv.read_csv(
         path,
@@ -106,6 +115,15 @@ def _csv(path: Path, how: Reading) -> pa.Table:
         )
     check_texts(path, table, frozenset(how.texts))
     return table
+
+
+def _check_mark(path: Path, how: Reading) -> None:
+    """Raise UnicodeError for a file that begins with the mark of another encoding than it is said to have."""
+    with path.open("rb") as file:
+        begun = file.read(4)
+    found = next((name for mark, name in _MARKS if begun.startswith(mark)), None)
+    if found is not None and "".join(how.encoding.lower().replace("_", "-").split("-")[:2]) != found.replace("-", ""):
+        raise UnicodeError(f"It begins with the mark of {found}, and is read with the encoding {how.encoding}")
 
 
 def _decodes(value: bytes | None) -> bool:
@@ -177,6 +195,8 @@ def _mend(path: Path, text: str, how: Reading) -> str:
     if ending in (".parquet", ".pq"):
         return "The file is broken or was not finished: write it again."
     if "UTF8" in text or "codec" in text or "encoding" in text or "bytes in line" in text:
+        if "the mark of" in text:
+            return f"Say so: --encoding {text.partition('the mark of ')[2].partition(',')[0]}."
         return f"It is not {how.encoding}: say what it is, for example --encoding latin-1."
     if "Expected" in text and "columns" in text:
         return "Mend that row, or say how values are separated: --delimiter."

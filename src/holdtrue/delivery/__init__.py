@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from holdtrue.delivery.explaining import (
         why,
     )
+    from holdtrue.delivery.filling import (
+        fill_features,
+    )
     from holdtrue.delivery.loop import (
         run_due,
     )
@@ -150,6 +153,7 @@ __all__ = [
     "deployments",
     "dora",
     "drift",
+    "fill_features",
     "find_service",
     "judge",
     "promote",
@@ -191,6 +195,7 @@ __getattr__ = attach(
         "Deployment": "model",
         "DeploymentState": "model",
         "Drift": "drifting",
+        "fill_features": "filling",
         "watch_features": "watching_features",
         "Measurement": "service",
         "Measures": "measuring",

@@ -53,8 +53,8 @@ class Readiness:
         if self.brought:
             # Data planes take events for the views of the releases they have: those that come before are recorded only.
             notes.append(
-                f"Events for {', '.join(self.brought)} that come before it is live are recorded, and not online: "
-                f"once it is, {_FILL} takes them too."
+                f"Events for {', '.join(self.brought)} that come before it is live are recorded; a worker of "
+                f"`holdtrue up` takes them in, and so does {_FILL}."
             )
         return notes
 
@@ -103,8 +103,8 @@ def accept(tx: Transaction, service: str, release: str, environment: str, found:
         raise FeaturesNotReady(
             f"The features of {release} are not ready for {environment}.",
             why=found.sentence,
-            mend=f"Fill them: {_FILL}. Or let it go as it is, for a reason: "
-            f'holdtrue promote {service} {release} --stale "REASON"',
+            mend=f"A worker of `holdtrue up` fills them by itself; or fill them: {_FILL}. "
+            f'Or let it go as it is, for a reason: holdtrue promote {service} {release} --stale "REASON"',
             facts={"views": [each.view for each in found.missed]},
         )
     told = {"release": release, "environment": environment, "views": [each.view for each in found.missed]}

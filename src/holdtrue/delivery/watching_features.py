@@ -24,6 +24,17 @@ _JOBS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Say what is wrong with a service's features, as the incident of a kind will; no text: nothing is."""
+
+    service: str
+    kind: str
+    title: str
+    text: str
+    release: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Watched:
     """What is known of a service in production: release, views, last replay, evidence of replays, open incidents."""
 
@@ -160,18 +171,28 @@ def _act(tx: Transaction, each: _Watched, stale: str | None, now: datetime) -> b
         acted = True
     present = _Watched(each.spec, each.release, each.views, each.job, tuple(recorded), each.open)
     unequal = _unequal(present)
-    moved = _settle(tx, each, "freshness", f"Features of {each.spec.name} are out of date", stale or "")
+    name = each.spec.name
+    late = Trouble(name, "freshness", f"Features of {name} are out of date", stale or "", each.release)
+    moved = settle(tx, late, each.open.get(late.kind))
     if unequal is not None:
-        moved |= _settle(tx, each, "parity", f"Features of {each.spec.name} are not what history gives", unequal)
+        odd = Trouble(name, "parity", f"Features of {name} are not what history gives", unequal, each.release)
+        moved |= settle(tx, odd, each.open.get(odd.kind))
     return acted or moved
 
 
-def _settle(tx: Transaction, each: _Watched, kind: str, title: str, text: str) -> bool:
-    """Open an incident for what is wrong, or resolve the open one where nothing is."""
-    if text and kind not in each.open:
-        monitoring.open_incident(tx, service=each.spec.name, kind=kind, title=title, text=text, release=each.release)
+def settle(tx: Transaction, trouble: Trouble, incident: str | None) -> bool:
+    """Open an incident for what is wrong, or resolve the open one where nothing is; tell whether either was done."""
+    if trouble.text and incident is None:
+        monitoring.open_incident(
+            tx,
+            service=trouble.service,
+            kind=trouble.kind,
+            title=trouble.title,
+            text=trouble.text,
+            release=trouble.release,
+        )
         return True
-    if not text and kind in each.open:
-        monitoring.resolve(tx, each.open[kind], "It is as it should be again.")
+    if not trouble.text and incident is not None:
+        monitoring.resolve(tx, incident, "It is as it should be again.")
         return True
     return False

@@ -11,20 +11,24 @@ from holdtrue.llm.gateway import Route
 from holdtrue.llm.guardrails import GuardrailSpec, compile_guardrails
 from holdtrue.llm.model import Begin, Complete
 from holdtrue.llm.prompts import parse_prompt
-from holdtrue.llm.retrieval import open_index
+from holdtrue.llm.retrieval import Embedder, open_index
 from holdtrue.llm.tracing import Keep
 from holdtrue.storage import BlobStore
 
 
 def compile_parts(
-    blobs: BlobStore, contents: Mapping[str, Any], versions: Mapping[str, str], config: Mapping[str, Any]
+    blobs: BlobStore,
+    contents: Mapping[str, Any],
+    versions: Mapping[str, str],
+    config: Mapping[str, Any],
+    embedder: Embedder | None = None,
 ) -> Parts:
     """Compile what a release pins: `contents` and `versions` by role (prompt, route, index, guardrails).
 
-    Every way in which that can fail is a HoldtrueError.
+    `embedder` is that of the index where it is open already. Every way in which that can fail is a HoldtrueError.
     """
     prompt = parse_prompt(contents["prompt"], versions.get("prompt", ""))
-    index = open_index(blobs, contents["index"]) if contents.get("index") is not None else None
+    index = open_index(blobs, contents["index"], embedder) if contents.get("index") is not None else None
     if prompt.passages is not None and index is None:
         raise ConfigurationError(
             f"The prompt takes retrieved passages ({prompt.passages}), and there is no index.",

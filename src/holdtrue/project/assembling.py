@@ -33,10 +33,19 @@ from holdtrue.llm.application import answer_text, tool_calls
 from holdtrue.llm.guardrails import GuardCase, GuardrailSpec, cases_digest, compile_guardrails, load_cases, measure
 from holdtrue.llm.model import Ask, Complete, Reply
 from holdtrue.llm.online import build_application, compile_parts
-from holdtrue.llm.retrieval import Built, RetrievalCase, build_index, evaluate_retrieval, find_sources, open_index
+from holdtrue.llm.retrieval import (
+    Built,
+    Embedder,
+    RetrievalCase,
+    build_index,
+    evaluate_retrieval,
+    find_sources,
+    open_index,
+)
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.applications import Application, contents
 from holdtrue.project.definitions import Project
+from holdtrue.project.questions import knowing
 from holdtrue.project.training import code_commit, environment_lock
 
 _TOGETHER = 4
@@ -164,22 +173,33 @@ def _tested(
     project: Project, pipeline: Pipeline, making: Making, mine: Standing, tests: TestSet
 ) -> list[dict[str, Any]]:
     """Return what a test set says of the answers, of those that are given now, and of the retrieval apart."""
-    graded = try_out(project, pipeline, making, mine, tests)
+    embedder = knowing(pipeline, mine.contents.get("index"), tests)
+    graded = try_out(project, pipeline, making, mine, tests, embedder)
     evidence: list[dict[str, Any]] = [{"kind": "answers", "content": summarise(graded)}]
     if making.champion is not None:
-        before = try_out(project, pipeline, making, making.champion, tests)
+        theirs = making.champion.contents.get("index")
+        same = (theirs or {}).get("embedder") == (mine.contents.get("index") or {}).get("embedder")
+        known = embedder if same else knowing(pipeline, theirs, tests)
+        before = try_out(project, pipeline, making, making.champion, tests, known)
         compared = compare_answers(before, graded)
         evidence.append({"kind": "comparison", "content": {**compared, "against": making.champion.release}})
-    found = _retrieval(pipeline, mine, tests, making.application.answering.passages)
+    found = _retrieval(pipeline, mine, tests, making.application.answering.passages, embedder)
     if found is not None:
         evidence.append({"kind": "retrieval", "content": found})
     return evidence
 
 
-def try_out(project: Project, pipeline: Pipeline, making: Making, standing: Standing, tests: TestSet) -> Graded:
+def try_out(
+    project: Project,
+    pipeline: Pipeline,
+    making: Making,
+    standing: Standing,
+    tests: TestSet,
+    embedder: Embedder | None = None,
+) -> Graded:
     """Put a test set to what a release pins, and grade the answers; what was asked before is not asked again."""
     application = making.application
-    parts = compile_parts(pipeline.blobs, standing.contents, standing.versions, standing.config)
+    parts = compile_parts(pipeline.blobs, standing.contents, standing.versions, standing.config, embedder)
     ready = build_application(parts, making.complete, lambda _project, _spans: None, SystemClock())
 
     async def answer(case: Case, repeat: int) -> AnswerView:
@@ -255,7 +275,9 @@ def _called(reply: Reply) -> Any:
     return tuple(found)
 
 
-def _retrieval(pipeline: Pipeline, mine: Standing, tests: TestSet, passages: int) -> dict[str, Any] | None:
+def _retrieval(
+    pipeline: Pipeline, mine: Standing, tests: TestSet, passages: int, embedder: Embedder | None
+) -> dict[str, Any] | None:
     """Return how well the index finds the sources of the answerable questions, apart from any answer."""
     content = mine.contents.get("index")
     cases = [
@@ -268,7 +290,7 @@ def _retrieval(pipeline: Pipeline, mine: Standing, tests: TestSet, passages: int
     inputs = {"index": content_hash(content), "cases": content_hash([dump(each) for each in cases]), "k": passages}
 
     def work() -> bytes:
-        index = open_index(pipeline.blobs, content)
+        index = open_index(pipeline.blobs, content, embedder)
         return orjson.dumps(evaluate_retrieval(index.search, cases, k=passages))
 
     return orjson.loads(pipeline.step("retrieval", inputs, work))

@@ -22,6 +22,7 @@ from holdtrue.features import OnlineStore, Trailing, View, microseconds_of
 from holdtrue.features.vector import plain
 from holdtrue.project.definitions import Project
 from holdtrue.project.sources import connect, previous_window, reach_of, selected_rows
+from holdtrue.serving.times import read_times
 from holdtrue.storage import BlobStore
 from holdtrue.storage.journal import Journal
 
@@ -52,6 +53,8 @@ class Taken:
     """Tell what was taken into one view: rows that were looked at and those new to it, and where they came from.
 
     `unnamed` are windows that were replaced since and whose rows have no id, so that they were not taken again.
+    `refused` is how many events were recorded before a data plane knew the view, and cannot be used by it; `why`
+    says so of one. `events_until` is the journal's cursor up to which events of the source were looked at.
     """
 
     view: str
@@ -62,6 +65,9 @@ class Taken:
     events: int
     newest: int | None
     unnamed: tuple[str, ...] = ()
+    refused: int = 0
+    why: str = ""
+    events_until: str = ""
 
 
 @dataclass(slots=True)
@@ -129,7 +135,8 @@ class _Filling:
         self._note = f"materialised {asked.store.tag(view).hex()}"
         kept = asked.store.note(self._note)
         self._mark = _Mark() if kept is None else load(_Mark, orjson.loads(kept), "The mark of a view")
-        self._rows = self._new = self._events = 0
+        self._rows = self._new = self._events = self._refused = 0
+        self._why = ""
         self._windows: list[str] = []
         self._unnamed: list[str] = []
 
@@ -147,7 +154,8 @@ class _Filling:
         (newest,) = self._asked.store.newest([self._view])
         view, new = self._view, self._new
         windows, unnamed = tuple(self._windows), tuple(self._unnamed)
-        return Taken(view.name, view.source, self._rows, new, windows, self._events, newest, unnamed)
+        counts = (self._rows, new, windows, self._events, newest, unnamed, self._refused, self._why)
+        return Taken(view.name, view.source, *counts, events_until=cursor)
 
     def _since(self, fragments: Mapping[str, str], events: pa.Table) -> int | None:
         """Return the moment from which rows are needed; None if there are none."""
@@ -202,23 +210,54 @@ class _Filling:
         table, cursor = journal.tail("event", self._asked.project.name, view.source, self._mark.events)
         if table.num_rows and not set(self._needed) <= set(table.column_names):
             table = table.slice(0, 0)
-        return table, cursor
+        return (self._usable(table) if table.num_rows else table), cursor
+
+    def _usable(self, table: pa.Table) -> pa.Table:
+        """Return the events whose moments can be read, as numbers.
+
+        A data plane checks events for the views that it has: what was recorded before is as it was sent.
+        """
+        view = self._view
+        for name in view.moments:
+            column = _column(table, name)
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                moments = pa.array([_moment_of(text) for text in column.to_pylist()], pa.int64())
+                table = table.set_column(table.column_names.index(name), name, moments)
+                self._refuse(moments.null_count - column.null_count, f"Its “{name}” is no moment.")
+        return table
+
+    def _refuse(self, rows: int, why: str) -> None:
+        self._refused += rows
+        self._why = self._why or (why if rows else "")
 
     def _take_events(self, table: pa.Table, cursor: str, since: int | None) -> None:
         """Take events as they came, by the ids by which the data plane has kept them: none counts twice."""
         if table.num_rows and since is not None:
             table = _between(table, self._view.time, since, 2**63 - 1)
             for start in range(0, table.num_rows, self._asked.batch):
-                self._take(table.slice(start, self._asked.batch), "id")
+                self._take_sent(table.slice(start, self._asked.batch))
             self._events = table.num_rows
         # As long as no event came, windows of rows without ids can be taken.
         if table.num_rows or self._mark.events is not None:
             self._mark.events = cursor
         self._asked.store.take([], notes=self._notes())
 
+    def _take_sent(self, part: pa.Table) -> None:
+        """Take events; one that cannot be used is left out alone, since no data plane had a say when it came."""
+        try:
+            self._take(part, "id")
+        except InvalidInput as error:
+            if part.num_rows == 1:
+                self._refuse(1, error.what)
+                return
+            half = part.num_rows // 2
+            self._take_sent(part.slice(0, half))
+            self._take_sent(part.slice(half))
+
     def _take(self, part: pa.Table, names: str | None) -> None:
-        columns = {name: plain(_column(part, name)) for name in self._view.reads} | {
-            self._view.entity: _column(part, self._view.entity).to_pylist()
+        numbers = not (isinstance(self._view, Trailing) and self._view.takes_texts)
+        columns = {name: _values(_column(part, name), numbers) for name in self._view.reads} | {
+            self._view.entity: _whole(_column(part, self._view.entity).to_pylist())
         }
         columns |= {name: _micros(_column(part, name)).to_pylist() for name in self._view.moments}
         ids = None if names is None else [str(each) for each in part[names].to_pylist()]
@@ -267,6 +306,42 @@ def _micros(column: pa.ChunkedArray) -> Any:
     if pa.types.is_timestamp(column.type):
         return pa.chunked_array([pa.array(plain(column), pa.int64())])
     return pc.cast(column, pa.int64())
+
+
+def _moment_of(text: str | None) -> int | None:
+    """Return the microseconds of a moment as events write it, or as a number in text; None for anything else.
+
+    The journal makes text of a column that has numbers in some records and texts in others.
+    """
+    if text is None:
+        return None
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return read_times("moment", [text])[0]
+    except InvalidInput:
+        return None
+
+
+def _values(column: pa.ChunkedArray, numbers: bool) -> list[Any]:
+    """Return what becomes features: numbers, also where the journal made text of them since others are texts."""
+    found = plain(column)
+    return [_number_of(each) for each in found] if numbers and pa.types.is_string(column.type) else found
+
+
+def _number_of(text: str | None) -> Any:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        # The store says what is wrong with it.
+        return text
+
+
+def _whole(entities: list[Any]) -> list[Any]:
+    """Return entities with whole numbers as such: the journal widens them."""
+    return [int(each) if isinstance(each, float) and each.is_integer() else each for each in entities]
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -56,10 +56,17 @@ def usefulness(
 
     def value(names: Sequence[str]) -> Mapping[str, float]:
         columns = [features.names.index(name) for name in names]
-        spoilt, scores = matrix.copy(), list[Any]()
+        mine, scores = matrix[:, columns], list[Any]()
         for order in orders:
-            spoilt[:, columns] = matrix[:, columns][order]
-            scores.append(score(spoilt))
+            shuffled = mine[order]
+            # A row that happens to get its own values back has the score that it had: of an hour without rain, most do.
+            changed = np.flatnonzero(((shuffled != mine) & ~(np.isnan(shuffled) & np.isnan(mine))).any(axis=1))
+            spoilt = matrix[changed]
+            spoilt[:, columns] = shuffled[changed]
+            scored = np.array(whole)
+            if len(changed):
+                scored[changed] = score(spoilt)
+            scores.append(scored)
         if loss is not None:
             spoilt_losses = np.mean([loss(y, np.asarray(each, np.float64)) for each in scores], axis=0)
             grown = mean_interval(spoilt_losses - losses, blocks=days)

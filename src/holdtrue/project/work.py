@@ -1,7 +1,8 @@
-"""What a worker does with a job: take a delivery in, or train a challenger."""
+"""What a worker does with a job: take a delivery in, train a challenger, replay answers, fill feature views."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdtrue import data
@@ -39,31 +40,47 @@ class Api(Protocol):
         ...
 
 
-def execute(job: Mapping[str, Any], *, client: Api, home: Path, file: Path | None) -> dict[str, Any]:
-    """Run a leased job with the definitions in the project file; return its result."""
+def execute(
+    job: Mapping[str, Any], *, client: Api, home: Path, file: Path | None, loading: Lock, online: str = ""
+) -> dict[str, Any]:
+    """Run a leased job with the definitions in the project file; return its result.
+
+    The file is run under the lock `loading`; `online` is the address of the server of online features.
+    """
+    if file is None and job["kind"] == "materialize":
+        # Data planes take events all the same; only the functions in the file tell rows of accepted windows.
+        return {"taken": [], "left_out": [], "why": "This worker has no project file."}
     if file is None:
         raise ConfigurationError(
             "This worker has no project file, so it cannot run jobs.",
             why="Data and models are read and fitted by the functions in that file.",
             mend="Start it with one: holdtrue up --file project.py",
         )
-    project = load_project(file)
+    with loading:
+        project = load_project(file)
     if project.name != job["project"]:
         raise ConfigurationError(
             f"The project file defines “{project.name}”, and the job belongs to “{job['project']}”.",
             mend="Start the worker with that project's file.",
         )
-    return Workshop(project, home, client).execute(job["kind"], job["payload"], job["requested_by"], job["id"])
+    workshop = Workshop(project, home, client, online=online)
+    return workshop.execute(job["kind"], job["payload"], job["requested_by"], job["id"])
 
 
 class Workshop:
     """Run jobs of one project against a home's blobs and step cache; never opens the ledger."""
 
     def __init__(
-        self, project: Project, home: Path, api: Api, on_step: Callable[[StepDone], None] = lambda _: None
+        self,
+        project: Project,
+        home: Path,
+        api: Api,
+        on_step: Callable[[StepDone], None] = lambda _: None,
+        *,
+        online: str = "",
     ) -> None:
         self.project = project
-        self._home = home
+        self._online = online
         self._api = api
         self._blobs = BlobStore(home / "blobs")
         self._actions = ActionCache(home / "actions")
@@ -79,6 +96,10 @@ class Workshop:
             return self.train(payload, author, job)
         if kind == "replay":
             return self.replay(payload["service"])
+        if kind == "materialize":
+            from holdtrue.project.filling import fill
+
+            return fill(self.project, self._home, self._api, payload, online=self._online)
         raise InvalidInput(f"This worker does not know jobs of the kind “{kind}”.", mend="Update the worker.")
 
     def ingest(self, name: str, window: str, job: str = "") -> dict[str, Any]:

@@ -38,6 +38,7 @@ def duties(online: str = "") -> tuple[Duty, ...]:
 
     return (
         Duty("monitors", monitoring.run_due),
+        Duty("filling", delivery.fill_features),
         Duty("features", partial(delivery.watch_features, online=online)),
         Duty("retraining", delivery.run_due),
         Duty("rollouts", delivery.judge),

@@ -99,8 +99,6 @@ def commands(settings: Settings, wish: Wish) -> tuple[Command, ...]:
     port = ("--port", str(settings.port))
     # Only the control plane opens the ledger: nobody else, and no code of a user, needs the database's password.
     without = MappingProxyType({"HOLDTRUE_DATABASE": ""})
-    # Nor does a worker need that of the online store.
-    neither = MappingProxyType({**without, "HOLDTRUE_ONLINE_STORE": ""})
     return (
         Command("control plane", "holdtrue.server.control", (*home, *port, *clock)),
         Command(
@@ -110,7 +108,7 @@ def commands(settings: Settings, wish: Wish) -> tuple[Command, ...]:
             tells=False,
             environ=without,
         ),
-        Command("worker", "holdtrue.server.worker", (*home, *port, *file), environ=neither),
+        Command("worker", "holdtrue.server.worker", (*home, *port, *file), environ=without),
     )
 
 

@@ -4,13 +4,14 @@
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import Forbidden, HoldtrueError, Unauthenticated
 from holdtrue.server.client import Client
 from holdtrue.server.home import WORKER_TOKEN, queue_mark, read_token
-from holdtrue.server.settings import load_settings, own_trust
+from holdtrue.server.settings import Settings, load_settings, own_trust
 
 # Whoever puts a job into the queue of this data folder marks it; to ask is for jobs whose worker went away.
 _IDLE_SECONDS = 2.0
@@ -29,6 +30,7 @@ _STARTING_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 60.0
 # Looking is a read, leasing a write: done on sight of a job, and now and then for one whose worker went away.
 _LEASE_EVERY = 3
+_FILLING = "materialize"
 _log = logging.getLogger("holdtrue.worker")
 
 Job = Mapping[str, Any]
@@ -39,7 +41,8 @@ Execute = Callable[[Job], Any]
 class Desk:
     """Hold what the worker works with: its client, its name, what runs a job, and what tells it to stop.
 
-    `mark` returns something else once a job waits that did not wait before.
+    `mark` returns something else once a job waits that did not wait before. With a `kind`, it does jobs of that kind
+    only.
     """
 
     client: Client
@@ -47,6 +50,7 @@ class Desk:
     execute: Execute
     stop: threading.Event
     mark: Callable[[], bytes]
+    kind: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,12 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(options.home, port=options.port)
         token = partial(_token, settings.home)
         with Client.at(settings.url, token, trust=own_trust(settings)) as client:
-            execute = _executor(client, settings.home, options.file)
+            execute = _executor(client, settings, options.file)
             desk = Desk(client, f"worker-{os.getpid()}", execute, stop, partial(queue_mark, settings.home))
             if not _wait_for_control(desk):
                 return 0
             if options.ready_fd is not None:
                 os.write(options.ready_fd, b"ready\n")
+            # Features that are to be fresh cannot wait until a training has ended. What is cut off with the process
+            # goes on where it was.
+            threading.Thread(target=_fill, args=(replace(desk, kind=_FILLING),), daemon=True).start()
             work(desk)
     except _Stopped:
         return 0
@@ -93,6 +100,12 @@ def work(desk: Desk) -> None:
             _rest(desk, mark, rest)
 
 
+def _fill(desk: Desk) -> None:
+    """Work beside the main thread; that one tells what is wrong with the token."""
+    with contextlib.suppress(Forbidden, Unauthenticated):
+        work(desk)
+
+
 def _rest(desk: Desk, mark: bytes, seconds: float) -> None:
     """Wait until a job may wait: the mark is another one than before the worker last asked, or time is up."""
     timer = SystemClock()
@@ -105,9 +118,14 @@ def _rest(desk: Desk, mark: bytes, seconds: float) -> None:
 def _one_job(desk: Desk, project: str, rounds: int) -> int:
     """Lease and run the next job of a project; return how many there were, 0 or 1."""
     base = f"/api/projects/{project}"
-    if rounds % _LEASE_EVERY and not desk.client.get(f"{base}/jobs", state="queued")["items"]:
+    if desk.kind is None:
+        kinds, looks = {}, rounds % _LEASE_EVERY != 0
+    else:
+        # Who works beside another leaves it to that one to find jobs whose worker went away.
+        kinds, looks = {"kinds": [desk.kind]}, True
+    if looks and not desk.client.get(f"{base}/jobs", state="queued", kind=desk.kind)["items"]:
         return 0
-    job = desk.client.post(f"{base}/lease", {"worker": desk.name})["job"]
+    job = desk.client.post(f"{base}/lease", {"worker": desk.name, **kinds})["job"]
     if job is None:
         return 0
     path, fence = f"{base}/jobs/{job['id']}", job["fence"]
@@ -146,13 +164,17 @@ def _token(home: Path) -> str:
     return read_token(home, WORKER_TOKEN) or ""
 
 
-def _executor(client: Client, home: Path, file: Path | None) -> Execute:
+def _executor(client: Client, settings: Settings, file: Path | None) -> Execute:
     """Return what runs a job; the project file and its libraries are imported with the first one."""
+    # One thread runs the user's file at a time, and one fills an online store.
+    loading, filling = threading.Lock(), threading.Lock()
 
     def execute(job: Job) -> Any:
-        from holdtrue.project import execute as run
+        with loading:
+            from holdtrue.project import execute as run
 
-        return run(job, client=client, home=home, file=file)
+        with filling if job["kind"] == _FILLING else contextlib.nullcontext():
+            return run(job, client=client, home=settings.home, file=file, loading=loading, online=settings.online_store)
 
     return execute
 

@@ -73,16 +73,18 @@ class Story:
 
 
 def embed(home: Path, files: Path) -> None:
-    """Let Ada's machine build the index with what time the year leaves it; her runs will find it in the cache."""
+    """Let Ada's machine embed pages and questions in what time the year leaves it; her runs find them cached."""
     from holdtrue.pipelines import Pipeline
     from holdtrue.project import load_project
     from holdtrue.project.assembling import make_index
+    from holdtrue.project.questions import knowing
 
     # Of this thread, and of those that it starts.
     os.setpriority(os.PRIO_PROCESS, 0, 19)
     project = load_project(files / "docs_assistant.py")
     pipeline = Pipeline(BlobStore(home / "blobs"), ActionCache(home / "actions"), SystemClock())
-    make_index(project, pipeline, project.applications[SERVICE], None)
+    built = make_index(project, pipeline, project.applications[SERVICE], None)
+    knowing(pipeline, built.content, load_test_set(files / "questions.jsonl"))
 
 
 def tell(owner: Client, clock: FileClock, screen: Screen, home: Path, files: Path) -> Story:

@@ -7,10 +7,13 @@ The data are in the public domain (CC0). Departures are exact; the package has n
 import importlib.util
 import zipfile
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from holdtrue.core.errors import MissingExtra
@@ -46,11 +49,23 @@ ORDER BY observed_at, origin
 """
 
 
+# By the name of a dataset: the file in the package, and what is taken of it.
+REGISTERS: Final = MappingProxyType(
+    {
+        "carriers": ("airlines", "SELECT carrier AS code, name FROM read_csv(?) ORDER BY code"),
+        "airports": (
+            "airports",
+            "SELECT faa AS code, name, lat AS latitude, lon AS longitude FROM read_csv(?) ORDER BY code",
+        ),
+    }
+)
+
+
 def prepare(folder: Path) -> None:
-    """Write one Parquet file a month for flights and for weather into `folder`, unless they are there."""
+    """Write a Parquet file a month for flights and weather, and the registers as CSV, unless they are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     complete = folder / "complete"
-    if complete.exists():
+    if complete.exists() and all((folder / f"{name}.csv").exists() for name in REGISTERS):
         return
     source = _package_folder()
     csv = folder / "flights.csv"
@@ -61,6 +76,8 @@ def prepare(folder: Path) -> None:
         for month in MONTHS:
             part = rows.filter(pc.field("delivery") == month).drop_columns(["delivery"])
             pq.write_table(part, folder / f"{name}-{month}.parquet", compression="zstd")
+    for name, (origin, query) in REGISTERS.items():
+        pacsv.write_csv(_rows(query, source / f"{origin}.csv"), folder / f"{name}.csv")
     csv.unlink()
     complete.touch()
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from holdtrue.cli.demo import assistant, ending
 from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company, company
-from holdtrue.cli.demo.deliveries import prepare
+from holdtrue.cli.demo.deliveries import REGISTERS, prepare
 from holdtrue.cli.demo.plane import Plane
 from holdtrue.cli.demo.replay import Hour, Year
 from holdtrue.cli.demo.screen import Screen
@@ -97,13 +97,18 @@ def _first_release(cast: Cast) -> None:
 
     project = load_project(cast.files / "flights.py")
     firm.ada.post(f"{BASE}/apply", dump(project.spec()))
+    for name in REGISTERS:
+        shutil.copy(cast.source / f"{name}.csv", cast.inbox)
+    _ingest(cast, "2013-01", *REGISTERS)
     for month in ("2013-01", "2013-02"):
         _deliver(cast, month)
         _ingest(cast, month)
     firm.wait_for_jobs()
-    screen.say(START, "data", "January and February were taken in by their contracts.")
+    screen.say(START, "data", "Registers, January and February were taken in by their contracts.")
     _train(cast, {"model": "delay", "windows": "all", "reason": "first release"}, START)
     firm.run_due()
+    # A worker fills the feature views from what was taken in: what is empty or old may not go to production.
+    firm.wait_for_jobs()
     _approve(cast, START)
     decided = firm.ada.get(f"{BASE}/releases")["items"][0]["id"]
     firm.otto.post(f"{BASE}/services/{SERVICE}/promote", {"release": decided, "environment": "production"})
@@ -114,6 +119,7 @@ def _first_release(cast: Cast) -> None:
     spec = project.spec()
     firm.ada.post(f"{BASE}/apply", dump(dataclasses.replace(spec, services=(service,))))
     firm.run_due()
+    firm.wait_for_jobs()
     _tell(cast, START)
 
 
@@ -189,8 +195,8 @@ def _deliver(cast: Cast, month: str, *, broken: bool = False) -> None:
         pq.write_table(table, cast.inbox / f"{name}-{month}.parquet", compression="zstd")
 
 
-def _ingest(cast: Cast, month: str) -> None:
-    for name in ("weather", "flights"):
+def _ingest(cast: Cast, month: str, *datasets: str) -> None:
+    for name in datasets or ("weather", "flights"):
         body = {"kind": "ingest", "payload": {"dataset": name, "window": month}}
         cast.firm.ada.post(f"{BASE}/jobs", body)
 

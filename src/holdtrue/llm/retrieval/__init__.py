@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Source,
         Weights,
     )
-    from holdtrue.llm.retrieval.online import Index, open_index, render_passages
+    from holdtrue.llm.retrieval.online import Index, open_index, query_text, render_passages
     from holdtrue.llm.retrieval.reading import find_sources, read_documents
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "find_sources",
     "open_embedder",
     "open_index",
+    "query_text",
     "read_cases",
     "read_documents",
     "render_passages",
@@ -105,6 +106,7 @@ __getattr__ = attach(
         "find_sources": "reading",
         "open_embedder": "embedding",
         "open_index": "online",
+        "query_text": "online",
         "read_cases": "evaluating",
         "read_documents": "reading",
         "render_passages": "online",

@@ -59,7 +59,7 @@ class Index:
         mode that the index does not have or a k that is not from 1 to 100, EmbedderFailed.
         """
         wanted, way = self._checked(k, mode)
-        text = clean(query)[:MOST_QUERY_CHARACTERS].strip()
+        text = query_text(query)
         if not text:
             return []
         reach = max(_CANDIDATES, 2 * wanted) if way == "hybrid" else wanted
@@ -93,6 +93,11 @@ class Index:
                 mend="Use another mode, or build the index with the mode “hybrid”.",
             )
         return wanted, way
+
+
+def query_text(query: str) -> str:
+    """Return what of a query is looked at, and embedded: its first 1,000 characters."""
+    return clean(query)[:MOST_QUERY_CHARACTERS].strip()
 
 
 def open_index(blobs: BlobStore, content: Mapping[str, Any], embed: Embed | Embedder | None = None) -> Index:
