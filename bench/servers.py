@@ -33,6 +33,7 @@ from bench.inference import (  # one harness for all servers
     _served,  # pyright: ignore[reportPrivateUsage]
     _tensor,  # pyright: ignore[reportPrivateUsage]
 )
+from bench.load import free_port
 from bench.rows import own_row
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.serving.driving import Driven, Driver, Order, request_bytes, write_requests
@@ -44,6 +45,7 @@ shown at the better of serving alone and in batches; BentoML alone answered 130 
 shed some of them, so that it has no row.
 """
 CONNECTIONS, ROUNDS, SECONDS, WARM = 32, 3, 1.0, 0.5
+MODES = ("fast", "strict", "fast, direct port", "strict, direct port")
 PEERS = Path(".bench")
 _JSON = {"Content-Type": "application/json"}
 _ROW = [0.25] * len(NAMES)
@@ -224,16 +226,16 @@ def run() -> list[dict[str, Any]]:
             root / "ours.json", [request_bytes("POST", "/v2/models/small/infer", body, {**HEADERS, **_JSON})]
         )
         bare = [sys.executable, str(Path(__file__).with_name("bare.py")), str(root / "model.onnx"), "{port}"]
-        ports = {
-            "bare": running.enter_context(_served(bare)),
-            "fast": running.enter_context(_served(_plane(home, "fast"))),
-            "strict": running.enter_context(_served(_plane(home, "strict"))),
-        }
+        ports = {"bare": running.enter_context(_served(bare))}
+        for mode in ("fast", "strict"):
+            direct = ports[f"{mode}, direct port"] = free_port()
+            plane = [*_plane(home, mode), "--direct-port", str(direct)]
+            ports[mode] = running.enter_context(_served(plane))
         driver = running.enter_context(Driver())
         load = _Load(driver, {name: (port, ours) for name, port in ports.items()})
         load.warm()
         rows = _floor(load)
-        rows += [_latency(load, mode) for mode in ("fast", "strict")]
+        rows += [_latency(load, mode) for mode in MODES]
         for peer in PEER_SERVERS:
             rows += _against(load, peer, root)
         return rows
@@ -268,7 +270,7 @@ class _Load:
 def _floor(load: _Load) -> list[dict[str, Any]]:
     rates = load.turns()
     peer, made = "bare granian handler, same compiled model", f"granian {version('granian')}"
-    return [_row(mode, rates[mode], peer, made, rates["bare"], 0.5) for mode in ("fast", "strict")]
+    return [_row(mode, rates[mode], peer, made, rates["bare"], 0.5) for mode in MODES]
 
 
 def _latency(load: _Load, mode: str) -> dict[str, Any]:
@@ -307,7 +309,7 @@ def _measured(load: _Load, peer: Peer, root: Path) -> list[dict[str, Any]]:
             best = {**rates}
     assert best is not None
     goal = 5.0 if peer.distribution == "uvicorn" else 15.0
-    return [_row(mode, best[mode], peer.name, found, best["peer"], goal) for mode in ("fast", "strict")]
+    return [_row(mode, best[mode], peer.name, found, best["peer"], goal) for mode in MODES]
 
 
 def _row(mode: str, ours: float, peer: str, peer_version: str, theirs: float, goal: float) -> dict[str, Any]:
