@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import ConfigurationError, MissingExtra
-from holdtrue.serving.isolated import Bounds, check_bounds
+from holdtrue.serving.isolated import Bounds, check_bounds, named_classes
 from holdtrue.serving.package import Package, pack
 from holdtrue.serving.tensorfile import write_tensors
 
@@ -35,7 +35,7 @@ class PythonModel:
     The source of the module of `entry`, and of `modules`, goes into the release with `files`; nothing else of the
     project does. It runs in a process of its own, which is killed when one call of up to `rows` rows takes more than
     `seconds`, or more than `memory_mb` beyond what Python itself needs. With `columns` it gives [n, columns], as what
-    comes before another model may.
+    comes before another model may; with `classes`, three or more names, the probability of each, [n, classes].
     """
 
     entry: type
@@ -46,21 +46,22 @@ class PythonModel:
     memory_mb: int = 512
     rows: int = 256
     columns: int = 0
+    classes: Sequence[str] = ()
 
     def predict(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return what the class gives in this process, [n] or [n, columns]."""
+        """Return what the class gives in this process, [n], [n, columns] or [n, classes]."""
         found = np.asarray(self.entry(dict(self.files), **self.arguments).predict(matrix))
-        return found[:, -1] if not self.columns and found.ndim == 2 else found
+        return found[:, -1] if not self.columns and not self.classes and found.ndim == 2 else found
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the probabilities of both classes, [n, 2]."""
-        return _both(self.predict(matrix))
+        """Return the probabilities of both classes, [n, 2], or of all, [n, classes]."""
+        return self.predict(matrix) if self.classes else _both(self.predict(matrix))
 
     def packed(self, names: Sequence[str]) -> bytes:
         """Return the package, which takes the features `names`."""
         bounds = check_bounds(Bounds(self.seconds, self.memory_mb << 20, self.rows, self.columns))
         sources = _sources(self.entry, self.modules)
-        about = _about(names, bounds, _entry(self.entry), self.arguments)
+        about = _about(names, bounds, _entry(self.entry), self.arguments, self.classes)
         return pack(Package("python", about, {**self.files, **sources}))
 
 
@@ -69,7 +70,8 @@ class TorchModel:
     """Declare a PyTorch module, rebuilt as its class with `arguments` and given its weights; or an exported program.
 
     Of a module the source of its class and the weights are released, the weights as safetensors; it maps float32
-    [n, k] to [n] or [n, 1]. Bounds are as those of `PythonModel`, memory beyond what PyTorch itself needs.
+    [n, k] to [n] or [n, 1], with `classes` to the probability of each, [n, classes]. Bounds are as those of
+    `PythonModel`, memory beyond what PyTorch itself needs.
     """
 
     network: Any
@@ -78,13 +80,16 @@ class TorchModel:
     seconds: float = 1.0
     memory_mb: int = _TORCH_MEMORY
     rows: int = 256
+    classes: Sequence[str] = ()
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the probabilities of both classes, [n, 2], as PyTorch computes them in this process."""
+        """Return the probabilities of both classes, [n, 2], or of all, as PyTorch computes them in this process."""
         torch = _torch()
         network = self.network.module() if _is_program(self.network) else self.network
         with torch.inference_mode():
             given = network(torch.from_numpy(np.ascontiguousarray(matrix))).numpy()
+        if given.ndim == 2 and given.shape[1] > 2:
+            return given
         return _both(given[:, -1] if given.ndim == 2 else given)
 
     def packed(self, names: Sequence[str]) -> bytes:
@@ -94,10 +99,11 @@ class TorchModel:
         if _is_program(self.network):
             out = io.BytesIO()
             torch.export.save(self.network, out)
-            return pack(Package("torch", _about(names, bounds, "", {}), {PROGRAM: out.getvalue()}))
+            about = _about(names, bounds, "", {}, self.classes)
+            return pack(Package("torch", about, {PROGRAM: out.getvalue()}))
         weights = {name: each.detach().cpu().numpy() for name, each in self.network.state_dict().items()}
         kind = type(self.network)
-        about = _about(names, bounds, _entry(kind), self.arguments)
+        about = _about(names, bounds, _entry(kind), self.arguments, self.classes)
         return pack(Package("torch", about, {**_sources(kind, self.modules), WEIGHTS: write_tensors(weights)}))
 
 
@@ -236,8 +242,12 @@ def _both(scores: Any) -> NDArray[Any]:
     return np.column_stack([1.0 - one, one])
 
 
-def _about(names: Sequence[str], bounds: Bounds, entry: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _about(
+    names: Sequence[str], bounds: Bounds, entry: str, arguments: Mapping[str, Any], classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    told = {"classes": [*named_classes(tuple(classes), bounds)]} if classes else {}
     return {
+        **told,
         "features": [*names],
         "entry": entry,
         "arguments": dict(arguments),
