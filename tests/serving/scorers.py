@@ -139,3 +139,14 @@ class Colours:
             if amount == 90.0:
                 return found[:, :2]
         return found
+
+
+class Sharper:
+    """Make the likely class likelier: what comes after a model of classes."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        pass
+
+    def predict(self, chances: np.ndarray) -> Any:
+        found = chances**2 + 1e-9
+        return found / found.sum(axis=1, keepdims=True)

@@ -111,7 +111,8 @@ class TorchModel:
 class Ensemble:
     """Declare several fitted models that answer together: by the mean of their scores, weighted or not, or by vote.
 
-    A vote's score is the share of members whose own score is at least `at`.
+    A vote's score is the share of members whose own score is at least `at`. Of members that tell several classes apart
+    the mean is that of each class, and a vote the share of members that say it.
     """
 
     members: Mapping[str, Any]
@@ -133,11 +134,16 @@ class Ensemble:
             raise _unclear("weights are 0 or more, and not all 0")
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the probabilities of both classes, [n, 2]."""
-        scores = np.stack([each.predict_proba(matrix)[:, -1] for each in self.members.values()])
+        """Return the probabilities of both classes, [n, 2], or of all, [n, classes]."""
+        given = np.stack([each.predict_proba(matrix) for each in self.members.values()])
+        shares = np.array([self.share(name) for name in self.members])
+        if given.shape[2] > 2:
+            if self.how == "vote":
+                return (given.argmax(axis=2)[:, :, None] == np.arange(given.shape[2])).mean(axis=0)
+            return np.tensordot(shares, given, axes=1)
+        scores = given[:, :, -1]
         if self.how == "vote":
             return _both((scores >= self.at).mean(axis=0))
-        shares = np.array([self.share(name) for name in self.members])
         return _both(shares @ scores)
 
     def share(self, name: str) -> float:
@@ -157,7 +163,8 @@ class Ensemble:
 class Stack:
     """Declare a model `final` that was fitted on the scores of others, and with `features` on the features after them.
 
-    The columns of `final` are the scores of the members in their order, then the features.
+    The columns of `final` are the scores of the members in their order (of several classes, the probability of each),
+    then the features.
     """
 
     members: Mapping[str, Any]
@@ -170,7 +177,7 @@ class Stack:
 
     def columns(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what `final` reads, float32 [n, members (+ k)]: what it has to be fitted on."""
-        scores = [each.predict_proba(matrix)[:, -1] for each in self.members.values()]
+        scores = [told(each, matrix) for each in self.members.values()]
         return np.column_stack([*scores, matrix] if self.features else scores).astype(np.float32)
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
@@ -183,7 +190,7 @@ class Processed:
     """Declare what comes before and after a fitted model, both pinned in its release.
 
     `before` maps the features to the columns that the model was fitted on, [n, before.columns]; `after` maps its
-    scores, [n, 1], to the answer.
+    scores, [n, 1], or the probabilities of several classes, [n, classes], to the answer.
     """
 
     model: Any
@@ -200,10 +207,15 @@ class Processed:
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
         """Return the probabilities of both classes, [n, 2]."""
         given = matrix if self.before is None else self.before.predict(matrix).astype(np.float32)
-        found = self.model.predict_proba(given)
         if self.after is None:
-            return found
-        return _both(self.after.predict(found[:, -1:].astype(np.float32)))
+            return self.model.predict_proba(given)
+        return self.after.predict_proba(told(self.model, given).astype(np.float32))
+
+
+def told(model: Any, matrix: NDArray[np.float32]) -> NDArray[Any]:
+    """Return what a fitted model tells other models: its score, [n, 1], or the probability of each of its classes."""
+    found = np.asarray(model.predict_proba(matrix))
+    return found if found.shape[1] > 2 else found[:, -1:]
 
 
 def is_exported(data: bytes) -> bool:
