@@ -1,11 +1,12 @@
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from sqlalchemy.exc import IntegrityError
 
-from holdtrue import monitoring
+from holdtrue import catalog, monitoring
 from holdtrue.monitoring import Window, store
 from holdtrue.monitoring.ingest import ingest
 from holdtrue.storage.ledger import Transaction
@@ -255,3 +256,43 @@ def test_numbers_as_keys_survive_the_journal_making_floats_of_them(production: P
     production.label(["17", "18", "2.5"], [1, 0, 0])
     production.run()
     assert only(production.windows(grain="day")).labelled == 3
+
+
+def released(production: Production, content: dict[str, Any], **config: Any) -> str:
+    """Return a release whose model says what it answers with."""
+
+    def work(tx: Transaction) -> str:
+        model = catalog.register(tx, "model", "delay", content)
+        manifest = catalog.Manifest(SERVICE, "4f1c9a7", "b7" * 8, {"model": model.id}, config)
+        return catalog.create_release(tx, manifest, author="usr_ada", run=None).id
+
+    return production.stores.ledger.write(CONTEXT, work)
+
+
+def test_a_release_of_numbers_is_measured_with_its_ranges_also_beside_one_without(production: Production) -> None:
+    production.stores.ledger.write(CONTEXT, lambda tx: monitoring.watch(tx, SERVICE))
+    sure = released(production, {"number": True}, ranges={"confidence": 0.9, "edges": [], "halves": [2.0]})
+    plain = released(production, {"number": True, "digest": "other"})
+    for release, off in ((sure, (1.0, 3.0)), (plain, (0.0, 8.0))):
+        production.label(production.predict([10.0, 20.0], release=release), [10.0 + off[0], 20.0 + off[1]])
+    production.run()
+    found = {
+        each.release: {measure.name: measure for measure in each.measures}
+        for release in (None, "all")
+        for each in production.windows(grain="month", release=release)
+    }
+    assert {name: each["mae"].interval.value for name, each in found.items()} == {sure: 2.0, plain: 4.0, "all": 3.0}
+    assert "coverage" not in found[plain]
+    for each in (found[sure], found["all"]):
+        assert (each["coverage"].interval.value, each["coverage"].interval.n) == (0.5, 2)
+        assert each["coverage"].promised == 0.9
+
+
+def test_a_release_of_classes_is_measured_by_what_was_said(production: Production) -> None:
+    production.stores.ledger.write(CONTEXT, lambda tx: monitoring.watch(tx, SERVICE))
+    release = released(production, {"classes": ["a", "b", "c"]})
+    production.label(production.predict([0.0, 1.0, 2.0, 2.0], release=release), [0, 1, 2, 1])
+    production.run()
+    (window,) = production.windows(grain="day")
+    assert (window.quality.name, window.quality.interval.value) == ("accuracy", 0.75)
+    assert np.isnan(window.roc_auc.value)

@@ -1,15 +1,14 @@
 from dataclasses import replace
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss, roc_auc_score
+from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_score
 
-from holdtrue.monitoring import MonitorSpec
+from holdtrue.monitoring import Measure, MonitorSpec, Window
+from holdtrue.monitoring.measuring import CLASSES, NUMBER, Answering
 from holdtrue.monitoring.quality import (
-    CLASSES,
-    NUMBER,
     DayStatistic,
     Key,
     day_date,
@@ -18,6 +17,8 @@ from holdtrue.monitoring.quality import (
     window_of,
 )
 from holdtrue.monitoring.scored import DayScores
+from holdtrue.stats import clopper_pearson
+from holdtrue.stats.conformal import Ranges, covered_ranges
 
 KEY = Key("delay", "rel_a", "answer")
 RNG = np.random.default_rng(0)
@@ -133,15 +134,86 @@ def test_days_have_numbers_and_numbers_days() -> None:
     assert day_number(date(1970, 1, 1)) == 0
 
 
-def test_answers_of_classes_and_numbers_have_their_own_quality() -> None:
-    scores, labels = np.array([0, 2, 1, 2], np.float32), np.array([0, 1, 1, np.nan], np.float32)
-    ids = np.arange(1, 5, dtype=np.uint64)
-    day = DayScores(ids, ids, scores, labels, np.zeros(4, np.int64))
-    found = window_of(KEY, "day", date(2013, 3, 1), {15765: day}, 0, CLASSES)
-    assert (found.reason, found.labelled) == ("33.33% wrong", 3)
-    assert np.isnan(found.roc_auc.value)
-    assert window_of(KEY, "day", date(2013, 3, 1), {15765: day}, 0, NUMBER).reason == "off by 0.3333 on average"
+OF_CLASSES = {"rel_a": Answering(CLASSES)}
+
+
+def answered(scores: Any, labels: Any) -> DayScores:
+    ids = np.arange(1, len(scores) + 1, dtype=np.uint64)
+    known = np.zeros(len(scores), np.int64)
+    return DayScores(ids, ids, np.asarray(scores, np.float32), np.asarray(labels, np.float32), known)
+
+
+def measured(window: Window) -> dict[str, Measure]:
+    return {each.name: each for each in window.measures}
+
+
+def test_answers_of_classes_are_measured_by_accuracy_and_macro_f1() -> None:
+    random = np.random.default_rng(4)
+    days: dict[int, DayScores] = {}
+    for day in range(15765, 15785):
+        labels = random.integers(0, 3, 80)
+        said = np.where(random.random(80) < 0.7, labels, random.integers(0, 3, 80)).astype(float)
+        said[0] = np.nan
+        days[day] = answered(said, np.where(random.random(80) < 0.9, labels, np.nan))
+    scores = np.concatenate([each.scores for each in days.values()])
+    labels = np.concatenate([each.labels for each in days.values()])
+    known = np.isfinite(scores) & np.isfinite(labels)
+    month = window_of(KEY, "month", date(2013, 3, 1), days, 16000, OF_CLASSES)
+    found = measured(month)
+    assert (month.reason, month.quality.name, month.n) == ("", "accuracy", 1600)
+    assert found["accuracy"].interval.value == pytest.approx(accuracy_score(labels[known], scores[known]))
+    f1 = found["macro_f1"].interval
+    assert f1.value == pytest.approx(f1_score(labels[known], scores[known], average="macro"))
+    assert f1.n == found["accuracy"].interval.n == int(known.sum())
+    assert f1.value - 0.06 < f1.lower < f1.value < f1.upper < f1.value + 0.06
+    assert np.isnan(month.roc_auc.value)
+    # A day has as few rows as it has, and its interval says so.
+    one = measured(window_of(KEY, "day", date(2013, 3, 1), {15765: days[15765]}, 16000, OF_CLASSES))[
+        "macro_f1"
+    ].interval
+    assert one.upper - one.lower > 2 * (f1.upper - f1.lower)
+    told = month.to_json()["measures"]
+    assert [Measure.from_json(each) for each in told] == list(month.measures)
+
+
+def test_answers_of_numbers_are_measured_by_their_errors_and_by_what_their_ranges_held() -> None:
+    random = np.random.default_rng(5)
+    ranges = Ranges(0.9, (100.0,), (1.64, 16.4))
+    small, large = random.uniform(0, 90, 400), random.uniform(110, 200, 400)
+    scores = np.concatenate([small, large]).astype(np.float32)
+    labels = scores + np.concatenate([random.normal(size=400), 10 * random.normal(size=400)]).astype(np.float32)
+    day = answered(scores, labels)
+    answering = {"rel_a": Answering(NUMBER, ranges)}
+    halves = {15765: answering["rel_a"].halves(day.scores)}
+    found = measured(window_of(KEY, "day", date(2013, 3, 1), {15765: day}, 16000, answering, halves))
+    off = np.abs(scores.astype(float) - labels)
+    assert found["mae"].interval.value == pytest.approx(off.mean())
+    assert found["rmse"].interval.value == pytest.approx(np.sqrt(np.square(off).mean()))
+    assert found["rmse"].interval.lower < found["rmse"].interval.value < found["rmse"].interval.upper
+    expected = covered_ranges(ranges, day.scores, day.labels)
+    assert found["coverage"].interval.to_json() == {key: expected[key] for key in ("value", "lower", "upper", "n")}
+    assert found["coverage"].promised == 0.9
+    # What said no range has none that could hold, and nothing is promised for it.
+    silent = measured(window_of(KEY, "day", date(2013, 3, 1), {15765: day}, 16000, {"rel_a": Answering(NUMBER)}))
+    assert [*silent] == ["mae", "rmse"]
+
+
+def test_of_ranges_that_fail_on_some_days_a_month_is_less_sure_than_of_as_many_rows() -> None:
+    days = {day: answered(np.zeros(50), np.full(50, 3.0 if day % 7 == 0 else 0.5)) for day in range(15765, 15793)}
+    answering = {"rel_a": Answering(NUMBER, Ranges(0.9, (), (1.0,)))}
+    halves = {day: answering["rel_a"].halves(each.scores) for day, each in days.items()}
+    found = measured(window_of(KEY, "month", date(2013, 3, 1), days, 16000, answering, halves))["coverage"].interval
+    exact = clopper_pearson(24 * 50, 28 * 50)
+    assert found.value == pytest.approx(6 / 7)
+    assert found.lower < exact.lower - 0.05
+    assert found.upper > exact.upper + 0.05
+
+
+def test_losses_of_classes_and_numbers_are_monitored() -> None:
+    day = answered([0, 2, 1, 2], [0, 1, 1, np.nan])
+    nothing = window_of(KEY, "day", date(2013, 3, 1), {15765: answered([1, 2], [np.nan] * 2)}, 0, OF_CLASSES)
+    assert (nothing.reason, nothing.measures) == ("no labels yet", ())
     error = day_statistic(MonitorSpec("m", "delay", metric="error"), {1: day})
     assert (error.numerators.tolist(), error.denominators.tolist()) == ([-1.0], [3.0])
-    distance = day_statistic(MonitorSpec("m", "delay", metric="mae"), {1: replace(day, scores=scores * 10)})
+    distance = day_statistic(MonitorSpec("m", "delay", metric="mae"), {1: replace(day, scores=day.scores * 10)})
     assert distance.value == pytest.approx(-(0 + 19 + 9) / 3)

@@ -18,3 +18,17 @@ class Net(torch.nn.Module):
     def forward(self, matrix: Any) -> Any:
         """Return [n, 1]."""
         return torch.sigmoid(self.layers(matrix))
+
+
+class Sorts(torch.nn.Module):
+    """One layer, with the probability of each of three classes as the answer; or what those are made of."""
+
+    def __init__(self, width: int = 3, *, raw: bool = False) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(width, 3)
+        self.raw = raw
+
+    def forward(self, matrix: Any) -> Any:
+        """Return [n, 3]."""
+        found = self.layer(matrix)
+        return found if self.raw else torch.softmax(found, dim=1)

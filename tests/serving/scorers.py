@@ -120,3 +120,33 @@ class Logistic:
 
     def predict(self, matrix: np.ndarray) -> Any:
         return 1 / (1 + np.exp(-self._scale * matrix[:, 0]))
+
+
+class Colours:
+    """Give the probabilities of three classes; of some amounts, numbers that are none."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        pass
+
+    def predict(self, matrix: np.ndarray) -> Any:
+        weight = np.exp(np.column_stack([matrix, np.zeros(len(matrix))]))
+        found = weight / weight.sum(axis=1, keepdims=True)
+        for number, amount in enumerate(matrix[:, 1].tolist()):
+            if amount == 70.0:
+                found[number] = [2.0, 1.0, 0.0]
+            if amount == 80.0:
+                found[number] = [1.5, -0.5, 0.0]
+            if amount == 90.0:
+                return found[:, :2]
+        return found
+
+
+class Sharper:
+    """Make the likely class likelier: what comes after a model of classes."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        pass
+
+    def predict(self, chances: np.ndarray) -> Any:
+        found = chances**2 + 1e-9
+        return found / found.sum(axis=1, keepdims=True)

@@ -163,3 +163,71 @@ def test_a_part_whose_bytes_are_broken_is_refused(members: dict[str, Any]) -> No
     broken = pack(Package("graph", whole.about, {**whole.files, "trees": whole.files["trees"][:-9]}))
     with pytest.raises(Exception, match="not served"):
         loaded(broken)
+
+
+@pytest.fixture(scope="module")
+def sorts() -> dict[str, Any]:
+    """Two fitted models of three classes."""
+    kinds = Y + (X[:, 1] > 0.8)
+    return {
+        "trees": HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(X, kinds),
+        "boosted": lightgbm.LGBMClassifier(n_estimators=5, verbosity=-1, n_jobs=1).fit(X, kinds),
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": {"trees": 3.0, "boosted": 1.0}}, {"how": "vote"}])
+def test_models_of_several_classes_answer_together(sorts: dict[str, Any], options: dict[str, Any]) -> None:
+    whole = Ensemble(sorts, **options)
+    packed = pack_model(whole, NAMES, X)
+    assert packed.parity["changed_decisions"] == 0.0
+    model = loaded(packed.data)
+    assert model.classes == ("0", "1", "2")
+    assert model.score(X) == pytest.approx(whole.predict_proba(X), abs=1e-5)
+    if options:
+        return
+    expected = (sorts["trees"].predict_proba(X) + sorts["boosted"].predict_proba(X)) / 2
+    assert model.score(X) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_stack_and_steps_around_it_read_the_probability_of_each_class(sorts: dict[str, Any]) -> None:
+    stack = Stack(sorts, final=LogisticRegression(), features=True)
+    stack.final.fit(stack.columns(X), sorts["trees"].predict(X))
+    assert stack.columns(X).shape == (len(X), 8)
+    model = loaded(pack_model(stack, NAMES, X).data)
+    assert model.classes == ("0", "1", "2")
+    assert model.score(X) == pytest.approx(stack.predict_proba(X), abs=1e-5)
+    after = PythonModel(scorers.Sharper, modules=[scorers_helper], seconds=5.0, classes=("no", "maybe", "yes"))
+    whole = Processed(sorts["trees"], after=after)
+    sharper = loaded(pack_model(whole, NAMES, X).data)
+    given = sorts["trees"].predict_proba(X) ** 2
+    assert sharper.classes == ("no", "maybe", "yes")
+    assert sharper.score(X) == pytest.approx(given / given.sum(axis=1, keepdims=True), abs=1e-5)
+
+
+def test_models_that_tell_other_classes_apart_do_not_answer_together(sorts: dict[str, Any]) -> None:
+    parts = {name: pack_model(each, NAMES, X) for name, each in sorts.items()}
+    parts["chance"] = pack_model(LogisticRegression().fit(X, Y), NAMES, X)
+    nodes = [
+        {"name": name, "model": name, "format": each.format, "reads": ["features"]} for name, each in parts.items()
+    ]
+    nodes.append({"name": "answer", "mean": ["trees", "chance"]})
+    data = pack(
+        Package("graph", {"features": NAMES, "nodes": nodes}, {name: each.data for name, each in parts.items()})
+    )
+    with pytest.raises(BadPackage) as bad:
+        loaded(data)
+    assert "do not tell the same classes apart" in bad.value.why
+
+
+@pytest.mark.parametrize("how", ["mean", "vote"])
+def test_a_row_that_one_of_several_models_of_classes_cannot_answer_has_no_answer(how: str) -> None:
+    kinds = Y + (X[:, 1] > 0.8)
+    members = {
+        "trees": HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(X, kinds),
+        "linear": LogisticRegression().fit(X, kinds),
+    }
+    model = loaded(pack_model(Ensemble(members, how=how), NAMES, X).data)
+    rows = X[:3].copy()
+    rows[1, 0] = np.nan
+    found = model.score(rows)
+    assert np.isfinite(found).all(axis=1).tolist() == [True, False, True]

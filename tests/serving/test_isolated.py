@@ -108,6 +108,42 @@ def test_the_process_ends_when_nobody_holds_the_model() -> None:
     assert children() <= before
 
 
+COLOURS = ("red", "green", "blue")
+
+
+def test_code_gives_the_probability_of_each_class_that_its_package_names() -> None:
+    declared = PythonModel(scorers.Colours, modules=[scorers_helper], seconds=5.0, rows=16, classes=COLOURS)
+    sample = np.random.default_rng(3).normal(size=(40, 2)).astype(np.float32)
+    packed = pack_model(declared, NAMES, sample)
+    assert (packed.parity["n"], packed.parity["changed_decisions"]) == (40, 0.0)
+    assert packed.parity["max_difference"] < 1e-6
+    model = load_model(packed.data, bytes_hash(packed.data), "python")
+    assert (model.classes, model.columns) == (COLOURS, 0)
+    assert model.score(sample) == pytest.approx(declared.predict_proba(sample), abs=1e-6)
+    for amount, why in ((70.0, "their sum 3"), (80.0, "the least is -0.5"), (90.0, "the shape [1, 2] for 1 rows")):
+        with pytest.raises(ModelFailed) as failed:
+            model.score(row(0.0, amount))
+        assert why in failed.value.why
+        assert not isinstance(failed.value, ModelFell)
+    with pytest.raises(ModelFailed):
+        pack_model(declared, NAMES, np.concatenate([sample, row(0.0, 70.0)]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"classes": ("red", "green")}, "the second's chance"),
+        ({"classes": ("red", "green", "red")}, "different names"),
+        ({"classes": ("red", "green", "")}, "no name"),
+        ({"classes": COLOURS, "columns": 3}, "columns to another model"),
+    ],
+)
+def test_classes_that_are_none_are_refused_before_anything_runs(changes: Mapping[str, Any], why: str) -> None:
+    with pytest.raises(BadPackage, match="cannot be used") as bad:
+        python(**changes).packed(NAMES)
+    assert why in bad.value.why
+
+
 ORPHAN = """
 import sys, threading, time
 from pathlib import Path

@@ -39,7 +39,7 @@ def test_only_the_approved_bytes_are_loaded(models: Mapping[str, bytes]) -> None
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (model([RELU], [info("x", [None, 3])], [info("y", [None, 3])]), "do not sum to 1"),
+        (model([RELU], [info("x", [None, 3])], [info("y", [None, 3])]), "their sum 0"),
         (model([REDUCE], [info("x", [None, 3])], [info("y", [])]), "shape"),
         (model([RELU], [info("x", [None, "n"])], [info("y", [None, "n"])]), "how many features"),
         (model([RELU], [info("x", [None])], [info("y", [None])]), "float32 matrix"),

@@ -90,3 +90,30 @@ def test_a_network_may_be_part_of_an_ensemble(network: Any) -> None:
     model_data = pack_model(whole, NAMES, X).data
     model = load_model(model_data, bytes_hash(model_data), "graph")
     assert model.score(X) == pytest.approx(whole.predict_proba(X)[:, 1], abs=1e-5)
+
+
+def test_a_network_or_program_gives_the_probability_of_each_class(tmp_path: Path) -> None:
+    import torch
+
+    from tests.serving.networks import Sorts
+
+    network = Sorts()
+    declared = TorchModel(network, classes=("red", "green", "blue"))
+    packed = pack_model(declared, NAMES, X)
+    assert packed.parity["changed_decisions"] == 0.0
+    model = load_model(packed.data, bytes_hash(packed.data), "torch")
+    expected = declared.predict_proba(X)
+    assert model.classes == ("red", "green", "blue")
+    assert model.score(X) == pytest.approx(expected, abs=1e-6)
+    program = exported(network)
+    named = TorchModel(program, classes=("red", "green", "blue")).packed(NAMES)
+    assert load_model(named, bytes_hash(named), "torch").classes == ("red", "green", "blue")
+    out = io.BytesIO()
+    torch.export.save(program, out)
+    (tmp_path / "model.pt2").write_bytes(out.getvalue())
+    served = read_model(tmp_path / "model.pt2").model
+    assert served.classes == ("0", "1", "2")
+    assert served.score(X) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ModelRefused) as refused:
+        pack_model(TorchModel(Sorts(raw=True), {"raw": True}, classes=("red", "green", "blue")), NAMES, X)
+    assert "no probabilities" in refused.value.why

@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from holdtrue import catalog
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import microseconds
+from holdtrue.core.codec import load
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.monitoring.joining import coalesce, column
+from holdtrue.monitoring.measuring import CLASSES, NUMBER, Answering
 from holdtrue.monitoring.model import Window
-from holdtrue.monitoring.quality import ALL, CHANCE, CLASSES, DAY_MICROS, NUMBER, Key, day_date, day_number, window_of
+from holdtrue.monitoring.quality import ALL, DAY_MICROS, Key, day_date, day_number, window_of
 from holdtrue.monitoring.scored import (
     DayScores,
     Hashes,
@@ -40,6 +42,8 @@ from holdtrue.monitoring.store import (
     read_watches,
     read_windows,
 )
+from holdtrue.stats.arrays import Floats
+from holdtrue.stats.conformal import Ranges
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
@@ -224,46 +228,63 @@ def _windows(
 ) -> list[Window]:
     """Return the windows, of days and months, that hold the touched days; answers of all releases too."""
     found: list[Window] = []
-    kinds = _kinds(stores, project, {release for release, _, _ in touched})
+    known: dict[str, Answering] = {}
     for month in sorted({day_date(day).replace(day=1) for _, _, day in touched}):
         first, last = day_number(month), day_number(_next_month(month))
         held = stores.ledger.read(lambda conn, a=first, b=last: read_days(conn, project, service, a, b))
         held.update({key: day for key, day in changed.items() if first <= key[2] < last})
+        known |= _answering(stores, project, {release for release, _, _ in held} - known.keys())
         mine = {key for key in touched if first <= key[2] < last}
         for release, role in sorted({(release, role) for release, role, _ in mine}):
             key = Key(service, release, role)
             days = {day: scores for (a, b, day), scores in held.items() if (a, b) == (release, role)}
             fresh = [day for a, b, day in mine if (a, b) == (release, role)]
-            found += _of(key, month, days, fresh, horizon, kinds[release])
+            halves = {day: known[release].halves(scores.scores) for day, scores in days.items()}
+            found += _of(key, month, days, fresh, horizon, {release: known[release]}, halves)
         answered = [day for _, role, day in mine if role == "answer"]
         if answered:
-            found += _all_answers(service, month, held, answered, horizon, found, max(kinds.values()))
+            found += _all_answers(service, month, held, answered, horizon, found, known)
     return found
 
 
-def _kinds(stores: Stores, project: str, releases: set[str]) -> dict[str, str]:
+def _answering(stores: Stores, project: str, releases: set[str]) -> dict[str, Answering]:
     """Return what each release answers with; of one that is not known, a chance."""
 
-    def look(connection: sa.Connection) -> dict[str, str]:
-        return {release: _kind(connection, project, release) for release in releases}
+    def look(connection: sa.Connection) -> dict[str, Answering]:
+        return {release: _answers_with(connection, project, release) for release in releases}
 
     return stores.ledger.read(look)
 
 
-def _kind(connection: sa.Connection, project: str, release: str) -> str:
+def _answers_with(connection: sa.Connection, project: str, release: str) -> Answering:
     try:
-        model = catalog.release(connection, project, release).manifest.versions.get("model")
+        manifest = catalog.release(connection, project, release).manifest
+        model = manifest.versions.get("model")
         content = {} if model is None else catalog.get(connection, project, model).content
+        ranges = manifest.config.get("ranges")
+        if content.get("classes"):
+            return Answering(CLASSES)
+        # A file that is served as it is does not say that it answers with a number; ranges say so.
+        if content.get("number") or ranges is not None:
+            return Answering(NUMBER, None if ranges is None else load(Ranges, ranges, "The ranges of a release"))
     except HoldtrueError:
-        return CHANCE
-    return CLASSES if content.get("classes") else NUMBER if content.get("number") else CHANCE
+        pass
+    return Answering()
 
 
 def _of(
-    key: Key, month: date, days: Mapping[int, DayScores], fresh: Iterable[int], horizon: int, kind: str
+    key: Key,
+    month: date,
+    days: Mapping[int, DayScores],
+    fresh: Iterable[int],
+    horizon: int,
+    answering: Mapping[str, Answering],
+    halves: Mapping[int, Floats],
 ) -> list[Window]:
-    found = [window_of(key, "day", day_date(day), {day: days[day]}, horizon, kind) for day in sorted(set(fresh))]
-    return [*found, window_of(key, "month", month, days, horizon, kind)]
+    found = [
+        window_of(key, "day", day_date(day), {day: days[day]}, horizon, answering, halves) for day in sorted(set(fresh))
+    ]
+    return [*found, window_of(key, "month", month, days, horizon, answering, halves)]
 
 
 def _all_answers(
@@ -273,7 +294,7 @@ def _all_answers(
     fresh: list[int],
     horizon: int,
     found: list[Window],
-    kind: str,
+    known: Mapping[str, Answering],
 ) -> list[Window]:
     """Return the windows of what the service answered, whichever release it was."""
     releases = {release for release, role, _ in held if role == "answer"}
@@ -281,11 +302,15 @@ def _all_answers(
         mine = [each for each in found if each.role == "answer" and each.release in releases]
         return [replace(each, release=ALL) for each in mine if each.start.replace(day=1) == month]
     by_day: dict[int, list[DayScores]] = {}
-    for (_, role, day), scores in sorted(held.items(), key=lambda entry: entry[0]):
+    widths: dict[int, list[Floats]] = {}
+    for (release, role, day), scores in sorted(held.items(), key=lambda entry: entry[0]):
         if role == "answer":
             by_day.setdefault(day, []).append(scores)
+            widths.setdefault(day, []).append(known[release].halves(scores.scores))
     days = {day: joined_days(parts) for day, parts in by_day.items()}
-    return _of(Key(service, ALL, "answer"), month, days, fresh, horizon, kind)
+    halves = {day: np.concatenate(parts) for day, parts in widths.items()}
+    answering = {release: known[release] for release in releases}
+    return _of(Key(service, ALL, "answer"), month, days, fresh, horizon, answering, halves)
 
 
 def _next_month(month: date) -> date:

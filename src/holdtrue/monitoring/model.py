@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from holdtrue.core.errors import ConfigurationError, StateError
 from holdtrue.core.ids import check_name
@@ -98,11 +98,32 @@ def span_days(text: str, what: str = "span") -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """Hold what answers that are classes or numbers are measured by; `promised` is what a share was said to be."""
+
+    name: str
+    interval: Interval
+    promised: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form in which a window keeps it."""
+        told = {} if self.promised is None else {"promised": self.promised}
+        return {"name": self.name, **self.interval.to_json(), **told}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build what `to_json` described."""
+        value, lower, upper = (math.nan if data[key] is None else data[key] for key in ("value", "lower", "upper"))
+        return cls(data["name"], Interval(value, lower, upper, data["n"]), data.get("promised"))
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """Hold what is known of one release in one day or month: counts, maturity and quality.
 
     `due` counts predictions whose label should have come, `labelled_due` those of them that have one;
-    `reason` says why quality is null.
+    `reason` says why quality is null. Answers that are classes or numbers have `measures`, the most telling first, and
+    neither area nor Brier score.
     """
 
     service: str
@@ -120,6 +141,12 @@ class Window:
     roc_auc: Interval
     brier: float
     reason: str = ""
+    measures: tuple[Measure, ...] = ()
+
+    @property
+    def quality(self) -> Measure:
+        """Return what the window is measured by first; NaN where nothing is known."""
+        return self.measures[0] if self.measures else Measure("roc_auc", self.roc_auc)
 
     @property
     def maturity(self) -> float:
@@ -146,6 +173,7 @@ class Window:
             "lower": finite(self.roc_auc.lower),
             "upper": finite(self.roc_auc.upper),
             "brier": finite(self.brier),
+            "measures": [each.to_json() for each in self.measures],
             "corrected": self.corrected,
             "fallbacks": self.fallbacks,
             "reason": self.reason,

@@ -10,7 +10,8 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.monitoring.model import LOSSES, MonitorSpec, Window
+from holdtrue.monitoring.measuring import CHANCE, CLASSES, Answering, measures_of_classes, measures_of_numbers, promised
+from holdtrue.monitoring.model import LOSSES, Measure, MonitorSpec, Window
 from holdtrue.monitoring.scored import DayScores, joined_days
 from holdtrue.stats import Interval, OneClassOnly, PairCounts, auc_interval, pair_counts
 from holdtrue.stats.arrays import Floats
@@ -40,8 +41,6 @@ class Key:
 
 
 ALL = "all"
-CHANCE, CLASSES, NUMBER = "chance", "classes", "number"
-"""What a model answers with: the chance of an event, the number of a class, or a number."""
 
 
 def _wrong(labels: Floats, scores: Floats) -> Floats:
@@ -57,23 +56,35 @@ def _squared(labels: Floats, scores: Floats) -> Floats:
 
 
 _LOSSES: Final[Mapping[str, Callable[[Floats, Floats], Floats]]] = MappingProxyType(
-    {CLASSES: _wrong, NUMBER: _distance, "error": _wrong, "mae": _distance, "brier": _squared}
+    {"error": _wrong, "mae": _distance, "brier": _squared}
 )
 
 
 def window_of(
-    key: Key, grain: str, start: date, days: Mapping[int, DayScores], due_before: int, kind: str = CHANCE
+    key: Key,
+    grain: str,
+    start: date,
+    days: Mapping[int, DayScores],
+    due_before: int,
+    answering: Mapping[str, Answering] = MappingProxyType({}),
+    halves: Mapping[int, Floats] = MappingProxyType({}),
 ) -> Window:
     """Return what is known of the window that starts at `start` and holds `days` (by day number).
 
-    Labels of days before `due_before` are due. In a month, the interval allows for days that differ. Of answers of
-    another `kind` than a chance, `reason` tells their quality in words.
+    Labels of days before `due_before` are due. In a month, the interval allows for days that differ. `answering` says
+    what its releases answer with, a chance if it is empty; `halves` how far off each answer of a day may be.
     """
     whole = joined_days([days[day] for day in sorted(days)])
     blocks = np.repeat(np.array(sorted(days), np.int64), [days[day].n for day in sorted(days)])
     labelled = ~np.isnan(whole.labels)
     is_due = blocks < due_before
-    area, brier, reason = _quality(whole, blocks if grain == "month" else None, kind)
+    kind = max((each.kind for each in answering.values()), default=CHANCE)
+    within = blocks if grain == "month" else None
+    area, brier, measures, reason = _unmeasured(whole), math.nan, (), _lacking(whole)
+    if not reason and kind == CHANCE:
+        area, brier, reason = _quality(whole, within)
+    elif not reason:
+        measures = _measures(whole, within, kind, _of_days(days, halves), promised(answering))
     return Window(
         service=key.service,
         release=key.release,
@@ -90,19 +101,49 @@ def window_of(
         roc_auc=area,
         brier=brier,
         reason=reason,
+        measures=measures,
     )
 
 
-def _quality(whole: DayScores, blocks: npt.NDArray[np.int64] | None, kind: str) -> tuple[Interval, float, str]:
-    usable = ~np.isnan(whole.labels) & np.isfinite(whole.scores)
-    n = int(usable.sum())
-    nothing = Interval(math.nan, math.nan, math.nan, n)
-    if n == 0:
-        return nothing, math.nan, "no labels yet" if whole.n else "no predictions"
+def _judged(whole: DayScores) -> npt.NDArray[np.bool_]:
+    return ~np.isnan(whole.labels) & np.isfinite(whole.scores)
+
+
+def _unmeasured(whole: DayScores) -> Interval:
+    return Interval(math.nan, math.nan, math.nan, int(_judged(whole).sum()))
+
+
+def _lacking(whole: DayScores) -> str:
+    """Return why nothing can be said of quality, empty if something can."""
+    if _judged(whole).any():
+        return ""
+    return "no labels yet" if whole.n else "no predictions"
+
+
+def _of_days(days: Mapping[int, DayScores], halves: Mapping[int, Floats]) -> Floats:
+    nothing = np.zeros(0)
+    return np.concatenate([nothing, *(halves.get(day, np.full(days[day].n, np.nan)) for day in sorted(days))])
+
+
+def _measures(
+    whole: DayScores,
+    blocks: npt.NDArray[np.int64] | None,
+    kind: str,
+    halves: Floats,
+    confidence: float | None,
+) -> tuple[Measure, ...]:
+    usable = _judged(whole)
+    labels, scores = whole.labels[usable].astype(np.float64), whole.scores[usable].astype(np.float64)
+    within = None if blocks is None else blocks[usable]
+    if kind == CLASSES:
+        return measures_of_classes(labels, scores, within)
+    return measures_of_numbers(labels, scores, halves[usable], within, confidence)
+
+
+def _quality(whole: DayScores, blocks: npt.NDArray[np.int64] | None) -> tuple[Interval, float, str]:
+    usable = _judged(whole)
+    nothing = _unmeasured(whole)
     labels, scores = whole.labels[usable], whole.scores[usable].astype(np.float64)
-    if kind != CHANCE:
-        mean = float(_LOSSES[kind](labels.astype(np.float64), scores).mean())
-        return nothing, math.nan, f"{mean:.2%} wrong" if kind == CLASSES else f"off by {mean:.4g} on average"
     if not ((labels == 0.0) | (labels == 1.0)).all():
         return nothing, math.nan, "labels are not 0 or 1"
     inside = bool(((scores >= 0.0) & (scores <= 1.0)).all())

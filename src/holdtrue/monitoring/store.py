@@ -15,6 +15,7 @@ from holdtrue.monitoring.model import (
     Incident,
     IncidentState,
     Judgement,
+    Measure,
     MonitorSpec,
     Outcome,
     TimelineEntry,
@@ -102,6 +103,7 @@ windows = project_table(
     _count("judged_rows"),
     sa.Column("brier", Number),
     _text("reason"),
+    sa.Column("measures", sa.JSON),
 )
 
 monitors = project_table(
@@ -321,6 +323,7 @@ def put_windows(tx: Transaction, found: Iterable[Window]) -> None:
             "lower": each.roc_auc.lower,
             "upper": each.roc_auc.upper,
             "judged_rows": each.roc_auc.n,
+            "measures": [measure.to_json() for measure in each.measures],
         }
         for each in found
     ]
@@ -380,6 +383,7 @@ def _window(row: sa.Row[Any]) -> Window:
         Interval(row.roc_auc, row.lower, row.upper, row.judged_rows),
         row.brier,
         row.reason,
+        tuple(map(Measure.from_json, row.measures or ())),
     )
 
 

@@ -16,6 +16,7 @@ from holdtrue.evaluation.kinds import CLASS_LOSSES, NUMBER_LOSSES, compare_losse
 from holdtrue.project.definitions import EvaluationPlan, Model
 from holdtrue.project.rows import Rows
 from holdtrue.serving import Model as Loaded
+from holdtrue.serving.runtime import numbered
 from holdtrue.stats.conformal import (
     calibrate,
     calibrate_classes,
@@ -93,6 +94,14 @@ def check_answers(model: Model, loaded: Loaded) -> None:
             f"“{model.name}” does not answer as it is declared.",
             why=f"What was fitted tells {len(loaded.classes)} classes apart, and {len(model.classes)} are named.",
             mend="Name as many classes as there are: @project.model(…, classes=[…]), the first for the outcome 0.",
+        )
+    # Estimators number their classes as they were given; what has names of its own may have them in another order.
+    if loaded.classes not in (numbered(len(loaded.classes)), model.classes):
+        raise InvalidInput(
+            f"“{model.name}” does not answer as it is declared.",
+            why=f"What was fitted tells {', '.join(loaded.classes)[:200]} apart, in that order, "
+            f"and the model is declared with {', '.join(model.classes)[:200]}.",
+            mend="Give both the same names in the same order.",
         )
 
 

@@ -54,7 +54,7 @@ def endpoints(front: Front) -> tuple[Endpoint, ...]:
         headers = (*answer_headers(request, completion), (b"request-id", request.id.encode()))
         return Reply(200, orjson.dumps(answer), headers)
 
-    return (Endpoint("POST", "/v1/messages", Permission.PREDICT, messages, patient=True),)
+    return (Endpoint("POST", "/v1/messages", Permission.PREDICT, messages, patient=True, deferrable=True, once=True),)
 
 
 def error_body(error: HoldtrueError) -> bytes:

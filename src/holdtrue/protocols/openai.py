@@ -35,7 +35,7 @@ def endpoints(front: Front) -> tuple[Endpoint, ...]:
         async def handle(request: Request) -> Reply | Stream:
             return await routes.ask(request, operation)
 
-        return Endpoint("POST", path, Permission.PREDICT, handle, patient=True)
+        return Endpoint("POST", path, Permission.PREDICT, handle, patient=True, deferrable=True, once=True)
 
     return (
         asking("/v1/chat/completions", Operation.CHAT),

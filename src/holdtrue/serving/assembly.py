@@ -14,7 +14,7 @@ from holdtrue.data.contract import Contract
 from holdtrue.data.online import Finding, compile_request
 from holdtrue.features.model import View
 from holdtrue.features.vector import FeatureSet
-from holdtrue.serving.runtime import Model, refused
+from holdtrue.serving.runtime import Model, numbered, refused
 from holdtrue.serving.snapshot import DATATYPES, Bundle
 
 Columns: TypeAlias = Mapping[str, list[Any]]
@@ -89,11 +89,14 @@ def _maker(features: FeatureSet) -> Callable[[Columns, list[int], Lookup], Matri
 
 
 def check_classes(bundle: Bundle, model: Model) -> None:
-    """Raise ModelRefused unless a model tells as many classes apart as its release says."""
+    """Raise ModelRefused unless a model tells the classes apart that its release says, by number or by name."""
     if len(bundle.classes) != len(model.classes):
         raise refused(
             f"it tells {len(model.classes) or 'no'} classes apart, its release {len(bundle.classes) or 'none'}"
         )
+    if model.classes not in (numbered(len(model.classes)), bundle.classes):
+        # Read by the release's names, each probability would be that of another class.
+        raise refused(f"it tells {', '.join(model.classes)[:200]} apart, its release {', '.join(bundle.classes)[:200]}")
 
 
 def compile_check(bundle: Bundle) -> tuple[Check | None, frozenset[str]]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdtrue.core.errors import ConfigurationError, MissingExtra
-from holdtrue.serving.isolated import Bounds, check_bounds
+from holdtrue.serving.isolated import Bounds, check_bounds, named_classes
 from holdtrue.serving.package import Package, pack
 from holdtrue.serving.tensorfile import write_tensors
 
@@ -35,7 +35,7 @@ class PythonModel:
     The source of the module of `entry`, and of `modules`, goes into the release with `files`; nothing else of the
     project does. It runs in a process of its own, which is killed when one call of up to `rows` rows takes more than
     `seconds`, or more than `memory_mb` beyond what Python itself needs. With `columns` it gives [n, columns], as what
-    comes before another model may.
+    comes before another model may; with `classes`, three or more names, the probability of each, [n, classes].
     """
 
     entry: type
@@ -46,21 +46,22 @@ class PythonModel:
     memory_mb: int = 512
     rows: int = 256
     columns: int = 0
+    classes: Sequence[str] = ()
 
     def predict(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return what the class gives in this process, [n] or [n, columns]."""
+        """Return what the class gives in this process, [n], [n, columns] or [n, classes]."""
         found = np.asarray(self.entry(dict(self.files), **self.arguments).predict(matrix))
-        return found[:, -1] if not self.columns and found.ndim == 2 else found
+        return found[:, -1] if not self.columns and not self.classes and found.ndim == 2 else found
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the probabilities of both classes, [n, 2]."""
-        return _both(self.predict(matrix))
+        """Return the probabilities of both classes, [n, 2], or of all, [n, classes]."""
+        return self.predict(matrix) if self.classes else _both(self.predict(matrix))
 
     def packed(self, names: Sequence[str]) -> bytes:
         """Return the package, which takes the features `names`."""
         bounds = check_bounds(Bounds(self.seconds, self.memory_mb << 20, self.rows, self.columns))
         sources = _sources(self.entry, self.modules)
-        about = _about(names, bounds, _entry(self.entry), self.arguments)
+        about = _about(names, bounds, _entry(self.entry), self.arguments, self.classes)
         return pack(Package("python", about, {**self.files, **sources}))
 
 
@@ -69,7 +70,8 @@ class TorchModel:
     """Declare a PyTorch module, rebuilt as its class with `arguments` and given its weights; or an exported program.
 
     Of a module the source of its class and the weights are released, the weights as safetensors; it maps float32
-    [n, k] to [n] or [n, 1]. Bounds are as those of `PythonModel`, memory beyond what PyTorch itself needs.
+    [n, k] to [n] or [n, 1], with `classes` to the probability of each, [n, classes]. Bounds are as those of
+    `PythonModel`, memory beyond what PyTorch itself needs.
     """
 
     network: Any
@@ -78,13 +80,16 @@ class TorchModel:
     seconds: float = 1.0
     memory_mb: int = _TORCH_MEMORY
     rows: int = 256
+    classes: Sequence[str] = ()
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the probabilities of both classes, [n, 2], as PyTorch computes them in this process."""
+        """Return the probabilities of both classes, [n, 2], or of all, as PyTorch computes them in this process."""
         torch = _torch()
         network = self.network.module() if _is_program(self.network) else self.network
         with torch.inference_mode():
             given = network(torch.from_numpy(np.ascontiguousarray(matrix))).numpy()
+        if given.ndim == 2 and given.shape[1] > 2:
+            return given
         return _both(given[:, -1] if given.ndim == 2 else given)
 
     def packed(self, names: Sequence[str]) -> bytes:
@@ -94,10 +99,11 @@ class TorchModel:
         if _is_program(self.network):
             out = io.BytesIO()
             torch.export.save(self.network, out)
-            return pack(Package("torch", _about(names, bounds, "", {}), {PROGRAM: out.getvalue()}))
+            about = _about(names, bounds, "", {}, self.classes)
+            return pack(Package("torch", about, {PROGRAM: out.getvalue()}))
         weights = {name: each.detach().cpu().numpy() for name, each in self.network.state_dict().items()}
         kind = type(self.network)
-        about = _about(names, bounds, _entry(kind), self.arguments)
+        about = _about(names, bounds, _entry(kind), self.arguments, self.classes)
         return pack(Package("torch", about, {**_sources(kind, self.modules), WEIGHTS: write_tensors(weights)}))
 
 
@@ -105,7 +111,8 @@ class TorchModel:
 class Ensemble:
     """Declare several fitted models that answer together: by the mean of their scores, weighted or not, or by vote.
 
-    A vote's score is the share of members whose own score is at least `at`.
+    A vote's score is the share of members whose own score is at least `at`. Of members that tell several classes apart
+    the mean is that of each class, and a vote the share of members that say it.
     """
 
     members: Mapping[str, Any]
@@ -127,11 +134,16 @@ class Ensemble:
             raise _unclear("weights are 0 or more, and not all 0")
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the probabilities of both classes, [n, 2]."""
-        scores = np.stack([each.predict_proba(matrix)[:, -1] for each in self.members.values()])
+        """Return the probabilities of both classes, [n, 2], or of all, [n, classes]."""
+        given = np.stack([each.predict_proba(matrix) for each in self.members.values()])
+        shares = np.array([self.share(name) for name in self.members])
+        if given.shape[2] > 2:
+            if self.how == "vote":
+                return (given.argmax(axis=2)[:, :, None] == np.arange(given.shape[2])).mean(axis=0)
+            return np.tensordot(shares, given, axes=1)
+        scores = given[:, :, -1]
         if self.how == "vote":
             return _both((scores >= self.at).mean(axis=0))
-        shares = np.array([self.share(name) for name in self.members])
         return _both(shares @ scores)
 
     def share(self, name: str) -> float:
@@ -151,7 +163,8 @@ class Ensemble:
 class Stack:
     """Declare a model `final` that was fitted on the scores of others, and with `features` on the features after them.
 
-    The columns of `final` are the scores of the members in their order, then the features.
+    The columns of `final` are the scores of the members in their order (of several classes, the probability of each),
+    then the features.
     """
 
     members: Mapping[str, Any]
@@ -164,7 +177,7 @@ class Stack:
 
     def columns(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what `final` reads, float32 [n, members (+ k)]: what it has to be fitted on."""
-        scores = [each.predict_proba(matrix)[:, -1] for each in self.members.values()]
+        scores = [told(each, matrix) for each in self.members.values()]
         return np.column_stack([*scores, matrix] if self.features else scores).astype(np.float32)
 
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
@@ -177,7 +190,7 @@ class Processed:
     """Declare what comes before and after a fitted model, both pinned in its release.
 
     `before` maps the features to the columns that the model was fitted on, [n, before.columns]; `after` maps its
-    scores, [n, 1], to the answer.
+    scores, [n, 1], or the probabilities of several classes, [n, classes], to the answer.
     """
 
     model: Any
@@ -194,10 +207,15 @@ class Processed:
     def predict_proba(self, matrix: NDArray[np.float32]) -> NDArray[Any]:
         """Return the probabilities of both classes, [n, 2]."""
         given = matrix if self.before is None else self.before.predict(matrix).astype(np.float32)
-        found = self.model.predict_proba(given)
         if self.after is None:
-            return found
-        return _both(self.after.predict(found[:, -1:].astype(np.float32)))
+            return self.model.predict_proba(given)
+        return self.after.predict_proba(told(self.model, given).astype(np.float32))
+
+
+def told(model: Any, matrix: NDArray[np.float32]) -> NDArray[Any]:
+    """Return what a fitted model tells other models: its score, [n, 1], or the probability of each of its classes."""
+    found = np.asarray(model.predict_proba(matrix))
+    return found if found.shape[1] > 2 else found[:, -1:]
 
 
 def is_exported(data: bytes) -> bool:
@@ -236,8 +254,12 @@ def _both(scores: Any) -> NDArray[Any]:
     return np.column_stack([1.0 - one, one])
 
 
-def _about(names: Sequence[str], bounds: Bounds, entry: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _about(
+    names: Sequence[str], bounds: Bounds, entry: str, arguments: Mapping[str, Any], classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    told = {"classes": [*named_classes(tuple(classes), bounds)]} if classes else {}
     return {
+        **told,
         "features": [*names],
         "entry": entry,
         "arguments": dict(arguments),

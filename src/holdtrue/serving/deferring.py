@@ -2,7 +2,8 @@
 
 A client asks for it with the header `Prefer: respond-async` (RFC 7240), and fetches the result under the request's id.
 What is accepted is answered whatever dies meanwhile; a request that was begun and not ended is begun again, under the
-same key, so that its predictions are recorded once.
+same key, so that its predictions are recorded once. Requests that others are paid for are begun at most once: that one
+was begun is on the disk before anybody is asked, and one whose end is not known has that as its result.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from holdtrue.core.access import Permission
+from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.clock import from_microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 from holdtrue.core.ids import check_name
@@ -50,6 +52,12 @@ class Abandoned(HoldtrueError):
     """A request that is answered later was begun too often without coming to an end."""
 
     code = "request_abandoned"
+
+
+class Unsure(HoldtrueError):
+    """A request that is begun at most once was begun, and nobody knows how it ended."""
+
+    code = "request_unsure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,9 @@ class Deferring:
             prefers = request.headers.get(PREFER)
             if prefers is None or ASYNC not in prefers.replace(b" ", b"").split(b","):
                 return endpoint.handle(request)
+            if endpoint.once and _streams(request.body):
+                # The header is a preference, and an answer in pieces is one at once.
+                return endpoint.handle(request)
             return self._accept(endpoint, request)
 
         return replace(endpoint, handle=handle)
@@ -126,6 +137,9 @@ class Deferring:
     async def _accept(self, endpoint: Endpoint, request: Request) -> Reply:
         """Put a request on the disk, and tell where its result will be."""
         name = request.id
+        if endpoint.once:
+            # Such a request has an id of the house, by which its call is known; what is fetched has the client's.
+            name = request.headers.get(b"x-request-id", name.encode()).decode("latin-1")
         try:
             check_name(name, "request id")
         except InvalidInput as error:
@@ -239,27 +253,37 @@ class Deferring:
                     why="A process died, or ran out of time, whenever it was answered.",
                     mend="Look at the log of the data plane; send it in smaller parts.",
                 )
+            if endpoint.once and entry.tries > 1:
+                raise _unsure("The process that had begun it died or was stopped")
             async with asyncio.timeout(self._keeping.deadline):
                 reply = await endpoint.handle(self._request(entry, body))
             assert isinstance(reply, Reply)
         except TimeoutError:
-            reply = self._again(entry, form, Unavailable("The request was not answered in time."))
+            late = Unavailable("The request was not answered in time.")
+            once = endpoint is not None and endpoint.once
+            reply = self._again(entry, endpoint, form, _unsure("It took longer than a request may") if once else late)
         except HoldtrueError as error:
-            reply = self._again(entry, form, error)
+            reply = self._again(entry, endpoint, form, error)
         except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
             _log.exception("The request %s failed.", entry.id)
-            reply = self._again(entry, form, HoldtrueError("The request failed."))
+            reply = self._again(entry, endpoint, form, HoldtrueError("The request failed."))
         if reply is None:
             return None
         headers = {name.decode(): value.decode("latin-1") for name, value in reply.headers}
         ends = self._now_us() + round(self._keeping.seconds * 1_000_000)
         media = reply.media.decode("latin-1")
         done = replace(entry, status=reply.status, media=media, answer_headers=headers, ends=ends)
+        if endpoint is not None and endpoint.once:
+            # What was paid for is kept at once, and not when the slowest of those beside it has ended.
+            await self._on_disk((await self._opened()).answer, [(done, reply.body)])
+            return None
         return done, reply.body
 
-    def _again(self, entry: Entry, form: Callable[[HoldtrueError], bytes], error: HoldtrueError) -> Reply | None:
+    def _again(
+        self, entry: Entry, endpoint: Endpoint | None, form: Callable[[HoldtrueError], bytes], error: HoldtrueError
+    ) -> Reply | None:
         """Return an error as a result, or None for one that may pass: then the request is tried again after a pause."""
-        passing = error.status in (408, 429) or error.status >= 500
+        passing = (error.status in (408, 429) or error.status >= 500) and not (endpoint is not None and endpoint.once)
         if not passing or entry.tries >= MOST_TRIES or isinstance(error, Abandoned):
             return Reply(error.status, form(error))
         pause = min(float(error.facts.get("retry_after", 2.0 ** (entry.tries - 1))), _LONGEST_PAUSE)
@@ -274,6 +298,11 @@ class Deferring:
         return None
 
     def _request(self, entry: Entry, body: bytes) -> Request:
+        endpoint = self._endpoints[entry.route]
+        name = entry.id
+        if endpoint.once:
+            known = bytes_hash(entry.key + b"%d" % entry.accepted)
+            name = f"req_{known[:16]}"
         headers: Mapping[bytes, bytes] = {
             **{name.encode(): value.encode("latin-1") for name, value in entry.headers.items()},
             b"x-request-id": entry.id.encode(),
@@ -281,7 +310,7 @@ class Deferring:
         }
         allowed = frozenset({Permission.PREDICT.value})
         grant = Grant(entry.token, entry.actor, entry.project, allowed, None, b"", entry.environment)
-        return Request(body, entry.project, entry.path, headers, self._stopwatch(), grant, entry.id)
+        return Request(body, entry.project, entry.path, headers, self._stopwatch(), grant, name)
 
     async def _opened(self) -> Queue:
         if self._queue is None:
@@ -295,6 +324,23 @@ class Deferring:
 
     async def _on_disk(self, work: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *given)
+
+
+def _streams(body: bytes) -> bool:
+    """Tell whether a request asks for an answer in pieces; one that cannot be read is refused when it is begun."""
+    try:
+        asked: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(asked, dict) and asked.get("stream") is True
+
+
+def _unsure(why: str) -> Unsure:
+    return Unsure(
+        "Nobody knows how this request ended, and it is not begun again.",
+        why=f"{why}; whoever was asked may have answered, and been paid.",
+        mend="Send it under another id if it is worth paying for twice.",
+    )
 
 
 def _accepted(entry: Entry) -> Reply:

@@ -10,6 +10,9 @@ A node is one of
   order: `features` (all of them), `feature:NAME`, or the name of a node before it;
 - `{"name", "mean", "weights"}`: the weighted mean of the nodes that `mean` names;
 - `{"name", "vote", "at"}`: the share of the nodes that `vote` names whose score is at least `at`.
+
+A model that tells classes apart gives a column for each; a mean of such is that of each class, and a vote the share of
+models that say it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.serving.package import BadPackage, Package, unpack
-from holdtrue.serving.runtime import Matrix, Model, Vector, checked, guarded, load_model
+from holdtrue.serving.runtime import Matrix, Model, Vector, checked, guarded, load_model, numbered
 
 FEATURES: Final = "features"
 _FEATURE: Final = "feature:"
@@ -34,11 +37,15 @@ Values = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """Hold one node: its name, how many columns it gives, and what computes it from the features and nodes so far."""
+    """Hold one node: its name, how many columns it gives, what computes it from the features and nodes so far.
+
+    `classes` are those whose probabilities the columns are, none for other columns.
+    """
 
     name: str
     columns: int
     compute: Callable[[Values], NDArray[np.float32]]
+    classes: tuple[str, ...] = ()
 
 
 def load_graph(data: bytes, digest: str) -> Model:
@@ -52,15 +59,17 @@ def load_graph(data: bytes, digest: str) -> Model:
     widths: dict[str, int] = {FEATURES: len(names), **{_FEATURE + name: 1 for name in names}}
     parts: list[Model] = []
     for each in listed:
-        node = _model(each, package, widths, parts) if "model" in each else _combined(each, widths)
+        node = _model(each, package, widths, parts) if "model" in each else _combined(each, widths, nodes)
         widths[node.name] = max(1, node.columns)
         nodes.append(node)
-    if nodes[-1].columns:
+    classes = nodes[-1].classes
+    if nodes[-1].columns and not classes:
         raise _bad(f"its answer {nodes[-1].name} has several numbers for each row")
     aside = any(part.aside for part in parts)
     memory = sum(part.memory for part in parts)
     score = _scorer(names, nodes)
-    return guarded(Model(digest, len(names), score, names, "score", FEATURES, aside=aside, memory=memory))
+    made = Model(digest, len(names), score, names, "score", FEATURES, aside=aside, memory=memory, classes=classes)
+    return guarded(made)
 
 
 def read_graph(package: Package) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
@@ -104,14 +113,12 @@ def _model(node: Mapping[str, Any], package: Package, widths: Mapping[str, int],
     width = sum(widths[each] for each in reads)
     if model.features != width:
         raise _bad(f"{node['name']} takes {model.features} columns and reads {width}")
-    if model.classes:
-        raise _bad(f"{node['name']} tells {len(model.classes)} classes apart, and a graph is of single scores")
     parts.append(model)
 
     def compute(values: Values) -> NDArray[np.float32]:
         return model.score(_matrix(values, reads))
 
-    return _Node(node["name"], model.columns, compute)
+    return _Node(node["name"], model.columns or len(model.classes), compute, model.classes)
 
 
 def _matrix(values: Values, reads: Sequence[str]) -> Matrix:
@@ -122,9 +129,12 @@ def _matrix(values: Values, reads: Sequence[str]) -> Matrix:
     return np.column_stack(found).astype(np.float32, copy=False)
 
 
-def _combined(node: Mapping[str, Any], widths: Mapping[str, int]) -> _Node:
+def _combined(node: Mapping[str, Any], widths: Mapping[str, int], before: Sequence[_Node]) -> _Node:
     voting = "vote" in node
     reads: list[str] = list(node["vote" if voting else "mean"])
+    told = [next((each.classes for each in before if each.name == name), ()) for name in reads]
+    if any(told):
+        return _combined_classes(node, reads, told)
     if any(widths[each] != 1 for each in reads):
         raise _bad(f"{node['name']} combines nodes that give several numbers for each row")
     if voting:
@@ -137,15 +147,46 @@ def _combined(node: Mapping[str, Any], widths: Mapping[str, int]) -> _Node:
             return votes.mean(axis=0).astype(np.float32)
 
         return _Node(node["name"], 0, share)
-    weights = [_number(node, each) for each in node.get("weights", [1.0] * len(reads))]
-    if len(weights) != len(reads) or min(weights) < 0 or sum(weights) <= 0:
-        raise _bad(f"{node['name']} has weights that are no weights of {len(reads)} nodes")
-    shares = np.array(weights) / sum(weights)
+    shares = _shares(node, len(reads))
 
     def mean(values: Values) -> NDArray[np.float32]:
         return (shares @ np.stack([values[each].reshape(-1).astype(np.float64) for each in reads])).astype(np.float32)
 
     return _Node(node["name"], 0, mean)
+
+
+def _combined_classes(node: Mapping[str, Any], reads: Sequence[str], told: Sequence[tuple[str, ...]]) -> _Node:
+    """Return the node of several models that tell the same classes apart."""
+    count = max(map(len, told))
+    named = {each for each in told if each != numbered(count)}
+    if any(len(each) != count for each in told) or len(named) > 1:
+        raise _bad(f"{node['name']} combines nodes that do not tell the same classes apart")
+    classes = named.pop() if named else numbered(count)
+    if "vote" in node:
+
+        def share(values: Values) -> NDArray[np.float32]:
+            given = np.stack([values[each] for each in reads])
+            votes = np.equal(given.argmax(axis=2)[:, :, None], np.arange(count)).mean(axis=0)
+            # What is no number is no vote: the whole answer is missing then.
+            sums: NDArray[np.float32] = given.sum(axis=(0, 2))
+            return np.where(np.isfinite(sums)[:, None], votes, np.nan).astype(np.float32)
+
+        return _Node(node["name"], count, share, classes)
+    shares = _shares(node, len(reads))
+
+    def mean(values: Values) -> NDArray[np.float32]:
+        given = np.stack([values[each].astype(np.float64) for each in reads])
+        return np.tensordot(shares, given, axes=1).astype(np.float32)
+
+    return _Node(node["name"], count, mean, classes)
+
+
+def _shares(node: Mapping[str, Any], count: int) -> NDArray[np.float64]:
+    """Return the shares of a mean; they sum to 1."""
+    weights = [_number(node, each) for each in node.get("weights", [1.0] * count)]
+    if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
+        raise _bad(f"{node['name']} has weights that are no weights of {count} nodes")
+    return np.array(weights) / sum(weights)
 
 
 def _number(node: Mapping[str, Any], value: Any) -> float:
@@ -161,7 +202,7 @@ def _scorer(names: Sequence[str], nodes: Sequence[_Node]) -> Callable[[Matrix], 
             values[_FEATURE + name] = matrix[:, place]
         for node in nodes:
             values[node.name] = node.compute(values)
-        return checked(values[nodes[-1].name], len(matrix))
+        return checked(values[nodes[-1].name], len(matrix), len(nodes[-1].classes))
 
     return score
 

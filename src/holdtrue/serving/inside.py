@@ -41,11 +41,11 @@ def main() -> None:
     _silence()
     try:
         head, data = receive_frame(channel, _MOST_PACKAGE)
-        predict = _prepare(channel, head, unpack(data))
+        ready = _prepare(channel, head, unpack(data))
         del data
-        while predict is not None:
+        while ready is not None:
             asked, matrix = receive_frame(channel, _MOST_MATRIX)
-            _answer(channel, predict, asked, matrix, head)
+            _answer(channel, ready[0], asked, matrix, {**head, "columns": ready[1]})
     except (EOFError, OSError):
         return
 
@@ -59,8 +59,8 @@ def _silence() -> None:
     os.chdir("/")
 
 
-def _prepare(channel: socket.socket, head: Mapping[str, Any], package: Package) -> Predict | None:
-    """Confine this process, load the model, and say how that went."""
+def _prepare(channel: socket.socket, head: Mapping[str, Any], package: Package) -> tuple[Predict, int] | None:
+    """Confine this process, load the model, and say how that went; return it with how many columns it gives."""
     if package.kind == "torch":
         try:
             torch: Any = importlib.import_module("torch")
@@ -76,26 +76,27 @@ def _prepare(channel: socket.socket, head: Mapping[str, Any], package: Package) 
         send_frame(channel, {"missing": missing})
         return None
     try:
-        predict, features = _load(package)
+        predict, features, gives = _load(package, head["columns"])
     except BaseException as error:  # noqa: BLE001  # code of a model may raise anything, SystemExit too
         send_frame(channel, {"error": _said(error)})
         return None
-    send_frame(channel, {"features": features, "held": held})
-    return predict
+    send_frame(channel, {"features": features, "gives": gives, "held": held})
+    return predict, gives
 
 
-def _load(package: Package) -> tuple[Predict, int]:
-    """Return what scores a matrix, and how many features it takes."""
+def _load(package: Package, columns: int) -> tuple[Predict, int, int]:
+    """Return what scores a matrix, how many features it takes, and how many columns it gives, 0 for one score."""
     about, files = package.about, package.files
     if package.kind == "torch" and PROGRAM in files:
-        return _program(files[PROGRAM])
+        predict, features, gives = _program(files[PROGRAM])
+        return predict, features, columns or gives
     sys.meta_path.insert(0, _Sources(files))
     module, _, name = about["entry"].partition(":")
     made = getattr(importlib.import_module(module), name)
     features = len(about["features"])
     if package.kind == "torch":
-        return _network(made(**about["arguments"]), files[WEIGHTS]), features
-    return made(files, **about["arguments"]).predict, features
+        return _network(made(**about["arguments"]), files[WEIGHTS]), features, columns
+    return made(files, **about["arguments"]).predict, features, columns
 
 
 def _network(network: Any, weights: bytes) -> Predict:
@@ -111,20 +112,23 @@ def _network(network: Any, weights: bytes) -> Predict:
     return predict
 
 
-def _program(data: bytes) -> tuple[Predict, int]:
+def _program(data: bytes) -> tuple[Predict, int, int]:
     torch: Any = importlib.import_module("torch")
 
     program = torch.export.load(io.BytesIO(data))
     (taken,) = program.graph_signature.user_inputs
-    (node,) = (each for each in program.graph.nodes if each.name == taken)
-    features = int(node.meta["val"].shape[-1])
+    (given,) = program.graph_signature.user_outputs
+    shapes = {each.name: each.meta["val"].shape for each in program.graph.nodes if each.name in (taken, given)}
+    features = int(shapes[taken][-1])
+    # Of two columns the second is the score, as everywhere.
+    gives = int(shapes[given][-1]) if len(shapes[given]) == 2 and int(shapes[given][-1]) > 2 else 0
     network = program.module()
 
     def predict(matrix: Any) -> Any:
         with torch.inference_mode():
             return network(torch.from_numpy(matrix)).numpy()
 
-    return predict, features
+    return predict, features, gives
 
 
 class _Sources(importlib.abc.MetaPathFinder, importlib.abc.Loader):

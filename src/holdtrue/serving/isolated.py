@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,8 @@ from holdtrue.serving.runtime import (
     Vector,
     WrongShape,
     guarded,
+    numbered,
+    proper,
     refused,
 )
 
@@ -46,6 +49,7 @@ _SECONDS: Final = (0.001, 25.0)
 _MEMORY: Final = (16 << 20, 64 << 30)
 _ROWS: Final = (1, 10_000)
 _COLUMNS: Final = (0, 10_000)
+_LONGEST_CLASS: Final = 200
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -53,7 +57,8 @@ _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
 class Bounds:
     """Bound one call of an isolated model: seconds, bytes of memory beyond Python's own, rows, and what it gives.
 
-    `columns` is how many numbers it gives for each row; 0 is the one score that an answer has.
+    `columns` is how many numbers it gives for each row; 0 is the one score that an answer has. Of a model that tells
+    classes apart it is how many there are.
     """
 
     seconds: float = 1.0
@@ -82,14 +87,17 @@ def load_isolated(data: bytes, digest: str) -> Model:
     Raises BadPackage, ModelRefused and MissingExtra.
     """
     package = unpack(data)
-    names, bounds = read_about(package)
+    names, bounds, classes = read_about(package)
     keeper = _Keeper(data, bounds)
     try:
-        features = keeper.start()
+        features, gives = keeper.start()
         names = names or tuple(f"x{place}" for place in range(features))
         if features != len(names):
             raise refused(f"it takes {features} features and names {len(names)}")
-        handle = Isolated(keeper)
+        if gives != bounds.columns:
+            # A program that says nothing of classes, and gives several numbers: of classes, or it is refused.
+            classes = numbered(gives)
+        handle = Isolated(keeper, of_classes=bool(classes))
         made = Model(
             digest,
             features,
@@ -99,7 +107,8 @@ def load_isolated(data: bytes, digest: str) -> Model:
             "features",
             aside=True,
             memory=bounds.memory,
-            columns=bounds.columns,
+            columns=0 if classes else bounds.columns,
+            classes=classes,
         )
         return guarded(made)
     except Exception:
@@ -123,35 +132,52 @@ def code_refused() -> ModelRefused:
     )
 
 
-def read_about(package: Package) -> tuple[tuple[str, ...], Bounds]:
-    """Return the names of the features and the bounds that a package declares; raise BadPackage."""
+def read_about(package: Package) -> tuple[tuple[str, ...], Bounds, tuple[str, ...]]:
+    """Return the names of the features, the bounds, and the classes that a package declares; raise BadPackage."""
     about = package.about
     try:
         bounds = Bounds(float(about["seconds"]), int(about["memory"]), int(about["rows"]), int(about["columns"]))
         names = tuple(about["features"])
         entry, arguments = about["entry"], about["arguments"]
+        classes = tuple(about.get("classes", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise _bad(f"{error} is missing or of another kind") from None
     if not all(type(name) is str and name for name in names) or len(set(names)) != len(names):
         raise _bad("the names of its features are not different texts")
     if type(arguments) is not dict or (entry and _ENTRY.fullmatch(str(entry)) is None):
         raise _bad("its entry is not of the form module:Class with named arguments")
-    return names, check_bounds(bounds)
+    return names, check_bounds(replace(bounds, columns=len(named_classes(classes, bounds)) or bounds.columns)), classes
+
+
+def named_classes(classes: Sequence[Any], bounds: Bounds) -> Sequence[str]:
+    """Return the names of classes that a model tells apart, none if it tells none; raise BadPackage for others."""
+    if not classes:
+        return ()
+    if bounds.columns:
+        raise _bad("it gives columns to another model, and tells classes apart")
+    if len(classes) < 3 or len(set(classes)) != len(classes):
+        raise _bad(f"{len(classes)} classes are not three or more of different names; of two, give the second's chance")
+    if not all(type(name) is str and 0 < len(name) <= _LONGEST_CLASS for name in classes):
+        raise _bad(f"a class has no name, or one of more than {_LONGEST_CLASS} letters")
+    return classes
 
 
 class Isolated:
     """Ask the process; when nobody holds this any more, the process ends."""
 
-    def __init__(self, keeper: "_Keeper") -> None:
+    def __init__(self, keeper: "_Keeper", *, of_classes: bool = False) -> None:
         self._keeper = keeper
+        self._of_classes = of_classes
         weakref.finalize(self, keeper.close)
 
     def score(self, matrix: Matrix) -> Vector:
         """Return the scores of a matrix; raise ModelFailed, or ModelFell if it cost the process."""
         step = self._keeper.bounds.rows
         if len(matrix) <= step:
-            return self._keeper.ask(matrix)
-        return np.concatenate([self._keeper.ask(matrix[at : at + step]) for at in range(0, len(matrix), step)])
+            scores = self._keeper.ask(matrix)
+        else:
+            scores = np.concatenate([self._keeper.ask(matrix[at : at + step]) for at in range(0, len(matrix), step)])
+        return proper(scores) if self._of_classes else scores
 
 
 class _Keeper:
@@ -167,12 +193,16 @@ class _Keeper:
         self._falls = 0
         self._again_at = 0.0
 
-    def start(self) -> int:
-        """Start the process; return how many features it takes. Raises ModelRefused and MissingExtra."""
+    def start(self) -> tuple[int, int]:
+        """Start the process; return how many features it takes, how many columns it gives.
+
+        Raises ModelRefused and MissingExtra.
+        """
         child = _Child(self._data, self.bounds)
         with self._changed:
             self._child = child
-        return child.features
+            self.bounds = replace(self.bounds, columns=child.gives)
+        return child.features, child.gives
 
     def close(self) -> None:
         """End the process; no other is started."""
@@ -256,12 +286,12 @@ class _Child:
             )
         self._channel = ours
         try:
-            self.features = self._greet(data, bounds)
+            self.features, self.gives = self._greet(data, bounds)
         except BaseException:
             self.end()
             raise
 
-    def _greet(self, data: bytes, bounds: Bounds) -> int:
+    def _greet(self, data: bytes, bounds: Bounds) -> tuple[int, int]:
         deadline = time.monotonic() + _START_SECONDS
         try:
             self._channel.settimeout(_START_SECONDS)
@@ -275,9 +305,10 @@ class _Child:
             raise MissingExtra.of(*told["extra"])
         if "missing" in told:
             raise _unconfined(told["missing"])
-        if type(told.get("features")) is not int:
+        features, gives = told.get("features"), told.get("gives")
+        if type(features) is not int or type(gives) is not int or not 0 <= gives <= _COLUMNS[1]:
             raise refused(f"its code says: {str(told.get('error'))[:300]}")
-        return told["features"]
+        return features, gives
 
     def ask(self, matrix: Matrix, bounds: Bounds) -> Vector:
         rows = len(matrix)

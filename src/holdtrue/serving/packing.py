@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import MissingExtra
 from holdtrue.serving.compiling import CannotCompile, compile_model, expected_scores, is_regressor, parity_of, quantised
-from holdtrue.serving.declared import Ensemble, Processed, PythonModel, Stack, TorchModel, is_network, is_program
+from holdtrue.serving.declared import Ensemble, Processed, PythonModel, Stack, TorchModel, is_network, is_program, told
 from holdtrue.serving.graph import FEATURES
 from holdtrue.serving.package import Package, pack
 from holdtrue.serving.runtime import ModelRefused, load_model
@@ -140,8 +140,9 @@ def _graph(
             rows = rows.astype(np.float32)
         add("model", whole.model, columns, rows, [reads])
         if whole.after is not None:
-            scores = whole.model.predict_proba(rows)[:, -1:].astype(np.float32)
-            add("after", whole.after, ["score"], scores, ["model"])
+            scores = told(whole.model, rows).astype(np.float32)
+            columns = ["score"] if scores.shape[1] == 1 else _numbered(scores.shape[1])
+            add("after", whole.after, columns, scores, ["model"])
     else:
         for name, member in whole.members.items():
             add(name, member, feature_names, sample, [FEATURES])
@@ -150,7 +151,10 @@ def _graph(
         else:
             after = [*feature_names] if whole.features else []
             reads = [*whole.members, *([FEATURES] if whole.features else [])]
-            add("final", whole.final, [*whole.members, *after], whole.columns(sample), reads)
+            stacked = whole.columns(sample)
+            plain = len(whole.members) + len(after) == stacked.shape[1]
+            columns = [*whole.members, *after] if plain else _numbered(stacked.shape[1])
+            add("final", whole.final, columns, stacked, reads)
     about = {"features": [*feature_names], "nodes": nodes}
     data = pack(Package("graph", about, {name: part.data for name, part in parts.items()}))
     made = _measured("graph", data, whole, sample, "Each part is served in its own best form")

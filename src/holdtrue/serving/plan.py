@@ -14,7 +14,7 @@ from holdtrue.serving.contributions import Explain
 from holdtrue.serving.lanes import Lane
 from holdtrue.serving.refusing import challenger_of, rival_check
 from holdtrue.serving.rules import chooser
-from holdtrue.serving.runtime import Matrix, Model, ModelFell, WrongShape, checked
+from holdtrue.serving.runtime import Matrix, Model, ModelFailed, ModelFell, WrongShape, checked
 from holdtrue.serving.snapshot import Bundle, Route
 
 ANSWER: Final = "answer"
@@ -257,7 +257,7 @@ class _Attempt:
             self._failures = _MOST_FAILURES
             return [nan] * len(matrix)
         except Exception as error:  # noqa: BLE001  # whatever a model raises is its failure, not the service's
-            self._note(repr(error))
+            self._note(error.why if isinstance(error, ModelFailed) else repr(error))
             return self._halves(matrix)
         return scores
 

@@ -128,7 +128,8 @@ class Endpoint:
     `path` has parameters in braces; one that ends in an ellipsis takes the rest of the path as it came. A
     `patient` endpoint waits for other servers: its requests are counted apart, end when the client goes away,
     and may answer with a `Stream`. `body_limit` is the
-    most bytes its body may have. The requests of a `deferrable` one may be answered later.
+    most bytes its body may have. The requests of a `deferrable` one may be answered later; of one
+    that is asked `once`, since others are paid for it, what was begun is never begun again.
     """
 
     method: str
@@ -138,6 +139,7 @@ class Endpoint:
     patient: bool = False
     body_limit: int = BODY_LIMIT
     deferrable: bool = False
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

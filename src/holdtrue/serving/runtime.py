@@ -18,6 +18,7 @@ Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
 FORMATS = ("onnx", "onnx-file", "lightgbm", "xgboost", "skops", "python", "torch", "graph")
 """The formats of model files that are served."""
+_ROUNDING = 1e-3
 
 
 class ModelRefused(InvalidInput):
@@ -137,8 +138,11 @@ def guarded(model: Model) -> Model:
         answer = model.score(np.zeros((2, model.features), np.float32))
     except ModelFailed as error:
         raise refused(error.why) from None
-    if model.classes and not np.allclose(np.sum(answer, axis=1), 1.0, atol=1e-3):
-        raise refused("its numbers for each row are no probabilities of classes: they do not sum to 1")
+    if model.classes:
+        try:
+            proper(answer)
+        except ModelFailed as error:
+            raise refused(error.why) from None
     return model
 
 
@@ -180,6 +184,21 @@ def checked(scores: Any, rows: int, classes: int = 0) -> Vector:
     if shape != ((rows, classes) if classes else (rows,)):
         raise WrongShape("The model did not answer.", why=f"It gave the shape {shape} for {rows} rows.")
     return scores
+
+
+def proper(chances: Vector) -> Vector:
+    """Return float32 [n, classes] whose rows are probabilities: none below 0, together 1; raise ModelFailed for others.
+
+    Off by a thousandth is taken for rounding.
+    """
+    least, sums = chances.min(axis=1), chances.sum(axis=1)
+    # Written so that what is no number is no probability either.
+    wrong = ~((least >= -_ROUNDING) & (np.abs(sums - 1.0) <= _ROUNDING))
+    if wrong.any():
+        place = int(np.flatnonzero(wrong)[0])
+        why = f"the least is {least[place]:.4g}, their sum {sums[place]:.4g}"
+        raise ModelFailed("The model did not answer.", why=f"Its numbers for a row are no probabilities: {why}.")
+    return chances
 
 
 def refused(why: str) -> ModelRefused:

@@ -17,7 +17,7 @@ from holdtrue.web import texts
 Tone = Literal["one", "two", "three", "muted"]
 Form = Literal["line", "bar"]
 MarkerKind = Literal["alarm", "retrain", "promotion", "rollback", "refusal", "quarantine", "approval"]
-Unit = Literal["ratio", "count", "difference", "share"]
+Unit = Literal["ratio", "number", "count", "difference", "share"]
 
 MARKER_WORDS: dict[MarkerKind, str] = {
     "alarm": "alarm",
@@ -492,6 +492,8 @@ def _axis(unit: Unit, value: float, room: float) -> str:
         return texts.compact(value)
     if unit == "share":
         return texts.percent(value)
+    if unit == "number":
+        return texts.compact(value) if abs(value) >= 1_000 else f"{value:.6g}".replace("-", "−")
     return texts.ratio(value, 3 if room < 0.05 else 2)
 
 
@@ -499,7 +501,7 @@ def _words(chart: Chart, point: Point) -> str:
     if point.y is None:
         return point.note or texts.MISSING
     words = _value(chart.unit, point.y)
-    interval = texts.span(point.lower, point.upper)
+    interval = texts.span(point.lower, point.upper, None if chart.unit == "number" else 3)
     return " ".join(part for part in (words, f"({interval})" if interval else "", point.note) if part)
 
 
@@ -513,6 +515,8 @@ def _value(unit: Unit, value: float) -> str:
             return texts.signed(value)
         case "ratio":
             return texts.ratio(value)
+        case "number":
+            return texts.number(value)
 
 
 def _moment_words(chart: Chart, moment: datetime) -> str:

@@ -74,7 +74,7 @@ class AnswersView:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """Hold one line of the overview; `quality` is that of the newest matured month, `month`.
+    """Hold one line of the overview; `quality` is that of the newest matured month, `month`, in its `measure`.
 
     For an application `answers` is filled instead.
     """
@@ -91,6 +91,7 @@ class ServiceRow:
     incidents: int
     kind: str = "model"
     answers: AnswersView | None = None
+    measure: str = "roc_auc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,7 @@ class ServicePage:
     running: RolloutView | None
     rollouts: tuple[RolloutView, ...]
     quality: Chart
+    coverage: Chart | None
     volume: Chart
     shares: Chart
     windows: tuple[Window, ...]

@@ -30,6 +30,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters.update(
         ratio=texts.ratio,
+        number=texts.number,
         signed=texts.signed,
         count=texts.count,
         percent=texts.percent,

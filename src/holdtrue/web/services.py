@@ -1,9 +1,8 @@
 """Read what the overview and the page of one service show."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +13,7 @@ from holdtrue.data import QuarantineState
 from holdtrue.delivery import Deployment, Rollout, RolloutState, RolloutStep, Service
 from holdtrue.governance import Outcome
 from holdtrue.monitoring import Window
-from holdtrue.web import activity, releases, texts
+from holdtrue.web import activity, quality, releases, texts
 from holdtrue.web.charts import Chart, Marker, Point, Series, Tone
 from holdtrue.web.model import (
     ArmRow,
@@ -28,10 +27,7 @@ from holdtrue.web.model import (
 )
 
 SHOWN = 20
-ALL = "all"
-# The release by which monitoring names all answers together.
 _MATURE = 0.8
-_SHADOWS = 2
 _MEASURES: Mapping[str, str] = {
     "failed": "Answers that failed",
     "checks": "Answers that did not pass their checks",
@@ -90,9 +86,10 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
     running = next((view for view in views if view.rollout.state is RolloutState.RUNNING), None)
     months = _windows(connection, project, name, "month", (now - _MONTHS_SHOWN).date())
     days = _windows(connection, project, name, "day", (now - _DAYS_SHOWN).date())
-    labels = _labels(connection, project, {window.release for window in [*months, *days]} - {ALL})
+    labels = _labels(connection, project, {window.release for window in [*months, *days]} - {quality.ALL})
     alarms = monitoring.alarms(connection, project, service=name, limit=SHOWN)
     markers = _markers(connection, project, name, alarms)
+    by_day = _is_short(days)
     return ServicePage(
         service=service,
         stops=tuple(delivery.stops(connection, project, name)),
@@ -100,10 +97,11 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
         arms=_arms(connection, project, deployments, running),
         running=running,
         rollouts=tuple(view for view in views if view is not running),
-        quality=_quality(months, days, labels, markers),
+        quality=quality.over_time(days if by_day else months, labels, markers, by_day=by_day),
+        coverage=quality.coverage(days if by_day else months, by_day=by_day),
         volume=_volume(months, days),
         shares=_shares(days, labels),
-        windows=tuple(reversed([each for each in months if each.n and each.release != ALL]))[: 2 * SHOWN],
+        windows=tuple(reversed([each for each in months if each.n and each.release != quality.ALL]))[: 2 * SHOWN],
         monitors=_monitors(connection, project, name),
         alarms=tuple(alarms),
         incidents=tuple(monitoring.incidents(connection, project, service=name, unresolved=True, limit=5)),
@@ -123,7 +121,7 @@ def _service_row(
     deployed = next((each for each in deployments if each.service == name), None)
     rollout = next((each for each in running if each.service == name), None)
     since = (now - _MONTHS_SHOWN).date()
-    together = monitoring.windows(connection, project, name, grain="month", since=since, release=ALL)
+    together = monitoring.windows(connection, project, name, grain="month", since=since, release=quality.ALL)
     mature = [window for window in together if window.maturity >= _MATURE and not window.reason]
     newest = next((window for window in reversed(mature) if _is_over(window, now)), None)
     unresolved = monitoring.incidents(connection, project, service=name, unresolved=True, limit=SHOWN)
@@ -134,8 +132,9 @@ def _service_row(
         state=_state(connection, project, deployed),
         rollout=f"{_WAYS[rollout.canary.strategy]} at {texts.percent(rollout.percent / 100)}" if rollout else "",
         quality=_estimate(newest) if newest else None,
-        month=_moment(newest.start) if newest else None,
-        trend=tuple(Point(_moment(window.start), window.roc_auc.value) for window in mature[-12:]),
+        measure=newest.quality.name if newest else "roc_auc",
+        month=quality.moment(newest.start) if newest else None,
+        trend=tuple(Point(quality.moment(window.start), window.quality.interval.value) for window in mature[-12:]),
         predictions=newest.n if newest else sum(window.n for window in together),
         incidents=len(unresolved),
         kind=service.spec.kind,
@@ -154,12 +153,7 @@ def _state(connection: sa.Connection, project: str, deployed: Deployment | None)
 def _windows(connection: sa.Connection, project: str, service: str, grain: str, since: date) -> list[Window]:
     """Return the windows of each release, and those of all answers together."""
     each = monitoring.windows(connection, project, service, grain=grain, since=since)
-    return [*each, *monitoring.windows(connection, project, service, grain=grain, since=since, release=ALL)]
-
-
-def _together(windows: Iterable[Window]) -> list[Window]:
-    """Return the windows of all answers together, by time."""
-    return sorted((window for window in windows if window.release == ALL), key=lambda window: window.start)
+    return [*each, *monitoring.windows(connection, project, service, grain=grain, since=since, release=quality.ALL)]
 
 
 def _label(connection: sa.Connection, project: str, release: str) -> str:
@@ -193,7 +187,7 @@ def _arms(
 
 def _view(connection: sa.Connection, project: str, rollout: Rollout) -> RolloutView:
     steps = tuple(delivery.rollout_steps(connection, project, rollout.id))
-    return RolloutView(rollout, _path(rollout, steps), steps, _verdict(rollout.verdict))
+    return RolloutView(rollout, _path(rollout, steps), steps, _verdict(rollout.verdict, rollout.canary.loss))
 
 
 def _path(rollout: Rollout, steps: Sequence[RolloutStep]) -> tuple[StepBar, ...]:
@@ -218,7 +212,7 @@ def _path(rollout: Rollout, steps: Sequence[RolloutStep]) -> tuple[StepBar, ...]
     )
 
 
-def _verdict(verdict: Any) -> tuple[tuple[str, str], ...]:
+def _verdict(verdict: Any, loss: str) -> tuple[tuple[str, str], ...]:
     if not isinstance(verdict, dict):
         return ()
     raw = verdict.get("facts")
@@ -226,7 +220,7 @@ def _verdict(verdict: Any) -> tuple[tuple[str, str], ...]:
     pairs = [("Verdict", str(verdict.get("verdict", "")).replace("_", " ")), ("Why", str(verdict.get("why", "")))]
     if facts.get("mean") is not None:
         words = f"{texts.signed(facts['mean'], 4)} ({texts.span(facts.get('lower'), facts.get('upper'), 4)})"
-        pairs.append(("Brier score, canary minus champion", words))
+        pairs.append((f"{texts.metric(loss)}, canary minus champion", words))
     for each in facts.get("measures") or ():
         words = (
             f"{texts.ratio(each['challenger'])} on {texts.count(each['n_challenger'])} answers, the champion's "
@@ -237,56 +231,13 @@ def _verdict(verdict: Any) -> tuple[tuple[str, str], ...]:
         pairs.append((_MEASURES.get(each["measure"], str(each["measure"])), words))
     if facts.get("pairs") is not None:
         pairs.append(("Labelled pairs", texts.count(facts["pairs"])))
-    for each in facts.get("measures", ()):
-        words = (
-            f"{each['challenger']:.3f} against {each['champion']:.3f} ({texts.span(each['lower'], each['upper'], 3)})"
-        )
-        pairs.append((f"{str(each['measure']).capitalize()}, 0 best: challenger against champion", words))
     return tuple(pairs)
-
-
-def _quality(
-    months: Sequence[Window], days: Sequence[Window], labels: dict[str, str], markers: Sequence[Marker]
-) -> Chart:
-    by_day = _is_short(days)
-    shown = [window for window in (days if by_day else months) if not window.reason and _known(window)]
-    totals = {window.start: window.n for window in shown if window.release == ALL}
-    # What a rollout scored on the side for some days says nothing over time; a release that shadows for long does.
-    shown = [each for each in shown if each.role == "answer" or each.n > totals.get(each.start, 0) / 2]
-    shadows = Counter(window.release for window in shown if window.role == "shadow")
-    lasting = [release for release, windows in shadows.most_common(_SHADOWS) if windows > 2]
-    series = [_line("What was answered", "one", [w for w in shown if w.role == "answer"], by_day=by_day)]
-    for tone, release in zip(_TONES[1:], lasting, strict=False):
-        mine = [window for window in shown if window.release == release and window.role == "shadow"]
-        series.append(_line(f"{labels[release]}, in the shadow", tone, mine, by_day=by_day, dashed=True))
-    begin = min((point.x for each in series for point in each.points), default=None)
-    return Chart(
-        title=f"Quality by {'day' if by_day else 'month'}",
-        summary="Area under the ROC curve of what was answered, with 95 % intervals; signs mark what happened.",
-        series=tuple(series),
-        markers=tuple(each for each in markers if begin and each.x >= begin - timedelta(days=31)),
-        by="day" if by_day else "month",
-    )
-
-
-def _line(name: str, tone: Tone, windows: Sequence[Window], *, by_day: bool, dashed: bool = False) -> Series:
-    points = [
-        Point(
-            _middle(window, by_day=by_day),
-            window.roc_auc.value,
-            window.roc_auc.lower,
-            window.roc_auc.upper,
-            f"{texts.percent(window.maturity)} of labels in" if window.maturity < 1 else "",
-        )
-        for window in (_together(windows) if not dashed else windows)
-    ]
-    return Series(name, tone, tuple(points), dashed=dashed)
 
 
 def _volume(months: Sequence[Window], days: Sequence[Window]) -> Chart:
     by_day = _is_short(days)
-    shown = [window for window in _together(days if by_day else months) if window.n]
-    places = [_middle(window, by_day=by_day) for window in shown]
+    shown = [window for window in quality.together(days if by_day else months) if window.n]
+    places = [quality.middle(window, by_day=by_day) for window in shown]
     labelled = (Point(at, window.labelled) for at, window in zip(places, shown, strict=True))
     waiting = (Point(at, max(window.n - window.labelled, 0)) for at, window in zip(places, shown, strict=True))
     series = (
@@ -305,13 +256,13 @@ def _volume(months: Sequence[Window], days: Sequence[Window]) -> Chart:
 
 def _shares(days: Sequence[Window], labels: Mapping[str, str]) -> Chart:
     """Return which release answered what share of the rows, by day or, over longer times, by week."""
-    answered = [window for window in days if window.role == "answer" and window.release != ALL and window.n]
+    answered = [window for window in days if window.role == "answer" and window.release != quality.ALL and window.n]
     starts = [window.start for window in answered]
     by_week = bool(starts) and max(starts) - min(starts) > _WEEKS_FROM
     counts: dict[str, dict[datetime, int]] = {}
     totals: dict[datetime, int] = {}
     for window in sorted(answered, key=lambda window: window.start):
-        at = _moment(window.start) + timedelta(hours=12)
+        at = quality.moment(window.start) + timedelta(hours=12)
         if by_week:
             at += timedelta(days=3 - window.start.weekday())
         mine = counts.setdefault(window.release, {})
@@ -380,17 +331,6 @@ def _is_short(days: Sequence[Window]) -> bool:
     return bool(starts) and max(starts) - min(starts) < _SHORT
 
 
-def _known(window: Window) -> bool:
-    return math.isfinite(window.roc_auc.value)
-
-
 def _estimate(window: Window) -> Estimate:
-    return Estimate(window.roc_auc.value, window.roc_auc.lower, window.roc_auc.upper)
-
-
-def _moment(start: date) -> datetime:
-    return datetime.combine(start, time(), UTC)
-
-
-def _middle(window: Window, *, by_day: bool) -> datetime:
-    return _moment(window.start) + (timedelta(hours=12) if by_day else timedelta(days=14))
+    found = window.quality.interval
+    return Estimate(found.value, found.lower, found.upper)

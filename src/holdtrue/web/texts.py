@@ -1,5 +1,6 @@
 """Numbers, moments and ids as people read them, the same on every page and in the report."""
 
+import math
 import re
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -17,6 +18,16 @@ def ratio(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
+def number(value: float | None) -> str:
+    """Write a number of any size with four digits: “0.1234”, “12.35”, “1,235”, “250,000”."""
+    if value is None or value != value:
+        return MISSING
+    if value == 0.0:
+        return "0"
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 8)}f}".replace("-", "−")
+
+
 def signed(value: float | None, digits: int = 3) -> str:
     """Write a difference with its sign, plus included."""
     if value is None or value != value:
@@ -24,10 +35,12 @@ def signed(value: float | None, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def span(lower: float | None, upper: float | None, digits: int = 3) -> str:
-    """Write an interval as “0.745 – 0.763”, or nothing when it is not known."""
+def span(lower: float | None, upper: float | None, digits: int | None = 3) -> str:
+    """Write an interval as “0.745 – 0.763”, or nothing when it is not known; with digits None, of any size."""
     if lower is None or upper is None or lower != lower or upper != upper:
         return ""
+    if digits is None:
+        return f"{number(lower)} – {number(upper)}"
     return f"{ratio(lower, digits)} – {ratio(upper, digits)}"
 
 
@@ -88,6 +101,8 @@ def month_name(window: str) -> str:
 def metric(name: str) -> str:
     """Write a metric's name as the field does."""
     known = {"roc_auc": "ROC AUC", "brier": "Brier score", "log_loss": "Log loss", "volume": "Volume"}
+    known |= {"accuracy": "Accuracy", "macro_f1": "Macro F1", "rmse": "Root mean squared error"}
+    known |= {"wrong": "Share of wrong answers", "distance": "How far off, in parts of the scale"}
     known |= {"error": "Share of wrong answers", "mae": "Mean absolute error", "mse": "Mean squared error"}
     return known.get(name, name.replace("_", " "))
 
