@@ -108,7 +108,7 @@ class Client:
                 f"There is no data folder at {settings.home}.",
                 mend="Start a server there once (`holdtrue up --home DIR`), or give the right --home.",
             )
-        built = open_app(settings, clock_file=clock_file)
+        built = open_app(settings, clock_file=clock_file, growing=True)
         stack = contextlib.ExitStack()
         stack.callback(built.close)
         transport = stack.enter_context(in_process(built.gate))
