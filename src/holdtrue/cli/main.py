@@ -1,6 +1,7 @@
 """The command line's entry: commands, and errors printed without a traceback."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -9,10 +10,13 @@ from typing import Any
 import typer
 
 from holdtrue._version import __version__
+from holdtrue.cli import quick
 from holdtrue.core.errors import HoldtrueError
 
 # Typer brings its own copy of click, whose errors are no others' errors: this is the base of them all.
 _Usage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+INTERRUPTED = 130
 
 GROUPS = frozenset({"data", "features", "prompts", "traces"})
 """Groups of commands all of which are registered by the module of this name."""
@@ -64,13 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     group = words[0] if words and words[0] in GROUPS else None
     try:
-        status = typer.main.get_command(command_line(group)).main(
-            args=words,
-            prog_name="holdtrue",
-            standalone_mode=False,
-        )
+        status = _run(command_line(group), words)
     except typer.Abort:
-        return 130
+        return INTERRUPTED
     except _Usage as error:
         error.show()
         return error.exit_code
@@ -78,6 +78,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         typer.echo(f"Error: {error}", err=True)
         return error.exit_code
     return status if isinstance(status, int) else 0
+
+
+def _run(app: typer.Typer, words: list[str]) -> Any:
+    """Run the command that the words name and return what it returns, or the status it ends with."""
+    found = quick.find(app, words)
+    given = None if found is None else quick.read(*found)
+    if found is None or given is None:
+        return typer.main.get_command(app).main(args=words, prog_name="holdtrue", standalone_mode=False)
+    try:
+        return found[0](**given)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except EOFError:
+        typer.echo(err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on; what is still to be written, when the interpreter ends, is written nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _version(

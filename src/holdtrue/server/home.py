@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.errors import ConfigurationError, Unauthenticated
 from holdtrue.storage import write_atomic
 
 LOCAL_TOKEN = "keys/local-token"  # noqa: S105  # the name of a file
@@ -53,6 +53,14 @@ def read_token(home: Path, name: str = LOCAL_TOKEN) -> str | None:
         return (home / name).read_text(encoding="ascii").strip() or None
     except FileNotFoundError:
         return None
+
+
+def no_token() -> Unauthenticated:
+    """Say that neither a variable nor a folder gives a token."""
+    return Unauthenticated(
+        "There is no token to call the server with.",
+        mend=f"Set HOLDTRUE_TOKEN, or name the data folder with {LOCAL_TOKEN} in it: --home DIR",
+    )
 
 
 def write_address(home: Path, address: Address) -> None:

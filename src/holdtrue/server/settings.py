@@ -6,17 +6,19 @@ Only the standard library is used here: `holdtrue up` reads the settings before 
 import difflib
 import ipaddress
 import os
-import ssl
 import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from holdtrue.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
 
 PREFIX = "HOLDTRUE_"
 _WORDS: Mapping[Any, str] = types.MappingProxyType({int: "a whole number", float: "a number", str: "text"})
@@ -210,13 +212,15 @@ def describe() -> tuple[tuple[str, str, Any, str], ...]:
     )
 
 
-def own_trust(settings: Settings) -> ssl.SSLContext | None:
+def own_trust(settings: Settings) -> "ssl.SSLContext | None":
     """Return a context that trusts this server by its certificate alone, None where it speaks plain HTTP.
 
     Programs on this machine reach the server by its address, while the certificate names the public host.
     """
     if not settings.tls_certificate:
         return None
+    import ssl
+
     context = ssl.create_default_context(cafile=settings.tls_certificate)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
