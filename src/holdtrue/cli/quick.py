@@ -36,7 +36,8 @@ _SHOWN = frozenset(
 """Fields of a declaration that change what help says, or are minded here; one that sets another is not plain."""
 
 _PLAIN = {name: value for name, value in vars(OptionInfo()).items() if name not in _SHOWN}
-_WHOLE = re.compile(r"-?[0-9]{1,15}")
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_DECIMAL = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 
 
 class _NotPlain(Exception):
@@ -99,6 +100,8 @@ def _read(command: Command, words: Sequence[str]) -> dict[str, Any]:
             raise _NotPlain
         _keep(found, option, value)
     _place(found, arguments, placed)
+    if any(option.needed and option.name not in found for option in options.values()):
+        raise _NotPlain
     return found
 
 
@@ -132,8 +135,6 @@ def _declared(command: Command) -> tuple[Mapping[str, _Parameter], Sequence[_Par
         parameter = _Parameter(each.name, read, several, needed)
         if isinstance(info, OptionInfo):
             options.update(dict.fromkeys(_names(info), parameter))
-            if needed:
-                raise _NotPlain
         else:
             if read is bool or (arguments and arguments[-1].several):
                 raise _NotPlain
@@ -169,16 +170,18 @@ def _reading(kind: Any, info: OptionInfo | ArgumentInfo) -> tuple[_Read, bool]:
     several = typing.get_origin(kind) is list
     if several:
         (kind,) = typing.get_args(kind)
-    if kind is int:
-        return _whole(info), several
+    if kind in (int, float):
+        return _number(kind, info), several
     if kind not in (str, Path, bool) or (several and kind is bool):
         raise _NotPlain
     return kind, several
 
 
-def _whole(info: OptionInfo | ArgumentInfo) -> _Read:
-    def read(text: str) -> int:
-        value = int(text) if _WHOLE.fullmatch(text) else None
+def _number(kind: type[int] | type[float], info: OptionInfo | ArgumentInfo) -> _Read:
+    form = _WHOLE if kind is int else _DECIMAL
+
+    def read(text: str) -> float:
+        value = kind(text) if form.fullmatch(text) else None
         if value is None or (info.min is not None and value < info.min) or (info.max is not None and value > info.max):
             raise _NotPlain
         return value

@@ -85,7 +85,7 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
     )
     stores.ledger.observe(lambda actions: mark_queue(stores.home) if actions & _WAITING_JOBS else None)
     tables: list[Table] = []
-    traces = _traces(stores, settings)
+    traces = trace_room(stores, settings)
     own = server_routes(app, lambda: tables[0])
     if declared is None:
         tables.append(GrowingTable(own, [*rooms(), traces]))
@@ -95,7 +95,7 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
     return Built(app, Gate(app, tables[0], page))
 
 
-def _traces(stores: Stores, settings: Settings) -> Room:
+def trace_room(stores: Stores, settings: Settings) -> Room:
     """Return the room of traces over an intake that keeps of each project what the settings say."""
     captures = dict(map(capture_of, settings.trace_captures))
 
