@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdtrue.core.errors import ConfigurationError, NotFound
+from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
 from holdtrue.server.client import Client
 
 if TYPE_CHECKING:
     # Loaded by the first table: most commands print lines.
     from rich.console import Console
+
+    from holdtrue.server.settings import Settings
+
+BLOCKED = 4
+"""What a command ends with if a delivery was blocked."""
 
 Home = Annotated[Path | None, typer.Option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")]
 ProjectName = Annotated[
@@ -31,6 +36,17 @@ Columns = Mapping[str, Callable[[Any], Any]]
 def open_client(home: Path | None) -> Client:
     """Return a client of the running server, or of the data folder itself."""
     return Client.open(home)
+
+
+def check_beside(client: Client, settings: "Settings", command: str = "run") -> None:
+    """Refuse to work for a server on another machine: what is made here would not be in its data folder."""
+    if not client.keeps(settings):
+        raise Conflict(
+            f"`holdtrue {command}` works beside the data folder of its server, and {client.url} has another one.",
+            why=f"What it reads and makes is put into {settings.home}; the server would not find it.",
+            mend="Run it on the server's machine with --home DIR, or let the server's worker train: "
+            "POST /api/projects/{project}/triggers.",
+        )
 
 
 def project_file(file: Path | None) -> Path:
@@ -54,14 +70,19 @@ def project_file_here(file: Path | None) -> Path | None:
     )
 
 
-def project_name(client: Client, given: str | None) -> str:
-    """Return the project that is meant: the one given, the environment's, or the only one there is."""
+def project_name(client: Client, given: str | None, *, first: str | None = None) -> str:
+    """Return the project that is meant: the one given, the environment's, or the only one there is.
+
+    Where there is none yet, `first` is meant if that is given.
+    """
     name = given or os.environ.get("HOLDTRUE_PROJECT")
     if name:
         return name
     names = [str(each) for each in client.get("/api/projects")["items"]]
     if len(names) == 1:
         return names[0]
+    if not names and first is not None:
+        return first
     if not names:
         raise NotFound(
             "There is no project in this data folder yet.",

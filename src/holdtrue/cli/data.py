@@ -1,6 +1,5 @@
 """Commands on versions of datasets: list them, show one, compare two, write one out."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from holdtrue.cli.context import (
     Home,
     ProjectName,
     base,
+    check_beside,
     lines,
     listing,
     open_client,
@@ -21,7 +21,6 @@ from holdtrue.cli.context import (
     text_of,
 )
 from holdtrue.cli.labels import Label, split_label
-from holdtrue.cli.run import check_beside
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
 from holdtrue.data.tags import told
@@ -166,12 +165,10 @@ def data_add(
     from holdtrue.server.settings import load_settings
 
     with open_client(home) as client:
-        chosen = project or os.environ.get("HOLDTRUE_PROJECT")
-        if chosen is None and not client.get("/api/projects")["items"]:
-            chosen = "default"
+        chosen = project_name(client, project, first="default")
         settings = load_settings(home)
         check_beside(client, settings, "data add")
-        address = f"{base(project_name(client, chosen))}/datasets/{check_name(name, 'dataset name')}/versions"
+        address = f"{base(chosen)}/datasets/{check_name(name, 'dataset name')}/versions"
         how = Reading(_sign(delimiter), encoding, tuple(texts or ()), tuple(missing or ()))
         wanted = Wanted(name, tuple(paths or ()), key, as_files, how, query, sql, window)
         found = add(client, settings.home, address, wanted)

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdtrue.cli.context import (
+    BLOCKED,
     AsJson,
     Home,
     ProjectName,
     base,
+    check_beside,
     lines,
     open_client,
     project_name,
     show,
     text_of,
 )
-from holdtrue.cli.run import BLOCKED, check_beside
 from holdtrue.core.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:

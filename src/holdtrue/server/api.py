@@ -20,7 +20,6 @@ from holdtrue.server.rules import csrf_token
 from holdtrue.server.service import fresh_secret, issue, renew, revoke, sign_out, token_kind
 from holdtrue.server.table import Table
 from holdtrue.storage.ledger import Transaction, WriteContext
-from holdtrue.storage.ledger.verify import verify
 
 
 def server_routes(app: App, table: Callable[[], Table]) -> Routes:
@@ -157,6 +156,8 @@ def _operations(routes: Routes, app: App) -> None:
 
     @routes.get("/api/audit/verify", Permission.AUDIT_READ, summary="Check the whole event log and its signatures.")
     def verify_audit(call: Call) -> dict[str, Any]:
+        from holdtrue.storage.ledger.verify import verify
+
         home = app.stores.home
         anchors = app.settings.anchor_file or None
         where = app.settings.database or home / "ledger.db"

@@ -4,7 +4,6 @@ No database is needed to read these: commands and the supervisor do.
 """
 
 import os
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,7 @@ def mark_queue(home: Path) -> None:
     descriptor = os.open(home / _QUEUE_MARK, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         # One write of a few bytes is seen whole or not at all.
-        os.pwrite(descriptor, secrets.token_bytes(8), 0)
+        os.pwrite(descriptor, os.urandom(8), 0)
     finally:
         os.close(descriptor)
 

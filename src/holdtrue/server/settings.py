@@ -3,10 +3,8 @@
 Only the standard library is used here: `holdtrue up` reads the settings before it starts anything.
 """
 
-import difflib
 import ipaddress
 import os
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -277,6 +275,8 @@ def _file_values(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
+    import tomllib
+
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -293,12 +293,13 @@ def _file_values(path: Path) -> dict[str, Any]:
 
 
 def _variable_values(environ: Mapping[str, str]) -> dict[str, Any]:
-    known = _types()
+    given = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
+    for name in ("HOLDTRUE_HOME", *CLIENT_VARIABLES):
+        given.pop(name, None)
+    known = _types() if given else {}
     names = {PREFIX + key.upper(): key for key in known}
     values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in ("HOLDTRUE_HOME", *CLIENT_VARIABLES):
-            continue
+    for variable, text in given.items():
         if variable not in names:
             raise _unknown(f"the variable {variable}", variable, [*names, "HOLDTRUE_HOME", *CLIENT_VARIABLES])
         key = names[variable]
@@ -345,6 +346,8 @@ def _fit(kind: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _unknown(where: str, key: str, known: list[str]) -> ConfigurationError:
+    import difflib
+
     close = difflib.get_close_matches(key, known, n=1)
     return ConfigurationError(
         f"Holdtrue does not know {where}.",
