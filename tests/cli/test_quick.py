@@ -10,7 +10,8 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.cli import quick
+from holdtrue.cli import data, quick
+from holdtrue.cli.library import typed
 from holdtrue.cli.main import command_line
 from tests.sampling import examples
 
@@ -26,7 +27,7 @@ def _commands(app: typer.Typer) -> Iterator[Callable[..., Any]]:
 
 @functools.cache
 def _every() -> list[Callable[..., Any]]:
-    return list(_commands(command_line()))
+    return [*_commands(command_line()), *data.group.commands.values()]
 
 
 @functools.cache
@@ -38,7 +39,7 @@ def _library(command: Callable[..., Any]) -> Any:
         return given
 
     app = typer.Typer(add_completion=False)
-    app.command()(say)
+    app.command()(typed(say))
     return typer.main.get_command(app)
 
 
@@ -48,6 +49,12 @@ def _words(command: Callable[..., Any]) -> list[str]:
     library = _library(command)
     names = [name for each in library.params for name in (*each.opts, *each.secondary_opts) if name.startswith("-")]
     return [*names, *(f"{name}=v" for name in names), *_VALUES]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Load the library before examples are drawn: while it is loaded, random numbers are asked for."""
+    assert _words(_every()[0])
 
 
 @st.composite

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from holdtrue.cli.declaring import echo, option
 from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
 from holdtrue.server.client import Client
 
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 BLOCKED = 4
 """What a command ends with if a delivery was blocked."""
 
-Home = Annotated[Path | None, typer.Option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")]
+Home = Annotated[Path | None, option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")]
 ProjectName = Annotated[
-    str | None, typer.Option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, or the only one).")
+    str | None, option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, or the only one).")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+AsJson = Annotated[bool, option("--json", help="Print JSON, for scripts.")]
 File = Annotated[
     Path | None,
-    typer.Option("--file", "-f", help="Project file (default: HOLDTRUE_FILE, or project.py here)."),
+    option("--file", "-f", help="Project file (default: HOLDTRUE_FILE, or project.py here)."),
 ]
 _CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 Columns = Mapping[str, Callable[[Any], Any]]
@@ -111,7 +110,7 @@ def wide_console() -> "Console":
 def show(value: Any, as_json: bool, text: Callable[[Any], None]) -> None:
     """Print `value` as JSON, or through `text`."""
     if as_json:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        echo(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         text(value)
 
@@ -119,10 +118,10 @@ def show(value: Any, as_json: bool, text: Callable[[Any], None]) -> None:
 def listing(items: Sequence[Any], as_json: bool, columns: Columns, *, empty: str) -> None:
     """Print a listing as a table, or as JSON; `empty` says what to do when there is nothing."""
     if as_json:
-        typer.echo(json.dumps(list(items), indent=2, ensure_ascii=False))
+        echo(json.dumps(list(items), indent=2, ensure_ascii=False))
         return
     if not items:
-        typer.echo(empty)
+        echo(empty)
         return
     from rich.table import Table
     from rich.text import Text
@@ -157,4 +156,4 @@ def harmless(text: str) -> str:
 def lines(items: Iterable[str]) -> None:
     """Print lines."""
     for each in items:
-        typer.echo(harmless(each))
+        echo(harmless(each))

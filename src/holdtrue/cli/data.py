@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from holdtrue.cli import contracts, privacy, quarantine, splits
 from holdtrue.cli.context import (
     AsJson,
@@ -20,34 +18,20 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
+from holdtrue.cli.declaring import Group, argument, echo, option
 from holdtrue.cli.labels import Label, split_label
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
 from holdtrue.data.tags import told
 
-group = typer.Typer(help="Versions of datasets: list, show, compare, write out.", no_args_is_help=True)
+group = Group("Versions of datasets: list, show, compare, write out.")
 
 _MOST_COLUMNS = 30
 _MOST_NAMES = 12
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to `app`."""
-    group.command("ls")(data_ls)
-    group.command("show")(data_show)
-    group.command("diff")(data_diff)
-    group.command("export")(data_export)
-    group.command("add")(data_add)
-    group.command("gc")(data_gc)
-    contracts.register(group)
-    privacy.register(group)
-    splits.register(group)
-    quarantine.register(group)
-    app.add_typer(group, name="data")
-
-
 def data_ls(
-    name: Annotated[str | None, typer.Argument(help="Dataset (default: list all datasets).")] = None,
+    name: Annotated[str | None, argument(help="Dataset (default: list all datasets).")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -89,7 +73,7 @@ def data_show(label: Label, home: Home = None, project: ProjectName = None, as_j
 
 def data_diff(
     before: Label,
-    after: Annotated[str | None, typer.Argument(help="The other version (default: the present one).")] = None,
+    after: Annotated[str | None, argument(help="The other version (default: the present one).")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -111,12 +95,10 @@ def data_diff(
 
 def data_export(
     label: Label,
-    target: Annotated[Path, typer.Argument(help="File to write: its ending, .parquet or .csv, says what.")],
-    windows: Annotated[
-        list[str] | None, typer.Option("--window", "-w", help="Only this window; again for more.")
-    ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Only one part of this split of the version.")] = None,
-    part: Annotated[str | None, typer.Option("--part", help="Which part of the split.")] = None,
+    target: Annotated[Path, argument(help="File to write: its ending, .parquet or .csv, says what.")],
+    windows: Annotated[list[str] | None, option("--window", "-w", help="Only this window; again for more.")] = None,
+    split: Annotated[str | None, option("--split", help="Only one part of this split of the version.")] = None,
+    part: Annotated[str | None, option("--part", help="Which part of the split.")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -129,33 +111,31 @@ def data_export(
         dataset = f"{base(project_name(client, project))}/datasets/{name}"
         chosen = split_of(client, dataset, split, part)
         found = export(client, f"{dataset}/versions/{version}", target, windows or [], chosen)
-    show(found, as_json, lambda value: typer.echo(_written(value)))
+    show(found, as_json, lambda value: echo(_written(value)))
 
 
 def data_add(
-    name: Annotated[str, typer.Argument(help="Dataset that gets a new version.")],
-    paths: Annotated[list[str] | None, typer.Argument(help="Files, folders or globs in quotes.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Column that names a row.")] = None,
-    as_files: Annotated[bool, typer.Option("--files", help="Keep the files as they are, whatever they hold.")] = False,
-    delimiter: Annotated[str | None, typer.Option("--delimiter", help="What separates values in CSV files.")] = None,
-    encoding: Annotated[str, typer.Option("--encoding", help="How text files are written.")] = "utf-8",
+    name: Annotated[str, argument(help="Dataset that gets a new version.")],
+    paths: Annotated[list[str] | None, argument(help="Files, folders or globs in quotes.")] = None,
+    key: Annotated[str | None, option("--key", help="Column that names a row.")] = None,
+    as_files: Annotated[bool, option("--files", help="Keep the files as they are, whatever they hold.")] = False,
+    delimiter: Annotated[str | None, option("--delimiter", help="What separates values in CSV files.")] = None,
+    encoding: Annotated[str, option("--encoding", help="How text files are written.")] = "utf-8",
     texts: Annotated[
-        list[str] | None, typer.Option("--text", help="Column of CSV files that is text; again for more.")
+        list[str] | None, option("--text", help="Column of CSV files that is text; again for more.")
     ] = None,
     missing: Annotated[
-        list[str] | None, typer.Option("--missing", help="Value in CSV files that means none; again for more.")
+        list[str] | None, option("--missing", help="Value in CSV files that means none; again for more.")
     ] = None,
-    query: Annotated[
-        str | None, typer.Option("--query", help="Query that gives the rows: to DuckDB, or to --sql.")
-    ] = None,
-    sql: Annotated[str | None, typer.Option("--sql", help="Address of a SQL database, or env:VARIABLE.")] = None,
+    query: Annotated[str | None, option("--query", help="Query that gives the rows: to DuckDB, or to --sql.")] = None,
+    sql: Annotated[str | None, option("--sql", help="Address of a SQL database, or env:VARIABLE.")] = None,
     window: Annotated[
-        str | None, typer.Option("--window", "-w", help="Window that the query's rows are; others stay.")
+        str | None, option("--window", "-w", help="Window that the query's rows are; others stay.")
     ] = None,
     home: Home = None,
     project: Annotated[
         str | None,
-        typer.Option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, the only one, or default)."),
+        option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, the only one, or default)."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -176,8 +156,8 @@ def data_add(
 
 
 def data_gc(
-    grace_hours: Annotated[float, typer.Option("--grace-hours", help="Leave what was stored since.")] = 24.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what nothing refers to.")] = False,
+    grace_hours: Annotated[float, option("--grace-hours", help="Leave what was stored since.")] = 24.0,
+    dry_run: Annotated[bool, option("--dry-run", help="Only say what nothing refers to.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -187,7 +167,7 @@ def data_gc(
     show(
         found,
         as_json,
-        lambda value: typer.echo(
+        lambda value: echo(
             f"Nothing refers to {value['unreferenced']:,} of {value['blobs']:,} blobs "
             f"({value['unreferenced_bytes']:,} of {value['bytes']:,} bytes); {value['removed']:,} were removed."
         ),
@@ -326,3 +306,15 @@ def _rows(rows: Any, key: str | None) -> Iterator[str]:
         yield f"    {each['key']}: {pairs}"
     if rows["doubled_keys"]:
         yield f"  {rows['doubled_keys']:,} rows have a key that another row has; they are told apart by their order"
+
+
+group.command("ls")(data_ls)
+group.command("show")(data_show)
+group.command("diff")(data_diff)
+group.command("export")(data_export)
+group.command("add")(data_add)
+group.command("gc")(data_gc)
+contracts.register(group)
+privacy.register(group)
+splits.register(group)
+quarantine.register(group)

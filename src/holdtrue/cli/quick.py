@@ -6,18 +6,21 @@ abbreviations, and every kind of value but texts, paths, numbers and switches.
 """
 
 import inspect
+import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.models import ArgumentInfo, OptionInfo
+from holdtrue.cli.declaring import Command, Declared, Exit, echo
 
-Command = Callable[..., Any]
+if TYPE_CHECKING:
+    import typer
+
 _Read = Callable[[str], Any]
 
 _SHOWN = frozenset(
@@ -35,7 +38,6 @@ _SHOWN = frozenset(
 )
 """Fields of a declaration that change what help says, or are minded here; one that sets another is not plain."""
 
-_PLAIN = {name: value for name, value in vars(OptionInfo()).items() if name not in _SHOWN}
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _DECIMAL = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 
@@ -52,7 +54,7 @@ class _Parameter:
     needed: bool
 
 
-def find(app: typer.Typer, words: Sequence[str]) -> tuple[Command, Sequence[str]] | None:
+def find(app: "typer.Typer", words: Sequence[str]) -> tuple[Command, Sequence[str]] | None:
     """Return the command that the first words name, and the words after it; None if that is not plain."""
     if not words:
         return None
@@ -72,6 +74,23 @@ def read(command: Command, words: Sequence[str]) -> dict[str, Any] | None:
         return _read(command, words)
     except _NotPlain:
         return None
+
+
+def call(command: Command, given: Mapping[str, Any], interrupted: int) -> Any:
+    """Call a command and return what it returns, or the status it ends with, as the library does."""
+    try:
+        return command(**given)
+    except Exit as ended:
+        return ended.status
+    except KeyboardInterrupt:
+        return interrupted
+    except EOFError:
+        echo(err=True)
+        return interrupted
+    except BrokenPipeError:
+        # Nobody reads on; what is still to be written, when the interpreter ends, is written nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _read(command: Command, words: Sequence[str]) -> dict[str, Any]:
@@ -129,12 +148,14 @@ def _declared(command: Command) -> tuple[Mapping[str, _Parameter], Sequence[_Par
     options: dict[str, _Parameter] = {}
     arguments: list[_Parameter] = []
     for each in inspect.signature(command).parameters.values():
-        kind, info = _split(each.annotation)
-        read, several = _reading(kind, info)
-        needed = each.default is inspect.Parameter.empty
-        parameter = _Parameter(each.name, read, several, needed)
-        if isinstance(info, OptionInfo):
-            options.update(dict.fromkeys(_names(info), parameter))
+        kind, declared = _split(each.annotation)
+        read, several = _reading(kind, declared)
+        parameter = _Parameter(each.name, read, several, each.default is inspect.Parameter.empty)
+        if declared.names:
+            # A switch with a name for each of its sides says no by one of them.
+            if any("/" in name for name in declared.names):
+                raise _NotPlain
+            options.update(dict.fromkeys(declared.names, parameter))
         else:
             if read is bool or (arguments and arguments[-1].several):
                 raise _NotPlain
@@ -142,27 +163,34 @@ def _declared(command: Command) -> tuple[Mapping[str, _Parameter], Sequence[_Par
     return options, arguments
 
 
-def _names(info: OptionInfo) -> tuple[str, ...]:
-    """Return what an option is called; in an annotation, the library keeps the first name as the default."""
-    first: Any = info.default
-    # A switch without names has two, of which one says no, as has one with a name for each.
-    if not isinstance(first, str) or any("/" in name for name in (first, *(info.param_decls or ()))):
-        raise _NotPlain
-    return (first, *(info.param_decls or ()))
-
-
-def _split(annotation: Any) -> tuple[Any, OptionInfo | ArgumentInfo]:
+def _split(annotation: Any) -> tuple[Any, Declared]:
     if typing.get_origin(annotation) is not typing.Annotated:
         raise _NotPlain
     kind, *more = typing.get_args(annotation)
-    if len(more) != 1 or not isinstance(more[0], OptionInfo | ArgumentInfo):
+    if len(more) != 1:
         raise _NotPlain
-    if any(value != _PLAIN[name] for name, value in vars(more[0]).items() if name in _PLAIN):
-        raise _NotPlain
-    return kind, more[0]
+    return kind, more[0] if isinstance(more[0], Declared) else _translated(more[0])
 
 
-def _reading(kind: Any, info: OptionInfo | ArgumentInfo) -> tuple[_Read, bool]:
+def _translated(info: Any) -> Declared:
+    """Return what the library's declaration says, if it says no more than ours do."""
+    from typer.models import ArgumentInfo, OptionInfo
+
+    if not isinstance(info, OptionInfo | ArgumentInfo):
+        raise _NotPlain
+    plain = vars(OptionInfo())
+    if any(value != plain[name] for name, value in vars(info).items() if name in plain and name not in _SHOWN):
+        raise _NotPlain
+    if isinstance(info, ArgumentInfo):
+        return Declared((), "", None, info.min, info.max)
+    # In an annotation, the library keeps the first name as the default; without one, a switch has two names.
+    first: Any = info.default
+    if not isinstance(first, str):
+        raise _NotPlain
+    return Declared((first, *(info.param_decls or ())), "", None, info.min, info.max)
+
+
+def _reading(kind: Any, declared: Declared) -> tuple[_Read, bool]:
     """Return how one value is read, and whether there may be several."""
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         kinds = [each for each in typing.get_args(kind) if each is not types.NoneType]
@@ -171,18 +199,19 @@ def _reading(kind: Any, info: OptionInfo | ArgumentInfo) -> tuple[_Read, bool]:
     if several:
         (kind,) = typing.get_args(kind)
     if kind in (int, float):
-        return _number(kind, info), several
+        return _number(kind, declared), several
     if kind not in (str, Path, bool) or (several and kind is bool):
         raise _NotPlain
     return kind, several
 
 
-def _number(kind: type[int] | type[float], info: OptionInfo | ArgumentInfo) -> _Read:
+def _number(kind: type[int] | type[float], declared: Declared) -> _Read:
     form = _WHOLE if kind is int else _DECIMAL
 
     def read(text: str) -> float:
         value = kind(text) if form.fullmatch(text) else None
-        if value is None or (info.min is not None and value < info.min) or (info.max is not None and value > info.max):
+        least, most = declared.least, declared.most
+        if value is None or (least is not None and value < least) or (most is not None and value > most):
             raise _NotPlain
         return value
 
