@@ -27,7 +27,7 @@ def _commands(app: typer.Typer) -> Iterator[Callable[..., Any]]:
 
 @functools.cache
 def _every() -> list[Callable[..., Any]]:
-    return [*_commands(command_line()), *data.group.commands.values()]
+    return [*_commands(command_line()), *data.group.commands().values()]
 
 
 @functools.cache

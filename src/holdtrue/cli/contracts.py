@@ -4,17 +4,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from holdtrue.cli.context import AsJson, Home, ProjectName, base, lines, open_client, project_name, show
-from holdtrue.cli.declaring import Group, argument, echo, option
+from holdtrue.cli.declaring import argument, echo, option
 from holdtrue.core.errors import ConfigurationError, NotFound
 
 _DOCUMENTS = (".yaml", ".yml", ".json")
 AsDocument = Annotated[bool, option("--odcs", help="Write YAML of the Open Data Contract Standard.")]
-
-
-def register(group: Group) -> None:
-    """Add these commands to the group `data`."""
-    group.command("infer")(data_infer)
-    group.command("contract")(data_contract)
 
 
 def data_infer(

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from holdtrue.cli import contracts, privacy, quarantine, splits
 from holdtrue.cli.context import (
     AsJson,
     Home,
@@ -22,7 +21,6 @@ from holdtrue.cli.declaring import Group, argument, echo, option
 from holdtrue.cli.labels import Label, split_label
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
-from holdtrue.data.tags import told
 
 group = Group("Versions of datasets: list, show, compare, write out.")
 
@@ -209,6 +207,8 @@ def _names(names: list[str]) -> str:
 
 
 def _shown(found: Any) -> Iterator[str]:
+    from holdtrue.data.tags import told
+
     yield f"{found['label']}  {found['version']}, made {text_of(found['created_at'])} by {found['created_by']}"
     if found["tree"]:
         yield f"files     {len(found['files']):,}, {found['bytes']:,} bytes, tree {found['tree']}"
@@ -314,7 +314,13 @@ group.command("diff")(data_diff)
 group.command("export")(data_export)
 group.command("add")(data_add)
 group.command("gc")(data_gc)
-contracts.register(group)
-privacy.register(group)
-splits.register(group)
-quarantine.register(group)
+group.later("infer", "holdtrue.cli.contracts", "data_infer")
+group.later("contract", "holdtrue.cli.contracts", "data_contract")
+group.later("used", "holdtrue.cli.privacy", "data_used")
+group.later("erase", "holdtrue.cli.privacy", "data_erase")
+group.later("erasures", "holdtrue.cli.privacy", "data_erasures")
+group.later("split", "holdtrue.cli.splits", "data_split")
+group.later("splits", "holdtrue.cli.splits", "data_splits")
+group.later("quarantine", "holdtrue.cli.quarantine", "data_quarantine")
+group.later("mend", "holdtrue.cli.quarantine", "data_mend")
+group.later("discard", "holdtrue.cli.quarantine", "data_discard")

@@ -3,6 +3,7 @@
 What is declared here is read in two ways that mean the same: by `quick`, and by the library after `library.typed`.
 """
 
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,16 +39,29 @@ class Group:
 
     def __init__(self, help: str) -> None:
         self.help = help
-        self.commands: dict[str, Command] = {}
+        self._commands: dict[str, Callable[[], Command]] = {}
 
     def command(self, name: str) -> Callable[[_C], _C]:
         """Add a command."""
 
         def add(command: _C) -> _C:
-            self.commands[name] = command
+            self._commands[name] = lambda: command
             return command
 
         return add
+
+    def later(self, name: str, module: str, function: str) -> None:
+        """Add a command whose module is imported when it is asked for."""
+        self._commands[name] = lambda: getattr(importlib.import_module(module), function)
+
+    def find(self, name: str) -> Command | None:
+        """Return the command of this name."""
+        found = self._commands.get(name)
+        return None if found is None else found()
+
+    def commands(self) -> dict[str, Command]:
+        """Return all commands by name."""
+        return {name: found() for name, found in self._commands.items()}
 
 
 class Exit(Exception):

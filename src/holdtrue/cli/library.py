@@ -92,7 +92,7 @@ def _annotation(annotation: Any) -> Any:
 
 def _grouped(group: Group) -> typer.Typer:
     app = typer.Typer(help=group.help, no_args_is_help=True)
-    for name, command in group.commands.items():
+    for name, command in group.commands().items():
         app.command(name)(command)
     return app
 

@@ -47,7 +47,7 @@ def _run(words: Sequence[str]) -> Any:
     group = words[0] if words and words[0] in GROUPS else None
     if group is not None and len(words) > 1:
         declared = getattr(importlib.import_module(f"holdtrue.cli.{group}"), "group", None)
-        command = declared.commands.get(words[1]) if isinstance(declared, Group) else None
+        command = declared.find(words[1]) if isinstance(declared, Group) else None
         given = None if command is None else quick.read(command, words[2:])
         if command is not None and given is not None:
             return quick.call(command, given, INTERRUPTED)

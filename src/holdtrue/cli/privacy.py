@@ -17,19 +17,12 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
-from holdtrue.cli.declaring import Group, argument, option
+from holdtrue.cli.declaring import argument, option
 from holdtrue.core.errors import ConfigurationError, Locked, Unavailable
 
 _AGAIN_SECONDS = 0.5
 _MOST_FAILURES = 10
 EntityName = Annotated[str, argument(help="Column and value, as in tailnum=N14228; “-” reads it from input.")]
-
-
-def register(group: Group) -> None:
-    """Add these commands to the group `data`."""
-    group.command("used")(data_used)
-    group.command("erase")(data_erase)
-    group.command("erasures")(data_erasures)
 
 
 def data_used(

@@ -18,7 +18,7 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
-from holdtrue.cli.declaring import Exit, Group, argument, echo, option
+from holdtrue.cli.declaring import Exit, argument, echo, option
 from holdtrue.core.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 10
 Id = Annotated[str, argument(metavar="QUARANTINE", help="One that `holdtrue quarantines` lists.")]
-
-
-def register(group: Group) -> None:
-    """Add these commands to the group `data`."""
-    group.command("quarantine")(data_quarantine)
-    group.command("mend")(data_mend)
-    group.command("discard")(data_discard)
 
 
 def data_quarantine(

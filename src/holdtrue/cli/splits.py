@@ -4,15 +4,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from holdtrue.cli.context import AsJson, Home, ProjectName, base, lines, listing, open_client, project_name, show
-from holdtrue.cli.declaring import Group, argument, option
+from holdtrue.cli.declaring import argument, option
 from holdtrue.cli.labels import Label, split_label
 from holdtrue.core.errors import ConfigurationError
-
-
-def register(group: Group) -> None:
-    """Add these commands to the group `data`."""
-    group.command("split")(data_split)
-    group.command("splits")(data_splits)
 
 
 def data_split(

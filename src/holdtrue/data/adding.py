@@ -142,8 +142,8 @@ class Adding:
         if fresh or found.keys() != known.keys():
             found = {name: found[name] for name in now}
             settled = time.time_ns() - _SETTLED_NS  # file times are the machine's, whatever clock was injected
-            kept = {name: list(each) for name, each in found.items() if each.mtime < settled}
-            self.actions.put(key, self.blobs.put(orjson.dumps(kept)))
+            kept = {name: each for name, each in found.items() if each.mtime < settled}
+            self.actions.put(key, self.blobs.put(orjson.dumps(kept, default=list)))
         return found, len(fresh)
 
     def _known(self, key: str) -> dict[str, Seen]:

@@ -89,12 +89,9 @@ class Inside:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 done.set()
 
-        # The application turns its own failures into answers; one beyond that is the answer 500, as a server gives it.
-        with contextlib.suppress(Exception):
-            await self._application(scope, receive, send)
-        head = next((each for each in told if each["type"] == "http.response.start"), None)
-        if head is None:
-            return Answer(500, [], b"")
+        # The application turns its own failures into answers: what it raises is a mistake in it, and is seen as such.
+        await self._application(scope, receive, send)
+        head = next(each for each in told if each["type"] == "http.response.start")
         parts = [each.get("body", b"") for each in told if each["type"] == "http.response.body"]
         return Answer(head["status"], head.get("headers", []), b"" if method == "HEAD" else b"".join(parts))
 
