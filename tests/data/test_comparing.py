@@ -7,8 +7,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.data.comparing import fragment_changes, row_changes, schema_changes
+from holdtrue.data.comparing import row_changes, schema_changes
 from holdtrue.data.profiling import profile_table
+from holdtrue.data.versions import fragment_changes
 from tests.sampling import examples
 
 _rows = st.dictionaries(

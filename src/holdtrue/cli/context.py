@@ -6,23 +6,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from holdtrue.core.errors import ConfigurationError, NotFound
+from holdtrue.cli.declaring import echo, option
+from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
 from holdtrue.server.client import Client
 
 if TYPE_CHECKING:
     # Loaded by the first table: most commands print lines.
     from rich.console import Console
 
-Home = Annotated[Path | None, typer.Option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")]
+    from holdtrue.server.settings import Settings
+
+BLOCKED = 4
+"""What a command ends with if a delivery was blocked."""
+
+Home = Annotated[Path | None, option("--home", help="Data folder (default: HOLDTRUE_HOME, or .holdtrue here).")]
 ProjectName = Annotated[
-    str | None, typer.Option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, or the only one).")
+    str | None, option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, or the only one).")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+AsJson = Annotated[bool, option("--json", help="Print JSON, for scripts.")]
 File = Annotated[
     Path | None,
-    typer.Option("--file", "-f", help="Project file (default: HOLDTRUE_FILE, or project.py here)."),
+    option("--file", "-f", help="Project file (default: HOLDTRUE_FILE, or project.py here)."),
 ]
 _CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 Columns = Mapping[str, Callable[[Any], Any]]
@@ -31,6 +35,17 @@ Columns = Mapping[str, Callable[[Any], Any]]
 def open_client(home: Path | None) -> Client:
     """Return a client of the running server, or of the data folder itself."""
     return Client.open(home)
+
+
+def check_beside(client: Client, settings: "Settings", command: str = "run") -> None:
+    """Refuse to work for a server on another machine: what is made here would not be in its data folder."""
+    if not client.keeps(settings):
+        raise Conflict(
+            f"`holdtrue {command}` works beside the data folder of its server, and {client.url} has another one.",
+            why=f"What it reads and makes is put into {settings.home}; the server would not find it.",
+            mend="Run it on the server's machine with --home DIR, or let the server's worker train: "
+            "POST /api/projects/{project}/triggers.",
+        )
 
 
 def project_file(file: Path | None) -> Path:
@@ -54,14 +69,19 @@ def project_file_here(file: Path | None) -> Path | None:
     )
 
 
-def project_name(client: Client, given: str | None) -> str:
-    """Return the project that is meant: the one given, the environment's, or the only one there is."""
+def project_name(client: Client, given: str | None, *, first: str | None = None) -> str:
+    """Return the project that is meant: the one given, the environment's, or the only one there is.
+
+    Where there is none yet, `first` is meant if that is given.
+    """
     name = given or os.environ.get("HOLDTRUE_PROJECT")
     if name:
         return name
     names = [str(each) for each in client.get("/api/projects")["items"]]
     if len(names) == 1:
         return names[0]
+    if not names and first is not None:
+        return first
     if not names:
         raise NotFound(
             "There is no project in this data folder yet.",
@@ -90,7 +110,7 @@ def wide_console() -> "Console":
 def show(value: Any, as_json: bool, text: Callable[[Any], None]) -> None:
     """Print `value` as JSON, or through `text`."""
     if as_json:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        echo(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         text(value)
 
@@ -98,10 +118,10 @@ def show(value: Any, as_json: bool, text: Callable[[Any], None]) -> None:
 def listing(items: Sequence[Any], as_json: bool, columns: Columns, *, empty: str) -> None:
     """Print a listing as a table, or as JSON; `empty` says what to do when there is nothing."""
     if as_json:
-        typer.echo(json.dumps(list(items), indent=2, ensure_ascii=False))
+        echo(json.dumps(list(items), indent=2, ensure_ascii=False))
         return
     if not items:
-        typer.echo(empty)
+        echo(empty)
         return
     from rich.table import Table
     from rich.text import Text
@@ -136,4 +156,4 @@ def harmless(text: str) -> str:
 def lines(items: Iterable[str]) -> None:
     """Print lines."""
     for each in items:
-        typer.echo(harmless(each))
+        echo(harmless(each))

@@ -3,26 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from holdtrue.cli.context import AsJson, Home, ProjectName, base, lines, open_client, project_name, show
+from holdtrue.cli.declaring import argument, echo, option
 from holdtrue.core.errors import ConfigurationError, NotFound
 
 _DOCUMENTS = (".yaml", ".yml", ".json")
-AsDocument = Annotated[bool, typer.Option("--odcs", help="Write YAML of the Open Data Contract Standard.")]
-
-
-def register(group: typer.Typer) -> None:
-    """Add these commands to the group `data`."""
-    group.command("infer")(data_infer)
-    group.command("contract")(data_contract)
+AsDocument = Annotated[bool, option("--odcs", help="Write YAML of the Open Data Contract Standard.")]
 
 
 def data_infer(
-    file: Annotated[Path, typer.Argument(help="File with rows: Parquet, CSV or JSON.")],
+    file: Annotated[Path, argument(help="File with rows: Parquet, CSV or JSON.")],
     odcs: AsDocument = False,
-    delimiter: Annotated[str | None, typer.Option("--delimiter", help="What separates values in a CSV file.")] = None,
-    encoding: Annotated[str, typer.Option("--encoding", help="How a text file is written.")] = "utf-8",
+    delimiter: Annotated[str | None, option("--delimiter", help="What separates values in a CSV file.")] = None,
+    encoding: Annotated[str, option("--encoding", help="How a text file is written.")] = "utf-8",
     as_json: AsJson = False,
 ) -> None:
     """Write the contract that a file's rows keep, as Python to put into the project file."""
@@ -36,13 +29,13 @@ def data_infer(
     found = infer(read_file(file, Reading(delimiter, encoding)))
     spec = DatasetSpec(file.stem, found.key or "", found.time or "", found.contract)
     told = {"key": found.key, "time": found.time, "contract": dump(found.contract), "left_out": found.left_out}
-    show(told, as_json, lambda _: typer.echo(to_odcs(spec) if odcs else as_python(found), nl=False))
+    show(told, as_json, lambda _: echo(to_odcs(spec) if odcs else as_python(found), nl=False))
 
 
 def data_contract(
-    name: Annotated[str, typer.Argument(help="Declared dataset, or a document of the Open Data Contract Standard.")],
+    name: Annotated[str, argument(help="Declared dataset, or a document of the Open Data Contract Standard.")],
     odcs: AsDocument = False,
-    table: Annotated[str | None, typer.Option("--table", help="Which table of a document with several.")] = None,
+    table: Annotated[str | None, option("--table", help="Which table of a document with several.")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -66,7 +59,7 @@ def data_contract(
 
     def write(_: Any) -> None:
         if odcs:
-            typer.echo(to_odcs(spec), nl=False)
+            echo(to_odcs(spec), nl=False)
         else:
             head = [f"key={spec.key!r}, time={spec.time!r},"]
             lines([*head, *as_python(Inferred(spec.contract, {}, {})).splitlines()[2:]])

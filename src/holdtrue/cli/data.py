@@ -1,18 +1,15 @@
 """Commands on versions of datasets: list them, show one, compare two, write one out."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from holdtrue.cli import contracts, privacy, quarantine, splits
 from holdtrue.cli.context import (
     AsJson,
     Home,
     ProjectName,
     base,
+    check_beside,
     lines,
     listing,
     open_client,
@@ -20,35 +17,19 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
+from holdtrue.cli.declaring import Group, argument, echo, option
 from holdtrue.cli.labels import Label, split_label
-from holdtrue.cli.run import check_beside
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.core.ids import check_name
-from holdtrue.data.tags import told
 
-group = typer.Typer(help="Versions of datasets: list, show, compare, write out.", no_args_is_help=True)
+group = Group("Versions of datasets: list, show, compare, write out.")
 
 _MOST_COLUMNS = 30
 _MOST_NAMES = 12
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to `app`."""
-    group.command("ls")(data_ls)
-    group.command("show")(data_show)
-    group.command("diff")(data_diff)
-    group.command("export")(data_export)
-    group.command("add")(data_add)
-    group.command("gc")(data_gc)
-    contracts.register(group)
-    privacy.register(group)
-    splits.register(group)
-    quarantine.register(group)
-    app.add_typer(group, name="data")
-
-
 def data_ls(
-    name: Annotated[str | None, typer.Argument(help="Dataset (default: list all datasets).")] = None,
+    name: Annotated[str | None, argument(help="Dataset (default: list all datasets).")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -90,7 +71,7 @@ def data_show(label: Label, home: Home = None, project: ProjectName = None, as_j
 
 def data_diff(
     before: Label,
-    after: Annotated[str | None, typer.Argument(help="The other version (default: the present one).")] = None,
+    after: Annotated[str | None, argument(help="The other version (default: the present one).")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -112,12 +93,10 @@ def data_diff(
 
 def data_export(
     label: Label,
-    target: Annotated[Path, typer.Argument(help="File to write: its ending, .parquet or .csv, says what.")],
-    windows: Annotated[
-        list[str] | None, typer.Option("--window", "-w", help="Only this window; again for more.")
-    ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Only one part of this split of the version.")] = None,
-    part: Annotated[str | None, typer.Option("--part", help="Which part of the split.")] = None,
+    target: Annotated[Path, argument(help="File to write: its ending, .parquet or .csv, says what.")],
+    windows: Annotated[list[str] | None, option("--window", "-w", help="Only this window; again for more.")] = None,
+    split: Annotated[str | None, option("--split", help="Only one part of this split of the version.")] = None,
+    part: Annotated[str | None, option("--part", help="Which part of the split.")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -130,33 +109,31 @@ def data_export(
         dataset = f"{base(project_name(client, project))}/datasets/{name}"
         chosen = split_of(client, dataset, split, part)
         found = export(client, f"{dataset}/versions/{version}", target, windows or [], chosen)
-    show(found, as_json, lambda value: typer.echo(_written(value)))
+    show(found, as_json, lambda value: echo(_written(value)))
 
 
 def data_add(
-    name: Annotated[str, typer.Argument(help="Dataset that gets a new version.")],
-    paths: Annotated[list[str] | None, typer.Argument(help="Files, folders or globs in quotes.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Column that names a row.")] = None,
-    as_files: Annotated[bool, typer.Option("--files", help="Keep the files as they are, whatever they hold.")] = False,
-    delimiter: Annotated[str | None, typer.Option("--delimiter", help="What separates values in CSV files.")] = None,
-    encoding: Annotated[str, typer.Option("--encoding", help="How text files are written.")] = "utf-8",
+    name: Annotated[str, argument(help="Dataset that gets a new version.")],
+    paths: Annotated[list[str] | None, argument(help="Files, folders or globs in quotes.")] = None,
+    key: Annotated[str | None, option("--key", help="Column that names a row.")] = None,
+    as_files: Annotated[bool, option("--files", help="Keep the files as they are, whatever they hold.")] = False,
+    delimiter: Annotated[str | None, option("--delimiter", help="What separates values in CSV files.")] = None,
+    encoding: Annotated[str, option("--encoding", help="How text files are written.")] = "utf-8",
     texts: Annotated[
-        list[str] | None, typer.Option("--text", help="Column of CSV files that is text; again for more.")
+        list[str] | None, option("--text", help="Column of CSV files that is text; again for more.")
     ] = None,
     missing: Annotated[
-        list[str] | None, typer.Option("--missing", help="Value in CSV files that means none; again for more.")
+        list[str] | None, option("--missing", help="Value in CSV files that means none; again for more.")
     ] = None,
-    query: Annotated[
-        str | None, typer.Option("--query", help="Query that gives the rows: to DuckDB, or to --sql.")
-    ] = None,
-    sql: Annotated[str | None, typer.Option("--sql", help="Address of a SQL database, or env:VARIABLE.")] = None,
+    query: Annotated[str | None, option("--query", help="Query that gives the rows: to DuckDB, or to --sql.")] = None,
+    sql: Annotated[str | None, option("--sql", help="Address of a SQL database, or env:VARIABLE.")] = None,
     window: Annotated[
-        str | None, typer.Option("--window", "-w", help="Window that the query's rows are; others stay.")
+        str | None, option("--window", "-w", help="Window that the query's rows are; others stay.")
     ] = None,
     home: Home = None,
     project: Annotated[
         str | None,
-        typer.Option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, the only one, or default)."),
+        option("--project", "-p", help="Project (default: HOLDTRUE_PROJECT, the only one, or default)."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -166,12 +143,10 @@ def data_add(
     from holdtrue.server.settings import load_settings
 
     with open_client(home) as client:
-        chosen = project or os.environ.get("HOLDTRUE_PROJECT")
-        if chosen is None and not client.get("/api/projects")["items"]:
-            chosen = "default"
+        chosen = project_name(client, project, first="default")
         settings = load_settings(home)
         check_beside(client, settings, "data add")
-        address = f"{base(project_name(client, chosen))}/datasets/{check_name(name, 'dataset name')}/versions"
+        address = f"{base(chosen)}/datasets/{check_name(name, 'dataset name')}/versions"
         how = Reading(_sign(delimiter), encoding, tuple(texts or ()), tuple(missing or ()))
         wanted = Wanted(name, tuple(paths or ()), key, as_files, how, query, sql, window)
         found = add(client, settings.home, address, wanted)
@@ -179,8 +154,8 @@ def data_add(
 
 
 def data_gc(
-    grace_hours: Annotated[float, typer.Option("--grace-hours", help="Leave what was stored since.")] = 24.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what nothing refers to.")] = False,
+    grace_hours: Annotated[float, option("--grace-hours", help="Leave what was stored since.")] = 24.0,
+    dry_run: Annotated[bool, option("--dry-run", help="Only say what nothing refers to.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -190,7 +165,7 @@ def data_gc(
     show(
         found,
         as_json,
-        lambda value: typer.echo(
+        lambda value: echo(
             f"Nothing refers to {value['unreferenced']:,} of {value['blobs']:,} blobs "
             f"({value['unreferenced_bytes']:,} of {value['bytes']:,} bytes); {value['removed']:,} were removed."
         ),
@@ -232,6 +207,8 @@ def _names(names: list[str]) -> str:
 
 
 def _shown(found: Any) -> Iterator[str]:
+    from holdtrue.data.tags import told
+
     yield f"{found['label']}  {found['version']}, made {text_of(found['created_at'])} by {found['created_by']}"
     if found["tree"]:
         yield f"files     {len(found['files']):,}, {found['bytes']:,} bytes, tree {found['tree']}"
@@ -329,3 +306,21 @@ def _rows(rows: Any, key: str | None) -> Iterator[str]:
         yield f"    {each['key']}: {pairs}"
     if rows["doubled_keys"]:
         yield f"  {rows['doubled_keys']:,} rows have a key that another row has; they are told apart by their order"
+
+
+group.command("ls")(data_ls)
+group.command("show")(data_show)
+group.command("diff")(data_diff)
+group.command("export")(data_export)
+group.command("add")(data_add)
+group.command("gc")(data_gc)
+group.later("infer", "holdtrue.cli.contracts", "data_infer")
+group.later("contract", "holdtrue.cli.contracts", "data_contract")
+group.later("used", "holdtrue.cli.privacy", "data_used")
+group.later("erase", "holdtrue.cli.privacy", "data_erase")
+group.later("erasures", "holdtrue.cli.privacy", "data_erasures")
+group.later("split", "holdtrue.cli.splits", "data_split")
+group.later("splits", "holdtrue.cli.splits", "data_splits")
+group.later("quarantine", "holdtrue.cli.quarantine", "data_quarantine")
+group.later("mend", "holdtrue.cli.quarantine", "data_mend")
+group.later("discard", "holdtrue.cli.quarantine", "data_discard")

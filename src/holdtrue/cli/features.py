@@ -15,6 +15,7 @@ from holdtrue.cli.context import (
     Home,
     ProjectName,
     base,
+    check_beside,
     lines,
     listing,
     open_client,
@@ -23,7 +24,6 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
-from holdtrue.cli.run import check_beside
 from holdtrue.core.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:

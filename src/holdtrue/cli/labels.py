@@ -3,12 +3,11 @@
 import re
 from typing import Annotated
 
-import typer
-
+from holdtrue.cli.declaring import argument
 from holdtrue.core.errors import ConfigurationError
 
 _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})(?:@([A-Za-z0-9][A-Za-z0-9._-]{0,62}))?")
-Label = Annotated[str, typer.Argument(help="Dataset and version: flights@3, flights@current, or just flights.")]
+Label = Annotated[str, argument(help="Dataset and version: flights@3, flights@current, or just flights.")]
 
 
 def split_label(label: str) -> tuple[str, str]:

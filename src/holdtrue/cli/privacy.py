@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from threading import Event
 from typing import Annotated, Any
 
-import typer
-
 from holdtrue.cli.context import (
     AsJson,
     Home,
@@ -19,26 +17,20 @@ from holdtrue.cli.context import (
     show,
     text_of,
 )
+from holdtrue.cli.declaring import argument, option
 from holdtrue.core.errors import ConfigurationError, Locked, Unavailable
 
 _AGAIN_SECONDS = 0.5
 _MOST_FAILURES = 10
-EntityName = Annotated[str, typer.Argument(help="Column and value, as in tailnum=N14228; “-” reads it from input.")]
-
-
-def register(group: typer.Typer) -> None:
-    """Add these commands to the group `data`."""
-    group.command("used")(data_used)
-    group.command("erase")(data_erase)
-    group.command("erasures")(data_erasures)
+EntityName = Annotated[str, argument(help="Column and value, as in tailnum=N14228; “-” reads it from input.")]
 
 
 def data_used(
-    source: Annotated[str | None, typer.Option("--source", help="A source by its tag, or a dataset.")] = None,
-    column: Annotated[str | None, typer.Option("--column", help="A column, as in flights.tailnum.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="A licence by its tag.")] = None,
-    personal: Annotated[str | None, typer.Option("--personal", help="A kind of personal data, or any.")] = None,
-    entity: Annotated[str | None, typer.Option("--entity", help="Column and value; “-” reads it from input.")] = None,
+    source: Annotated[str | None, option("--source", help="A source by its tag, or a dataset.")] = None,
+    column: Annotated[str | None, option("--column", help="A column, as in flights.tailnum.")] = None,
+    licence: Annotated[str | None, option("--licence", help="A licence by its tag.")] = None,
+    personal: Annotated[str | None, option("--personal", help="A kind of personal data, or any.")] = None,
+    entity: Annotated[str | None, option("--entity", help="Column and value; “-” reads it from input.")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -60,8 +52,8 @@ def data_used(
 
 def data_erase(
     entity: EntityName,
-    reason: Annotated[str, typer.Option("--reason", help="Why, without naming the entity.")],
-    again: Annotated[bool, typer.Option("--again", help="Do an erasure that is done once more.")] = False,
+    reason: Annotated[str, option("--reason", help="Why, without naming the entity.")],
+    again: Annotated[bool, option("--again", help="Do an erasure that is done once more.")] = False,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,

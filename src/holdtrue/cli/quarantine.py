@@ -5,20 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from holdtrue.cli.context import (
+    BLOCKED,
     AsJson,
     Home,
     ProjectName,
     base,
+    check_beside,
     lines,
     open_client,
     project_name,
     show,
     text_of,
 )
-from holdtrue.cli.run import BLOCKED, check_beside
+from holdtrue.cli.declaring import Exit, argument, echo, option
 from holdtrue.core.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
@@ -27,19 +27,12 @@ if TYPE_CHECKING:
     from holdtrue.server.client import Client
 
 _SHOWN = 10
-Id = Annotated[str, typer.Argument(metavar="QUARANTINE", help="One that `holdtrue quarantines` lists.")]
-
-
-def register(group: typer.Typer) -> None:
-    """Add these commands to the group `data`."""
-    group.command("quarantine")(data_quarantine)
-    group.command("mend")(data_mend)
-    group.command("discard")(data_discard)
+Id = Annotated[str, argument(metavar="QUARANTINE", help="One that `holdtrue quarantines` lists.")]
 
 
 def data_quarantine(
     id: Id,
-    out: Annotated[Path | None, typer.Option("--out", help="Write all rows to this file, .parquet or .csv.")] = None,
+    out: Annotated[Path | None, option("--out", help="Write all rows to this file, .parquet or .csv.")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -58,7 +51,7 @@ def data_quarantine(
 def data_mend(
     id: Id,
     file: Annotated[
-        Path | None, typer.Argument(help="Corrected rows (default: the rows as they are, under today's contract).")
+        Path | None, argument(help="Corrected rows (default: the rows as they are, under today's contract).")
     ] = None,
     home: Home = None,
     project: ProjectName = None,
@@ -99,12 +92,12 @@ def data_mend(
         "findings": [dump(each) for each in result.findings],
     }
     show(told, as_json, lambda value: lines(_mended(value)))
-    raise typer.Exit(0 if answer["version"] else BLOCKED)
+    raise Exit(0 if answer["version"] else BLOCKED)
 
 
 def data_discard(
     id: Id,
-    reason: Annotated[str, typer.Option("--reason", help="Why the rows will not come again.")],
+    reason: Annotated[str, option("--reason", help="Why the rows will not come again.")],
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -112,7 +105,7 @@ def data_discard(
     """Close a quarantine whose rows will not come again."""
     with open_client(home) as client:
         found = client.post(f"{base(project_name(client, project))}/quarantines/{id}/discard", {"reason": reason})
-    show(found, as_json, lambda value: typer.echo(f"{value['id']} is {value['state']}."))
+    show(found, as_json, lambda value: echo(f"{value['id']} is {value['state']}."))
 
 
 def _rows(client: "Client", address: str) -> "pa.Table":

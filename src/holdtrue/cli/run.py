@@ -5,19 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdtrue.cli.context import AsJson, File, Home, base, lines, open_client, project_file, show
+from holdtrue.cli.context import BLOCKED, AsJson, File, Home, base, check_beside, lines, open_client, project_file, show
 from holdtrue.cli.decide import print_decision
 from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
 
 if TYPE_CHECKING:
-    from holdtrue.server.client import Client
-    from holdtrue.server.settings import Settings
+    pass
 
 NAMED = 10
 """How many documents that were left out a command names."""
 REFUSED = 3
-BLOCKED = 4
-"""What `run` ends with if the gate refused the release, and if a delivery was blocked."""
+"""What `run` ends with if the gate refused the release."""
 
 
 def register(app: typer.Typer) -> None:
@@ -172,17 +170,6 @@ def _datasets(project: Any, name: str | None) -> list[str]:
             mend="Name one of them, or none to take the windows of each in.",
         )
     return [name]
-
-
-def check_beside(client: "Client", settings: "Settings", command: str = "run") -> None:
-    """Refuse to work for a server on another machine: what is made here would not be in its data folder."""
-    if not client.keeps(settings):
-        raise Conflict(
-            f"`holdtrue {command}` works beside the data folder of its server, and {client.url} has another one.",
-            why=f"What it reads and makes is put into {settings.home}; the server would not find it.",
-            mend="Run it on the server's machine with --home DIR, or let the server's worker train: "
-            "POST /api/projects/{project}/triggers.",
-        )
 
 
 def _only(project: Any) -> str:

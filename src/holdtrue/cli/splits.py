@@ -3,35 +3,28 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import typer
-
 from holdtrue.cli.context import AsJson, Home, ProjectName, base, lines, listing, open_client, project_name, show
+from holdtrue.cli.declaring import argument, option
 from holdtrue.cli.labels import Label, split_label
 from holdtrue.core.errors import ConfigurationError
 
 
-def register(group: typer.Typer) -> None:
-    """Add these commands to the group `data`."""
-    group.command("split")(data_split)
-    group.command("splits")(data_splits)
-
-
 def data_split(
     label: Label,
-    name: Annotated[str, typer.Argument(help="Name of the split.")],
-    by: Annotated[str, typer.Option("--by", help="random (by the key), time or group.")] = "random",
+    name: Annotated[str, argument(help="Name of the split.")],
+    by: Annotated[str, option("--by", help="random (by the key), time or group.")] = "random",
     parts: Annotated[
-        list[str] | None, typer.Option("--part", help="A part and its share, such as test=0.2; again for each.")
+        list[str] | None, option("--part", help="A part and its share, such as test=0.2; again for each.")
     ] = None,
     column: Annotated[
-        str | None, typer.Option("--column", help="By which rows are divided (default: the key, or the time).")
+        str | None, option("--column", help="By which rows are divided (default: the key, or the time).")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other parts.")] = 0,
+    seed: Annotated[int, option("--seed", help="Another seed gives other parts.")] = 0,
     cuts: Annotated[
-        list[str] | None, typer.Option("--cut", help="Moment at which the next part begins; again for more.")
+        list[str] | None, option("--cut", help="Moment at which the next part begins; again for more.")
     ] = None,
     apart: Annotated[
-        list[str] | None, typer.Option("--apart", help="Column whose values may be in one part only; again for more.")
+        list[str] | None, option("--apart", help="Column whose values may be in one part only; again for more.")
     ] = None,
     home: Home = None,
     project: ProjectName = None,
@@ -55,7 +48,7 @@ def data_split(
 
 
 def data_splits(
-    name: Annotated[str, typer.Argument(help="Dataset whose splits are listed.")],
+    name: Annotated[str, argument(help="Dataset whose splits are listed.")],
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,

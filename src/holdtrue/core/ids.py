@@ -1,7 +1,7 @@
 """Names of things: content ids, time-ordered ids, and the names users choose."""
 
+import os
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -39,7 +39,7 @@ def version_id(kind: str, content: Any) -> str:
 
 def new_id(prefix: str, now: datetime) -> str:
     """Make an id that sorts by time: 48 bits of milliseconds, then 80 random bits (as ULID does)."""
-    number = (int(now.timestamp() * 1000) << 80) | secrets.randbits(80)
+    number = (int(now.timestamp() * 1000) << 80) | int.from_bytes(os.urandom(10))
     digits: list[str] = []
     for _ in range(26):
         number, digit = divmod(number, 32)

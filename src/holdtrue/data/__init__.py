@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from holdtrue.data.contract import Contract, Report
     from holdtrue.data.dependence import dependents
     from holdtrue.data.inferring import infer
-    from holdtrue.data.model import DatasetSpec, Ingest, Quarantine, QuarantineState, check_window, check_windows
+    from holdtrue.data.intake import ingest, read
+    from holdtrue.data.model import (
+        DatasetSpec,
+        Ingest,
+        NewSplit,
+        Quarantine,
+        QuarantineState,
+        check_window,
+        check_windows,
+    )
     from holdtrue.data.odcs import from_odcs, to_odcs
     from holdtrue.data.profiles import ColumnProfile, Profile, merge_profiles
     from holdtrue.data.profiling import fragment_profile, profile_table
@@ -22,17 +31,15 @@ if TYPE_CHECKING:
         datasets,
         declare,
         fragments,
-        ingest,
         latest,
         quarantines,
-        read,
         remove,
         request_contract,
     )
     from holdtrue.data.sources.files import read_files
     from holdtrue.data.sources.queries import read_query
     from holdtrue.data.sources.store import read_sql
-    from holdtrue.data.splits import NewSplit, Split, part_of
+    from holdtrue.data.splits import Split, part_of
     from holdtrue.data.surroundings import look_around
     from holdtrue.data.tags import Tags
     from holdtrue.data.whole import Around
@@ -100,13 +107,14 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "rules": ("Distribution", "Expect", "Fresh", "KeyInto", "RowCount", "TableRule", "Unique"),
     "surroundings": ("look_around",),
     "tags": ("Tags",),
-    "splits": ("NewSplit", "Split", "part_of"),
+    "splits": ("Split", "part_of"),
     "sources": ("read_files", "read_query", "read_sql"),
     "whole": ("Around",),
     "dependence": ("dependents",),
     "inferring": ("infer",),
+    "intake": ("ingest", "read"),
     "odcs": ("from_odcs", "to_odcs"),
-    "model": ("DatasetSpec", "Ingest", "Quarantine", "QuarantineState", "check_window", "check_windows"),
+    "model": ("DatasetSpec", "Ingest", "NewSplit", "Quarantine", "QuarantineState", "check_window", "check_windows"),
     "profiles": ("ColumnProfile", "Profile", "merge_profiles"),
     "profiling": ("fragment_profile", "profile_table"),
     "service": (
@@ -115,10 +123,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "datasets",
         "declare",
         "fragments",
-        "ingest",
         "latest",
         "quarantines",
-        "read",
         "remove",
         "request_contract",
     ),

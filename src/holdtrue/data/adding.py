@@ -119,7 +119,9 @@ class Adding:
     def tree(self, folder: Folder) -> Added:
         """Return the content of a version that keeps the files as they are."""
         seen, read = self._seen(folder, "tree", self._kept, [])
-        digest = self.blobs.put_tree({name: each.digest for name, each in seen.items()})
+        entries = {name: each.digest for name, each in seen.items()}
+        # All of them were looked for, or stored, a moment ago.
+        digest = self.blobs.put_tree(entries, stored=frozenset(entries.values()))
         size = sum(each.size for each in seen.values())
         return Added({"tree": digest, "files": len(seen), "bytes": size}, len(seen), read)
 
@@ -128,8 +130,8 @@ class Adding:
     ) -> tuple[dict[str, Seen], int]:
         key = content_hash({"files": 1, "form": form, "dataset": self.name, "root": str(folder.root), "how": how})
         known = self._known(key)
-        now = {name: _look(path) for name, path in folder.files.items()}
-        same = {name: last for name, each in now.items() if (last := known.get(name)) and last[:3] == identity(each)}
+        now = _looked(folder.files)
+        same = {name: last for name, each in now.items() if (last := known.get(name)) and last[:3] == each}
         gone = self.blobs.lacking(last.digest for last in same.values())
         found = {name: last for name, last in same.items() if last.digest not in gone} if gone else same
         fresh = [name for name in now if name not in found]
@@ -140,8 +142,8 @@ class Adding:
         if fresh or found.keys() != known.keys():
             found = {name: found[name] for name in now}
             settled = time.time_ns() - _SETTLED_NS  # file times are the machine's, whatever clock was injected
-            kept = {name: list(each) for name, each in found.items() if each.mtime < settled}
-            self.actions.put(key, self.blobs.put(orjson.dumps(kept)))
+            kept = {name: each for name, each in found.items() if each.mtime < settled}
+            self.actions.put(key, self.blobs.put(orjson.dumps(kept, default=list)))
         return found, len(fresh)
 
     def _known(self, key: str) -> dict[str, Seen]:
@@ -152,7 +154,7 @@ class Adding:
             stored = orjson.loads(self.blobs.get(digest))
         except (Corrupt, NotFound):
             return {}
-        return {name: Seen(*each) for name, each in stored.items()}
+        return dict(zip(stored, map(Seen._make, stored.values()), strict=True))
 
     def _kept(self, paths: Sequence[str]) -> list[Seen]:
         """Store files as they are: small ones together, a large one in parts."""
@@ -179,12 +181,12 @@ class Adding:
         return Seen(*identity(status), digest, rows=table.num_rows, bytes=size, columns=_columns(table.schema))
 
 
-def _batches(names: Iterable[str], now: Mapping[str, os.stat_result]) -> Iterator[list[str]]:
+def _batches(names: Iterable[str], now: Mapping[str, tuple[int, int, int]]) -> Iterator[list[str]]:
     """Yield which files are read and stored together: some thousands of small ones, each large one alone."""
     batch: list[str] = []
     size = 0
     for name in names:
-        more = now[name].st_size
+        more = now[name][0]
         if more >= _SMALL:
             yield [name]
             continue
@@ -205,6 +207,17 @@ def _side_by_side(work: Callable[[list[str]], list[Seen]], batches: Sequence[lis
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(work, batches))
+
+
+def _looked(files: Mapping[str, str]) -> dict[str, tuple[int, int, int]]:
+    """Return the identity of each file: ten thousand are looked at, so that nothing else is called for each."""
+    try:
+        return {
+            name: (status.st_size, status.st_mtime_ns, status.st_ino)
+            for name, status in zip(files, map(os.lstat, files.values()), strict=True)
+        }
+    except OSError:
+        return {name: identity(_look(path)) for name, path in files.items()}
 
 
 def _look(path: str) -> os.stat_result:

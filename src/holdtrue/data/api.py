@@ -7,12 +7,12 @@ from holdtrue.core.access import Permission
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import Forbidden, InvalidInput, NotFound
 from holdtrue.core.ids import check_name
-from holdtrue.data import erasure, service, splitting, versions
+from holdtrue.data import erasure, service, versions
 from holdtrue.data.collecting import Collect, collect
-from holdtrue.data.model import Discard, Ingest, NewDatasetVersion, QuarantineState
-from holdtrue.data.splits import NewSplit
+from holdtrue.data.model import Discard, Ingest, NewDatasetVersion, NewSplit, QuarantineState
 from holdtrue.door import Call, Download, Routes
 
+# What reads rows is imported where rows are read: listing versions, and adding one of stored files, needs none of it.
 routes = Routes("data")
 
 _TRIES = 5
@@ -70,7 +70,9 @@ def add_version(call: Call, body: NewDatasetVersion) -> Any:
 )
 def show_version(call: Call) -> Any:
     """Return one version, named by number, alias or id: schema, windows, profile, findings, quarantines."""
-    return versions.shown(call.stores, call.project, call.path["name"], call.path["version"])
+    from holdtrue.data import looking
+
+    return looking.shown(call.stores, call.project, call.path["name"], call.path["version"])
 
 
 @routes.get(
@@ -100,16 +102,20 @@ def show_contract(call: Call) -> Any:
 @routes.get("/api/projects/{project}/datasets/{name}/diff", Permission.DATA_READ, summary="Compare two versions")
 def diff_versions(call: Call) -> Any:
     """Return windows, schema, rows by key and columns that differ; query: before, after (default: the present one)."""
+    from holdtrue.data import looking
+
     before = call.query.get("before")
     if before is None:
         raise InvalidInput("No version to compare with was named.", mend="Send before=NUMBER, and after if it matters.")
     after = call.query.get("after", "current")
-    return versions.compare(call.stores, call.project, call.path["name"], before, after)
+    return looking.compare(call.stores, call.project, call.path["name"], before, after)
 
 
 @routes.get("/api/projects/{project}/datasets/{name}/splits", Permission.DATA_READ, summary="List its splits")
 def list_splits(call: Call) -> Any:
     """Return the recorded splits of a dataset's versions, by name, the newest first."""
+    from holdtrue.data import splitting
+
     found = call.read(lambda connection: splitting.recorded(connection, call.project, call.path["name"]))
     return {"items": found, "next": None}
 
@@ -117,6 +123,8 @@ def list_splits(call: Call) -> Any:
 @routes.get("/api/projects/{project}/datasets/{name}/splits/{split}", Permission.DATA_READ, summary="Show one split")
 def show_split(call: Call) -> Any:
     """Return a split of a dataset, the newest of its name: the version, the rule, the parts and what they share."""
+    from holdtrue.data import splitting
+
     path = call.path
     return call.read(lambda connection: splitting.one(connection, call.project, path["name"], path["split"]))
 
@@ -128,6 +136,8 @@ def show_split(call: Call) -> Any:
 )
 def add_split(call: Call, body: NewSplit) -> Any:
     """Divide the rows of a version at random, by time or by group, check what the parts share, and record the split."""
+    from holdtrue.data import splitting
+
     path = call.path
     version, content = splitting.divided(call.stores, call.project, path["name"], path["version"], body)
 

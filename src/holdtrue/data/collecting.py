@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
-from holdtrue.data.erasure.rewriting import droppable
+from holdtrue.data import erasure
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import digests_in, mentioned_digests
 
@@ -34,7 +34,7 @@ def collect(stores: Stores, wanted: Collect) -> dict[str, Any]:
             mend=f"Wait at least {LEAST_HOURS:g} hour.",
         )
     live = closure(stores, {*stores.ledger.read(mentioned_digests), *stores.actions.digests()})
-    live -= stores.ledger.read(droppable)
+    live -= stores.ledger.read(erasure.droppable)
     held = {digest: stores.blobs.occupied(digest) for digest in stores.blobs.digests()}
     gone = sum(size for digest, size in held.items() if digest not in live)
     found = {

@@ -28,20 +28,6 @@ def schema_changes(before: Profile, after: Profile) -> list[dict[str, Any]]:
     return found
 
 
-def fragment_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the windows that were added, removed and changed, and those that are the same."""
-    return {
-        "added": sorted(after.keys() - before.keys()),
-        "removed": sorted(before.keys() - after.keys()),
-        "changed": sorted(
-            name for name in before.keys() & after.keys() if before[name]["digest"] != after[name]["digest"]
-        ),
-        "same": sorted(
-            name for name in before.keys() & after.keys() if before[name]["digest"] == after[name]["digest"]
-        ),
-    }
-
-
 def row_changes(before: pa.Table, after: pa.Table, key: str | None) -> dict[str, Any]:
     """Return how many rows were added, removed and changed, with examples; of changed ones also the columns.
 

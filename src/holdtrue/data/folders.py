@@ -37,7 +37,7 @@ def find_files(patterns: Sequence[str]) -> Folder:
         files: dict[str, str] = {}
         for path in [pattern] if there else sorted(glob(pattern, recursive=True)):
             start, whole = len(path.rstrip("/")), os.path.abspath(path).rstrip("/")
-            files.update((whole + file[start:], file) for file in _below(path))
+            files.update({whole + file[start:]: file for file in _below(path)})
         paths |= files
         if not files:
             raise NotFound(

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from holdtrue.core.errors import Conflict, InvalidInput
 from holdtrue.data.checking import as_arrow
+from holdtrue.data.intake import ingest
 from holdtrue.data.model import DatasetSpec, Ingest
-from holdtrue.data.service import ingest
 from holdtrue.data.surroundings import Fragments, look_around
 from holdtrue.storage import ActionCache, BlobStore
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from holdtrue.core.errors import ConfigurationError, InvalidInput, StateError
 from holdtrue.data.columns import Column, Finding
 from holdtrue.data.contract import Contract
 from holdtrue.data.tags import NO_TAGS, Tags
 
+By = Literal["random", "time", "group"]
 _MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 
@@ -174,3 +175,21 @@ class Quarantine:
         """Raise StateError unless the table of moves has this one."""
         if wanted not in QUARANTINE_MOVES[self.state]:
             raise StateError.of("quarantine", self.state.value, wanted.value)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSplit:
+    """Ask for a split called `name`: the shares of its `parts`, in order, and by what rows go to them.
+
+    “random” takes the hash of a row's key, “group” that of a `column`, whose equal values stay together, both with
+    `seed`; “time” takes the moment in `column`, and parts begin at `cuts`, or where shares of the rows say. Values of
+    the columns in `apart` may be in one part only, else the split is refused.
+    """
+
+    name: str
+    by: By
+    parts: Mapping[str, float]
+    column: str | None = None
+    seed: int = 0
+    cuts: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,30 +12,12 @@ import pyarrow as pa
 
 from holdtrue.core.clock import from_microseconds
 from holdtrue.core.errors import InvalidInput
+from holdtrue.data.model import By, NewSplit
 from holdtrue.data.profiling import hashes_of, plain_texts
 from holdtrue.stats.sketches import Hashes, finished
 
-By = Literal["random", "time", "group"]
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _LEAST_PARTS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class NewSplit:
-    """Ask for a split called `name`: the shares of its `parts`, in order, and by what rows go to them.
-
-    “random” takes the hash of a row's key, “group” that of a `column`, whose equal values stay together, both with
-    `seed`; “time” takes the moment in `column`, and parts begin at `cuts`, or where shares of the rows say. Values of
-    the columns in `apart` may be in one part only, else the split is refused.
-    """
-
-    name: str
-    by: By
-    parts: Mapping[str, float]
-    column: str | None = None
-    seed: int = 0
-    cuts: tuple[str, ...] = ()
-    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,14 @@
-"""Look at versions of datasets: list them, show one with its profile, compare two."""
+"""Find versions of datasets, and list them with what each brought; no row is read."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from holdtrue import catalog
-from holdtrue.core.codec import dump
-from holdtrue.core.errors import InvalidInput, NotFound
+from holdtrue.core.errors import NotFound
 from holdtrue.data import erasure, service
-from holdtrue.data.comparing import fragment_changes, row_changes, schema_changes
-from holdtrue.data.model import QuarantineState
-from holdtrue.data.profiles import Profile, merge_profiles, shift, told
-from holdtrue.data.profiling import fragment_profile
-from holdtrue.data.reading import read_rows
 from holdtrue.storage import BlobStore, Stores
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
@@ -66,11 +58,11 @@ def listed(connection: sa.Connection, project: str, name: str) -> list[dict[str,
         changes = fragment_changes({} if before is None else parts(before), parts(version))
         items.append(
             {
-                **_head(version),
+                **head(version),
                 "current": current is not None and current.id == version.id,
                 "windows": len(parts(version)),
-                "rows": _total(version, "rows"),
-                "bytes": _total(version, "bytes"),
+                "rows": total(version, "rows"),
+                "bytes": total(version, "bytes"),
                 "new_bytes": sum(parts(version)[each]["bytes"] for each in (*changes["added"], *changes["changed"])),
                 **{change: changes[change] for change in ("added", "changed", "removed")},
             }
@@ -78,110 +70,14 @@ def listed(connection: sa.Connection, project: str, name: str) -> list[dict[str,
     return items
 
 
-def shown(stores: Stores, project: str, name: str, wanted: str) -> dict[str, Any]:
-    """Return one version: schema, windows, profile, what its contract found, and what is kept out."""
-
-    def work(connection: sa.Connection) -> tuple[catalog.Version, Any, list[Any]]:
-        version = resolve(connection, project, name, wanted)
-        held = service.quarantines(connection, project, state=QuarantineState.OPEN)
-        return version, service.dataset(connection, project, name), [each for each in held if each.dataset == name]
-
-    version, spec, held = stores.ledger.read(work)
-    reading = _Reading(stores, project)
-    whole = reading.profile(version)
-    columns = {} if spec is None else {column.name: dump(column) for column in spec.contract.columns}
-    tags: Mapping[str, Any] = version.content.get("tags", {})
-    return {
-        **_head(version),
-        "declared": spec is not None,
-        "key": key_of(version, spec),
-        "time": None if spec is None else spec.time,
-        "rows": _total(version, "rows"),
-        "bytes": _total(version, "bytes"),
-        "windows": [{"window": each, **part} for each, part in parts(version).items()],
-        "files": None if "tree" not in version.content else _listed(stores.blobs, version),
-        "schema": [
-            {"column": each.name, "kind": each.kind, **columns.get(each.name, {}), "tags": tags.get(each.name)}
-            for each in whole.columns
-        ],
-        "profile": [told(each) for each in whole.columns],
-        "findings": _findings(stores, project, version),
-        "quarantines": [dump(each) for each in held],
-        "read": sorted(reading.read),
-    }
-
-
-def compare(stores: Stores, project: str, name: str, before: str, after: str) -> dict[str, Any]:
-    """Return what differs between two versions: windows, schema, rows by key, and columns with effect sizes.
-
-    Rows are read only of windows that differ. Columns are compared over the whole versions by their stored profiles;
-    `read` names the windows that had none yet.
-    """
-    old, new, spec = stores.ledger.read(
-        lambda connection: (
-            resolve(connection, project, name, before),
-            resolve(connection, project, name, after),
-            service.dataset(connection, project, name),
-        )
-    )
-    if "tree" in old.content or "tree" in new.content:
-        return _compare_trees(stores, old, new)
-    changes = fragment_changes(parts(old), parts(new))
-    reading = _Reading(stores, project)
-    first, second = reading.profile(old), reading.profile(new)
-    rows = row_changes(
-        reading.rows(old, [*changes["removed"], *changes["changed"]], first),
-        reading.rows(new, [*changes["added"], *changes["changed"]], second),
-        key_of(new, spec),
-    )
-    shifts = [shift(column, other) for column in first.columns if (other := second.column(column.name)) is not None]
-    return {
-        "before": _head(old),
-        "after": _head(new),
-        "windows": changes,
-        "schema": schema_changes(first, second),
-        "key": key_of(new, spec),
-        "rows": {"before": first.rows, "after": second.rows, **rows},
-        "columns": sorted(shifts, key=lambda each: -(each["distance"] or 0.0)),
-        "read": sorted(reading.read),
-    }
-
-
-def _compare_trees(stores: Stores, old: catalog.Version, new: catalog.Version) -> dict[str, Any]:
-    """Return which files differ; no file is read."""
-    for version in (old, new):
-        if "tree" not in version.content:
-            raise InvalidInput(
-                f"{old.label} and {new.label} cannot be compared.",
-                why=f"{version.label} is a table, and the other one a tree of files.",
-                mend="Compare two versions of the same form.",
-            )
-    return {
-        "before": _head(old),
-        "after": _head(new),
-        "windows": fragment_changes(_files(stores.blobs, old), _files(stores.blobs, new)),
-        "schema": [],
-        "key": None,
-        "rows": None,
-        "columns": [],
-        "read": [],
-    }
-
-
-def _listed(blobs: BlobStore, version: catalog.Version) -> list[dict[str, Any]]:
-    found = _files(blobs, version)
-    return [
-        {"file": name, "digest": part["digest"], "bytes": blobs.size(part["digest"])} for name, part in found.items()
-    ]
-
-
-def _files(blobs: BlobStore, version: catalog.Version) -> dict[str, Any]:
+def files(blobs: BlobStore, version: catalog.Version) -> dict[str, Any]:
+    """Return the files of a version that keeps them as they are, by name."""
     return {name: {"digest": digest} for name, digest in blobs.tree(version.content["tree"]).items()}
 
 
 def window_of(blobs: BlobStore, version: catalog.Version, digest: str) -> str:
     """Return a plain name for the window or file of a version that has this digest; NotFound if none has."""
-    held = _files(blobs, version) if "tree" in version.content else parts(version)
+    held = files(blobs, version) if "tree" in version.content else parts(version)
     for name, part in held.items():
         if part["digest"] == digest:
             plain = re.sub(r"[^A-Za-z0-9._-]", "-", name)
@@ -209,35 +105,8 @@ def check_kept(stores: Stores, project: str, version: catalog.Version, digests: 
     raise erasure.RowsErased.of(version.label, found.window, found.erasure, "" if current is None else current.label)
 
 
-@dataclass(slots=True)
-class _Reading:
-    """Read fragments and their profiles, and remember which fragments had to be read."""
-
-    stores: Stores
-    project: str
-    read: set[str] = field(default_factory=set[str])
-
-    def profile(self, version: catalog.Version) -> Profile:
-        """Return the profile of a whole version, merged from those of its fragments."""
-        check_kept(self.stores, self.project, version, [part["digest"] for part in parts(version).values()])
-        found: list[Profile] = []
-        for window, part in parts(version).items():
-            one, was_read = fragment_profile(self.stores.blobs, self.stores.actions, part["digest"])
-            if was_read:
-                self.read.add(window)
-            found.append(one)
-        return merge_profiles(found)
-
-    def rows(self, version: catalog.Version, windows: Sequence[str], whole: Profile) -> pa.Table:
-        """Return the rows of some windows; without any, no rows of the version's columns."""
-        self.read.update(windows)
-        tables = [read_rows(self.stores.blobs, parts(version)[each]["digest"]) for each in windows]
-        if not tables:
-            return pa.table({column.name: pa.nulls(0) for column in whole.columns})
-        return pa.concat_tables(tables, promote_options="permissive")
-
-
-def _head(version: catalog.Version) -> dict[str, Any]:
+def head(version: catalog.Version) -> dict[str, Any]:
+    """Return what a version is called, and who made it when."""
     return {
         "name": version.name,
         "version": version.id,
@@ -249,20 +118,22 @@ def _head(version: catalog.Version) -> dict[str, Any]:
     }
 
 
-def _total(version: catalog.Version, what: str) -> int:
+def total(version: catalog.Version, what: str) -> int:
+    """Return the rows or bytes of a whole version."""
     if "tree" in version.content:
         return version.content["bytes"] if what == "bytes" else 0
     return sum(part[what] for part in parts(version).values())
 
 
-def _findings(stores: Stores, project: str, version: catalog.Version) -> list[dict[str, Any]]:
-    """Return what the contract found in the windows of a version when they were accepted."""
-    events = stores.ledger.events(
-        project, object=f"dataset:{version.name}", action="fragment.accepted", limit=_MOST, newest_first=True
-    )
-    found: dict[str, list[Any]] = {}
-    for event in events:
-        payload = event.payload or {}
-        if payload.get("window") in parts(version):
-            found.setdefault(payload["window"], list(payload.get("findings", ())))
-    return [{"window": window, **finding} for window, findings in sorted(found.items()) for finding in findings]
+def fragment_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the windows that were added, removed and changed, and those that are the same."""
+    return {
+        "added": sorted(after.keys() - before.keys()),
+        "removed": sorted(before.keys() - after.keys()),
+        "changed": sorted(
+            name for name in before.keys() & after.keys() if before[name]["digest"] != after[name]["digest"]
+        ),
+        "same": sorted(
+            name for name in before.keys() & after.keys() if before[name]["digest"] == after[name]["digest"]
+        ),
+    }

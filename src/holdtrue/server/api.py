@@ -18,12 +18,11 @@ from holdtrue.server.model import SESSION_HOURS, Identity, NewToken
 from holdtrue.server.openapi import describe_api
 from holdtrue.server.rules import csrf_token
 from holdtrue.server.service import fresh_secret, issue, renew, revoke, sign_out, token_kind
-from holdtrue.server.table import RouteTable
+from holdtrue.server.table import Table
 from holdtrue.storage.ledger import Transaction, WriteContext
-from holdtrue.storage.ledger.verify import verify
 
 
-def server_routes(app: App, table: Callable[[], RouteTable]) -> Routes:
+def server_routes(app: App, table: Callable[[], Table]) -> Routes:
     """Declare the routes of this room over `app`; `table` gives the finished table, for its description."""
     routes = Routes("server")
     _health(routes, app)
@@ -157,6 +156,8 @@ def _operations(routes: Routes, app: App) -> None:
 
     @routes.get("/api/audit/verify", Permission.AUDIT_READ, summary="Check the whole event log and its signatures.")
     def verify_audit(call: Call) -> dict[str, Any]:
+        from holdtrue.storage.ledger.verify import verify
+
         home = app.stores.home
         anchors = app.settings.anchor_file or None
         where = app.settings.database or home / "ledger.db"

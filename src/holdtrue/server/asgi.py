@@ -42,7 +42,7 @@ from holdtrue.server.model import Identity
 from holdtrue.server.rules import parse_token
 from holdtrue.server.service import Identities, SignIns
 from holdtrue.server.settings import Settings
-from holdtrue.server.table import RouteTable
+from holdtrue.server.table import Table
 from holdtrue.storage import Stores
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Pool:
 class Gate:
     """Serve the route table as an ASGI application, closed by default."""
 
-    def __init__(self, app: App, table: RouteTable, error_page: ErrorPage) -> None:
+    def __init__(self, app: App, table: Table, error_page: ErrorPage) -> None:
         """Serve `table`; `error_page` renders an error for browsers that asked for a page."""
         self.app = app
         self.table = table

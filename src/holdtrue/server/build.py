@@ -1,7 +1,7 @@
 """Put the application together: stores, identities, due work, routes, gate."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -9,9 +9,6 @@ from pathlib import Path
 
 from holdtrue.core.clock import Clock, SystemClock
 from holdtrue.door import Route
-from holdtrue.protocols.mlflow.casesin import case_routes
-from holdtrue.protocols.mlflow.traces import trace_routes
-from holdtrue.protocols.mlflow.tracesin import imported_routes
 from holdtrue.server.access import publish_access
 from holdtrue.server.api import server_routes
 from holdtrue.server.asgi import App, ErrorPage, Gate
@@ -20,10 +17,18 @@ from holdtrue.server.local import ensure_local_tokens
 from holdtrue.server.loops import DueWork, duties
 from holdtrue.server.service import Identities, SignIns
 from holdtrue.server.settings import Settings, capture_of
-from holdtrue.server.table import RouteTable, error_page, room_routes
+from holdtrue.server.table import (
+    TRACES,
+    GrowingTable,
+    Room,
+    RouteTable,
+    Table,
+    error_page,
+    room_routes,
+    rooms,
+    settling_rooms,
+)
 from holdtrue.storage import FileClock, Stores, open_stores
-from holdtrue.traces import Capture
-from holdtrue.traces.intake import Intake
 
 _WAITING_JOBS = frozenset({"job.queued", "job.failed"})
 
@@ -41,13 +46,17 @@ class Built:
         self.app.stores.close()
 
 
-def open_app(settings: Settings, *, clock_file: Path | None = None, timer: Clock | None = None) -> Built:
+def open_app(
+    settings: Settings, *, clock_file: Path | None = None, timer: Clock | None = None, growing: bool = False
+) -> Built:
     """Open the data folder as its only writer and build the application over it.
 
-    Raises Locked if another process has the folder, ConfigurationError if others can open it.
+    A `growing` one answers the same, and imports a room when it is first asked for it. Raises Locked if another process
+    has the folder, ConfigurationError if others can open it.
     """
-    # The tables of every room must be known before the ledger is opened, and rooms declare them on import.
-    declared = room_routes()
+    # Tables must be known before rows are read, and rooms declare them on import.
+    declared = None if growing else room_routes()
+    settling_rooms()
     check_private(settings.home)
     anchors = Path(settings.anchor_file).absolute() if settings.anchor_file else None
     clock: Clock = SystemClock() if clock_file is None else FileClock(clock_file)
@@ -55,14 +64,17 @@ def open_app(settings: Settings, *, clock_file: Path | None = None, timer: Clock
         settings.home, clock, anchors=anchors, database=settings.database, online=settings.online_store
     )
     try:
-        return build(stores, settings, timer or SystemClock(), declared, error_page())
+        return build(stores, settings, timer or SystemClock(), declared, error_page)
     except BaseException:
         stores.close()
         raise
 
 
-def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[Route], page: ErrorPage) -> Built:
-    """Build the application over open stores; `clock` is the machine's own, by which credentials expire."""
+def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[Route] | None, page: ErrorPage) -> Built:
+    """Build the application over open stores; `clock` is the machine's own, by which credentials expire.
+
+    With no routes `declared`, each room is imported when it is first asked for.
+    """
     app = App(
         stores=stores,
         settings=settings,
@@ -73,14 +85,34 @@ def build(stores: Stores, settings: Settings, clock: Clock, declared: Sequence[R
         wake=threading.Event(),
     )
     stores.ledger.observe(lambda actions: mark_queue(stores.home) if actions & _WAITING_JOBS else None)
-    tables: list[RouteTable] = []
-    captures = dict(map(capture_of, settings.trace_captures))
-    intake = Intake(stores, {name: Capture(each) for name, each in captures.items()}, Capture(settings.trace_capture))
-    own = [*server_routes(app, lambda: tables[0]), *trace_routes(intake), *imported_routes(intake)]
-    own += chain.from_iterable(case_routes(intake))
-    tables.append(RouteTable([*own, *declared]))
+    tables: list[Table] = []
+    traces = trace_room(stores, settings)
+    own = server_routes(app, lambda: tables[0])
+    if declared is None:
+        tables.append(GrowingTable(own, [*rooms(), traces]))
+    else:
+        tables.append(RouteTable([*own, *traces.routes(), *declared]))
     keep_credentials(app)
     return Built(app, Gate(app, tables[0], page))
+
+
+def trace_room(stores: Stores, settings: Settings) -> Room:
+    """Return the room of traces over an intake that keeps of each project what the settings say."""
+    captures = dict(map(capture_of, settings.trace_captures))
+
+    def load() -> Iterable[Route]:
+        # Imported here: only who sends or reads traces in another protocol needs it.
+        from holdtrue.protocols.mlflow.casesin import case_routes
+        from holdtrue.protocols.mlflow.traces import trace_routes
+        from holdtrue.protocols.mlflow.tracesin import imported_routes
+        from holdtrue.traces import Capture
+        from holdtrue.traces.intake import Intake
+
+        kept = {name: Capture(each) for name, each in captures.items()}
+        intake = Intake(stores, kept, Capture(settings.trace_capture))
+        return chain(trace_routes(intake), imported_routes(intake), *case_routes(intake))
+
+    return Room("protocols.mlflow.traces", TRACES, load)
 
 
 def keep_credentials(app: App) -> None:

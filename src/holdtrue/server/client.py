@@ -1,8 +1,7 @@
 """One door for commands, the worker and other software: the HTTP API, with a server running or without."""
 
-import contextlib
 import os
-import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,13 +13,18 @@ import orjson
 
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import HoldtrueError, InvalidInput, Locked, NotFound, Unavailable
-from holdtrue.server.home import read_address, read_token
+from holdtrue.server.direct import Direct, Plain, Unreachable, is_plain, target_of
+from holdtrue.server.home import no_token, read_address, read_token
 from holdtrue.server.settings import Settings, is_loopback, load_settings, own_trust
 from holdtrue.storage import FolderLock
 
 if TYPE_CHECKING:
-    # Loaded by the first client: most commands only show their help, or start something else.
+    # Loaded where a connection is encrypted or a body is a stream: what most commands ask for needs none of it.
+    import ssl
+
     import httpx
+
+    from holdtrue.server.inside import Inside
 
 _SECONDS = 60.0
 _STARTING_SECONDS = 5.0
@@ -31,19 +35,28 @@ class Client:
 
     def __init__(
         self,
-        http: "httpx.Client",
+        http: "httpx.Client | None" = None,
         closing: Callable[[], None] = lambda: None,
         *,
-        inner: "httpx.BaseTransport | None" = None,
-        trust: ssl.SSLContext | bool = True,
+        url: str = "",
+        direct: Direct | None = None,
+        inner: "Inside | None" = None,
+        trust: "ssl.SSLContext | None" = None,
         read: Callable[[], str] = str,
     ) -> None:
-        """Take over `http`; `inner` reaches an application in this process; `read` gives the token."""
+        """Take over `http`, or reach the server at `url`: JSON by `direct`, all else by a library.
+
+        `inner` reaches an application in this process; `read` gives the token.
+        """
         self._http = http
+        self._url = (str(http.base_url) if http is not None else url).rstrip("/")
         self._closing = closing
+        self._direct = direct
         self._inner = inner
         self._trust = trust
         self._read = read
+        self._token = ""
+        self._making = threading.Lock()
 
     @classmethod
     def open(
@@ -79,28 +92,21 @@ class Client:
             return cls.at(url, lambda: given or read_token(settings.home) or "", trust=own_trust(settings))
 
     @classmethod
-    def at(cls, url: str, token: str | Callable[[], str], *, trust: ssl.SSLContext | None = None) -> Self:
+    def at(cls, url: str, token: str | Callable[[], str], *, trust: "ssl.SSLContext | None" = None) -> Self:
         """Return a client for the server at `url`.
 
         A token given as a function is read again when the server knows it no longer; `trust` replaces the
         certificates that are usually trusted.
         """
-        import httpx
-
-        from holdtrue.server.transport import Bearer
-
         read: Callable[[], str] = token if callable(token) else lambda: token
-        auth = Bearer(read)
-        http = httpx.Client(base_url=url, auth=auth, timeout=_SECONDS, trust_env=False, verify=trust or True)
-        return cls(http, trust=trust or True, read=read)
+        direct = Plain(url, _SECONDS) if trust is None and urlsplit(url).scheme == "http" else None
+        return cls(url=url, direct=direct, trust=trust, read=read)
 
     @classmethod
     def _inside(cls, home: Path, token: str | None, clock_file: Path | None) -> Self:
         # Imported here: with a server running, a command needs neither the stores nor the rooms.
-        import httpx
-
         from holdtrue.server.build import open_app
-        from holdtrue.server.transport import Bearer, in_process
+        from holdtrue.server.inside import Inside
 
         settings = load_settings(home)
         if not settings.home.is_dir():
@@ -108,42 +114,35 @@ class Client:
                 f"There is no data folder at {settings.home}.",
                 mend="Start a server there once (`holdtrue up --home DIR`), or give the right --home.",
             )
-        built = open_app(settings, clock_file=clock_file)
-        stack = contextlib.ExitStack()
-        stack.callback(built.close)
-        transport = stack.enter_context(in_process(built.gate))
+        built = open_app(settings, clock_file=clock_file, growing=True)
+        inner = Inside(built.gate, settings.url)
+
+        def close() -> None:
+            inner.close()
+            built.close()
 
         def read() -> str:
             return token or read_token(settings.home) or ""
 
-        http = httpx.Client(base_url=settings.url, auth=Bearer(read), transport=transport, trust_env=False)
-        return cls(http, stack.close, inner=transport, read=read)
+        return cls(closing=close, url=settings.url, direct=inner, inner=inner, read=read)
 
     def data_plane(self) -> "httpx.Client | None":
         """Return a client of the data plane beside this server, with the same token; None without a server."""
-        import httpx
-
         if self._inner:
             return None
-        address = self._http.base_url.copy_with(port=(self._http.base_url.port or 7700) + 1)
+        import httpx
+
+        http = self._full()
+        address = http.base_url.copy_with(port=(http.base_url.port or 7700) + 1)
         return httpx.Client(
-            base_url=address, auth=self._http.auth, timeout=_SECONDS, trust_env=False, verify=self._trust
+            base_url=address, auth=http.auth, timeout=_SECONDS, trust_env=False, verify=self._trust or True
         )
 
     def speaking(self, project: str) -> "httpx.Client":
         """Return a client of the same server that asks about `project` in protocols which do not name one."""
-        import httpx
-
         from holdtrue.server.transport import Named
 
-        return httpx.Client(
-            base_url=self._http.base_url,
-            auth=Named(self._read, project),
-            transport=self._inner,
-            timeout=_SECONDS,
-            trust_env=False,
-            verify=self._trust,
-        )
+        return self._made(Named(self._read, project))
 
     def keeps(self, settings: Settings) -> bool:
         """Tell whether what is behind this client keeps its data in the folder of these settings."""
@@ -152,8 +151,9 @@ class Client:
         present = read_address(settings.home)
         if present is None:
             return False
-        called, mine = self._http.base_url, urlsplit(present.url)
-        here = is_loopback(called.host) or called.host.lower() in settings.names()
+        called, mine = urlsplit(self.url), urlsplit(present.url)
+        host = called.hostname or ""
+        here = is_loopback(host) or host.lower() in settings.names()
         return (here and called.port == mine.port) or self.url == settings.origin
 
     @property
@@ -164,7 +164,7 @@ class Client:
     @property
     def url(self) -> str:
         """Return the address this client calls."""
-        return str(self._http.base_url).rstrip("/")
+        return self._url
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON answer of a GET; fields that are None are left out of the query."""
@@ -188,10 +188,9 @@ class Client:
 
     def download(self, path: str, target: BinaryIO) -> None:
         """Write the bytes of a GET's answer to `target`, as they come; raise the error it reports."""
-        with self._http.stream("GET", path) as answer:
+        with self._full().stream("GET", path) as answer:
             if not answer.is_success:
-                answer.read()
-                _value(answer)
+                _value(answer.status_code, answer.read())
             for chunk in answer.iter_bytes():
                 target.write(chunk)
 
@@ -216,8 +215,6 @@ class Client:
         stream: BinaryIO | None = None,
     ) -> Any:
         """Send one request and return its JSON answer, else raise the error it reports."""
-        import httpx
-
         headers = {} if key is None else {"idempotency-key": key}
         content: Any = stream
         if body is not None:
@@ -225,25 +222,78 @@ class Client:
             headers["content-type"] = "application/json"
         given = {name: str(value) for name, value in (query or {}).items() if value is not None}
         try:
-            answer = self._http.request(method, path, content=content, params=given, headers=headers)
-        except httpx.TimeoutException as error:
-            raise Unavailable(
-                f"The server at {self.url} did not answer in time.",
-                why="Whether the request took effect is not known.",
-                mend="Look at the present state, or send it again with the same idempotency key.",
-            ) from error
-        except httpx.TransportError as error:
+            if self._direct is not None and stream is None and is_plain(path):
+                return _value(*self._directly(self._direct, method, target_of(path, given), headers, content or b""))
+            return _value(*self._by_library(method, path, content, given, headers))
+        except Unreachable as error:
+            if error.late:
+                raise Unavailable(
+                    f"The server at {self.url} did not answer in time.",
+                    why="Whether the request took effect is not known.",
+                    mend="Look at the present state, or send it again with the same idempotency key.",
+                ) from error
             raise Unavailable(
                 f"No server answers at {self.url}.",
-                why=type(error).__name__,
+                why=error.why,
                 mend="Start it with `holdtrue up`, or correct HOLDTRUE_URL.",
             ) from error
-        return _value(answer)
 
     def close(self) -> None:
         """Close the connection, and the application if it runs in this process."""
-        self._http.close()
+        if self._http is not None:
+            self._http.close()
+        if self._direct is not None:
+            self._direct.close()
         self._closing()
+
+    def _directly(
+        self, direct: Direct, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, bytes]:
+        """Send a request with the token, and once more with what the folder keeps by now if it is known no longer."""
+        token = self._token or self._read()
+        if not token:
+            raise no_token()
+        answer = direct.send(method, target, {**headers, "authorization": f"Bearer {token}"}, body)
+        if answer.status == 401 and (fresh := self._read()) != token:
+            token = fresh
+            answer = direct.send(method, target, {**headers, "authorization": f"Bearer {fresh}"}, body)
+        self._token = token
+        return answer.status, answer.body
+
+    def _by_library(
+        self, method: str, path: str, content: Any, query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        http = self._full()
+        import httpx
+
+        try:
+            answer = http.request(method, path, content=content, params=query, headers=headers)
+        except httpx.TransportError as error:
+            raise Unreachable(type(error).__name__, late=isinstance(error, httpx.TimeoutException)) from error
+        return answer.status_code, answer.content
+
+    def _full(self) -> "httpx.Client":
+        """Return the library's client of the same server, made when it is first needed."""
+        with self._making:
+            if self._http is None:
+                from holdtrue.server.transport import Bearer
+
+                self._http = self._made(Bearer(self._read))
+            return self._http
+
+    def _made(self, auth: "httpx.Auth") -> "httpx.Client":
+        import httpx
+
+        from holdtrue.server.transport import InProcess
+
+        return httpx.Client(
+            base_url=self._url,
+            auth=auth,
+            transport=None if self._inner is None else InProcess(self._inner),
+            timeout=_SECONDS,
+            trust_env=False,
+            verify=self._trust or True,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -266,15 +316,15 @@ def _running(home: Path, locked: Locked) -> str:
     raise locked
 
 
-def _value(answer: "httpx.Response") -> Any:
-    if answer.is_success:
-        return answer.json() if answer.content else None
+def _value(status: int, body: bytes) -> Any:
+    if 200 <= status < 300:
+        return orjson.loads(body) if body else None
     try:
-        error: dict[str, Any] = answer.json()["error"]
-        raise _error_of(answer.status_code, error)
+        error: dict[str, Any] = orjson.loads(body)["error"]
+        raise _error_of(status, error)
     except (ValueError, KeyError, TypeError):
         raise Unavailable(
-            f"The server answered {answer.status_code} and not in the form of this API.",
+            f"The server answered {status} and not in the form of this API.",
             mend="Check that HOLDTRUE_URL is the address of a Holdtrue server.",
         ) from None
 

@@ -4,14 +4,13 @@ No database is needed to read these: commands and the supervisor do.
 """
 
 import os
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.errors import ConfigurationError, Unauthenticated
 from holdtrue.storage import write_atomic
 
 LOCAL_TOKEN = "keys/local-token"  # noqa: S105  # the name of a file
@@ -55,6 +54,14 @@ def read_token(home: Path, name: str = LOCAL_TOKEN) -> str | None:
         return None
 
 
+def no_token() -> Unauthenticated:
+    """Say that neither a variable nor a folder gives a token."""
+    return Unauthenticated(
+        "There is no token to call the server with.",
+        mend=f"Set HOLDTRUE_TOKEN, or name the data folder with {LOCAL_TOKEN} in it: --home DIR",
+    )
+
+
 def write_address(home: Path, address: Address) -> None:
     """Tell commands on this machine where the server answers."""
     data = {"url": address.url, "data_url": address.data_url, "pid": address.pid}
@@ -75,7 +82,7 @@ def mark_queue(home: Path) -> None:
     descriptor = os.open(home / _QUEUE_MARK, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         # One write of a few bytes is seen whole or not at all.
-        os.pwrite(descriptor, secrets.token_bytes(8), 0)
+        os.pwrite(descriptor, os.urandom(8), 0)
     finally:
         os.close(descriptor)
 

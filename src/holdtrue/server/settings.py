@@ -3,20 +3,20 @@
 Only the standard library is used here: `holdtrue up` reads the settings before it starts anything.
 """
 
-import difflib
 import ipaddress
 import os
-import ssl
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from holdtrue.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
 
 PREFIX = "HOLDTRUE_"
 _WORDS: Mapping[Any, str] = types.MappingProxyType({int: "a whole number", float: "a number", str: "text"})
@@ -210,13 +210,15 @@ def describe() -> tuple[tuple[str, str, Any, str], ...]:
     )
 
 
-def own_trust(settings: Settings) -> ssl.SSLContext | None:
+def own_trust(settings: Settings) -> "ssl.SSLContext | None":
     """Return a context that trusts this server by its certificate alone, None where it speaks plain HTTP.
 
     Programs on this machine reach the server by its address, while the certificate names the public host.
     """
     if not settings.tls_certificate:
         return None
+    import ssl
+
     context = ssl.create_default_context(cafile=settings.tls_certificate)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -273,6 +275,8 @@ def _file_values(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
+    import tomllib
+
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -289,12 +293,13 @@ def _file_values(path: Path) -> dict[str, Any]:
 
 
 def _variable_values(environ: Mapping[str, str]) -> dict[str, Any]:
-    known = _types()
+    given = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
+    for name in ("HOLDTRUE_HOME", *CLIENT_VARIABLES):
+        given.pop(name, None)
+    known = _types() if given else {}
     names = {PREFIX + key.upper(): key for key in known}
     values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in ("HOLDTRUE_HOME", *CLIENT_VARIABLES):
-            continue
+    for variable, text in given.items():
         if variable not in names:
             raise _unknown(f"the variable {variable}", variable, [*names, "HOLDTRUE_HOME", *CLIENT_VARIABLES])
         key = names[variable]
@@ -341,6 +346,8 @@ def _fit(kind: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _unknown(where: str, key: str, known: list[str]) -> ConfigurationError:
+    import difflib
+
     close = difflib.get_close_matches(key, known, n=1)
     return ConfigurationError(
         f"Holdtrue does not know {where}.",

@@ -1,10 +1,12 @@
-"""The table of all routes: collected from the rooms, checked once, matched without decoding anything."""
+"""The table of all routes: collected from the rooms, all at once or as asked for; checked, matched without decoding."""
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from types import MappingProxyType
+from typing import Protocol, cast
 
 from starlette.routing import compile_path
 
@@ -12,22 +14,51 @@ from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.door import Dialect, Route
 
-# Rooms that declare routes, each in its module `api`; pages cut across rooms and have a module of their own.
-ROOMS = (
-    "catalog.api",
-    "data.api",
-    "pipelines.api",
-    "monitoring.api",
-    "traces.api",
-    "governance.api",
-    "llm.api",
-    "delivery.api",
-    "delivery.privacy.api",
-    "project.api",
-    "tracking.api",
-    "protocols.mlflow.api",
-    "web.pages",
+_PROJECT = "/api/projects/{project}"
+_TRACKING = ("/api/2.0", "/api/3.0", "/ajax-api/2.0", "/ajax-api/3.0")
+
+
+def _below(*words: str) -> tuple[str, ...]:
+    return tuple(f"{_PROJECT}/{word}" for word in words)
+
+
+# Each declares its routes in the module of this name; pages cut across rooms and have a module of their own. A route
+# outside its room's areas fails the build, so that whoever loads the rooms of an address has every route it can match.
+AREAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "catalog.api": _below("aliases", "lineage", "releases", "versions"),
+        "data.api": ("/api/blobs", *_below("datasets", "quarantines")),
+        "pipelines.api": _below("jobs", "lease"),
+        "monitoring.api": _below("alarms", "incidents", "monitors", "services"),
+        "traces.api": ("/api/traces", *_below("traces")),
+        "governance.api": _below("decisions", "evidence", "policies", "releases"),
+        "llm.api": ("/api/gateway", *_below("prompts")),
+        "delivery.api": _below(
+            "deployments", "dora", "rollouts", "services", "status", "submissions", "triggers", "why"
+        ),
+        "delivery.privacy.api": _below("erasures", "usage"),
+        "project.api": _below("apply", "definitions", "events", "plan"),
+        "tracking.api": _below(
+            "experiments",
+            "imported-experiments",
+            "imported-logged-models",
+            "imported-runs",
+            "model-version",
+            "run-comparison",
+            "run-retention",
+            "runs",
+        ),
+        "protocols.mlflow.api": (*_TRACKING, "/version", *_below("imported-models")),
+        "web.pages": ("/", "/projects", "/sign-in", "/static"),
+    }
 )
+TRACES = (*_TRACKING, "/v1/traces", *_below("imported-evaluation-datasets", "imported-traces"))
+"""The areas of traces as the tracking protocol knows them, which need the application's intake."""
+
+# Rows that a process owed when it was killed are settled by the room they are of, before anything is read: such
+# rooms are known to every writer of the ledger, whatever else it loads.
+_SETTLING = ("tracking.kept",)
+
 PUBLIC_AT_MOST = 8
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -50,6 +81,27 @@ class _Entry:
     routes: Mapping[str, Route]
 
 
+class Table(Protocol):
+    """Find the declared route of a request."""
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Return every declared route."""
+        ...
+
+    def dialect_at(self, path: str) -> Dialect | None:
+        """Return the dialect that clients speak at `path`; None for the house's own."""
+        ...
+
+    def match(self, path: str) -> Match | None:
+        """Return what is declared at `path`, or None."""
+        ...
+
+    def is_public(self, method: str, path: str) -> bool:
+        """Tell whether this exact method and path may be asked for by anybody."""
+        ...
+
+
 class RouteTable:
     """Find the declared route of a request. What is not in the table is not served."""
 
@@ -57,7 +109,7 @@ class RouteTable:
         """Check all routes; raise UndeclaredRoute for one without permission, twice declared or wrongly
         public.
         """
-        self.routes = tuple(routes)
+        self._routes = tuple(routes)
         named = {each.dialect.name: each.dialect for each in self.routes if each.dialect is not None}
         self._dialects = tuple(named.values())
         by_path: dict[str, dict[str, Route]] = {}
@@ -79,6 +131,11 @@ class RouteTable:
         ordered = sorted(by_path, key=_precedence)
         self._fixed = {path: by_path[path] for path in ordered if "{" not in path}
         self._entries = [_Entry(compile_path(path)[0], by_path[path]) for path in ordered if "{" in path]
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Return every declared route."""
+        return self._routes
 
     def dialect_at(self, path: str) -> Dialect | None:
         """Return the dialect that clients speak at `path`; None for the house's own."""
@@ -103,21 +160,98 @@ class RouteTable:
         return ("GET" if method == "HEAD" else method, path) in self.public
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Name a room's areas, and how its routes are had."""
+
+    name: str
+    areas: tuple[str, ...]
+    load: Callable[[], Iterable[Route]]
+
+    def covers(self, path: str) -> bool:
+        """Tell whether `path` lies in one of the areas."""
+        words = path.split("/")
+        return any(_begins(words, area.split("/")) for area in self.areas)
+
+    def routes(self) -> list[Route]:
+        """Return the room's routes; raise UndeclaredRoute for one outside its areas."""
+        found = list(self.load())
+        for route in found:
+            if not self.covers(route.path):
+                raise UndeclaredRoute(f"{route.path} lies in no area of {self.name}")
+        return found
+
+
+def rooms() -> tuple[Room, ...]:
+    """Return all rooms; none of them is imported by that."""
+    return tuple(Room(name, areas, _of(name)) for name, areas in AREAS.items())
+
+
 def room_routes() -> list[Route]:
     """Import every room that declares routes and return them all."""
-    found: list[Route] = []
-    for room in ROOMS:
-        module = importlib.import_module(f"holdtrue.{room}")
-        routes: Iterable[Route] = module.routes
-        found += list(routes)
-    return found
+    return [route for room in rooms() for route in room.routes()]
 
 
-def error_page() -> Callable[[HoldtrueError, str], str]:
-    """Return the function that renders an error as a page: the pages' own."""
-    module = importlib.import_module("holdtrue.web.pages")
-    render: Callable[[HoldtrueError, str], str] = module.error_page
-    return render
+def settling_rooms() -> None:
+    """Import the rooms that may have left rows to be settled."""
+    for room in _SETTLING:
+        importlib.import_module(f"holdtrue.{room}.store")
+
+
+def error_page(error: HoldtrueError, request_id: str) -> str:
+    """Render an error as a page, as the pages do."""
+    render: Callable[[HoldtrueError, str], str] = importlib.import_module("holdtrue.web.pages").error_page
+    return render(error, request_id)
+
+
+class GrowingTable:
+    """Find routes as a RouteTable of all rooms does, and import only the rooms whose areas were asked for.
+
+    For an application in a command's own process: a request or two, of which most are for one room.
+    """
+
+    def __init__(self, own: Iterable[Route], declaring: Sequence[Room]) -> None:
+        """Begin with the routes `own`; what is asked outside of every area is asked of all rooms."""
+        self._rooms = tuple(declaring)
+        self._loaded: dict[str, list[Route]] = {"": list(own)}
+        self._table = RouteTable(self._loaded[""])
+        self._loading = threading.Lock()
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Return every declared route of every room."""
+        return self._with(self._rooms).routes
+
+    def dialect_at(self, path: str) -> Dialect | None:
+        """Return the dialect that clients speak at `path`; None for the house's own."""
+        return self._at(path).dialect_at(path)
+
+    def match(self, path: str) -> Match | None:
+        """Return what is declared at `path`, or None."""
+        return self._at(path).match(path)
+
+    def is_public(self, method: str, path: str) -> bool:
+        """Tell whether this exact method and path may be asked for by anybody."""
+        return self._at(path).is_public(method, path)
+
+    def loaded(self) -> list[str]:
+        """Return the names of the rooms that are imported by now."""
+        return [name for name in self._loaded if name]
+
+    def _at(self, path: str) -> RouteTable:
+        """Return a table that answers for `path` as the whole one would."""
+        meant = [room for room in self._rooms if room.covers(path)]
+        if not meant and self._table.match(path) is None:
+            meant = list(self._rooms)
+        return self._with(meant)
+
+    def _with(self, meant: Iterable[Room]) -> RouteTable:
+        with self._loading:
+            fresh = [room for room in meant if room.name not in self._loaded]
+            if fresh:
+                self._loaded.update((room.name, room.routes()) for room in fresh)
+                self._table = RouteTable(route for routes in self._loaded.values() for route in routes)
+            return self._table
 
 
 def _check(route: Route) -> None:
@@ -142,3 +276,17 @@ def _check(route: Route) -> None:
 
 def _precedence(path: str) -> tuple[int, ...]:
     return tuple(1 if part.startswith("{") else 0 for part in path.split("/"))
+
+
+def _of(name: str) -> Callable[[], Iterable[Route]]:
+    def load() -> Iterable[Route]:
+        routes: Iterable[Route] = importlib.import_module(f"holdtrue.{name}").routes
+        return routes
+
+    return load
+
+
+def _begins(words: Sequence[str], area: Sequence[str]) -> bool:
+    return len(words) >= len(area) and all(
+        mark == word or mark.startswith("{") for word, mark in zip(words, area, strict=False)
+    )

@@ -4,11 +4,12 @@ import base64
 import contextlib
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 
-from holdtrue.core.errors import Unauthenticated
-from holdtrue.server.home import LOCAL_TOKEN
+from holdtrue.server.home import no_token
+from holdtrue.server.inside import Inside, inside
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def in_process(gate: "ASGIApp") -> Generator[httpx.BaseTransport, None, None]:
     """Give a transport that hands requests to an application in this process, without a socket."""
-    from anyio.from_thread import start_blocking_portal
-
-    with start_blocking_portal() as portal:
-        yield _InProcess(lambda request: portal.call(_answer, gate, request))
+    with inside(gate) as found:
+        yield InProcess(found)
 
 
 class Bearer(httpx.Auth):
@@ -34,10 +33,7 @@ class Bearer(httpx.Auth):
         if not self._token:
             self._token = self._read()
         if not self._token:
-            raise Unauthenticated(
-                "There is no token to call the server with.",
-                mend=f"Set HOLDTRUE_TOKEN, or name the data folder with {LOCAL_TOKEN} in it: --home DIR",
-            )
+            raise no_token()
         request.headers["authorization"] = self.header(self._token)
         answer = yield request
         if answer.status_code == 401 and (fresh := self._read()) != self._token:
@@ -62,21 +58,16 @@ class Named(Bearer):
         return f"Basic {base64.b64encode(f'{self._project}:{token}'.encode()).decode()}"
 
 
-class _InProcess(httpx.BaseTransport):
-    """Answer requests by a function in place of a network."""
+class InProcess(httpx.BaseTransport):
+    """Hand requests to an application in this process in place of a network."""
 
-    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
-        self._answer = answer
+    def __init__(self, application: Inside) -> None:
+        self._application = application
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._answer(request)
-
-
-async def _answer(gate: "ASGIApp", request: httpx.Request) -> httpx.Response:
-    transport = httpx.ASGITransport(app=gate, raise_app_exceptions=False)
-    body = request.read()
-    sent = httpx.Request(request.method, request.url, content=body)
-    # As they are, repeated and missing ones too: what the application refuses must reach it.
-    sent.headers = httpx.Headers(request.headers.raw)
-    answer = await transport.handle_async_request(sent)
-    return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+        address = urlsplit(str(request.url.copy_with(raw_path=b"/")))
+        # Headers as they are, repeated and missing ones too: what the application refuses must reach it.
+        answer = self._application.ask(
+            request.method, address, request.url.raw_path, request.headers.raw, request.read()
+        )
+        return httpx.Response(answer.status, headers=list(answer.headers), content=answer.body)

@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -167,9 +168,12 @@ class BlobStore(Places):
             make_folder(target.parent)
             publish(descriptor, temporary, target)
 
-    def put_tree(self, entries: Mapping[str, str]) -> str:
-        """Store a manifest of names → digests and return its digest; each entry must be stored already."""
-        absent = self.lacking(map(check_digest, entries.values()))
+    def put_tree(self, entries: Mapping[str, str], *, stored: AbstractSet[str] = frozenset()) -> str:
+        """Store a manifest of names → digests and return its digest; each entry must be stored already.
+
+        Digests that were just found, or put, need not be looked for again: those in `stored`.
+        """
+        absent = self.lacking(map(check_digest, set(entries.values()) - stored))
         for name, digest in entries.items() if absent else ():
             if digest in absent:
                 raise NotFound(

@@ -1,11 +1,8 @@
 """Files that are either wholly there or not at all, and disk errors with a remedy."""
 
-import ctypes
 import errno
 import os
-import platform
 import re
-import secrets
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +108,10 @@ def _sync_file_system(descriptor: int) -> bool:
 
     Linux tells of failed writes by this call since 5.8: before, it could not be relied on.
     """
+    # Imported here: only where many files are stored one by one is it called.
+    import ctypes
+    import platform
+
     version = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
     call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if call is None or platform.system() != "Linux" or version < _TELLS_ERRORS:
@@ -133,7 +134,7 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 @contextmanager
 def fresh_file(folder: Path) -> Generator[tuple[int, Path]]:
     """Open a new private (0600) file of random name in `folder`; remove it if still there at the end."""
-    path = folder / f"{secrets.token_hex(16)}.tmp"
+    path = folder / f"{os.urandom(16).hex()}.tmp"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         yield descriptor, path

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import secrets
 from pathlib import Path
 
 import orjson
@@ -20,7 +19,7 @@ class FolderLock:
     def __init__(self, home: Path) -> None:
         """Take the lock; Locked (naming the holder) if another process has it."""
         refuse_remote(home)
-        self.instance = secrets.token_hex(8)
+        self.instance = os.urandom(8).hex()
         self._path = home / "lock"
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import re
-import secrets
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,7 +134,7 @@ def write_plain(places: Places, contents: Mapping[str, bytes]) -> Iterable[Path]
     folders = {digest[:2]: places.file_of(digest).parent for digest in contents}
     make_folders(folders.values())
     made: list[tuple[int, str, str]] = []
-    prefix = f"{places.temporary}/{secrets.token_hex(16)}-"
+    prefix = f"{places.temporary}/{os.urandom(16).hex()}-"
     try:
         for number, (digest, data) in enumerate(contents.items()):
             temporary = f"{prefix}{number}.tmp"

@@ -1,50 +1,55 @@
 """Tracking: experiments, runs, their metrics with full history; artifacts, search, the model registry.
 
 This door opens on runs and experiments; `tracking.search`, `tracking.artifacts` and `tracking.registry` are doors
-of their own.
+of their own. Names are imported on first use: whoever only settles metrics that were left needs none of the rest.
 """
 
-from holdtrue.tracking.model import (
-    Batch,
-    DatasetInput,
-    Experiment,
-    HistoryPage,
-    Metric,
-    ModelLink,
-    ModelMetric,
-    NameTaken,
-    NewRun,
-    NoExperiment,
-    NoRun,
-    NotActive,
-    Pair,
-    ParamChanged,
-    Run,
-    RunInfo,
-    RunStatus,
-    View,
-)
-from holdtrue.tracking.service import (
-    change_experiment_lifecycle,
-    change_run_lifecycle,
-    create_experiment,
-    create_run,
-    datasets_used,
-    delete_experiment_tag,
-    delete_tag,
-    find_experiment,
-    find_run,
-    find_run_info,
-    history,
-    log,
-    log_inputs,
-    logging,
-    note_model,
-    rename_experiment,
-    sampled,
-    set_experiment_tag,
-    update_run,
-)
+from typing import TYPE_CHECKING
+
+from holdtrue.core.lazy import attach
+
+if TYPE_CHECKING:
+    from holdtrue.tracking.model import (
+        Batch,
+        DatasetInput,
+        Experiment,
+        HistoryPage,
+        Metric,
+        ModelLink,
+        ModelMetric,
+        NameTaken,
+        NewRun,
+        NoExperiment,
+        NoRun,
+        NotActive,
+        Pair,
+        ParamChanged,
+        Run,
+        RunInfo,
+        RunStatus,
+        View,
+    )
+    from holdtrue.tracking.service import (
+        change_experiment_lifecycle,
+        change_run_lifecycle,
+        create_experiment,
+        create_run,
+        datasets_used,
+        delete_experiment_tag,
+        delete_tag,
+        find_experiment,
+        find_run,
+        find_run_info,
+        history,
+        log,
+        log_inputs,
+        logging,
+        note_model,
+        rename_experiment,
+        sampled,
+        set_experiment_tag,
+        update_run,
+    )
 
 __all__ = [
     "Batch",
@@ -85,3 +90,48 @@ __all__ = [
     "set_experiment_tag",
     "update_run",
 ]
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "model": (
+        "Batch",
+        "DatasetInput",
+        "Experiment",
+        "HistoryPage",
+        "Metric",
+        "ModelLink",
+        "ModelMetric",
+        "NameTaken",
+        "NewRun",
+        "NoExperiment",
+        "NoRun",
+        "NotActive",
+        "Pair",
+        "ParamChanged",
+        "Run",
+        "RunInfo",
+        "RunStatus",
+        "View",
+    ),
+    "service": (
+        "change_experiment_lifecycle",
+        "change_run_lifecycle",
+        "create_experiment",
+        "create_run",
+        "datasets_used",
+        "delete_experiment_tag",
+        "delete_tag",
+        "find_experiment",
+        "find_run",
+        "find_run_info",
+        "history",
+        "log",
+        "log_inputs",
+        "logging",
+        "note_model",
+        "rename_experiment",
+        "sampled",
+        "set_experiment_tag",
+        "update_run",
+    ),
+}
+__getattr__ = attach(__name__, {name: module for module, names in _MODULES.items() for name in names})

@@ -2,19 +2,18 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from holdtrue.data.erasure import store
 from holdtrue.data.erasure.marking import Key, Standing, open_key
 from holdtrue.data.erasure.model import QUARANTINE, Cleaned, ErasedBlob, Held
 from holdtrue.data.model import Ingest, NewDatasetVersion, Part
-from holdtrue.data.profiling import forget_profile
-from holdtrue.data.reading import put_rows, read_rows
 from holdtrue.storage import BlobStore, Stores
+
+# Where nobody was erased, and of files that are kept as they are, no row is read: what reads rows is imported there.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,12 @@ def clean_files(
     return Cleaned(made, erased, Held(listed.revision, tuple(blobs)))
 
 
-def without(blobs: BlobStore, digest: str, mask: NDArray[np.bool_]) -> Without:
+def without(blobs: BlobStore, digest: str, mask: "NDArray[np.bool_]") -> Without:
     """Store the rows of a Parquet blob that are not in the mask, as bytes that depend on these rows alone."""
+    import pyarrow as pa
+
+    from holdtrue.data.reading import put_rows, read_rows
+
     table = read_rows(blobs, digest).filter(pa.array(~mask))
     made, size = put_rows(blobs, table)
     return Without(Part(made, table.num_rows, size), int(mask.sum()))
@@ -85,6 +88,8 @@ def without(blobs: BlobStore, digest: str, mask: NDArray[np.bool_]) -> Without:
 
 def columns_of(blobs: BlobStore, digest: str) -> list[str]:
     """Return the names of a stored table's columns."""
+    import pyarrow.parquet as pq
+
     with blobs.open(digest) as file:
         return pq.read_schema(file).names
 
@@ -94,6 +99,9 @@ def _cleaned(stores: Stores, listed: Standing, digest: str) -> Without | None:
     columns = listed.columns(columns_of(stores.blobs, digest)) if listed.marks else []
     if not columns:
         return None
+    from holdtrue.data.profiling import forget_profile
+    from holdtrue.data.reading import read_rows
+
     mask, erasures = listed.hits(read_rows(stores.blobs, digest, columns))
     if not mask.any():
         return None

@@ -4,17 +4,19 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.storage.files import write_atomic
-from holdtrue.storage.journal.erasing import texts_of
+
+# The list is read with every version that is added, and most projects erased nobody.
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 _KEY_FILE = "keys/erasure-key"
 _KEY_BYTES = 32
@@ -79,8 +81,14 @@ class Standing:
     marks: Mapping[str, Mapping[str, str]]
     revision: int
 
-    def hits(self, table: pa.Table) -> tuple[NDArray[np.bool_], frozenset[str]]:
+    def hits(self, table: "pa.Table") -> "tuple[NDArray[np.bool_], frozenset[str]]":
         """Tell which rows are of an erased entity, bool[n], and by which erasures."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from holdtrue.storage.journal.erasing import texts_of
+
         found = np.zeros(table.num_rows, np.bool_)
         erasures: set[str] = set()
         for column in self.columns(table.column_names):
@@ -99,8 +107,14 @@ class Standing:
         return [name for name in names if name in self.marks]
 
 
-def mask_of(entity: Entity, table: pa.Table) -> NDArray[np.bool_]:
+def mask_of(entity: Entity, table: "pa.Table") -> "NDArray[np.bool_]":
     """Tell which rows are of an entity, bool[n]."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from holdtrue.storage.journal.erasing import texts_of
+
     if entity.column not in table.column_names:
         return np.zeros(table.num_rows, np.bool_)
     options = pc.SetLookupOptions(pa.array([entity.value]), skip_nulls=True)

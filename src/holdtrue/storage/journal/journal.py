@@ -178,11 +178,15 @@ class Journal:
 
     def projects(self, kind: str) -> list[str]:
         """Return the projects that have records of a kind that is searched."""
-        from holdtrue.storage.journal.holding import LiveRows
+        contents = self._index.contents()
+        found = {file.project for each in contents.sealed for file in each.files if file.kind == kind}
+        if contents.live:
+            from holdtrue.storage.journal.holding import LiveRows
 
-        if self._live is None:
-            self._live = LiveRows(self._index, _SEARCHED)
-        return sorted({each.file.project for each in self.sealed(kind)} | self._live.projects(kind))
+            if self._live is None:
+                self._live = LiveRows(self._index, _SEARCHED)
+            found |= self._live.projects(kind)
+        return sorted(found)
 
     def rows(
         self, part: "SealedPart", columns: Sequence[str] | None = None, places: Sequence[int] | None = None
