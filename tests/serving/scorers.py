@@ -150,3 +150,13 @@ class Sharper:
     def predict(self, chances: np.ndarray) -> Any:
         found = chances**2 + 1e-9
         return found / found.sum(axis=1, keepdims=True)
+
+
+class Large:
+    """Give numbers with more digits than an answer has."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        pass
+
+    def predict(self, matrix: np.ndarray) -> Any:
+        return matrix[:, 1].astype(np.float64) * (1e6 / 3)

@@ -108,6 +108,17 @@ def test_the_process_ends_when_nobody_holds_the_model() -> None:
     assert children() <= before
 
 
+def test_code_that_answers_with_a_number_is_compared_by_its_spread() -> None:
+    large = PythonModel(scorers.Large, modules=[scorers_helper], seconds=5.0)
+    sample = np.random.default_rng(3).normal(size=(40, 2)).astype(np.float32)
+    plain, spread = (pack_model(large, NAMES, sample, number=number).parity for number in (False, True))
+    # The same rounding, which is too much for a probability, and nothing of a number of this size.
+    assert plain["max_difference"] > 0.01
+    assert spread["max_difference"] < 1e-6
+    assert spread["max_difference"] == pytest.approx(plain["max_difference"] / large.predict(sample).std(), rel=1e-6)
+    assert spread["changed_decisions"] == 0.0
+
+
 COLOURS = ("red", "green", "blue")
 
 

@@ -248,7 +248,7 @@ def _fit(pipeline: Pipeline, model: Model, features: FeatureSet, table: pa.Table
     training = _fit_rows(model, features, table)
     estimator = model.fit(training, model.params)
     sample = training.X[:: max(1, len(training.X) // _PARITY_ROWS)]
-    packed = pack_model(estimator, features.names, sample, quantise=model.quantise)
+    packed = pack_model(estimator, features.names, sample, quantise=model.quantise, number=model.number)
     return orjson.dumps(
         {
             "digest": pipeline.blobs.put(packed.data),

@@ -52,21 +52,27 @@ class Packed:
 
 
 def pack_model(
-    estimator: Any, feature_names: Sequence[str], sample: NDArray[np.float32], *, quantise: bool = False
+    estimator: Any,
+    feature_names: Sequence[str],
+    sample: NDArray[np.float32],
+    *,
+    quantise: bool = False,
+    number: bool = False,
 ) -> Packed:
     """Return the estimator in the form in which it is served, compared with itself on `sample`, float32 [n, k].
 
     With `quantise`, a compiled model is served with weights of eight bits if it still answers as the original does.
+    Code and PyTorch do not say that they answer with a `number`, and are compared by its spread if it is said here.
     Raises CannotCompile for what no runtime serves, and ModelRefused for what the chosen one does not load.
     """
     if is_program(estimator) or is_network(estimator):
         estimator = TorchModel(estimator)
     if isinstance(estimator, PythonModel):
         why = "A class in Python has no compiled form; it runs in a process of its own"
-        return _measured("python", estimator.packed(feature_names), estimator, sample, why)
+        return _measured("python", estimator.packed(feature_names), estimator, sample, why, number=number)
     if isinstance(estimator, TorchModel):
         why = "PyTorch has a runtime of its own, which runs in a process of its own"
-        return _measured("torch", estimator.packed(feature_names), estimator, sample, why)
+        return _measured("torch", estimator.packed(feature_names), estimator, sample, why, number=number)
     if isinstance(estimator, Ensemble | Stack | Processed):
         return _graph(estimator, feature_names, sample, quantise)
     library = type(estimator).__module__.split(".")[0]
@@ -195,7 +201,9 @@ def _original(estimator: Any, sample: NDArray[np.float32], why: str) -> Packed:
     return _measured("skops", skops.io.dumps(estimator), estimator, sample, why)
 
 
-def _measured(format: str, data: bytes, estimator: Any, sample: NDArray[np.float32], why: str) -> Packed:
+def _measured(
+    format: str, data: bytes, estimator: Any, sample: NDArray[np.float32], why: str, *, number: bool = False
+) -> Packed:
     """Load what was packed as a server does, and compare it with the estimator."""
     model = load_model(data, bytes_hash(data), format)
     sample = np.ascontiguousarray(sample, np.float32)
@@ -209,7 +217,7 @@ def _measured(format: str, data: bytes, estimator: Any, sample: NDArray[np.float
             mend="Return a fitted classifier that gives a probability for each of its classes.",
         )
     parity = {
-        **parity_of(found, expected, number=is_regressor(estimator)),
+        **parity_of(found, expected, number=number or is_regressor(estimator)),
         "runtime": runtime_of(format),
         "why": f"{why[:1].upper()}{why[1:]}"[:500],
     }
