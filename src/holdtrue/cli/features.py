@@ -58,6 +58,7 @@ def features_materialize(
     """Fill the online store from accepted windows and recorded events; begun again, it takes what came since."""
     from holdtrue.core.clock import SystemClock, from_microseconds, microseconds
     from holdtrue.core.codec import dump
+    from holdtrue.features.taking import taking
     from holdtrue.project import load_project
     from holdtrue.project.materialising import Materialise, materialised
     from holdtrue.server.settings import load_settings
@@ -70,7 +71,7 @@ def features_materialize(
     with open_client(home) as client:
         check_beside(client, settings, "features materialize")
         make_folder(settings.home / "online" / project.name)
-        with _online(settings, project.name) as store:
+        with taking(settings.home / "online", project.name), _online(settings, project.name) as store:
             asked = Materialise(
                 project,
                 views,
