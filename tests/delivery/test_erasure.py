@@ -197,12 +197,18 @@ def test_a_gate_learns_that_a_release_knew_somebody_who_was_erased(production: P
     assert [each["content"]["erased"] for each in found if each["kind"] == "privacy"] == [0, 1]
 
 
+def _told(world: Production) -> list[Any]:
+    """Return the log without the jobs that fill views from the rewritten data meanwhile."""
+    told = world.command("activity", "--limit", "500")
+    return [each for each in told if not each["action"].startswith("job.")]
+
+
 def test_the_same_again_changes_nothing(production: Production) -> None:
     world = production
     first = world.command("data", "erase", f"tailnum={world.tail}", "--reason", "request 17")
-    events = len(world.command("activity", "--limit", "500"))
+    events = _told(world)
     assert world.command("data", "erase", f"tailnum={world.tail}", "--reason", "another") == first
-    assert len(world.command("activity", "--limit", "500")) == events
+    assert _told(world) == events
     assert [each["id"] for each in world.command("data", "erasures")] == [first["id"]]
 
 

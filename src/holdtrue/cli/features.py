@@ -1,6 +1,6 @@
 """Commands on features: fill the online store, look an entity up, see how fresh it is, replay what was answered."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from holdtrue.core.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
     from holdtrue.features import OnlineStore
+    from holdtrue.project.materialising import Taken
     from holdtrue.server.settings import Settings
 
 group = typer.Typer(help="Features: fill, look up, replay, see who uses what.", no_args_is_help=True)
@@ -58,6 +59,7 @@ def features_materialize(
     """Fill the online store from accepted windows and recorded events; begun again, it takes what came since."""
     from holdtrue.core.clock import SystemClock, from_microseconds, microseconds
     from holdtrue.core.codec import dump
+    from holdtrue.features.taking import taking
     from holdtrue.project import load_project
     from holdtrue.project.materialising import Materialise, materialised
     from holdtrue.server.settings import load_settings
@@ -70,7 +72,7 @@ def features_materialize(
     with open_client(home) as client:
         check_beside(client, settings, "features materialize")
         make_folder(settings.home / "online" / project.name)
-        with _online(settings, project.name) as store:
+        with taking(settings.home / "online", project.name), _online(settings, project.name) as store:
             asked = Materialise(
                 project,
                 views,
@@ -82,15 +84,7 @@ def features_materialize(
                 None if since is None else microseconds(_moment(since)),
             )
             taken = list(materialised(asked))
-    for each in taken:
-        if each.unnamed:
-            typer.echo(
-                f"{each.view}: {', '.join(each.unnamed)} not taken: its rows have no id, and could count twice. "
-                "Select the dataset's key too.",
-                err=True,
-            )
-        if each.refused:
-            typer.echo(f"{each.view}: {each.refused:,} events cannot be used. {each.why}", err=True)
+    _warn(taken)
     columns: Columns = {
         "view": lambda each: each["view"],
         "source": lambda each: each["source"],
@@ -105,6 +99,19 @@ def features_materialize(
         for each in taken
     ]
     listing(found, as_json, columns, empty="No model of the project file has a feature view.")
+
+
+def _warn(taken: "Sequence[Taken]") -> None:
+    """Say which rows were left out."""
+    for each in taken:
+        if each.unnamed:
+            typer.echo(
+                f"{each.view}: {', '.join(each.unnamed)} not taken: its rows have no id, and could count twice. "
+                "Select the dataset's key too.",
+                err=True,
+            )
+        if each.refused:
+            typer.echo(f"{each.view}: {each.refused:,} events cannot be used. {each.why}", err=True)
 
 
 def features_parity(

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.codec import dump
 from holdtrue.features import FeatureSet, open_online
+from holdtrue.features.taking import taking
 from holdtrue.project.definitions import Project
 from holdtrue.project.materialising import Materialise, materialised
 from holdtrue.storage import BlobStore, make_folder
@@ -37,6 +38,7 @@ def fill(project: Project, home: Path, api: Reader, payload: Mapping[str, Any], 
     known = [view for view in views if view.source in project.sources]
     make_folder(home / "online" / project.name)
     with (
+        taking(home / "online", project.name),
         closing(open_online(home / "online", project.name, online)) as store,
         closing(Journal(home / "journal", SystemClock())) as journal,
     ):

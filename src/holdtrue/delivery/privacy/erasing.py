@@ -7,7 +7,7 @@ again.
 import fcntl
 import os
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -27,6 +27,7 @@ from holdtrue.delivery.privacy.records import erase_records, erase_said
 from holdtrue.delivery.privacy.tracing import trained_on
 from holdtrue.features import FeatureSet, View
 from holdtrue.features.online import open_online
+from holdtrue.features.taking import taking
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext, mentioned_digests
 
@@ -186,12 +187,24 @@ def _records(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
     return erase_records(job.stores, job.project, job.entity)
 
 
-def _online(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
+def _online(job: Erasing, done: dict[str, Any]) -> dict[str, Any] | None:
     """Take the entity out of whatever view keeps it by this column: in the server, and in the file there was before.
 
+    None while somebody fills the store, maybe with rows that were read before they were erased.
     Raises ErasureWaits if the server is away; what was done before is noted, and nothing after it was begun.
     """
     folder = job.stores.home / "online"
+    if not folder.is_dir():
+        return _removed(job, done, folder)
+    with ExitStack() as held:
+        try:
+            held.enter_context(taking(folder, job.project, max(0.0, job.until - SystemClock().monotonic())))
+        except Unavailable:
+            return None
+        return _removed(job, done, folder)
+
+
+def _removed(job: Erasing, done: dict[str, Any], folder: Path) -> dict[str, Any]:
     views = job.stores.ledger.read(lambda connection: _views(connection, job.project, job.entity.column))
     addresses = [""] if (folder / job.project).is_dir() else []
     addresses += [job.stores.online] if job.stores.online else []
@@ -261,13 +274,15 @@ _PARTS: Final[Mapping[str, Callable[[Erasing, dict[str, Any]], dict[str, Any] | 
     "live": _live,
     "said": _said,
     "records": _records,
-    "online": _online,
     "datasets": _datasets,
+    "online": _online,
     "ledger": _ledger,
     "cached": _cached,
     "left": _left,
 }
-"""What is done, in this order: labels are known by predictions and go before them."""
+"""What is done, in this order: labels are known by predictions and go before them, and what fills the online store
+before it.
+"""
 
 
 @contextmanager
