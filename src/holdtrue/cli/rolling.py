@@ -216,10 +216,11 @@ def _simulated(
     if canary.strategy == "shadow":
         # What a shadow shows ends it either way; a blue-green plan with the same settings says which way it was.
         canary = replace(canary, strategy="blue_green")
-    return [
-        delivery.simulate(canary, replace(scenario, effect=each), runs, seed, workers=workers).to_json()
-        for each in wanted
-    ]
+    scenarios = [replace(scenario, effect=each) for each in wanted]
+    for each in scenarios:
+        # One that cannot be played is refused before minutes go into the others.
+        delivery.check_scenario(each)
+    return [delivery.simulate(canary, each, runs, seed, workers=workers).to_json() for each in scenarios]
 
 
 def _plan(

@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from holdtrue.delivery.simulating import (
         Scenario,
         Simulation,
+        check_scenario,
         simulate,
     )
     from holdtrue.delivery.standing import (
@@ -147,6 +148,7 @@ __all__ = [
     "bundle_of",
     "changes",
     "check_removable",
+    "check_scenario",
     "check_service",
     "declare",
     "deployment",
@@ -219,6 +221,7 @@ __getattr__ = attach(
         "Trigger": "model",
         "TriggerState": "model",
         "changes": "reading",
+        "check_scenario": "simulating",
         "check_removable": "service",
         "check_service": "rules",
         "declare": "service",

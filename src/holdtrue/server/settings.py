@@ -67,7 +67,7 @@ class Settings:
     )
     direct_port: int = _help(
         "Port on which the data plane answers the same over HTTP with less delay; 0 for none. It takes plain requests "
-        "alone; see docs/guide/serving.md.",
+        "alone; see docs/guide/asking.md.",
         0,
     )
     model_code: Literal["refused", "isolated"] = _help(
