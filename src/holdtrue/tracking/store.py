@@ -379,14 +379,23 @@ def run_by_id(connection: sa.Connection, project: str, id: str) -> RunInfo | Non
     return None if row is None else run_info(row)
 
 
+def _of_runs(table: sa.Table, *columns: str) -> sa.Select[Any]:
+    """Return the query of what was logged to runs, made once: `project` and `runs` are given when it is executed."""
+    mine = table.c.project == sa.bindparam("project"), any_of(table.c.run, "runs")
+    chosen = [table.c[name] for name in columns or table.c.keys()]
+    return sa.select(*chosen).where(*mine).order_by(*key_of(table))
+
+
+_METRICS = _of_runs(run_metrics, "run", "key", "step", "timestamp", "value", "nan")
+_PAIRS = MappingProxyType({each.name: _of_runs(each, "run", "key", "value") for each in (run_params, run_tags)})
+_DATASETS, _MODELS = _of_runs(run_datasets), _of_runs(run_models)
+
+
 def metrics_of(connection: sa.Connection, project: str, numbers: Sequence[int]) -> dict[int, list[Metric]]:
     """Return the newest values of the metrics of runs."""
     found: dict[int, list[Metric]] = {number: [] for number in numbers}
-    table = run_metrics
-    columns = (table.c.run, table.c.key, table.c.step, table.c.timestamp, table.c.value, table.c.nan)
-    query = sa.select(*columns).where(table.c.project == project, any_of(table.c.run, numbers))
     new = tuple.__new__
-    for row in raw(connection, query.order_by(*key_of(table))):
+    for row in raw(connection, _METRICS, {"project": project, "runs": numbers}):
         found[row[0]].append(new(Metric, row[1:]))
     return found
 
@@ -394,10 +403,8 @@ def metrics_of(connection: sa.Connection, project: str, numbers: Sequence[int]) 
 def pairs_of(connection: sa.Connection, project: str, table: sa.Table, numbers: Sequence[int]) -> dict[int, list[Pair]]:
     """Return the parameters or tags of runs, as `table` says."""
     found: dict[int, list[Pair]] = {number: [] for number in numbers}
-    query = sa.select(table.c.run, table.c.key, table.c.value)
-    query = query.where(table.c.project == project, any_of(table.c.run, numbers))
     new = tuple.__new__
-    for row in raw(connection, query.order_by(*key_of(table))):
+    for row in raw(connection, _PAIRS[table.name], {"project": project, "runs": numbers}):
         found[row[0]].append(new(Pair, row[1:]))
     return found
 
@@ -405,8 +412,7 @@ def pairs_of(connection: sa.Connection, project: str, table: sa.Table, numbers: 
 def datasets_of(connection: sa.Connection, project: str, numbers: Sequence[int]) -> dict[int, list[DatasetInput]]:
     """Return the datasets that runs used."""
     found: dict[int, list[DatasetInput]] = {}
-    query = scoped(run_datasets, project).where(any_of(run_datasets.c.run, numbers))
-    for row in connection.execute(query.order_by(*key_of(run_datasets))):
+    for row in connection.execute(_DATASETS, {"project": project, "runs": numbers}):
         tags = tuple(Pair(*each) for each in row.tags)
         one = DatasetInput(row.name, row.digest, row.source_type, row.source, row.schema, row.profile, tags)
         found.setdefault(row.run, []).append(one)
@@ -463,8 +469,7 @@ def put_model_link(tx: Transaction, run: int, link: ModelLink) -> None:
 def model_links_of(connection: sa.Connection, project: str, numbers: Sequence[int]) -> dict[int, list[ModelLink]]:
     """Return the logged models that runs used and made."""
     found: dict[int, list[ModelLink]] = {}
-    query = scoped(run_models, project).where(any_of(run_models.c.run, numbers))
-    for row in connection.execute(query.order_by(*key_of(run_models))):
+    for row in connection.execute(_MODELS, {"project": project, "runs": numbers}):
         found.setdefault(row.run, []).append(ModelLink(row.model, row.direction, row.step))
     return found
 
@@ -545,9 +550,9 @@ def erase_run(tx: Transaction, run: int) -> None:
     tx.execute(sa.delete(runs).where(runs.c.project == tx.project, runs.c.number == run))
 
 
-def raw(connection: sa.Connection, query: sa.Executable) -> list[Any]:
+def raw(connection: sa.Connection, query: sa.Executable, values: Mapping[str, Any] | None = None) -> list[Any]:
     """Return the driver's own rows: a page has 10⁴ of them, a history 10⁵, and wrapping each doubles the time."""
-    cursor = connection.execute(query).cursor
+    cursor = connection.execute(query, values).cursor
     assert cursor is not None
     rows = list(cursor.fetchall())
     cursor.close()

@@ -166,11 +166,14 @@ class _AnyOf(_Condition):
     inherit_cache = True
 
 
-def any_of(column: sa.ColumnElement[int], numbers: Sequence[int]) -> sa.ColumnElement[bool]:
+def any_of(column: sa.ColumnElement[int], numbers: Sequence[int] | str) -> sa.ColumnElement[bool]:
     """Return whether a whole number is one of many, which go to the database as one value.
 
-    As a value each, a thousand of them take longer to be written into the statement than rows take to be found.
+    As a value each, a thousand of them take longer to be written into the statement than rows take to be found. A text
+    is the name of the parameter as which they come when the statement is executed.
     """
+    if isinstance(numbers, str):
+        return _AnyOf(column, sa.bindparam(numbers, type_=_Numbers()))
     return _AnyOf(column, sa.bindparam(None, numbers, type_=_Numbers()))
 
 

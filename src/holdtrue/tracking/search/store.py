@@ -6,7 +6,7 @@ NaN, then runs without that metric. So a page costs what it shows, however many 
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -82,14 +82,24 @@ def _phase(
     single = len(wish.experiments) == 1 or len(wish.experiments) > _MOST_MERGED
     parts = [wish.experiments] if single else [(each,) for each in wish.experiments]
     rows: list[Any] = []
-    directions: list[bool] = []
+    directions: Sequence[bool] = ()
     for part in parts:
-        query, terms = _query(project, wish, part, phase)
-        directions = [term.ascending for term in terms]
-        rows += connection.execute(paged(query, terms, place, limit)).fetchall()
+        asked = replace(wish, after=None)
+        query, directions = _paged(project, asked, part, phase, None if place is None else tuple(place), limit)
+        rows += connection.execute(query).fetchall()
     if len(parts) > 1:
         rows.sort(key=functools.cmp_to_key(_comparison(directions)))
     return rows[:limit]
+
+
+# Who looks at a list looks at it again: to make a query takes as long as to find a page of runs by it.
+@functools.lru_cache(maxsize=256)
+def _paged(
+    project: str, wish: RunQuery, where: tuple[int, ...], phase: int | None, place: tuple[Any, ...] | None, limit: int
+) -> tuple[sa.Select[Any], tuple[bool, ...]]:
+    """Return the query of a page of one part, and which of the terms of its order are ascending."""
+    query, terms = _query(project, wish, where, phase)
+    return paged(query, terms, None if place is None else list(place), limit), tuple(each.ascending for each in terms)
 
 
 def _comparison(directions: Sequence[bool]) -> Callable[[Any, Any], int]:
