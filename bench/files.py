@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 from bench.rows import own_row
 from holdtrue.cli.demo.deliveries import prepare
-from holdtrue.data import DatasetSpec, fragment_profile, ingest, look_around, merge_profiles, read
+from holdtrue.data import DatasetSpec, fragment_profile, ingest, look_around, merge_profiles, read, read_query
 from holdtrue.features import point_in_time
 from holdtrue.project import Project
 from holdtrue.project.loading import load_project
@@ -46,6 +46,8 @@ LARGE = 1 << 30
 YEARS = 30
 ROUNDS = 2
 _BLOCK = 4096
+_MONTHLY, _REGISTERS = ("flights", "weather"), ("carriers", "airports")
+_REGISTER = "SELECT code AS entry_id, *, TIMESTAMPTZ '2013-01-01' AS valid_from FROM read_csv($file)"
 
 
 def run() -> list[dict[str, Any]]:
@@ -215,10 +217,13 @@ def take_ten_million(home: Path) -> dict[str, Any]:
     blobs, actions = BlobStore(home / "blobs"), ActionCache(home / "actions")
     prepare(home / "deliveries")
     start = time.perf_counter()
-    fragments: dict[str, dict[str, Any]] = {"flights": {}, "weather": {}}
+    fragments: dict[str, dict[str, Any]] = {name: {} for name in (*_REGISTERS, *_MONTHLY)}
+    for name in _REGISTERS:
+        entries = read_query(_REGISTER, {"file": str(home / "deliveries" / f"{name}.csv")})
+        _keep(project.datasets[name].spec, (blobs, actions), "2013-01", entries, fragments)
     for year in range(2013, 2013 + YEARS):
         for month in range(1, 13):
-            for name in fragments:
+            for name in _MONTHLY:
                 _take(project.datasets[name].spec, home, (blobs, actions), f"{year}-{month:02d}", fragments)
     ingested = time.perf_counter()
     parts = fragments["flights"].values()
@@ -243,8 +248,8 @@ def _join(project: Project, blobs: BlobStore, fragments: Any) -> tuple[int, int]
     views, rows = project.models["delay"].views, 0
     asked = ["flight_id", "carrier", "origin", "scheduled_hour"]
     for window in fragments["flights"]:
-        near = {name: [each for each in windows_around(window, views) if each in fragments[name]] for name in fragments}
-        tables = {name: read(blobs, {"fragments": fragments[name]}, near[name]) for name in fragments}
+        near = {name: [each for each in windows_around(window, views) if each in fragments[name]] for name in _MONTHLY}
+        tables = {name: read(blobs, {"fragments": fragments[name]}, near[name]) for name in _MONTHLY}
         with duckdb.connect(config={"threads": 2}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             sources = {
@@ -272,6 +277,13 @@ def _take(spec: DatasetSpec, home: Path, stores: tuple[BlobStore, ActionCache], 
         elif column.name == spec.key:
             own = pc.call_function("binary_join_element_wise", [table.column(place), pa.scalar(year), pa.scalar("/")])
             table = table.set_column(place, column.name, own)
+    _keep(spec, stores, window, table, fragments)
+
+
+def _keep(
+    spec: DatasetSpec, stores: tuple[BlobStore, ActionCache], window: str, table: pa.Table, fragments: Any
+) -> None:
+    """Check, store and profile the rows of one window, as the worker does."""
     around = look_around(spec, window, datetime(2100, 1, 1, tzinfo=UTC), stores, lambda name: fragments[name])
     taken = ingest(stores[0], spec, window, table, around)
     assert taken.digest is not None, taken.findings

@@ -1,16 +1,15 @@
-"""A provider that costs next to nothing: always the same answer, as bytes (`python bench/upstream.py PORT`).
+"""A provider that costs nothing: raw ASGI on Granian, always the same answer (`python bench/upstream.py PORT`).
 
-It shares the cores with what is measured, so it does no more than it must: the load sends one request after the other
-over a connection, each with its length. A request that streams gets 23 events at once; with “slow” in its model's name,
-one every half second.
+A request that streams gets 22 events at once; with “slow” in its model's name, one every half second.
 """
 
 import asyncio
 import json
 import sys
-from typing import cast
+from typing import Any
 
-import uvloop
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
 
 _HEAD = {"id": "chatcmpl-bench", "created": 1_700_000_000, "model": "bench"}
 _TEXT = " ".join(["word"] * 20)
@@ -41,58 +40,46 @@ _EVENTS.append(json.dumps({**_HEAD, "object": "chat.completion.chunk", "choices"
 _EVENTS.append(b"[DONE]")
 
 
-_WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_ANSWER), _ANSWER)
-_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-_PIECES = [b"%x\r\n%b\r\n" % (len(each) + 8, b"data: " + each + b"\n\n") for each in _EVENTS]
-_END = b"0\r\n\r\n"
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer anything."""
+    if scope["type"] != "http":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    if b'"stream":true' in body or b'"stream": true' in body:
+        await _stream(send, slow=b"slow" in body)
+        return
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_ANSWER))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": _ANSWER})
 
 
-class _Provider(asyncio.Protocol):
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-
-    def data_received(self, data: bytes) -> None:
-        buffer = self._buffer = self._buffer + data
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0 or self._transport is None:
-            return
-        head = buffer[:end].lower()
-        start = head.find(b"content-length:")
-        stop = head.find(b"\r\n", start)
-        length = 0 if start < 0 else int(head[start + 15 : stop if stop >= 0 else end])
-        if len(buffer) < end + 4 + length:
-            return
-        self._buffer = b""
-        if b'"stream":true' not in buffer and b'"stream": true' not in buffer:
-            self._transport.write(_WHOLE)
-        elif b"slow" not in buffer:
-            self._transport.write(b"".join([_STREAM, *_PIECES, _END]))
-        else:
-            self._transport.write(_STREAM)
-            self._piece(0)
-
-    def _piece(self, place: int) -> None:
-        if self._transport is None:
-            return
-        if place == len(_PIECES):
-            self._transport.write(_END)
-            return
-        self._transport.write(_PIECES[place])
-        asyncio.get_running_loop().call_later(0.5, self._piece, place + 1)
-
-
-async def main(port: int) -> None:
-    """Answer until the process is ended."""
-    server = await asyncio.get_running_loop().create_server(_Provider, "127.0.0.1", port, backlog=2048)
-    await server.serve_forever()
+async def _stream(send: Any, *, slow: bool) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for event in _EVENTS:
+        await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n", "more_body": True})
+        if slow:
+            await asyncio.sleep(0.5)
+    await send({"type": "http.response.body", "body": b""})
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    Granian(
+        "upstream",
+        address="127.0.0.1",
+        port=int(sys.argv[1]),
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=2048,
+        log_enabled=False,
+    ).serve(target_loader=lambda *_: app, wrap_loader=False)
