@@ -70,7 +70,7 @@ def test_what_the_code_raises_or_gives_wrongly_leaves_its_process_alive() -> Non
             model.score(row(way))
         assert not isinstance(failed.value, ModelFell)
     assert model.score(row(7.0)).tolist() == [2.0]
-    assert children() == before
+    assert children() <= before
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_package_that_says_nonsense_of_itself_is_refused_before_any_process() 
         data = pack(Package("python", {**good.about, **changes}, good.files))
         with pytest.raises(BadPackage):
             load_model(data, bytes_hash(data), "python")
-    assert children() == before
+    assert children() <= before  # one of an earlier test may end meanwhile
     whole = python().packed(NAMES)
     with pytest.raises(Corrupt):
         load_model(whole[:-1] + b"?", bytes_hash(whole), "python")
