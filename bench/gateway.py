@@ -41,12 +41,12 @@ The thread that runs Python is what limits a worker: a call takes 0.25 ms of it 
 direct port, where that thread reads the socket itself. It was 0.59 ms with a general client library, with budgets whose
 pages were written to the file, and with a bound on time, identifiers and facts made anew for each call. Tried since:
 asking for the running loop once (Python 3.11 makes a system call of each time, eight times a call), fewer frozen
-objects, messages handed to the span as they are instead of as JSON: 5 % of the thread's time, within the noise of this
-table. A quarter of the rest makes the call's span, a tenth holds it to its budget. A provider that answers at once,
-written for this alone (120,000 answers a second), changed none of the ratios. The provider and the load need about as
-much again, on the same two cores, so that a second worker finds little of a core left. Fifty times LiteLLM was set when
-it answered 28 requests a second: ours answers 150 times that now, but its present version answers four times as many
-as then.
+objects, and, taken back, messages handed to the span as they are instead of as JSON: 5 % of the thread's time, within
+the noise of this table. By a profile a quarter of the rest makes the call's span, and a seventh holds it to its budget.
+A provider that answers at once, written for this alone (120,000 answers a second), changed none of the ratios. The
+provider and the load need about as much again, on the same two cores, so that a second worker finds little of a core
+left. Fifty times LiteLLM was set when it answered 28 requests a second: ours answers 150 times that now, but its
+present version answers four times as many as then.
 """
 
 

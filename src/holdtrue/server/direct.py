@@ -127,7 +127,12 @@ class _Connection:
 
     def ended(self) -> bool:
         """Tell whether nothing more can be asked: what can be read before a request is the end of the connection."""
-        return not self._kept or bool(select.select([self._socket], [], [], 0)[0])
+        if not self._kept:
+            return True
+        # Not `select`, which knows no descriptor above 1,023.
+        looking = select.poll()
+        looking.register(self._socket, select.POLLIN)
+        return bool(looking.poll(0))
 
     def ask(self, method: str, head: bytes, body: bytes) -> Answer:
         """Return the answer; raise OSError or ValueError for one that does not come whole."""

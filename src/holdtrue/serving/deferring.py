@@ -246,6 +246,7 @@ class Deferring:
         """Return a request with its result; None for one that is to be tried again."""
         endpoint = self._endpoints.get(entry.route)
         form = self._forms(entry.route)
+        once = endpoint is not None and endpoint.once
         try:
             if entry.tries > MOST_TRIES or endpoint is None:
                 raise Abandoned(
@@ -253,37 +254,36 @@ class Deferring:
                     why="A process died, or ran out of time, whenever it was answered.",
                     mend="Look at the log of the data plane; send it in smaller parts.",
                 )
-            if endpoint.once and entry.tries > 1:
+            if once and entry.tries > 1:
                 raise _unsure("The process that had begun it died or was stopped")
             async with asyncio.timeout(self._keeping.deadline):
                 reply = await endpoint.handle(self._request(entry, body))
             assert isinstance(reply, Reply)
         except TimeoutError:
             late = Unavailable("The request was not answered in time.")
-            once = endpoint is not None and endpoint.once
-            reply = self._again(entry, endpoint, form, _unsure("It took longer than a request may") if once else late)
+            reply = self._again(entry, form, _unsure("It took longer than a request may") if once else late, once=once)
         except HoldtrueError as error:
-            reply = self._again(entry, endpoint, form, error)
+            reply = self._again(entry, form, error, once=once)
         except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
             _log.exception("The request %s failed.", entry.id)
-            reply = self._again(entry, endpoint, form, HoldtrueError("The request failed."))
+            reply = self._again(entry, form, HoldtrueError("The request failed."), once=once)
         if reply is None:
             return None
         headers = {name.decode(): value.decode("latin-1") for name, value in reply.headers}
         ends = self._now_us() + round(self._keeping.seconds * 1_000_000)
         media = reply.media.decode("latin-1")
         done = replace(entry, status=reply.status, media=media, answer_headers=headers, ends=ends)
-        if endpoint is not None and endpoint.once:
+        if once:
             # What was paid for is kept at once, and not when the slowest of those beside it has ended.
             await self._on_disk((await self._opened()).answer, [(done, reply.body)])
             return None
         return done, reply.body
 
     def _again(
-        self, entry: Entry, endpoint: Endpoint | None, form: Callable[[HoldtrueError], bytes], error: HoldtrueError
+        self, entry: Entry, form: Callable[[HoldtrueError], bytes], error: HoldtrueError, *, once: bool
     ) -> Reply | None:
         """Return an error as a result, or None for one that may pass: then the request is tried again after a pause."""
-        passing = (error.status in (408, 429) or error.status >= 500) and not (endpoint is not None and endpoint.once)
+        passing = (error.status in (408, 429) or error.status >= 500) and not once
         if not passing or entry.tries >= MOST_TRIES or isinstance(error, Abandoned):
             return Reply(error.status, form(error))
         pause = min(float(error.facts.get("retry_after", 2.0 ** (entry.tries - 1))), _LONGEST_PAUSE)

@@ -106,11 +106,6 @@ def _instructions(attributes: Mapping[str, Any]) -> list[Message]:
     return [Message("system", text)] if text else []
 
 
-def at_hand(messages: tuple[list[Any], list[Any]]) -> tuple[list[Message], list[Message]]:
-    """Return messages that are not JSON any more, or not yet."""
-    return [_message(item) for item in messages[0][:_MOST]], [_message(item) for item in messages[1][:_MOST]]
-
-
 def _messages(value: Any) -> list[Message]:
     """Return the messages of one attribute: a list of objects with role and parts, or the JSON of one."""
     if value is None:

@@ -60,7 +60,6 @@ class GenaiCall:
 
 def genai_span(call: GenaiCall) -> Span:
     """Return the span of one call, with the attributes of the OpenTelemetry GenAI conventions."""
-    given, came = [_message(each) for each in call.input_messages], [_message(each) for each in call.output_messages]
     return Span(
         trace_id=call.trace_id,
         span_id=call.span_id,
@@ -71,15 +70,14 @@ def genai_span(call: GenaiCall) -> Span:
         end=max(call.start, call.end),
         status="error" if call.error else "ok",
         message=call.error,
-        attributes={**_stated(call, given, came), **call.attributes},
+        attributes={**_stated(call), **call.attributes},
         events=[],
         links=[],
         origin=Origin(call.service, {"service.name": call.service}, "holdtrue.gateway"),
-        messages=(given, came),
     )
 
 
-def _stated(call: GenaiCall, given: list[Any], came: list[Any]) -> dict[str, Any]:
+def _stated(call: GenaiCall) -> dict[str, Any]:
     stated: dict[str, Any] = {
         "gen_ai.operation.name": call.operation,
         "gen_ai.provider.name": call.provider,
@@ -90,8 +88,8 @@ def _stated(call: GenaiCall, given: list[Any], came: list[Any]) -> dict[str, Any
         "gen_ai.usage.input_tokens": call.input_tokens,
         "gen_ai.usage.output_tokens": call.output_tokens,
         "gen_ai.usage.cache_read.input_tokens": call.cached_tokens,
-        "gen_ai.input.messages": _json(given),
-        "gen_ai.output.messages": _json(came),
+        "gen_ai.input.messages": _json([_message(each) for each in call.input_messages]),
+        "gen_ai.output.messages": _json([_message(each) for each in call.output_messages]),
         "gen_ai.tool.definitions": _json(list(call.tools)),
         "gen_ai.retrieval.documents": _json(list(call.documents)),
         "gen_ai.conversation.id": call.session,

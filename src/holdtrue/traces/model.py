@@ -44,8 +44,7 @@ class Span:
     """Hold one span as its sender stated it; times are microseconds since the epoch.
 
     `events` and `links` are JSON objects: name, time and attributes; trace_id, span_id and attributes.
-    `dropped` counts what its sender or a limit left out. `messages` are those that went in and that came out where
-    whoever made the span has them at hand, as its attributes hold them in JSON.
+    `dropped` counts what its sender or a limit left out.
     """
 
     trace_id: str
@@ -62,7 +61,6 @@ class Span:
     links: list[dict[str, Any]]
     origin: Origin
     dropped: int = 0
-    messages: tuple[list[Any], list[Any]] | None = None
 
     @property
     def id(self) -> str:

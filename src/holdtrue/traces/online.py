@@ -13,7 +13,7 @@ import orjson
 from holdtrue.core.clock import Clock, microseconds
 from holdtrue.core.errors import Unavailable
 from holdtrue.storage import Writer
-from holdtrue.traces.conversation import at_hand, conversation, first_question, text_of
+from holdtrue.traces.conversation import conversation, first_question, text_of
 from holdtrue.traces.genai import GenaiCall, genai_span
 from holdtrue.traces.model import DEFAULT_SERVICE, KIND, Capture, Origin, Span, TraceSettings
 from holdtrue.traces.redaction import Redactor, mask_text, suspects
@@ -259,11 +259,7 @@ def _row(ready: _Ready, source: _Source, now: int) -> tuple[Any, ...]:
     """Return the values of COLUMNS."""
     span, attributes = ready.span, ready.attributes
     start, end, clamped = clamp(span.start, span.end, now)
-    told = span.messages
-    if told is not None and told[0] and told[1] and attributes is span.attributes:
-        given, came = at_hand(told)
-    else:
-        given, came = conversation(attributes, ready.events)
+    given, came = conversation(attributes, ready.events)
     text = text_of(given, TEXT) if given else ""
     if came and len(text) < TEXT:
         text = f"{text}\n{text_of(came, TEXT - len(text))}"
