@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from holdtrue.core.errors import InvalidInput, TooLarge
 from holdtrue.protocols.bodies import UnsupportedMedia
-from holdtrue.protocols.columns import MAX_ROWS, BadRequest, check_columns, from_csv, from_records
+from holdtrue.protocols.columns import MAX_ROWS, BadRequest, check_columns, check_values, from_csv, from_records
 from holdtrue.protocols.invocations import error_body, parse_invocation
 from holdtrue.protocols.signature import document, row_schema
 from holdtrue.serving import Arm, Bundle, Input, ModelFile, Plan, Route
@@ -249,3 +249,13 @@ def test_the_document_names_the_address_and_has_no_dead_reference() -> None:
             place = place[part]
     for schema in found["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "said"),
+    [("INT64", "x", "microseconds"), ("FP64", "x", "numbers"), ("BYTES", 1, "in quotes"), ("BOOL", 1, "true or false")],
+)
+def test_a_value_of_another_type_is_told_how_it_is_written(datatype: str, value: Any, said: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        check_values("x", datatype, [value])
+    assert said in refused.value.mend

@@ -80,11 +80,22 @@ def check_values(name: str, datatype: str, values: list[Any]) -> None:
         if wrong != {_NONE}:
             wrong.discard(_NONE)
             found = _json_name(next(iter(wrong)))
-            raise BadRequest(f"The input {name} is {datatype}; its data holds a {found}.")
+            raise BadRequest(f"The input {name} is {datatype}; its data holds a {found}.", mend=_written(datatype))
         values = [value for value in values if value is not None]
     limits = LIMITS[datatype]
     if limits is not None and values and not (limits[0] <= min(values) and max(values) <= limits[1]):
         raise BadRequest(f"The input {name} holds a number beyond {datatype}.")
+
+
+def _written(datatype: str) -> str:
+    """Return how values of a type are written."""
+    if datatype == "BYTES":
+        return "Write texts, in quotes."
+    if datatype == "BOOL":
+        return "Write true or false."
+    if datatype.startswith("FP"):
+        return "Write numbers, without quotes."
+    return "Write whole numbers, without quotes; a moment is in microseconds since 1970 (UTC)."
 
 
 def from_records(records: Any, where: str) -> Columns:
