@@ -89,6 +89,8 @@ class Beside:
         self._arguments = arguments
         self._done = done
         self._back = back
+        # The open one, and the same once it is ready to be told.
+        self._open: _Line | None = None
         self._line: _Line | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -112,9 +114,9 @@ class Beside:
         if self._starting is not None:
             await asyncio.wait([self._starting], timeout=seconds)
         self._not_before = float("inf")
-        if self._line is not None:
-            await self._line.drain(seconds)
-            self._line.close()
+        if self._open is not None:
+            await self._open.drain(seconds)
+            self._open.close()
         if self._process is not None:
             await asyncio.to_thread(_end, self._process, seconds)
 
@@ -125,7 +127,7 @@ class Beside:
                 command = [sys.executable, *self._arguments, str(theirs.fileno())]
                 self._process = await asyncio.to_thread(_launch, command, theirs.fileno())
             loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: _Line(self), sock=ours)
+            _, self._open = await loop.create_connection(lambda: _Line(self), sock=ours)
         except OSError as error:
             ours.close()
             self._log.warning("No process could be started to tell of calls: %s", error)
@@ -142,7 +144,7 @@ class Beside:
 
     def fell(self, calls: list[CallFacts]) -> None:
         """Note that the process has gone, and what it had not seen to."""
-        self._line = None
+        self._open = self._line = None
         if calls:
             self._back(calls)
         process = self._process
