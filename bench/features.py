@@ -242,10 +242,22 @@ def _over_http(root: Path, kept: pa.Table, peer: "Peer | None") -> list[dict[str
             ]
         with _served([*feast, "--max-requests", "10000000"], _GET, seconds=90) as other:
             return [
-                _beside(f"{_HTTP}, {connections} connection{'s' * (connections > 1)}{note}", peer[0], measure, unit)
-                for connections, unit, measured, note in _SHAPES
-                for measure in [_sides(port, mine, other, theirs, connections, measured)]
+                *(
+                    _beside(f"{_HTTP}, {connections} connection{'s' * (connections > 1)}{note}", peer[0], measure, unit)
+                    for connections, unit, measured, note in _SHAPES
+                    for measure in [_sides(port, mine, other, theirs, connections, measured)]
+                ),
+                _least(mine, other, theirs, peer[0]),
             ]
+
+
+def _least(mine: Path, other: int, theirs: Path, version: str) -> dict[str, Any]:
+    """Measure what the peer's time is to that of a server which does nothing: more no server of this kind can be."""
+    nothing = [sys.executable, str(Path(__file__).with_name("nothing.py")), "{port}"]
+    with _served(nothing, _GET) as port:
+        least, peer = _sides(port, mine, other, theirs, 1, "p50_ms")
+    row = _row(f"{_LEAST}, 1 connection, p50", "ms", least, "Feast, its HTTP server", version, peer, None)
+    return {**row, "met": None}
 
 
 def _sides(port: int, mine: Path, other: int, theirs: Path, connections: int, what: str) -> tuple[float, float]:
@@ -270,6 +282,7 @@ def _beside(work: str, version: str, measured: tuple[float, float], unit: str) -
 
 
 _HTTP = "10 features of one entity over HTTP"
+_LEAST = "a server that looks nothing up, over HTTP"
 _SHAPES = ((1, "ms", "p50_ms", ", p50"), (32, "requests/s", "rate", ""))
 _GET = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
