@@ -88,6 +88,23 @@ def test_what_is_picked_on_one_page_is_kept_on_the_next(browser: Browser, site: 
     page.context.close()
 
 
+def test_the_links_that_mlflows_client_prints_lead_to_pages(browser: Browser, site: Site) -> None:
+    watched = signed_in(browser, site)
+    page, own = watched.page, site.ids["gbm-1"]
+    # Two projects have runs here, so the reader chooses one; of one project the first page leads on by itself.
+    page.goto(f"{site.url}/#/experiments/1/runs/{own}")
+    page.get_by_role("link", name=PROJECT).click()
+    expect(page.locator("h1")).to_have_text("gbm-1")
+    assert page.url == site.url + urls.run(PROJECT, own)
+    page.goto(f"{site.url}{urls.overview(PROJECT)}#/experiments/1")
+    expect(page.locator("h1")).to_have_text("Runs")
+    expect(page.get_by_label("Experiment")).to_have_value("delays")
+    page.goto(f"{site.url}{urls.overview(PROJECT)}#/experiments/1/runs/../../javascript:alert(1)")
+    expect(page.locator("h1")).to_have_text("Services")
+    assert watched.complaints == []
+    page.context.close()
+
+
 def test_fifty_runs_are_compared_whatever_their_values(site: Site) -> None:
     ids = [own for name, own in site.ids.items() if name.startswith("many-")]
     with site.client() as client:
@@ -139,6 +156,9 @@ def test_an_address_that_somebody_made_up_is_answered_with_what_is_wrong(
         ({"filter": "<img src=x onerror=alert(1)>"}, 400, "&lt;img src=x onerror=alert(1)&gt;"),
         ({"experiment": "nobody's"}, 404, "Could not find experiment"),
         ({"after": "x"}, 400, "page token"),
+        ({"experiment_id": "77"}, 404, "No Experiment with id=77 exists."),
+        ({"experiment_id": "x"}, 400, "Invalid"),
+        ({"experiment_id": "1"}, 200, 'value="delays"'),
         ({"picked": "unknown"}, 404, "Run with id=unknown not found."),
         ({"filter": "metrics.auc > 5"}, 200, "No run meets all of this."),
     ],

@@ -192,6 +192,12 @@ def chart_script(call: Call) -> Reply:
     return Reply(asset("chart.js"), media_type="text/javascript; charset=utf-8")
 
 
+@routes.add("GET", urls.static("links.js"), Permission.STATUS_READ, summary="Serve the script of links.", kind="static")
+def link_script(call: Call) -> Reply:
+    """Serve the module that leads links of MLflow's client to pages."""
+    return Reply(asset("links.js"), media_type="text/javascript; charset=utf-8")
+
+
 def error_page(error: HoldtrueError, request_id: str) -> str:
     """Return an error as a page; who is not signed in is told how to."""
     if error.status == 401:

@@ -56,6 +56,10 @@ def listing(connection: sa.Connection, project: str, query: Mapping[str, str]) -
     found: list[Run] = []
     token, wrong = None, None
     try:
+        if query.get("experiment_id"):
+            # As in the links that MLflow's client prints.
+            own = names.experiment_id(query["experiment_id"])
+            asked["experiment"] = tracking.find_experiment(connection, project, id=own).name
         where = [*called]
         if "experiment" in asked:
             where = [tracking.find_experiment(connection, project, name=asked["experiment"]).id]
