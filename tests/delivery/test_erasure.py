@@ -170,7 +170,8 @@ def test_an_entity_is_erased_everywhere_and_its_models_are_listed(production: Pr
     done = found["found"]
     assert found["state"] == "done"
     assert done["records"] == {"events": 2, "predictions": 2}
-    assert done["said"] == {"labels": 2, "feedback": 2, "spans": 0, "traces": 0, "cases": 3}
+    assert done["said"] == {"labels": 2, "feedback": 2, "spans": 0, "traces": 0}
+    assert done["cases"] == {"records": 3}
     assert cases(world) == [{"flight": {"tailnum": OTHER}}, {"question": f"Is {OTHER} late?"}]
     assert done["online"]["keys"] >= 1
     assert done["datasets"]["versions"] == ["flights@3"]
@@ -217,6 +218,12 @@ def test_a_delivery_does_not_bring_it_back(production: Production) -> None:
     taken = world.command("run", "--ingest", "-w", "2013-01")
     assert taken[0]["erased"] > 0
     assert [each["number"] for each in world.command("data", "ls", "flights")] == [3, 2, 1]
+    # So it is with a record of an evaluation dataset.
+    with Client.open(world.home) as client, closing(MlflowServer(client.speaking("tails"))) as server:
+        [kept] = server.case_sets()
+        sent = json.dumps([{"inputs": {"tailnum": each, "again": True}} for each in (world.tail, OTHER)])
+        answer = server.ask("POST", f"{API3}/datasets/{kept.id}/records", records=sent)
+    assert answer == {"inserted_count": 1, "updated_count": 0, "erased_count": 1}
     # A file that is added by hand passes the same door.
     world.command("data", "add", "copies", "flights-2013-02.parquet", "--key", "flight_id")
     succeed("data", "export", "copies", "copies.parquet", cwd=world.folder)

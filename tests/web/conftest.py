@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_play
 from holdtrue.storage import FileClock
 from tests.web.seeding import NOW, PROJECT, open_seeder, seed_year
 from tests.web.tracing import seed_trace
+from tests.web.training import seed_runs
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -91,7 +93,8 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Serve a project with a year behind it."""
     folder = tmp_path_factory.mktemp("year")
     seeder = open_seeder(folder / "home")
-    ids = seed_year(seeder)
+    runs = seed_runs(seeder.at(datetime(2013, 2, 1, tzinfo=UTC)))
+    ids = {**runs, **seed_year(seeder)}
     ids["trace"] = seed_trace(seeder.at(NOW))
     seeder.at(NOW).write(lambda tx: tx.emit("project.applied", PROJECT, {"name": PROJECT}))
     seeder.stores.close()

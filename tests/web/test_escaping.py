@@ -14,6 +14,7 @@ from tests.web.payloads import PAYLOADS
 from tests.web.samples import report_document
 from tests.web.seeding import NOW, SERVICE, Seeder, open_seeder, seed_texts
 from tests.web.tracing import seed_trace
+from tests.web.training import seed_runs
 
 # What a report's reader parses rather than shows.
 PARSED = {"time", "month", "made_at", "kind", "outcome", "started", "ended", "found", "mended"}
@@ -33,7 +34,7 @@ def poisoned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ids: dict[str, str] = {}
     for number, text in enumerate(request.param):
         seeder = Seeder(first.stores, first.clock, f"project-{number}").at(NOW)
-        found = {**seed_texts(seeder, text), "trace": seed_trace(seeder, text)}
+        found = {**seed_texts(seeder, text), "trace": seed_trace(seeder, text), **seed_runs(seeder, text)}
         ids |= {f"{name}-{number}": value for name, value in found.items()} | {f"text-{number}": text}
     first.stores.close()
     with serving(folder / "home", ids, clock_at_now(folder)) as site:
@@ -60,6 +61,9 @@ def test_nothing_that_users_write_runs_in_the_pages(browser: Browser, poisoned: 
             urls.traces(project, text=text, attribute=f"{text}={text}", service=text),
             urls.trace(project, poisoned.ids[f"trace-{number}"]),
             urls.trace(project, poisoned.ids[f"trace-{number}"], "4".zfill(16)),
+            urls.runs(project, experiment=text),
+            urls.run(project, poisoned.ids[f"gbm-0-{number}"]),
+            urls.comparison(project, [poisoned.ids[f"{each}-{number}"] for each in ("gbm-0", "linear-0")]),
             urls.activity(project, object=text),
             urls.activity(project),
         ):

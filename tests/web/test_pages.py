@@ -44,6 +44,30 @@ PAGES = {
         "answer",
         ["Is UA1545 late today?", "calls delay_of", "It leaves on time.", "812 → 64", "Right at once.", "as JSON"],
     ),
+    "runs": (
+        urls.runs(PROJECT),
+        "Runs",
+        ["gbm-0", "finished", "auc = 0.7494", "rate = 0.05", "Compare the picked runs", "1 min 35 s"],
+    ),
+    "runs-empty": (urls.runs(PROJECT, filter="metrics.auc > 2"), "Runs", ["No run meets all of this."]),
+    "run": (
+        "{gbm-1}",
+        "gbm-1",
+        ["62 % of the machine", "≈ 24 kJ (GPU)", "flights", "assumed to have held", "log_loss"],
+    ),
+    "comparison": (
+        "{runs}",
+        "Comparison of 7 runs",
+        [
+            "kind = gbm, rate = 0.05",
+            "0.7450 – 0.7599",
+            "different",
+            "one seed only",
+            "A above C",
+            "2 commits",
+            "812 MiB",
+        ],
+    ),
     "traces-empty": (urls.traces(PROJECT, text="nowhere"), "Traces", ["No trace has a span that meets all of this."]),
     "sign-in": (urls.sign_in(), "Sign in", ["holdtrue up", "holdtrue token create"]),
 }
@@ -63,7 +87,9 @@ def address(site: Site, path: str) -> str:
     name = path.strip("{}")
     if name == path:
         return site.url + path
-    make = urls.incident if name == "incident" else urls.release
+    if name == "runs":
+        return site.url + urls.comparison(PROJECT, [own for each, own in site.ids.items() if each[-2:-1] == "-"])
+    make = urls.run if name[-2:-1] == "-" else urls.incident if name == "incident" else urls.release
     return site.url + make(PROJECT, site.ids[name])
 
 

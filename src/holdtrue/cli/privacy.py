@@ -122,8 +122,10 @@ def _told(found: Any) -> Iterator[str]:
         f"journal   {records['predictions']:,} predictions, {records['events']:,} events, {said['labels']:,} labels, "
         + (f"{said['feedback']:,} opinions, {said['spans']:,} spans")
     )
-    if said.get("cases"):
-        yield f"cases     {said['cases']:,} records of evaluation datasets"
+    # Erasures of before counted them with what was said.
+    records_gone = done.get("cases", {}).get("records", said.get("cases", 0))
+    if records_gone:
+        yield f"cases     {records_gone:,} records of evaluation datasets"
     online = done["online"]
     where = f" ({online['server']:,} on the server, {online['file']:,} in the file)" if online.get("server") else ""
     yield f"online    {online['keys']:,} keys{where}"

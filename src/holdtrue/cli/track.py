@@ -92,6 +92,7 @@ def experiments(home: Home = None, project: ProjectName = None, as_json: AsJson 
 def compare(
     run: Annotated[list[str], typer.Argument(help="Ids of two or more runs.")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="What to compare them by.")],
+    lowest: Annotated[bool, typer.Option("--lowest", help="The lowest value is the best, as of a loss.")] = False,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
@@ -99,7 +100,7 @@ def compare(
     """Compare runs: those that differ only in their seed are repetitions of one setting."""
     with open_client(home) as client:
         path = f"{base(project_name(client, project))}/run-comparison"
-        found = client.get(path, runs=",".join(run), metric=metric)
+        found = client.get(path, runs=",".join(run), metric=metric, best="lowest" if lowest else None)
     show(found, as_json, lambda value: lines(_compared(value)))
 
 
@@ -114,7 +115,8 @@ def _compared(found: Any) -> list[str]:
         if place in against:
             other = against[place]
             p = "" if other["p"] is None else f", p = {other['p']:.3g}"
-            told.append(f"    {other['difference']:.4g} below the first: {other['verdict']}{p}")
+            side = "above" if other["difference"] < 0 else "below"
+            told.append(f"    {abs(other['difference']):.4g} {side} the first: {other['verdict']}{p}")
     told += [f"{each}: has no such metric" for each in found["left_out"]]
     return told
 

@@ -9,7 +9,7 @@ from holdtrue.core.codec import dump
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.door import Call, Routes
 from holdtrue.storage.ledger import Transaction
-from holdtrue.tracking import artifacts, comparing, importing, registry, retention, rules, search, service
+from holdtrue.tracking import artifacts, comparing, costs, importing, registry, retention, rules, search, service
 from holdtrue.tracking.model import Batch, NewRun, NoExperiment, Run, RunStatus, View
 
 routes = Routes("tracking")
@@ -108,23 +108,28 @@ def list_runs(call: Call) -> Any:
 
 @routes.get("/api/projects/{project}/runs/{run}", READ, summary="Show a run")
 def show_run(call: Call) -> Any:
-    """Return a run with everything logged to it."""
-    return run_json(call.read(lambda c: service.find_run(c, call.project, call.path["run"])))
+    """Return a run with everything logged to it, and what it cost as far as that was measured."""
+
+    def work(connection: Any) -> tuple[Run, costs.Cost]:
+        run = service.find_run(connection, call.project, call.path["run"])
+        return run, costs.read_costs(connection, call.project, [run])[run.info.id]
+
+    run, cost = call.read(work)
+    return {**run_json(run), "cost": dump(cost)}
 
 
 @routes.get("/api/projects/{project}/run-comparison", READ, summary="Compare runs with seeds and intervals")
 def compare_runs(call: Call) -> Any:
-    """Compare runs; query: runs (ids, comma between), metric."""
-    ids = [each for each in call.query.get("runs", "").split(",") if each]
+    """Compare runs; query: runs (ids, comma between), metric, best (highest or lowest)."""
+    ids = comparing.named_runs(call.query.get("runs", ""))
     metric = rules.check_key(call.query.get("metric"), "metric")
-    if not 2 <= len(ids) <= 200:
-        raise InvalidInput("A comparison takes 2 to 200 runs.", mend="Name at least two.")
+    lowest = comparing.lowest_is_best(call.query.get("best", ""))
 
     def work(connection: Any) -> list[Run]:
         infos = [service.find_run_info(connection, call.project, each) for each in ids]
         return service.whole_runs(connection, call.project, infos)
 
-    return dump(comparing.compare(call.read(work), metric))
+    return dump(comparing.compare(call.read(work), metric, lowest=lowest))
 
 
 @routes.post("/api/projects/{project}/runs", WRITE, summary="Begin a run")

@@ -451,14 +451,8 @@ def sampled(
     ordered = sorted(every)
     stride = max(1, -(-len(ordered) // max(1, most)))
     chosen = set(ordered[::stride]) | ends
-    return {
-        info.id: [
-            point
-            for point in store.history(connection, project, info.number, key, limit=10_000_000, steps=steps).points
-            if point[0] in chosen
-        ]
-        for info in infos
-    }
+    wanted = sorted(chosen)
+    return {info.id: store.points_at(connection, project, info.number, key, wanted) for info in infos}
 
 
 def _within(step: int, steps: tuple[int | None, int | None]) -> bool:

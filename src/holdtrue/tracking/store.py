@@ -520,6 +520,19 @@ def steps_of(connection: sa.Connection, project: str, run: int, key: str) -> lis
     return list(connection.execute(query.distinct().order_by(table.c.step)).scalars())
 
 
+def points_at(
+    connection: sa.Connection, project: str, run: int, key: str, steps: Sequence[int]
+) -> list[tuple[int, int, float, int]]:
+    """Return the points of one metric at these steps, which are in order, and no other of its history."""
+    table = metric_points
+    columns = (table.c.step, table.c.timestamp, table.c.value, table.c.nan)
+    mine = sa.select(*columns).where(table.c.project == project, table.c.run == run, table.c.key == key)
+    found: list[tuple[int, int, float, int]] = []
+    for part in _parts(steps):
+        found += raw(connection, mine.where(table.c.step.in_(part)).order_by(*columns))
+    return found
+
+
 def points_of(connection: sa.Connection, project: str, run: int) -> list[Metric]:
     """Return every point of every metric of a run."""
     table = metric_points

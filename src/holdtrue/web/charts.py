@@ -39,13 +39,19 @@ _SHAPES: dict[MarkerKind, str] = {
     "approval": "M0-6.5 6.5 0 0 6.5-6.5 0Z",
 }
 _LANE = 18.0
+_DAY_SECONDS = 86_400.0
+# How far the time of one point of a chart reaches, half of it on each side.
+_DAYS = {"month": 30.0, "week": 8.0, "day": 1.0}
+
+
+Place = datetime | int
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Place one value at a moment; `y` None leaves a gap. `lower` and `upper` bound its interval."""
+    """Place one value at a moment or a step; `y` None leaves a gap. `lower` and `upper` bound its interval."""
 
-    x: datetime
+    x: Place
     y: float | None
     lower: float | None = None
     upper: float | None = None
@@ -82,7 +88,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Describe a chart over time: what it shows, in words too, for readers who do not see it.
+    """Describe a chart over time, or over steps: what it shows, in words too, for readers who do not see it.
 
     `low` draws it less high, for charts that stand beside a more important one.
     """
@@ -93,7 +99,7 @@ class Chart:
     markers: tuple[Marker, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
     unit: Unit = "ratio"
-    by: Literal["month", "week", "day"] = "month"
+    by: Literal["month", "week", "day", "step"] = "month"
     low: bool = False
 
 
@@ -107,14 +113,14 @@ class _Frame:
     right: float
     top: float
     bottom: float
-    start: datetime
-    end: datetime
+    start: float
+    end: float
     low: float
     high: float
     compact: bool
 
-    def x(self, moment: datetime) -> float:
-        share = (moment - self.start) / (self.end - self.start)
+    def x(self, place: Place) -> float:
+        share = (_at(place) - self.start) / (self.end - self.start)
         return self.left + share * (self.width - self.left - self.right)
 
     def y(self, value: float) -> float:
@@ -151,7 +157,7 @@ def sparkline(points: Sequence[Point], label: str) -> Markup:
     if len(known) < 2:
         return Markup("")
     low, high = _padded(known)
-    frame = _Frame(120, 32, 3, 5, 4, 4, known[0].x, known[-1].x, low, high, compact=True)
+    frame = _Frame(120, 32, 3, 5, 4, 4, _at(known[0].x), _at(known[-1].x), low, high, compact=True)
     parts = _line(Series("", "one", tuple(points)), frame, dots=False)
     last = known[-1]
     parts.append(_dot(frame, last, "dot dot-one"))
@@ -208,7 +214,7 @@ def marker_icon(kind: MarkerKind) -> Markup:
 
 def rows(chart: Chart) -> list[tuple[str, list[str]]]:
     """Return the chart's numbers as a table: per moment its words, then one cell per series."""
-    moments = sorted({point.x for series in chart.series for point in series.points})
+    moments = _moments(chart)
     tables = [{point.x: point for point in series.points} for series in chart.series]
     found: list[tuple[str, list[str]]] = []
     for moment in moments:
@@ -227,9 +233,11 @@ def _frame(chart: Chart, narrow: bool) -> _Frame | None:
     points = [point for series in chart.series for point in series.points if point.y is not None]
     if not points:
         return None
-    moments = [point.x for point in points] + [marker.x for marker in chart.markers]
-    step = {"month": timedelta(days=15), "week": timedelta(days=4), "day": timedelta(hours=12)}[chart.by]
-    start, end = min(moments) - step, max(moments) + step
+    places = [_at(each.x) for each in (*points, *chart.markers)]
+    start, end = min(places), max(places)
+    margin = (
+        _DAYS[chart.by] * _DAY_SECONDS / 2 if chart.by != "step" else max((end - start) * 0.02, abs(end) * 1e-9, 0.5)
+    )
     if any(series.form == "bar" for series in chart.series):
         most = max(_stacks(chart).values()) or 1.0
         low, high = 0.0, most if chart.unit == "share" else most * 1.06
@@ -244,8 +252,8 @@ def _frame(chart: Chart, narrow: bool) -> _Frame | None:
         right=10,
         top=14,
         bottom=28,
-        start=start,
-        end=end,
+        start=start - margin,
+        end=end + margin,
         low=low,
         high=high,
         compact=narrow,
@@ -262,7 +270,7 @@ def _padded(points: Iterable[Point], also: Iterable[float] = ()) -> tuple[float,
     ]
     values += also
     low, high = min(values), max(values)
-    room = (high - low) * 0.08 or 0.05
+    room = (high - low) * 0.08 or max(0.05, abs(high) * 1e-6)
     return low - room, high + room
 
 
@@ -278,8 +286,8 @@ def _grid(chart: Chart, frame: _Frame) -> list[Markup]:
             )
         )
     floor = frame.height - frame.bottom
-    for moment, words in time_ticks(frame.start, frame.end, 5 if frame.compact else 12):
-        x = frame.x(moment)
+    for place, words in _ticks(chart, frame):
+        x = frame.x(place)
         parts.append(
             Markup('<path class="tick-mark" d="M{} {}v5"/>').format(_number(x), _number(floor)),
         )
@@ -346,9 +354,9 @@ def _bars(chart: Chart, frame: _Frame) -> list[Markup]:
     layers = [series for series in chart.series if series.form == "bar"]
     # Beyond some dozens, gaps between bars would flicker rather than separate.
     tight = any(len(series.points) > 60 for series in layers)
-    days = {"month": 24.0, "week": 6.2, "day": 1.02 if tight else 0.8}[chart.by]
-    width = frame.x(frame.start + timedelta(days=days)) - frame.left
-    base: dict[datetime, float] = {}
+    days = {"month": 24.0, "week": 6.2, "day": 1.02 if tight else 0.8, "step": 0.0}[chart.by]
+    width = days * _DAY_SECONDS / (frame.end - frame.start) * (frame.width - frame.left - frame.right)
+    base: dict[Place, float] = {}
     parts: list[Markup] = []
     for series in layers:
         for point in series.points:
@@ -414,8 +422,7 @@ def _markers(chart: Chart, frame: _Frame) -> list[Markup]:
 def _hits(chart: Chart, frame: _Frame) -> list[Markup]:
     """Return one invisible column per moment that carries the words to show there."""
     table = rows(chart)
-    moments = sorted({point.x for series in chart.series for point in series.points})
-    places = [frame.x(moment) for moment in moments]
+    places = [frame.x(moment) for moment in _moments(chart)]
     edges = [frame.left, *((a + b) / 2 for a, b in pairwise(places)), frame.width - frame.right]
     parts: list[Markup] = []
     for (words, cells), place, left, right in zip(table, places, edges[:-1], edges[1:], strict=True):
@@ -447,8 +454,8 @@ def _runs(points: Iterable[Point]) -> list[list[Point]]:
     return [run for run in runs if run]
 
 
-def _stacks(chart: Chart) -> dict[datetime, float]:
-    heights: dict[datetime, float] = {}
+def _stacks(chart: Chart) -> dict[Place, float]:
+    heights: dict[Place, float] = {}
     for series in chart.series:
         for point in series.points:
             heights[point.x] = heights.get(point.x, 0.0) + (point.y or 0.0)
@@ -462,7 +469,18 @@ def nice_ticks(low: float, high: float, most: int) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(number * step, 10) for number in range(first, last + 1)]
+    digits = max(10, 2 - math.floor(math.log10(step)))
+    return [round(number * step, digits) for number in range(first, last + 1)]
+
+
+def _ticks(chart: Chart, frame: _Frame) -> list[tuple[Place, str]]:
+    """Return the places to label on the axis below."""
+    most = 5 if frame.compact else 12
+    if chart.by != "step":
+        start, end = (datetime.fromtimestamp(edge, UTC) for edge in (frame.start, frame.end))
+        return [*time_ticks(start, end, most)]
+    steps = {round(value) for value in nice_ticks(frame.start, frame.end, most)}
+    return [(step, texts.compact(step)) for step in sorted(steps) if frame.start <= step <= frame.end]
 
 
 def time_ticks(start: datetime, end: datetime, most: int) -> list[tuple[datetime, str]]:
@@ -519,14 +537,26 @@ def _value(unit: Unit, value: float) -> str:
             return texts.number(value)
 
 
-def _moment_words(chart: Chart, moment: datetime) -> str:
+def _moment_words(chart: Chart, moment: Place) -> str:
+    if isinstance(moment, int):
+        return f"step {texts.count(moment)}"
     match chart.by:
         case "month":
             return texts.month(moment)
         case "week":
             return f"week of {texts.day(moment - timedelta(days=moment.weekday()))}"
-        case "day":
+        case _:
             return texts.day(moment)
+
+
+def _moments(chart: Chart) -> list[Place]:
+    """Return every place that has a point, in order."""
+    return sorted({point.x for series in chart.series for point in series.points}, key=_at)
+
+
+def _at(place: Place) -> float:
+    """Return where a moment (in seconds) or a step stands on its axis."""
+    return float(place) if isinstance(place, int) else place.timestamp()
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:

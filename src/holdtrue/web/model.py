@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from holdtrue.catalog import Change, Release
+from holdtrue.core.errors import HoldtrueError
 from holdtrue.data import Quarantine
 from holdtrue.delivery import Deployment, Measures, Rollout, RolloutStep, Service, Stop, Trigger
 from holdtrue.governance import Approval, Decision
 from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
 from holdtrue.storage.ledger import Event
 from holdtrue.traces import Feedback, Message, StoredSpan, Summary
+from holdtrue.tracking import Run
 from holdtrue.web.charts import Chart, Point
 from holdtrue.web.why import Why
 
@@ -403,3 +405,116 @@ class ErrorPage:
     why: str
     mend: str
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """Hold one line of the runs; metrics and parameters are the first few, as name and text."""
+
+    run: Run
+    url: str
+    started: datetime
+    seconds: float | None
+    experiment: str
+    metrics: tuple[tuple[str, str], ...]
+    params: tuple[tuple[str, str], ...]
+    picked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPage:
+    """Hold one page of runs, the filters it was asked with, and what is wrong with them.
+
+    `elsewhere` are picked runs that this page does not show: name, and the page without them.
+    """
+
+    rows: tuple[RunRow, ...]
+    asked: Mapping[str, str]
+    experiments: tuple[str, ...]
+    elsewhere: tuple[tuple[str, str], ...]
+    carried: str
+    after: str | None
+    first: bool
+    wrong: HoldtrueError | None
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """Hold what one run cost, in words, and where it stands among others."""
+
+    name: str
+    url: str
+    setting: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Hold one run with everything logged to it; `costs` are name, value, and how it is known."""
+
+    run: Run
+    experiment: str
+    started: datetime
+    cards: tuple[tuple[str, str], ...]
+    costs: tuple[tuple[str, str, str], ...]
+    datasets: tuple[tuple[str, str, str], ...]
+    commit: str
+    metric: str
+    metrics: tuple[tuple[str, str, str], ...]
+    curve: Chart | None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRun:
+    """Hold one of the runs that are compared; `without` is the comparison without it, if others are left."""
+
+    run: Run
+    url: str
+    setting: str
+    seed: str
+    started: datetime
+    experiment: str
+    commit: str
+    datasets: tuple[str, ...]
+    without: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """Hold one setting: its repetitions, the mean of the metric, and how it differs from the best one."""
+
+    name: str
+    words: str
+    runs: int
+    seeds: str
+    value: Estimate | None
+    difference: Estimate | None
+    p: float | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPage:
+    """Hold runs side by side: their settings on one metric, all metrics, parameters, data, code, cost and a curve."""
+
+    runs: tuple[ComparedRun, ...]
+    metric: str
+    metrics: tuple[str, ...]
+    best: str
+    asked: str
+    more: str
+    settings: tuple[SettingRow, ...]
+    low: float
+    high: float
+    left_out: tuple[str, ...]
+    cautions: tuple[str, ...]
+    others: tuple[tuple[str, tuple[Estimate | None, ...], str], ...]
+    unshown: int
+    params: tuple[tuple[str, tuple[str, ...]], ...]
+    shared: tuple[tuple[str, str], ...]
+    costs: tuple[CostRow, ...]
+    known_by: tuple[tuple[str, str], ...]
+    total: str
+    curve: Chart | None
+    undrawn: int

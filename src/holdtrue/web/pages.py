@@ -7,7 +7,20 @@ from holdtrue import delivery
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.door import Call, Reply, Routes
-from holdtrue.web import activity, answers, incidents, reasons, releases, services, store, texts, traces, urls
+from holdtrue.web import (
+    activity,
+    answers,
+    comparisons,
+    incidents,
+    reasons,
+    releases,
+    runs,
+    services,
+    store,
+    texts,
+    traces,
+    urls,
+)
 from holdtrue.web.model import ErrorPage, Frame, HomePage, PredictionPage, ServiceRow
 from holdtrue.web.render import asset, render
 
@@ -104,6 +117,36 @@ def activity_list(call: Call) -> str:
     return render("activity.html", frame=frame, page=page, first_url=first)
 
 
+@routes.page("/projects/{project}/runs", Permission.RUNS_READ, summary="List and search runs, and pick some.")
+def run_list(call: Call) -> str | Reply:
+    """List runs, newest first; a filter that cannot be used is told where it was written."""
+    page = call.read(lambda connection: runs.listing(connection, call.project, call.query))
+    first = urls.runs(call.project, **page.asked, picked=page.carried)
+    text = render("runs.html", frame=_frame(call, "Runs", "runs"), page=page, first_url=first)
+    return text if page.wrong is None else Reply(text, status=page.wrong.status)
+
+
+@routes.page("/projects/{project}/runs/{run}", Permission.RUNS_READ, summary="Show one run.")
+def run(call: Call) -> str:
+    """Show one run: what was logged, what it cost, the curve of one metric."""
+    named, metric = call.path["run"], call.query.get("metric")
+    page = call.read(lambda connection: runs.one(connection, call.project, named, metric))
+    frame = _frame(call, page.run.info.name, "runs", (("Runs", urls.runs(call.project)),))
+    return render("run.html", frame=frame, page=page)
+
+
+@routes.page("/projects/{project}/run-comparison", Permission.RUNS_READ, summary="Compare runs.")
+def run_comparison(call: Call) -> str | Reply:
+    """Compare runs; boxes that a form sent become the address that can be kept."""
+    if any(name.startswith(runs.PICK) for name in call.query):
+        asked = {name: call.query.get(name) for name in ("metric", "best")}
+        kept = urls.comparison(call.project, runs.picks(call.query, "runs"), **asked)
+        return Reply(status=303, headers=(("location", kept),))
+    page = call.read(lambda connection: comparisons.page(connection, call.project, call.query))
+    frame = _frame(call, "Comparison of runs", "runs", (("Runs", urls.runs(call.project)),))
+    return render("comparison.html", frame=frame, page=page, columns=runs.COST_COLUMNS)
+
+
 @routes.page("/projects/{project}/traces", Permission.TRACES_READ, summary="List and search traces.")
 def trace_list(call: Call) -> str:
     """List traces, newest first."""
@@ -147,6 +190,12 @@ def stylesheet(call: Call) -> Reply:
 def chart_script(call: Call) -> Reply:
     """Serve the module that shows a chart's values under the pointer."""
     return Reply(asset("chart.js"), media_type="text/javascript; charset=utf-8")
+
+
+@routes.add("GET", urls.static("links.js"), Permission.STATUS_READ, summary="Serve the script of links.", kind="static")
+def link_script(call: Call) -> Reply:
+    """Serve the module that leads links of MLflow's client to pages."""
+    return Reply(asset("links.js"), media_type="text/javascript; charset=utf-8")
 
 
 def error_page(error: HoldtrueError, request_id: str) -> str:

@@ -71,7 +71,8 @@ def over_time(
         mine = [window for window in shown if window.release == release and window.role == "shadow"]
         points = _points(mine, first, by_day=by_day)
         series.append(Series(f"{labels[release]}, in the shadow", tone, points, dashed=True))
-    begin = min((point.x for each in series for point in each.points), default=None)
+    moments = (point.x for each in series for point in each.points)
+    begin = min((each for each in moments if isinstance(each, datetime)), default=None)
     return Chart(
         title=f"Quality by {'day' if by_day else 'month'}",
         summary=kind.summary,

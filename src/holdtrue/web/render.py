@@ -11,8 +11,32 @@ from markupsafe import Markup, escape
 from holdtrue.web import charts, texts, urls
 
 STATE_TONES = {
-    "good": ("allowed", "promoted", "resolved", "closed", "passed", "live", "full", "ready", "accepted", "done", "ok"),
-    "bad": ("refused", "rolled_back", "open", "failed", "blocked", "dead", "revoked", "error", "switched off"),
+    "good": (
+        "allowed",
+        "promoted",
+        "resolved",
+        "closed",
+        "passed",
+        "live",
+        "full",
+        "ready",
+        "accepted",
+        "done",
+        "ok",
+        "finished",
+    ),
+    "bad": (
+        "refused",
+        "rolled_back",
+        "open",
+        "failed",
+        "blocked",
+        "dead",
+        "revoked",
+        "error",
+        "switched off",
+        "killed",
+    ),
     "busy": ("running", "canary", "waiting_approval", "waiting", "quarantined", "pending", "mended", "leased"),
 }
 
@@ -39,6 +63,7 @@ def environment() -> jinja2.Environment:
         short=texts.short,
         plain=texts.plain,
         elapsed=texts.elapsed,
+        took=texts.took,
         hours=texts.hours,
         money=texts.money,
         metric=texts.metric,

@@ -19,11 +19,13 @@ def ratio(value: float | None, digits: int = 3) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a number of any size with four digits: “0.1234”, “12.35”, “1,235”, “250,000”."""
+    """Write a number of any size with four digits: “0.1234”, “12.35”, “1,235”, “250,000”, “3.1e-09”."""
     if value is None or value != value:
         return MISSING
     if value == 0.0:
         return "0"
+    if not 1e-6 <= abs(value) < 1e15:
+        return f"{value:.4g}".replace("-", "−")
     digits = max(0, 3 - math.floor(math.log10(abs(value))))
     return f"{value:,.{min(digits, 8)}f}".replace("-", "−")
 
@@ -134,6 +136,28 @@ def elapsed(microseconds: float | None) -> str:
             return f"{value:.3g} {unit}" if value < 100 else f"{round(value)} {unit}"
     minutes, seconds = divmod(round(microseconds / 1_000_000), 60)
     return f"{minutes:,} min {seconds} s" if seconds else f"{minutes:,} min"
+
+
+def took(seconds: float | None) -> str:
+    """Write how long a run took: “240 ms”, “12.3 s”, “3 min 20 s”, “2 h 5 min”."""
+    if seconds is None:
+        return MISSING
+    return duration(timedelta(seconds=seconds)) if seconds >= 7200 else elapsed(seconds * 1e6)
+
+
+def energy(joules: float | None) -> str:
+    """Write an energy with three digits: “840 J”, “12.3 kJ”, “1.24 MJ”."""
+    if joules is None:
+        return MISSING
+    unit, size = next(((unit, size) for unit, size in (("MJ", 1e6), ("kJ", 1e3)) if joules >= size), ("J", 1.0))
+    return f"{joules / size:.3g} {unit}"
+
+
+def memory(mebibytes: float | None) -> str:
+    """Write an amount of memory: “240 MiB”, “12.3 GiB”."""
+    if mebibytes is None:
+        return MISSING
+    return f"{mebibytes / 1024:,.1f} GiB" if mebibytes >= 1024 else f"{round(mebibytes)} MiB"
 
 
 def money(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Every address a page links to, built in one place."""
 
+from collections.abc import Iterable
 from urllib.parse import quote, urlencode
 
 SAFE = "-._~@:+="
@@ -13,7 +14,7 @@ def _join(*parts: str) -> str:
 def with_query(path: str, **fields: str | int | None) -> str:
     """Add the fields that have a value to `path`."""
     given = {name: value for name, value in fields.items() if value not in (None, "")}
-    return f"{path}?{urlencode(given)}" if given else path
+    return f"{path}?{urlencode(given, safe=',')}" if given else path
 
 
 def home() -> str:
@@ -79,6 +80,21 @@ def trace(project: str, trace_id: str, span: str | None = None) -> str:
 def trace_data(project: str, trace_id: str) -> str:
     """Return the address of one trace as JSON."""
     return with_query(_join("api", "traces", trace_id), project=project)
+
+
+def runs(project: str, **fields: str | int | None) -> str:
+    """Return a page of the list of runs; the fields are those of its filters, `after`, and `picked` (ids, commas)."""
+    return with_query(_join("projects", project, "runs"), **fields)
+
+
+def run(project: str, run_id: str, metric: str | None = None) -> str:
+    """Return the page of one run, with the curve of one of its metrics."""
+    return with_query(_join("projects", project, "runs", run_id), metric=metric)
+
+
+def comparison(project: str, runs: Iterable[str] = (), **fields: str | None) -> str:
+    """Return the page that compares runs; the fields are `metric` and `best`."""
+    return with_query(_join("projects", project, "run-comparison"), runs=",".join(runs), **fields)
 
 
 def prediction(project: str, prediction_id: str) -> str:

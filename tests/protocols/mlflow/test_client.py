@@ -264,3 +264,39 @@ def test_a_token_in_the_address_is_enough(server: Server, token: str, monkeypatc
         headers={"authorization": f"Bearer {server.token('elsewhere')}"},
     )
     assert answer.json()["experiment"]["name"] == "in the project that the user name says"
+
+
+def test_the_cost_of_a_run_is_what_the_client_measured(project: str, rest: httpx.Client) -> None:
+    with mlflow.start_run() as plain:
+        mlflow.log_metric("loss", 0.5)
+    cost = rest.get(f"/api/projects/{project}/runs/{plain.info.run_id}").json()["cost"]
+    info = MlflowClient().get_run(plain.info.run_id).info
+    assert [(each["name"], each["value"], each["measured"]) for each in cost["figures"]] == [
+        ("seconds", (info.end_time - info.start_time) / 1000, True)
+    ]
+    assert set(cost["unknown"]) == {"cpu_seconds", "memory", "joules"}
+
+
+def test_the_cost_of_a_run_has_the_samples_of_its_machine(
+    project: str, rest: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    client = MlflowClient()
+    with mlflow.start_run(log_system_metrics=True) as run:
+        begun = rest.get(f"/api/projects/{project}/runs/{run.info.run_id}").json()["cost"]
+        own, load = run.info.run_id, "system/cpu_utilization_percentage"
+        assert any(len(client.get_metric_history(own, load)) >= 3 for _ in range(5_000))
+    assert begun["unknown"]["seconds"] == "the run has not ended"
+    found = client.get_run(run.info.run_id)
+    cost = rest.get(f"/api/projects/{project}/runs/{run.info.run_id}").json()["cost"]
+    figures = {each["name"]: each for each in cost["figures"]}
+    history = client.get_metric_history(run.info.run_id, "system/system_memory_usage_megabytes")
+    assert figures["machine_memory"]["value"] == pytest.approx(max(each.value for each in history) * 1e6 / 2**20)
+    kept = [each.value for each in client.get_metric_history(own, load) if each.step or each.value]
+    assert figures["machine_load"]["value"] == pytest.approx(sum(kept) / len(kept))
+    assert figures["machine_load"]["how"].startswith(f"mean of {len(kept)} samples of 1 machine")
+    assert figures["seconds"]["value"] == (found.info.end_time - found.info.start_time) / 1000
+    # Nothing that reads a GPU is installed here, and the client does not measure the power of processors.
+    assert cost["unknown"]["joules"] == "nothing that was logged counts energy or power"
+    page = rest.get(f"/projects/{project}/runs/{run.info.run_id}").text
+    assert "all processors, and whatever else ran on them" in page

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.data.erasure.cleaning import clean_delivery, clean_files, columns_of, standing
+    from holdtrue.data.erasure.cleaning import clean_delivery, clean_files, columns_of, standing, standing_in
     from holdtrue.data.erasure.marking import Entity, Key, Standing, mask_of, open_key
     from holdtrue.data.erasure.model import Cleaned, ErasedBlob, Erasure, ErasureMoved, Held, RowsErased, State
     from holdtrue.data.erasure.rewriting import (
@@ -64,10 +64,11 @@ __all__ = [
     "request",
     "rewrite",
     "standing",
+    "standing_in",
 ]
 
 _MODULES = {
-    "cleaning": ("clean_delivery", "clean_files", "columns_of", "standing"),
+    "cleaning": ("clean_delivery", "clean_files", "columns_of", "standing", "standing_in"),
     "marking": ("Entity", "Key", "Standing", "mask_of", "open_key"),
     "model": ("Cleaned", "ErasedBlob", "Erasure", "ErasureMoved", "Held", "RowsErased", "State"),
     "rewriting": (

@@ -2,7 +2,10 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
 
 from holdtrue.data.erasure import store
 from holdtrue.data.erasure.marking import Key, Standing, open_key
@@ -31,11 +34,16 @@ class Without:
 
 def standing(stores: Stores, project: str) -> Standing:
     """Return the list of the erased as it stands now."""
-    found = stores.ledger.read(lambda connection: store.erasures(connection, project))
+    return stores.ledger.read(lambda connection: standing_in(connection, stores.home, project))
+
+
+def standing_in(connection: sa.Connection, home: Path, project: str) -> Standing:
+    """Return the list of the erased as a transaction sees it: whoever is put on it later waits for its end."""
+    found = store.erasures(connection, project)
     marks: dict[str, dict[str, str]] = {}
     for each in found:
         marks.setdefault(each.column, {})[each.mark] = each.id
-    return Standing(open_key(stores.home) if found else Key(b""), project, marks, len(found))
+    return Standing(open_key(home) if found else Key(b""), project, marks, len(found))
 
 
 def clean_delivery(stores: Stores, listed: Standing, given: Ingest) -> Cleaned:

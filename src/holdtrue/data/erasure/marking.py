@@ -102,6 +102,11 @@ class Standing:
                 erasures |= {marks[mark] for mark in gone.values()}
         return found, frozenset(erasures)
 
+    def holds(self, column: str, value: str) -> bool:
+        """Tell whether the entity of this name was erased."""
+        marks = self.marks.get(column)
+        return marks is not None and self.key.mark(self.project, column, value) in marks
+
     def columns(self, names: list[str]) -> list[str]:
         """Return which of these columns hold erased entities."""
         return [name for name in names if name in self.marks]

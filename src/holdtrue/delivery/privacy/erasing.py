@@ -23,28 +23,36 @@ from holdtrue.data.collecting import closure
 from holdtrue.data.erasure import Entity, Erasure, State, all_versions
 from holdtrue.delivery.privacy import judging
 from holdtrue.delivery.privacy.model import Erase, ErasureRunning, ErasureWaits, Progress
-from holdtrue.delivery.privacy.records import erase_records, erase_said
+from holdtrue.delivery.privacy.records import erase_records, erase_said, traces_of
 from holdtrue.delivery.privacy.tracing import trained_on
 from holdtrue.features import FeatureSet, View
 from holdtrue.features.online import open_online
 from holdtrue.features.taking import taking
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext, mentioned_digests
+from holdtrue.tracking import cases
 
 SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.05
+_LEAST_SECONDS: Final = 1.0
 _LEAST_NAMED: Final = 4
+# What is noted while a part is not done, and tells nobody anything.
+_WORKING: Final = frozenset({"awaited", "looked"})
 
 
 @dataclass(frozen=True, slots=True)
 class Erasing:
-    """Hold what one erasure works with, and until when (machine's seconds) it may begin another part."""
+    """Hold what one erasure works with, and until when (machine's seconds) it may begin another part.
+
+    A part that goes on where it was works for `least` seconds in any case.
+    """
 
     stores: Stores
     context: WriteContext
     entity: Entity
     id: str
     until: float
+    least: float
 
     @property
     def project(self) -> str:
@@ -70,7 +78,7 @@ def erase(stores: Stores, context: WriteContext, asked: Erase, seconds: float = 
             found = stores.ledger.write(context, lambda tx: _begin(tx, entity, mark, asked.reason, found))
         if found.state is State.OPEN:
             timer = SystemClock()
-            job = Erasing(stores, context, entity, found.id, timer.monotonic() + seconds)
+            job = Erasing(stores, context, entity, found.id, timer.monotonic() + seconds, min(seconds, _LEAST_SECONDS))
             found = _go_on(job, found)
     return told(found)
 
@@ -78,7 +86,7 @@ def erase(stores: Stores, context: WriteContext, asked: Erase, seconds: float = 
 def told(found: Erasure) -> Progress:
     """Return an erasure as it is shown."""
     finished = None if found.finished_at is None else found.finished_at.isoformat()
-    shown = {name: value for name, value in found.found.items() if name != "awaited"}
+    shown = {name: value for name, value in found.found.items() if name not in _WORKING}
     return Progress(
         found.id,
         found.column,
@@ -179,6 +187,45 @@ def _live(job: Erasing, done: dict[str, Any]) -> dict[str, Any] | None:
         pause.wait(_PAUSE_SECONDS)
 
 
+def _cases(job: Erasing, done: dict[str, Any]) -> dict[str, Any] | None:
+    """Take records of evaluation datasets out, page by page; None when the time is over before the last page.
+
+    Where the last page ended is noted with what went, in one transaction. What is written meanwhile behind that
+    place meets the list of the erased at its door.
+    """
+    traces = frozenset(traces_of(job.stores, job.project, job.entity))
+    looked: dict[str, Any] = done.get("looked", {"after": list(cases.START), "records": 0})
+    # To find the traces may have taken all the time there was.
+    until = max(job.until, SystemClock().monotonic() + job.least)
+
+    def page(connection: Any) -> tuple[dict[str, list[str]], cases.Place | None]:
+        dataset, number = looked["after"]
+        where = (dataset, number)
+        return cases.named_after(connection, job.project, where, job.entity.column, job.entity.value, traces)
+
+    def take_out(tx: Transaction) -> tuple[dict[str, Any], cases.Place | None]:
+        # Looked at once more, as a record may have been changed since.
+        found, end = page(tx.connection)
+        gone = sum(cases.remove_records(tx, dataset, records) for dataset, records in found.items())
+        now = {"after": looked["after"] if end is None else list(end), "records": looked["records"] + gone}
+        erasure.progress(tx, job.id, {**done, "looked": now})
+        return now, end
+
+    while True:
+        found, end = job.stores.ledger.read(page)
+        if found:
+            looked, end = job.write(take_out)
+        elif end is not None:
+            looked = {**looked, "after": list(end)}
+        if end is None:
+            done.pop("looked", None)
+            return {"records": looked["records"]}
+        if SystemClock().monotonic() > until:
+            done["looked"] = looked
+            job.write(lambda tx: erasure.progress(tx, job.id, dict(done)))
+            return None
+
+
 def _said(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
     return erase_said(job.stores, job.context, job.entity)
 
@@ -272,6 +319,7 @@ def _left(job: Erasing, done: dict[str, Any]) -> dict[str, Any]:
 
 _PARTS: Final[Mapping[str, Callable[[Erasing, dict[str, Any]], dict[str, Any] | None]]] = {
     "live": _live,
+    "cases": _cases,
     "said": _said,
     "records": _records,
     "datasets": _datasets,

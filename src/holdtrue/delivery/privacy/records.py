@@ -14,11 +14,10 @@ from holdtrue.delivery import bundles
 from holdtrue.delivery.privacy.tracing import all_releases
 from holdtrue.storage import Stores
 from holdtrue.storage.journal.erasing import Found, Meant, same_text
-from holdtrue.storage.ledger import Transaction, WriteContext
+from holdtrue.storage.ledger import WriteContext
 from holdtrue.traces import infos
 from holdtrue.traces.model import KIND
 from holdtrue.traces.service import refresh
-from holdtrue.tracking import cases
 
 _USER: Final = "user"
 
@@ -71,8 +70,15 @@ def events_of(project: str, entity: Entity) -> Meant:
     return Meant("event", project, (entity.column,), lambda _, table: same_text(table, entity.column, [entity.value]))
 
 
+def traces_of(stores: Stores, project: str, entity: Entity) -> list[str]:
+    """Return the entity's traces, as long as its predictions and spans are there."""
+    found = stores.journal.meant(predictions_of(project, entity, roles_of(stores, project, entity.column)))
+    predictions = sorted(set().union(*found.values("prediction_id").values()))
+    return _traces_of(stores, project, predictions, [entity.value] if entity.column == _USER else [], found)
+
+
 def erase_said(stores: Stores, context: WriteContext, entity: Entity) -> dict[str, Any]:
-    """Take out what was said of the entity's predictions: labels, feedback, spans with their traces, and cases."""
+    """Take out what was said of the entity's predictions: labels, feedback, and spans with their traces."""
     journal, project = stores.journal, context.project
     roles = roles_of(stores, project, entity.column)
     found = journal.meant(predictions_of(project, entity, roles))
@@ -88,13 +94,9 @@ def erase_said(stores: Stores, context: WriteContext, entity: Entity) -> dict[st
     user = [entity.value] if entity.column == _USER else []
     told = _traces_of(stores, project, predictions, user, found)
 
-    def work(tx: Transaction) -> int:
-        if told:
-            infos.erase(tx, told)
-        return cases.erase(tx, entity.column, entity.value, frozenset(told))
-
     # First, as long as it is known which traces are the entity's.
-    gone = stores.ledger.write(context, work)
+    if told:
+        stores.ledger.write(context, lambda tx: infos.erase(tx, told))
 
     def feedback(_: str, table: pa.Table) -> NDArray[np.bool_]:
         mine = same_text(table, "prediction_id", predictions) | same_text(table, "trace_id", told)
@@ -105,7 +107,7 @@ def erase_said(stores: Stores, context: WriteContext, entity: Entity) -> dict[st
     if told:
         # Indexes hold words of spans: those of files that are gone go too.
         refresh(stores, SystemClock().monotonic)
-    return {"labels": label.rows, "feedback": judged.rows, "spans": spans.rows, "traces": len(told), "cases": gone}
+    return {"labels": label.rows, "feedback": judged.rows, "spans": spans.rows, "traces": len(told)}
 
 
 def erase_records(stores: Stores, project: str, entity: Entity) -> dict[str, Any]:

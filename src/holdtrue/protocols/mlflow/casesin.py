@@ -25,10 +25,14 @@ def case_routes(intake: Intake) -> tuple[Routes, Routes]:
         f"{BASE}/{{dataset_id}}/records", WRITE, summary="Add records to an evaluation dataset, or change them"
     )
     async def upsert(call: Call, body: Fields) -> Any:
-        """Add records; of those whose inputs are there already, outputs, expectations and tags are changed."""
+        """Add records; of those whose inputs are there already, outputs, expectations and tags are changed.
+
+        Those that name somebody who was erased are left out, and counted in a field that clients do not know.
+        """
         sent = [intake.clean_json(call.project, each) for each in read_records(text(body, "records"))]
-        new, known = await call.write_async(lambda tx: cases.upsert(tx, call.path["dataset_id"], sent))
-        return {"inserted_count": new, "updated_count": known}
+        own, home = call.path["dataset_id"], call.stores.home
+        new, known, erased = await call.write_async(lambda tx: cases.upsert(tx, own, sent, home))
+        return {"inserted_count": new, "updated_count": known} | ({"erased_count": erased} if erased else {})
 
     return routes, _imported(intake)
 
@@ -48,15 +52,19 @@ def _imported(intake: Intake) -> Routes:
 
     @routes.post(f"{PROJECT}/{{dataset}}/records", WRITE, summary="Bring records of an evaluation dataset over")
     def bring_records(call: Call, body: importing.ImportedRecords) -> Any:
-        """Write up to 1,000 records down; returns the hash of each as it is here, and which had something taken out."""
-        if len(body.records) > importing.RECORDS_AT_ONCE:
-            raise InvalidInput(f"A request brings at most {importing.RECORDS_AT_ONCE} records.")
+        """Write up to 1,000 records down; returns the hash of each as it is here, and which had something taken out.
+
+        Records that name somebody who was erased are left out; their hash is empty.
+        """
+        if len(body.records) > importing.RECORDS_PER_IMPORT:
+            raise InvalidInput(f"A request brings at most {importing.RECORDS_PER_IMPORT} records.")
         records = tuple(_cleaned(intake, call.project, each) for each in body.records)
         taken = [
             before.id for before, after in zip(body.records, records, strict=True) if _said(before) != _said(after)
         ]
-        hashes = call.write(lambda tx: importing.bring_records(tx, call.path["dataset"], records))
-        return {"hashes": hashes, "cleaned": taken}
+        own, home = call.path["dataset"], call.stores.home
+        hashes = call.write(lambda tx: importing.bring_records(tx, own, records, home))
+        return {"hashes": [hashes.get(each.id, "") for each in body.records], "cleaned": taken}
 
     return routes
 

@@ -264,7 +264,7 @@ class Bringing:
         # One that was linked to an experiment which is gone for good is linked to those that are left.
         where = [self._names[each] for each in row.experiments if each in self._names]
         self._client.post(place, {**row.body, "experiments": where})
-        count = 0
+        count = left = 0
         records = self._source.cases(row)
         while part := list(islice(records, _RECORDS)):
             found = self._client.post(f"{place}/{row.id}/records", {"records": part})
@@ -273,9 +273,13 @@ class Bringing:
                 self.report.leave(name, f"what looks like credentials, in {len(cleaned)} records")
             for each, here in zip(part, found["hashes"], strict=True):
                 said = (each["inputs"], each["outputs"], each["expectations"], each["tags"], each["source"])
-                if each["id"] not in cleaned and record_hash(*said) != here:
+                if here and each["id"] not in cleaned and record_hash(*said) != here:
                     self.report.differs(f"{name}, record {each['id']}", "it was changed here")
+            left += found["hashes"].count("")
             count += len(part)
+        if left:
+            self.report.leave(name, f"{left} records that name somebody who was erased here")
+        count -= left
         held = self._client.get(f"{place}/{row.id}")["records"]
         if held != count:
             self.report.differs(name, f"there {count} records, here {held}")

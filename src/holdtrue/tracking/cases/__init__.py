@@ -1,13 +1,13 @@
 """Evaluation datasets that clients keep: named sets of cases (inputs, expectations, tags), changed record by record."""
 
-from holdtrue.tracking.cases.model import CaseSet, NoCaseSet, Record
+from holdtrue.tracking.cases.model import START, CaseSet, NoCaseSet, Place, Record
 from holdtrue.tracking.cases.service import (
     create,
     delete,
     delete_tag,
-    erase,
     find,
     link,
+    named_after,
     put_tags,
     records,
     remove_records,
@@ -17,15 +17,17 @@ from holdtrue.tracking.cases.service import (
 )
 
 __all__ = [
+    "START",
     "CaseSet",
     "NoCaseSet",
+    "Place",
     "Record",
     "create",
     "delete",
     "delete_tag",
-    "erase",
     "find",
     "link",
+    "named_after",
     "put_tags",
     "records",
     "remove_records",

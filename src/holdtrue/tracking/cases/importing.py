@@ -1,7 +1,8 @@
 """Bring evaluation datasets over as they were: ids, moments and authors are kept; again, it changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -15,7 +16,7 @@ from holdtrue.tracking.cases import rules, service, store
 from holdtrue.tracking.cases.model import NAME_LENGTH, CaseSet, NoCaseSet, Record
 from holdtrue.tracking.model import TAG_LENGTH
 
-RECORDS_AT_ONCE: Final = 1000
+RECORDS_PER_IMPORT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,13 @@ def bring_set(tx: Transaction, wish: ImportedSet) -> dict[str, Any]:
     return {"id": wish.id, "records": known.count}
 
 
-def bring_records(tx: Transaction, id: str, records: tuple[ImportedRecord, ...]) -> list[str]:
-    """Write records down in their order, unless they were changed here since; return the hash of each as it is here."""
+def bring_records(tx: Transaction, id: str, sent: Sequence[ImportedRecord], home: Path) -> dict[str, str]:
+    """Write records down in their order, unless they were changed here since; return by id the hash of each as it is.
+
+    Those that name an entity on the list of the erased of the data folder `home` are left out, and have none.
+    """
     before = service.find(tx.connection, tx.project, id)
+    records = service.admitted(tx, home, sent, lambda each: [each.inputs, each.outputs, each.expectations, each.tags])
     hashes = [rules.inputs_hash(each.inputs) for each in records]
     known = store.records_by_inputs(tx.connection, tx.project, id, list(dict.fromkeys(hashes)))
     new = len(set(hashes) - known.keys())
@@ -99,7 +104,7 @@ def bring_records(tx: Transaction, id: str, records: tuple[ImportedRecord, ...])
         said = [{"inputs": each.inputs, "outputs": each.outputs, "expectations": each.expectations} for each in records]
         schema = orjson.dumps(rules.schema(before.schema, said)).decode()
         store.change_set(tx, id, count=before.count + new, schema=schema)
-    return [hash_of(known[own]) for own in hashes]
+    return {each.id: hash_of(known[own]) for own, each in zip(hashes, records, strict=True)}
 
 
 def _record(each: ImportedRecord, inputs_hash: str, number: int) -> Record:

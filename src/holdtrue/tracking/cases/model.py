@@ -12,6 +12,14 @@ RECORDS_PER_REQUEST: Final = 10_000
 RECORD_LENGTH: Final = 1_000_000
 """How many bytes of JSON one record may have."""
 
+RECORDS_AT_ONCE: Final = 100
+"""How many records are looked through at once; they may have a megabyte each."""
+
+Place = tuple[str, int]
+"""A place among all records of a project: a dataset's id, and the number of a record in it."""
+
+START: Final[Place] = ("", 0)
+
 USER: Final = "mlflow.user"
 """The tag that says who wrote a dataset or a record."""
 

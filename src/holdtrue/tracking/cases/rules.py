@@ -1,7 +1,7 @@
 """Pure rules of evaluation datasets: what a record may be, what joins two of the same inputs, what fields there are."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -75,24 +75,30 @@ def names(record: Record, column: str, value: str, traces: Collection[str]) -> b
         data = record.source.get("source_data") or {}
         if record.source.get("source_type") == "TRACE" and data.get("trace_id") in traces:
             return True
-    return any(_has(part, column, value) for part in (record.inputs, record.outputs, record.expectations, record.tags))
+    said = (record.inputs, record.outputs, record.expectations, record.tags)
+    return any_named(said, lambda name, text: name == column and text == value)
 
 
-def _has(part: Any, column: str, value: str) -> bool:
+def any_named(said: Iterable[Any], meant: Callable[[str, str], bool]) -> bool:
+    """Tell whether a field at any depth is meant, by its name and its value as it is written; a list has many."""
+    return any(_has(part, meant) for part in said)
+
+
+def _has(part: Any, meant: Callable[[str, str], bool]) -> bool:
     if isinstance(part, Mapping):
         held: Mapping[Any, Any] = part
-        return any((key == column and _same(each, value)) or _has(each, column, value) for key, each in held.items())
-    if isinstance(part, list):
-        items: list[Any] = part
-        return any(_has(each, column, value) for each in items)
+        return any(_means(key, each, meant) or _has(each, meant) for key, each in held.items())
+    if isinstance(part, list | tuple):
+        items: Sequence[Any] = part
+        return any(_has(each, meant) for each in items)
     return False
 
 
-def _same(found: Any, value: str) -> bool:
-    if isinstance(found, list):
-        items: list[Any] = found
-        return any(_same(each, value) for each in items)
-    return not isinstance(found, Mapping | bool) and found is not None and str(found) == value
+def _means(name: str, found: Any, meant: Callable[[str, str], bool]) -> bool:
+    if isinstance(found, list | tuple):
+        items: Sequence[Any] = found
+        return any(_means(name, each, meant) for each in items)
+    return not isinstance(found, Mapping | bool) and found is not None and meant(name, str(found))
 
 
 def made(sent: Mapping[str, Any], id: str, number: int, now: int) -> Record:

@@ -1,9 +1,10 @@
 """Use cases of evaluation datasets."""
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -11,13 +12,17 @@ import sqlalchemy as sa
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.filters import Vocabulary, parse_filter, parse_order
 from holdtrue.core.paging import place_of, token_of
+from holdtrue.data import erasure
 from holdtrue.storage.ledger import Transaction
 from holdtrue.tracking import rules as names
 from holdtrue.tracking import service
 from holdtrue.tracking.cases import rules, store
-from holdtrue.tracking.cases.model import NAME_LENGTH, USER, CaseSet, NoCaseSet, Record
+from holdtrue.tracking.cases.model import NAME_LENGTH, RECORDS_AT_ONCE, USER, CaseSet, NoCaseSet, Place, Record
 from holdtrue.tracking.model import Pair
 from holdtrue.tracking.search import check_limit
+
+Sent = TypeVar("Sent")
+_SAID: Final = ("inputs", "outputs", "expectations", "tags")
 
 SETS: Final = Vocabulary(
     entities=MappingProxyType(
@@ -113,9 +118,15 @@ def unlink(tx: Transaction, id: str, experiments: Sequence[int]) -> CaseSet:
     return find(tx.connection, tx.project, id)
 
 
-def upsert(tx: Transaction, id: str, sent: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Add records that were read by `rules.read_records`; return how many were new, and how many had known inputs."""
+def upsert(tx: Transaction, id: str, sent: Sequence[Mapping[str, Any]], home: Path) -> tuple[int, int, int]:
+    """Add records that were read by `rules.read_records`.
+
+    Returns how many were new, how many had known inputs, and how many were left out since they name an entity that is
+    on the list of the erased of the data folder `home`.
+    """
     before = find(tx.connection, tx.project, id)
+    came = len(sent)
+    sent = admitted(tx, home, sent, lambda each: [each.get(part) for part in _SAID])
     now = service.milliseconds(tx)
     hashes = [rules.inputs_hash(each["inputs"]) for each in sent]
     known = store.records_by_inputs(tx.connection, tx.project, id, list(dict.fromkeys(hashes)))
@@ -140,8 +151,19 @@ def upsert(tx: Transaction, id: str, sent: Sequence[Mapping[str, Any]]) -> tuple
         updated_ms=now,
         updated_by=by[-1] if by else before.updated_by,
     )
-    tx.emit("evaluation_dataset.changed", id, {"inserted": new, "updated": len(sent) - new})
-    return new, len(sent) - new
+    told = {"inserted": new, "updated": len(sent) - new}
+    tx.emit("evaluation_dataset.changed", id, told | ({"erased": came - len(sent)} if came > len(sent) else {}))
+    return new, len(sent) - new, came - len(sent)
+
+
+def admitted(
+    tx: Transaction, home: Path, sent: Sequence[Sent], said: Callable[[Sent], Iterable[Any]]
+) -> Sequence[Sent]:
+    """Return what of `sent` names nobody who was erased; the list is the one this transaction sees."""
+    listed = erasure.standing_in(tx.connection, home, tx.project)
+    if not listed.marks:
+        return sent
+    return [each for each in sent if not rules.any_named(said(each), listed.holds)]
 
 
 def remove_records(tx: Transaction, id: str, records: Sequence[str]) -> int:
@@ -150,7 +172,7 @@ def remove_records(tx: Transaction, id: str, records: Sequence[str]) -> int:
     gone = store.remove_records(tx, id, records)
     if gone:
         values = {"digest": rules.digest(before.digest, records), "updated_ms": service.milliseconds(tx)}
-        store.change_set(tx, id, count=store.count_records(tx, id), **values)
+        store.change_set(tx, id, count=before.count - gone, **values)
         tx.emit("evaluation_dataset.changed", id, {"removed": gone})
     return gone
 
@@ -168,13 +190,22 @@ def records(connection: sa.Connection, project: str, id: str, limit: int, page: 
     return shown, token_of(question, [shown[-1].number]) if len(found) > limit else None
 
 
-def erase(tx: Transaction, column: str, value: str, traces: Collection[str]) -> int:
-    """Remove every record of the project that names an entity or came from one of its traces; return how many."""
+def named_after(
+    connection: sa.Connection, project: str, place: Place, column: str, value: str, traces: Collection[str]
+) -> tuple[dict[str, list[str]], Place | None]:
+    """Look through one page of a project's records, in the order of their key.
+
+    Returns by dataset the records that name an entity or came from one of its traces, and the place where the page
+    ended; None after the last record.
+    """
+    page = store.records_after(connection, project, place, RECORDS_AT_ONCE)
     found: dict[str, list[str]] = {}
-    for dataset, record in store.all_records(tx.connection, tx.project):
+    for dataset, record in page:
         if rules.names(record, column, value, traces):
             found.setdefault(dataset, []).append(record.id)
-    return sum(remove_records(tx, dataset, gone) for dataset, gone in found.items())
+    if len(page) < RECORDS_AT_ONCE:
+        return found, None
+    return found, (page[-1][0], page[-1][1].number)
 
 
 def _need_experiments(tx: Transaction, experiments: Sequence[int]) -> None:

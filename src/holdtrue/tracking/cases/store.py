@@ -1,6 +1,6 @@
 """SQL of evaluation datasets."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -257,13 +257,6 @@ def remove_records(tx: Transaction, id: str, records: Sequence[str]) -> int:
     return gone
 
 
-def count_records(tx: Transaction, id: str) -> int:
-    """Return how many records a dataset has."""
-    table = evaluation_records
-    mine = (table.c.project == tx.project) & (table.c.dataset == id)
-    return int(tx.execute(sa.select(sa.func.count()).select_from(table).where(mine)).scalar_one())
-
-
 def select_records(connection: sa.Connection, project: str, id: str, limit: int, after: int) -> list[Record]:
     """Return up to `limit` records in the order in which they came."""
     table = evaluation_records
@@ -271,11 +264,14 @@ def select_records(connection: sa.Connection, project: str, id: str, limit: int,
     return [_record(row) for row in connection.execute(query.order_by(table.c.number).limit(limit))]
 
 
-def all_records(connection: sa.Connection, project: str) -> Iterator[tuple[str, Record]]:
-    """Yield every record of a project, with its dataset."""
-    query = scoped(evaluation_records, project)
-    for row in connection.execute(query, execution_options={"yield_per": _IN_ONE_QUERY}):
-        yield row.dataset, _record(row)
+def records_after(
+    connection: sa.Connection, project: str, place: tuple[str, int], limit: int
+) -> list[tuple[str, Record]]:
+    """Return up to `limit` records of a project with their dataset, in the order of their key, after `place`."""
+    table = evaluation_records
+    key = table.c.dataset, table.c.number
+    query = scoped(table, project).where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, place)))
+    return [(row.dataset, _record(row)) for row in connection.execute(query.order_by(*key).limit(limit))]
 
 
 def _record(row: Any) -> Record:
