@@ -55,7 +55,7 @@ def files_of(number: int) -> dict[str, bytes]:
 
 
 def add_folders(folder: Path, notes: Notes, seed: int) -> None:
-    """Make versions of folders for ever, and collect what none of them needs."""
+    """Make versions of folders for ever, collect what none of them needs, and write small packs together."""
     rng = random.Random(seed)
     store, actions = BlobStore(folder / "blobs", packed_from=4), ActionCache(folder / "actions")
     history = History.read(folder / "notes")
@@ -72,6 +72,8 @@ def add_folders(folder: Path, notes: Notes, seed: int) -> None:
         kept.add(tree)
         if rng.random() < 0.3:
             store.collect(kept, -1.0)
+        if rng.random() < 0.5:
+            store.merge(-1.0)
 
 
 def frame(key: str, rows: int, days: int) -> dict[str, Any]:
