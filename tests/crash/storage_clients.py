@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,23 @@ def append_records(folder: Path, notes: Notes, seed: int) -> None:
         notes.intend(key, rows=rows)
         writer.append("prediction", "project", "service", frame(key, rows, 1), rows)
         notes.done(key)
+
+
+def append_together(folder: Path, notes: Notes, seed: int) -> None:
+    """Append strictly from four threads for ever, over segments that are full after a few frames."""
+    writer = open_journal(folder).writer("client", "strict", segment_bytes=2_000)
+
+    def append(number: int) -> None:
+        rng = random.Random(seed + number)
+        while True:
+            key, rows = f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 2, 7])
+            notes.intend(key, rows=rows)
+            writer.append("prediction", "project", "service", frame(key, rows, 1), rows)
+            notes.done(key)
+
+    for number in range(1, 4):
+        threading.Thread(target=append, args=(number,), daemon=True).start()
+    append(0)
 
 
 def seal_records(folder: Path, notes: Notes, seed: int) -> None:
