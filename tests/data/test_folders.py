@@ -1,6 +1,8 @@
 """Folders as they lie: what cannot be kept is named, and no version has a part of a folder."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,10 +167,79 @@ def test_names_are_those_below_what_was_named(folder: Path, monkeypatch: pytest.
     monkeypatch.chdir(folder.parent)
     whole: Folder = find_files([str(folder)])
     for named in ("in", "in/", "./in", "in/../in", f"{folder}/"):
-        assert find_files([named]).files.keys() == whole.files.keys()
+        assert find_files([named]).names == whole.names
         assert find_files([named]).root == folder
-    assert next(iter(find_files(["in/0", "in/1/*.bin"]).files)) == "0/000.bin"
-    assert list(find_files(["in/0/000.bin"]).files) == ["000.bin"]
+    assert find_files(["in/0", "in/1/*.bin"]).names[0] == "0/000.bin"
+    assert find_files(["in/0/000.bin"]).names == ["000.bin"]
+
+
+def _looked_ahead(script: str, *arguments: str) -> list[str]:
+    """Run a script of one thread, in which a copy of the process looks at files; return the words that it prints."""
+    whole = f"""
+import sys, threading
+from holdtrue.core.errors import HoldtrueError
+from holdtrue.data.ahead import Ahead
+from holdtrue.data.folders import find_files, look_at
+assert threading.active_count() == 1
+{script}
+"""
+    command = [sys.executable, "-c", whole, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+
+
+@pytest.mark.parametrize("names", [["in"], ["in/0", "in/1/*.bin"], ["in/0/000.bin"]])
+def test_looking_ahead_finds_the_same(folder: Path, names: list[str]) -> None:
+    script = """
+import os
+os.chdir(sys.argv[1])
+with Ahead(sys.argv[2:]) as ahead:
+    found = ahead.folder()
+plain = find_files(sys.argv[2:])
+assert found[:3] == plain[:3]
+assert found.looks[1:] == look_at(plain.paths)[1:]
+print(len(found.names))
+"""
+    assert int(_looked_ahead(script, str(folder.parent), *names)[0]) >= 1
+
+
+def test_what_looking_ahead_cannot_read_is_said_as_ever(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "0")
+    script = """
+with Ahead(sys.argv[1:]) as ahead:
+    try:
+        ahead.folder()
+    except HoldtrueError as error:
+        print(error.code, "link" in str(error))
+"""
+    assert _looked_ahead(script, str(folder)) == ["invalid_input", "True"]
+
+
+def test_looking_ahead_for_nothing_leaves_no_process(folder: Path) -> None:
+    """Prevent that a command which fails before it needs the files waits for them, or leaves a process behind."""
+    script = """
+import os
+try:
+    with Ahead(sys.argv[1:]):
+        raise KeyError
+except KeyError:
+    print("ended")
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("none")
+"""
+    for number in range(3000):
+        (folder / f"a-name-that-fills-the-pipe-between-the-two-{number:0100}").touch()
+    assert _looked_ahead(script, str(folder)) == ["ended", "none"]
+
+
+def test_a_file_that_comes_or_goes_is_told_from_those_that_stay(room: Room, folder: Path) -> None:
+    _add(room, folder)
+    (folder / "0" / "000.bin").unlink()
+    (folder / "zz.bin").write_bytes(b"new")
+    again = _add(room, folder)
+    assert (again.files, again.read) == (COUNT, 1)
+    assert set(room.stores.blobs.tree(again.content["tree"])) == set(find_files([str(folder)]).names)
 
 
 def test_packs_of_many_versions_become_one_when_bytes_are_collected(room: Room, folder: Path) -> None:

@@ -65,6 +65,7 @@ os.environ |= {"HOLDTRUE_URL": f"http://127.0.0.1:{server.server_port}", "HOLDTR
 
 from holdtrue.cli.adding import Wanted, add
 from holdtrue.cli.main import main
+from holdtrue.data.ahead import Ahead
 from holdtrue.data.endings import Reading
 from holdtrue.server.client import Client
 
@@ -72,7 +73,8 @@ assert main(["data", "ls", "--project", "p"]) == 0
 home = Path(sys.argv[1])
 with Client.open() as client:
     wanted = Wanted("things", (sys.argv[2],), None, True, Reading())
-    assert add(client, home, "/api/projects/p/datasets/things/versions", wanted)["files"] == 1
+    ahead = Ahead(wanted.paths)
+    assert add(client, home, "/api/projects/p/datasets/things/versions", wanted, ahead)["files"] == 1
 """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "files").mkdir()

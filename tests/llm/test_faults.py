@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdtrue.core.clock import SystemClock
-from holdtrue.core.randomness import RandomHex
 from holdtrue.llm.gateway import Budget, CallFacts, Operation, Outcome, Usage
 from holdtrue.llm.telling import call_span
 from holdtrue.protocols.applications import close_name
@@ -238,4 +237,4 @@ def test_a_call_of_any_shape_can_be_told_of(messages: Any, calls: Any, more: dic
         request={**request, **more},
         answer=None,
     )
-    assert call_span(facts, RandomHex()).attributes["gen_ai.operation.name"] == "chat"
+    assert call_span(facts).attributes["gen_ai.operation.name"] == "chat"

@@ -7,8 +7,8 @@ from typing import Any
 
 from holdtrue.core.errors import ConfigurationError, NotFound
 from holdtrue.data.adding import Added, Adding
+from holdtrue.data.ahead import Ahead
 from holdtrue.data.endings import ENDINGS, Reading
-from holdtrue.data.folders import find_files
 from holdtrue.server.client import Client
 from holdtrue.storage import ActionCache, BlobStore
 
@@ -30,13 +30,13 @@ class Wanted:
     window: str | None = None
 
 
-def add(client: Client, home: Path, address: str, wanted: Wanted) -> dict[str, Any]:
-    """Store files beside the data folder's server, and register the version they make."""
+def add(client: Client, home: Path, address: str, wanted: Wanted, ahead: Ahead) -> dict[str, Any]:
+    """Store the files that were looked for `ahead` beside the data folder's server, and register their version."""
     adding = Adding(BlobStore(home / "blobs"), ActionCache(home / "actions"), wanted.name, wanted.how, wanted.key)
     if wanted.query is not None:
         return _add_query(client, adding, address, wanted, wanted.query)
     _check_plain(wanted)
-    folder = find_files(wanted.paths)
+    folder = ahead.folder()
     as_rows = folder.tables and not wanted.as_files
     if wanted.key is not None and not as_rows:
         raise ConfigurationError(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from holdtrue.cli.declaring import echo, option
 from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
-from holdtrue.server.client import Client
 
 if TYPE_CHECKING:
     # Loaded by the first table: most commands print lines.
     from rich.console import Console
 
+    from holdtrue.server.client import Client
     from holdtrue.server.settings import Settings
 
 BLOCKED = 4
@@ -32,12 +32,14 @@ _CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code)
 Columns = Mapping[str, Callable[[Any], Any]]
 
 
-def open_client(home: Path | None) -> Client:
+def open_client(home: Path | None) -> "Client":
     """Return a client of the running server, or of the data folder itself."""
+    from holdtrue.server.client import Client
+
     return Client.open(home)
 
 
-def check_beside(client: Client, settings: "Settings", command: str = "run") -> None:
+def check_beside(client: "Client", settings: "Settings", command: str = "run") -> None:
     """Refuse to work for a server on another machine: what is made here would not be in its data folder."""
     if not client.keeps(settings):
         raise Conflict(
@@ -69,7 +71,7 @@ def project_file_here(file: Path | None) -> Path | None:
     )
 
 
-def project_name(client: Client, given: str | None, *, first: str | None = None) -> str:
+def project_name(client: "Client", given: str | None, *, first: str | None = None) -> str:
     """Return the project that is meant: the one given, the environment's, or the only one there is.
 
     Where there is none yet, `first` is meant if that is given.

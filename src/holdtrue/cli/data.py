@@ -20,7 +20,6 @@ from holdtrue.cli.context import (
 from holdtrue.cli.declaring import Group, argument, echo, option
 from holdtrue.cli.labels import Label, split_label
 from holdtrue.core.errors import ConfigurationError
-from holdtrue.core.ids import check_name
 
 group = Group("Versions of datasets: list, show, compare, write out.")
 
@@ -138,18 +137,22 @@ def data_add(
     as_json: AsJson = False,
 ) -> None:
     """Make a version of a dataset from files or a query, with no project file; only changed files are read again."""
-    from holdtrue.cli.adding import Wanted, add
-    from holdtrue.data.endings import Reading
-    from holdtrue.server.settings import load_settings
+    from holdtrue.data.ahead import Ahead
 
-    with open_client(home) as client:
+    # Files are looked at while all that follows is loaded, and the server is asked.
+    with Ahead(paths or ()) as ahead, open_client(home) as client:
+        from holdtrue.cli.adding import Wanted, add
+        from holdtrue.core.ids import check_name
+        from holdtrue.data.endings import Reading
+        from holdtrue.server.settings import load_settings
+
         chosen = project_name(client, project, first="default")
         settings = load_settings(home)
         check_beside(client, settings, "data add")
         address = f"{base(chosen)}/datasets/{check_name(name, 'dataset name')}/versions"
         how = Reading(_sign(delimiter), encoding, tuple(texts or ()), tuple(missing or ()))
         wanted = Wanted(name, tuple(paths or ()), key, as_files, how, query, sql, window)
-        found = add(client, settings.home, address, wanted)
+        found = add(client, settings.home, address, wanted, ahead)
     show(found, as_json, lambda value: lines(_added(value)))
 
 

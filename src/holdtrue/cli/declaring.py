@@ -6,16 +6,17 @@ What is declared here is read in two ways that mean the same: by `quick`, and by
 import importlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Command = Callable[..., Any]
 _C = TypeVar("_C", bound=Command)
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """Say how a parameter is given: by one of its `names`, or by its place if it has none."""
+class Declared(NamedTuple):
+    """Say how a parameter is given: by one of its `names`, or by its place if it has none.
+
+    Here and in all that a quick command needs first: no data class, for making one loads what reads source code.
+    """
 
     names: tuple[str, ...]
     help: str

@@ -5,16 +5,14 @@ What is read here means the same to it (a test reads both ways); whatever is not
 abbreviations, and every kind of value but texts, paths, numbers and switches.
 """
 
-import inspect
 import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdtrue.cli.declaring import Command, Declared, Exit, echo
 
@@ -38,6 +36,8 @@ _SHOWN = frozenset(
 )
 """Fields of a declaration that change what help says, or are minded here; one that sets another is not plain."""
 
+# Flags of a function that takes more arguments than it names (`inspect.CO_VARARGS`, `CO_VARKEYWORDS`).
+_MORE_PLACED, _MORE_NAMED = 4, 8
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _DECIMAL = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 
@@ -46,8 +46,7 @@ class _NotPlain(Exception):
     """A declaration or a word is not plain."""
 
 
-@dataclass(slots=True)
-class _Parameter:
+class _Parameter(NamedTuple):
     name: str
     read: _Read
     several: bool
@@ -147,10 +146,10 @@ def _keep(found: dict[str, Any], parameter: _Parameter, value: str) -> None:
 def _declared(command: Command) -> tuple[Mapping[str, _Parameter], Sequence[_Parameter]]:
     options: dict[str, _Parameter] = {}
     arguments: list[_Parameter] = []
-    for each in inspect.signature(command).parameters.values():
-        kind, declared = _split(each.annotation)
+    for name, annotation, needed in _signature(command):
+        kind, declared = _split(annotation)
         read, several = _reading(kind, declared)
-        parameter = _Parameter(each.name, read, several, each.default is inspect.Parameter.empty)
+        parameter = _Parameter(name, read, several, needed)
         if declared.names:
             # A switch with a name for each of its sides says no by one of them.
             if any("/" in name for name in declared.names):
@@ -161,6 +160,20 @@ def _declared(command: Command) -> tuple[Mapping[str, _Parameter], Sequence[_Par
                 raise _NotPlain
             arguments.append(parameter)
     return options, arguments
+
+
+def _signature(command: Command) -> Iterator[tuple[str, Any, bool]]:
+    """Yield name, annotation and whether it must be given, of each parameter; of a plain function alone."""
+    command = getattr(command, "__wrapped__", command)
+    if not isinstance(command, types.FunctionType):
+        raise _NotPlain
+    code = command.__code__
+    if code.co_posonlyargcount or code.co_flags & (_MORE_PLACED | _MORE_NAMED):
+        raise _NotPlain
+    placed, named = code.co_argcount, code.co_kwonlyargcount
+    given = {*code.co_varnames[placed - len(command.__defaults__ or ()) : placed], *(command.__kwdefaults__ or ())}
+    for name in code.co_varnames[: placed + named]:
+        yield name, command.__annotations__.get(name), name not in given
 
 
 def _split(annotation: Any) -> tuple[Any, Declared]:

@@ -1,9 +1,8 @@
 """Make a version of a dataset from files as they lie in a folder; what did not change is not read again."""
 
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +11,7 @@ import orjson
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
 from holdtrue.data.endings import Reading
-from holdtrue.data.folders import Folder, changed, identity, read_whole, unreadable
+from holdtrue.data.folders import Folder, Looks, changed, identity, look, look_at, read_whole, unreadable
 from holdtrue.storage import ActionCache, BlobStore
 from holdtrue.storage.packs import MOST, MOST_BYTES
 
@@ -30,18 +29,46 @@ _SETTLED_NS = 2_000_000_000
 
 
 class Seen(NamedTuple):
-    """Hold what a file was when it was read: size, time (ns) and number on its disk; and what it became.
-
-    Ten thousand are read from one document at every start: as a tuple each takes a third of a dataclass's time.
-    """
+    """Hold what a file was when it was read: size, time (ns) and number on its disk; and what it became."""
 
     size: int
-    mtime: int
-    inode: int
+    time: int
+    number: int
     digest: str
     rows: int = 0
     bytes: int = 0
     columns: Sequence[Sequence[str]] = ()
+
+
+class Known(NamedTuple):
+    """Hold what is known of many files, by their place: what each was when it was read, and what it became.
+
+    `made` are rows, bytes and columns of each, empty where files are kept as they are. A file without a digest is read
+    again. Columns, not a record for each file: ten thousand are compared at every start.
+    """
+
+    names: Sequence[str] = ()
+    sizes: Sequence[int] = ()
+    times: Sequence[int] = ()
+    numbers: Sequence[int] = ()
+    digests: Sequence[str] = ()
+    made: Sequence[Sequence[Any]] = ()
+
+    def of(self, names: Sequence[str], looks: Looks) -> tuple[list[str], list[Sequence[Any]]]:
+        """Return digests and `made` of files; the digest of one that is new, or not what it was, is empty."""
+        made = self.made or [()] * len(self.names)
+        if names == self.names:
+            same = zip(
+                self.sizes, self.times, self.numbers, self.digests, looks.sizes, looks.times, looks.numbers, strict=True
+            )
+            return [e if a == x and b == y and c == z else "" for a, b, c, e, x, y, z in same], list(made)
+        rows = zip(self.sizes, self.times, self.numbers, self.digests, made, strict=True)
+        found = dict(zip(self.names, rows, strict=True))
+        now = zip(
+            map(found.get, names, repeat((-1, 0, 0, "", ()))), looks.sizes, looks.times, looks.numbers, strict=True
+        )
+        pairs = [(e, m) if a == x and b == y and c == z else ("", ()) for (a, b, c, e, m), x, y, z in now]
+        return [digest for digest, _ in pairs], [each for _, each in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +99,21 @@ class Adding:
             *([self.reading.texts, self.reading.missing] if self.reading.texts or self.reading.missing else []),
         ]
         seen, read = self._seen(folder, "tables", lambda paths: [_unchanged(path, self._table) for path in paths], how)
-        _check_types({name: each.columns for name, each in seen.items()})
-        if not any(each.rows for each in seen.values()):
+        _check_types({name: columns for name, (_, _, columns) in zip(seen.names, seen.made, strict=True)})
+        if not any(rows for rows, _, _ in seen.made):
             raise InvalidInput(
-                f"There is no row in {'the file' if len(seen) == 1 else f'these {len(seen)} files'}.",
+                f"There is no row in {'the file' if len(seen.names) == 1 else f'these {len(seen.names)} files'}.",
                 why="A version without rows is most likely a delivery that failed.",
                 mend="Look at the files, and add them when they have rows.",
             )
         if self.key is not None and read:
             from holdtrue.data.keys import check_keys
 
-            check_keys(self.blobs, {name: each.digest for name, each in seen.items()}, self.key)
-        parts = {name: {"digest": each.digest, "rows": each.rows, "bytes": each.bytes} for name, each in seen.items()}
+            check_keys(self.blobs, dict(zip(seen.names, seen.digests, strict=True)), self.key)
+        made = zip(seen.names, seen.digests, seen.made, strict=True)
+        parts = {name: {"digest": digest, "rows": rows, "bytes": size} for name, digest, (rows, size, _) in made}
         content: dict[str, Any] = {"fragments": parts}
-        return Added(content if self.key is None else {**content, "key": self.key}, len(seen), read)
+        return Added(content if self.key is None else {**content, "key": self.key}, len(seen.names), read)
 
     def rows(self, table: "pa.Table", window: str, others: Mapping[str, Any]) -> Added:
         """Return the content of a version that has `table` as its `window`, beside the `others` that it had before."""
@@ -119,46 +147,47 @@ class Adding:
     def tree(self, folder: Folder) -> Added:
         """Return the content of a version that keeps the files as they are."""
         seen, read = self._seen(folder, "tree", self._kept, [])
-        entries = {name: each.digest for name, each in seen.items()}
+        entries = dict(zip(seen.names, seen.digests, strict=True))
         # All of them were looked for, or stored, a moment ago.
-        digest = self.blobs.put_tree(entries, stored=frozenset(entries.values()))
-        size = sum(each.size for each in seen.values())
-        return Added({"tree": digest, "files": len(seen), "bytes": size}, len(seen), read)
+        digest = self.blobs.put_tree(entries, stored=frozenset(seen.digests))
+        return Added({"tree": digest, "files": len(entries), "bytes": sum(seen.sizes)}, len(entries), read)
 
     def _seen(
         self, folder: Folder, form: str, read: Callable[[Sequence[str]], list[Seen]], how: list[Any]
-    ) -> tuple[dict[str, Seen], int]:
-        key = content_hash({"files": 1, "form": form, "dataset": self.name, "root": str(folder.root), "how": how})
+    ) -> tuple[Known, int]:
+        """Return what the files of a folder are, and how many were read for it."""
+        names, paths = folder.names, folder.paths
+        key = content_hash({"files": 2, "form": form, "dataset": self.name, "root": str(folder.root), "how": how})
         known = self._known(key)
-        now = _looked(folder.files)
-        same = {name: last for name, each in now.items() if (last := known.get(name)) and last[:3] == each}
-        gone = self.blobs.lacking(last.digest for last in same.values())
-        found = {name: last for name, last in same.items() if last.digest not in gone} if gone else same
-        fresh = [name for name in now if name not in found]
-        batches = [[name] for name in fresh] if form == "tables" else list(_batches(fresh, now))
-        made = _side_by_side(lambda names: read([folder.files[name] for name in names]), batches)
-        for names, each in zip(batches, made, strict=True):
-            found.update(zip(names, each, strict=True))
-        if fresh or found.keys() != known.keys():
-            found = {name: found[name] for name in now}
-            settled = time.time_ns() - _SETTLED_NS  # file times are the machine's, whatever clock was injected
-            kept = {name: each for name, each in found.items() if each.mtime < settled}
-            self.actions.put(key, self.blobs.put(orjson.dumps(kept, default=list)))
+        looks = folder.looks or look_at(paths)
+        digests, made = known.of(names, looks)
+        gone = self.blobs.lacking(set(digests) - {""})
+        fresh = [place for place, digest in enumerate(digests) if not digest or digest in gone]
+        batches = [[place] for place in fresh] if form == "tables" else list(_batches(fresh, looks.sizes))
+        results = _side_by_side(lambda places: read([paths[place] for place in places]), batches)
+        for batch, each in zip(batches, results, strict=True):
+            for place, file in zip(batch, each, strict=True):
+                looks.sizes[place], looks.times[place], looks.numbers[place] = file[:3]
+                digests[place], made[place] = file.digest, file[4:]
+        found = Known(names, looks.sizes, looks.times, looks.numbers, digests, made if form == "tables" else ())
+        if fresh or names != known.names:
+            settled = looks.since - _SETTLED_NS
+            sure = [digest if time < settled else "" for digest, time in zip(digests, looks.times, strict=True)]
+            self.actions.put(key, self.blobs.put(orjson.dumps([*found._replace(digests=sure)], default=list)))
         return found, len(fresh)
 
-    def _known(self, key: str) -> dict[str, Seen]:
+    def _known(self, key: str) -> Known:
         digest = self.actions.get(key)
         if digest is None:
-            return {}
+            return Known()
         try:
-            stored = orjson.loads(self.blobs.get(digest))
+            return Known(*orjson.loads(self.blobs.get(digest)))
         except (Corrupt, NotFound):
-            return {}
-        return dict(zip(stored, map(Seen._make, stored.values()), strict=True))
+            return Known()
 
     def _kept(self, paths: Sequence[str]) -> list[Seen]:
         """Store files as they are: small ones together, a large one in parts."""
-        if len(paths) == 1 and _look(paths[0]).st_size >= _SMALL:
+        if len(paths) == 1 and look(paths[0]).st_size >= _SMALL:
             return [_unchanged(paths[0], lambda path: Seen(*identity(path.stat()), self.blobs.put_large(path)))]
         contents, found = zip(*map(read_whole, paths), strict=True)
         digests = self.blobs.put_many(contents)
@@ -181,27 +210,27 @@ class Adding:
         return Seen(*identity(status), digest, rows=table.num_rows, bytes=size, columns=_columns(table.schema))
 
 
-def _batches(names: Iterable[str], now: Mapping[str, tuple[int, int, int]]) -> Iterator[list[str]]:
+def _batches(places: Iterable[int], sizes: Sequence[int]) -> Iterator[list[int]]:
     """Yield which files are read and stored together: some thousands of small ones, each large one alone."""
-    batch: list[str] = []
+    batch: list[int] = []
     size = 0
-    for name in names:
-        more = now[name][0]
+    for place in places:
+        more = sizes[place]
         if more >= _SMALL:
-            yield [name]
+            yield [place]
             continue
         if batch and (len(batch) == MOST or size + more > MOST_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(name)
+        batch.append(place)
         size += more
     if batch:
         yield batch
 
 
-def _side_by_side(work: Callable[[list[str]], list[Seen]], batches: Sequence[list[str]]) -> list[list[Seen]]:
+def _side_by_side(work: Callable[[list[int]], list[Seen]], batches: Sequence[list[int]]) -> list[list[Seen]]:
     if len(batches) < 2:
-        return [work(names) for names in batches]
+        return [work(places) for places in batches]
     # Imported here: a folder in which nothing, or one file, changed does not wait for it.
     from concurrent.futures import ThreadPoolExecutor
 
@@ -209,32 +238,14 @@ def _side_by_side(work: Callable[[list[str]], list[Seen]], batches: Sequence[lis
         return list(pool.map(work, batches))
 
 
-def _looked(files: Mapping[str, str]) -> dict[str, tuple[int, int, int]]:
-    """Return the identity of each file: ten thousand are looked at, so that nothing else is called for each."""
-    try:
-        return {
-            name: (status.st_size, status.st_mtime_ns, status.st_ino)
-            for name, status in zip(files, map(os.lstat, files.values()), strict=True)
-        }
-    except OSError:
-        return {name: identity(_look(path)) for name, path in files.items()}
-
-
-def _look(path: str) -> os.stat_result:
-    try:
-        return os.stat(path, follow_symlinks=False)
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
 def _unchanged(path: str, read: Callable[[Path], Seen]) -> Seen:
     """Return what a file became; Conflict if it is not the same one afterwards."""
-    before = identity(_look(path))
+    before = identity(look(path))
     try:
         made = read(Path(path))
     except OSError as error:
         raise unreadable(path, error) from error
-    if identity(_look(path)) != before:
+    if identity(look(path)) != before:
         raise changed(path)
     return made
 

@@ -1,13 +1,12 @@
 """Which files hold rows, and how text files are read: known without loading what reads them."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ENDINGS = (".parquet", ".pq", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 """Endings of files that hold rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """Say how text files are read; without a delimiter, commas, and tabs in `.tsv`.
 
     `texts` names columns that are texts though most of their values look like numbers or moments; `missing` are values

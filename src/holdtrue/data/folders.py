@@ -2,10 +2,11 @@
 
 import os
 import stat
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import NamedTuple
 
 from holdtrue.core.errors import Conflict, HoldtrueError, InvalidInput, NotFound
 from holdtrue.data.endings import ENDINGS
@@ -13,17 +14,30 @@ from holdtrue.data.endings import ENDINGS
 # Texts, not paths: of ten thousand files, making paths took longer than asking the disk about them.
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """Hold where files are looked for, and which were found: names below `root` in order, with their paths."""
+class Looks(NamedTuple):
+    """Hold what files were, by their place: size, time (ns) and number on the disk; `since` is a moment before (ns)."""
+
+    since: int
+    sizes: list[int]
+    times: list[int]
+    numbers: list[int]
+
+
+class Folder(NamedTuple):
+    """Hold where files are looked for, and which were found: names below `root` in order, with their paths.
+
+    `looks` are what they were, if they have been looked at already.
+    """
 
     root: Path
-    files: Mapping[str, str]
+    names: list[str]
+    paths: list[str]
+    looks: Looks | None = None
 
     @property
     def tables(self) -> bool:
         """Tell whether every file is one of rows, by its ending."""
-        return all(path.lower().endswith(ENDINGS) for path in self.files.values())
+        return all(name.lower().endswith(ENDINGS) for name in self.names)
 
 
 def find_files(patterns: Sequence[str]) -> Folder:
@@ -51,7 +65,31 @@ def find_files(patterns: Sequence[str]) -> Folder:
         root = os.path.commonpath({os.path.dirname(path) for path in paths})
     start = len(root.rstrip("/")) + 1
     _check_names(paths)
-    return Folder(Path(root), {path[start:]: paths[path] for path in sorted(paths)})
+    found = sorted(paths)
+    return Folder(Path(root), [path[start:] for path in found], [paths[path] for path in found])
+
+
+def look_at(paths: Sequence[str]) -> Looks:
+    """Return what files are; ten thousand are looked at, so that nothing else is called for each."""
+    since = time.time_ns()  # file times are the machine's, whatever clock was injected
+    try:
+        found = list(map(os.lstat, paths))
+    except OSError:
+        found = [look(path) for path in paths]
+    return Looks(
+        since,
+        [each.st_size for each in found],
+        [each.st_mtime_ns for each in found],
+        [each.st_ino for each in found],
+    )
+
+
+def look(path: str) -> os.stat_result:
+    """Return what a file is; raise what says that it cannot be read."""
+    try:
+        return os.lstat(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int]:

@@ -161,7 +161,7 @@ def build_app(settings: PlaneSettings, direct: socket.socket | None = None) -> C
             "/v1/messages": anthropic.error_body,
             "/v1": openai.error_body,
         },
-        parts=[gateway_part(settings.home, clock)],
+        parts=[gateway_part(settings.home, clock, settings.clock)],
         result_seconds=settings.result_seconds,
         telemetry=[otlp.endpoints],
         capture=Capture(settings.trace_capture),

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 Pairs: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -120,7 +120,9 @@ class _Connection:
     """Hold one connection, and read one whole answer after each request."""
 
     def __init__(self, place: tuple[str, int], seconds: float) -> None:
-        self._socket = socket.create_connection(place, seconds)
+        host, port = place
+        # As bytes where that says the same: of a text, even of an address, a table of all scripts is loaded.
+        self._socket = socket.create_connection((cast("str", host.encode()) if host.isascii() else host, port), seconds)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self._socket.makefile("rb")
         self._kept = True

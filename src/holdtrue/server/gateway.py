@@ -72,12 +72,13 @@ class GatewayPart:
         await self._inside.telling.close()
 
 
-def gateway_part(home: Path, clock: Clock) -> Callable[[Fitting], Part]:
-    """Return what makes the LLM side of a worker."""
+def gateway_part(home: Path, clock: Clock, simulated: Path | None = None) -> Callable[[Fitting], Part]:
+    """Return what makes the LLM side of a worker; `simulated` is the file that its clock is read from, if any is."""
 
     def make(fitting: Fitting) -> GatewayPart:
         extractive = Extractive()
-        telling = Telling(fitting.spans)
+        command = ["-m", "holdtrue.server.telling", "--home", str(home), "--worker", fitting.name]
+        telling = Telling(fitting.spans, [*command, *(("--clock", str(simulated)) if simulated else ())])
         gateway = Gateway(home, fitting.name, clock, extractive=lambda _: extractive, observe=telling.call)
         names = Names(PlainModels(gateway))
         front = ApplicationFront(

@@ -32,6 +32,7 @@ from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
 from holdtrue.storage import BlobStore, Journal, Writer, make_folder
 from holdtrue.traces import Capture, SpanSink, TraceSettings
+from holdtrue.traces.online import SPAN_SEGMENT
 from holdtrue.traces.redaction import mask_text
 
 Endpoints = Callable[[Engine], Sequence[Endpoint]]
@@ -39,8 +40,6 @@ Telemetry = Callable[[SpanSink], Sequence[Endpoint]]
 Listener = Callable[[Plane, Engine], AbstractAsyncContextManager[None]]
 _MOST_WORKERS = 256
 _MOST_OF_FILE = 16
-# Spans that are not sealed yet are read from their segment at each search: it stays small.
-_SPAN_SEGMENT = 16 << 20
 
 
 class Part(Protocol):
@@ -132,7 +131,7 @@ class Worker:
             clock, self._records, self._online.lookup, strict=records == "strict", rate=self._rates.take
         )
         self._engine.residence = Residence(self._load, memory)
-        self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=_SPAN_SEGMENT)
+        self._traces = journal.writer(f"{self.name}-traces", "strict", segment_bytes=SPAN_SEGMENT)
         settings = {project: TraceSettings(each) for project, each in captures.items()}
         self.spans = SpanSink(self._traces, clock, settings, default=TraceSettings(capture), mask=mask)
         endpoints = self._endpoints(protocols, telemetry)

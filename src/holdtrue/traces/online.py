@@ -19,8 +19,10 @@ from holdtrue.traces.model import DEFAULT_SERVICE, KIND, Capture, Origin, Span, 
 from holdtrue.traces.redaction import Redactor, mask_text, suspects
 from holdtrue.traces.semantics import facts
 
-__all__ = ["COLUMNS", "GenaiCall", "SpanSink", "genai_span", "service_name"]
+__all__ = ["COLUMNS", "SPAN_SEGMENT", "GenaiCall", "SpanSink", "genai_span", "service_name"]
 
+# Spans that are not sealed yet are read from their segment at each search: it stays small.
+SPAN_SEGMENT: Final = 16 << 20
 PREVIEW: Final = 300
 TEXT: Final = 4096
 VALUE: Final = 256 << 10

@@ -22,10 +22,8 @@ def read_files(
     mean that there is none. What cannot be read is named, as in `holdtrue data add`.
     """
     how = Reading(delimiter, encoding, texts, missing)
-    tables = {
-        name: read_file(Path(path), how)
-        for name, path in find_files([str(pattern) for pattern in patterns]).files.items()
-    }
+    folder = find_files([str(pattern) for pattern in patterns])
+    tables = {name: read_file(Path(path), how) for name, path in zip(folder.names, folder.paths, strict=True)}
     try:
         return pa.concat_tables(tables.values(), promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
