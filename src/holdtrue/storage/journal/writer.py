@@ -112,7 +112,7 @@ class Writer:
         self._monotonic = SystemClock().monotonic
         self._segment_bytes = segment_bytes
         self._sync_seconds = sync_seconds
-        self._lock_descriptor = self._lock()
+        self._lock_descriptor = _lock(self._live, name)
         self._number = _last_number(root, name)
         self._streams: dict[tuple[str, str, str], bytes] = {}
         self._segment: _Segment | None = None
@@ -375,21 +375,23 @@ class Writer:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def _lock(self) -> int:
-        path = self._live / f"{self.name}.writer"
-        with storing(f"the lock of journal writer {self.name}"):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise Locked(
-                f"The journal has a live writer “{self.name}” already.",
-                why="Each process appends to segments of its own, under a name of its own.",
-                mend="Give every worker another writer name.",
-                facts={"writer": self.name},
-            ) from None
-        return descriptor
+
+def _lock(live: Path, name: str) -> int:
+    """Take the name of a writer, for as long as the descriptor is open; Locked if a live process has it."""
+    path = live / f"{name}.writer"
+    with storing(f"the lock of journal writer {name}"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Locked(
+            f"The journal has a live writer “{name}” already.",
+            why="Each process appends to segments of its own, under a name of its own.",
+            mend="Give every worker another writer name.",
+            facts={"writer": name},
+        ) from None
+    return descriptor
 
 
 def _last_number(root: Path, name: str) -> int:
