@@ -26,6 +26,7 @@ pytestmark = pytest.mark.long
 TEXT = (Path(__file__).parent / "kinds_project.py.txt").read_text(encoding="utf-8")
 GRADES = ("calm", "soon", "now")
 DAY = timedelta(days=1)
+CHANCES = ["accuracy", "macro_f1", "log_loss", "brier"]
 SERVICES = ("grade", "minutes")
 
 
@@ -111,11 +112,18 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         clock.close()
 
 
+def test_the_overview_names_the_measure_of_each_service_before_a_month_is_over(live: Live) -> None:
+    page = httpx.get(f"{live.url}/projects/orders", headers=live.headers).text
+    assert "ROC AUC" not in page
+    assert "Accuracy" in page
+    assert "Mean absolute error" in page
+
+
 def test_quality_by_window_is_that_of_the_labels_that_came(live: Live) -> None:
     days = [live.day(), live.day(labelled=45), live.day()]
     live.clock.set(live.clock.now() + timedelta(days=1))
     live.due()
-    for service, measures in (("grade", ["accuracy", "macro_f1"]), ("minutes", ["mae", "rmse", "coverage"])):
+    for service, measures in (("grade", CHANCES), ("minutes", ["mae", "rmse", "coverage"])):
         found = live.quality(service, grain="day")
         assert [(each["n"], each["labelled"], each["maturity"]) for each in found] == [
             (60, 60, 1.0),

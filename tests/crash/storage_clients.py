@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def files_of(number: int) -> dict[str, bytes]:
 
 
 def add_folders(folder: Path, notes: Notes, seed: int) -> None:
-    """Make versions of folders for ever, and collect what none of them needs."""
+    """Make versions of folders for ever, collect what none of them needs, and write small packs together."""
     rng = random.Random(seed)
     store, actions = BlobStore(folder / "blobs", packed_from=4), ActionCache(folder / "actions")
     history = History.read(folder / "notes")
@@ -72,6 +73,8 @@ def add_folders(folder: Path, notes: Notes, seed: int) -> None:
         kept.add(tree)
         if rng.random() < 0.3:
             store.collect(kept, -1.0)
+        if rng.random() < 0.5:
+            store.merge(-1.0)
 
 
 def frame(key: str, rows: int, days: int) -> dict[str, Any]:
@@ -93,6 +96,23 @@ def append_records(folder: Path, notes: Notes, seed: int) -> None:
         notes.intend(key, rows=rows)
         writer.append("prediction", "project", "service", frame(key, rows, 1), rows)
         notes.done(key)
+
+
+def append_together(folder: Path, notes: Notes, seed: int) -> None:
+    """Append strictly from four threads for ever, over segments that are full after a few frames."""
+    writer = open_journal(folder).writer("client", "strict", segment_bytes=2_000)
+
+    def append(number: int) -> None:
+        rng = random.Random(seed + number)
+        while True:
+            key, rows = f"{seed:08x}-{rng.getrandbits(64):016x}", rng.choice([1, 2, 7])
+            notes.intend(key, rows=rows)
+            writer.append("prediction", "project", "service", frame(key, rows, 1), rows)
+            notes.done(key)
+
+    for number in range(1, 4):
+        threading.Thread(target=append, args=(number,), daemon=True).start()
+    append(0)
 
 
 def seal_records(folder: Path, notes: Notes, seed: int) -> None:

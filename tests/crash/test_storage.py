@@ -97,6 +97,12 @@ def test_strict_appends_survive_kills(home: Nursery, folders: Iterator[Path]) ->
     assert history.acknowledged
 
 
+def test_strict_appends_of_several_threads_survive_kills(home: Nursery, folders: Iterator[Path]) -> None:
+    checker = JournalChecker()
+    history = crash(home, "tests.crash.storage_clients:append_together", Plan(10), folders, checker.check)
+    assert history.acknowledged
+
+
 def test_sealing_survives_kills(home: Nursery, folders: Iterator[Path]) -> None:
     checker = JournalChecker()
 

@@ -1,5 +1,6 @@
 """Everything that can be wrong with data: each is refused or set aside by name, and nothing half-made is seen."""
 
+import json
 import os
 import re
 from math import inf, nan
@@ -61,6 +62,35 @@ def test_mixed_values_of_a_text_file_are_named_with_their_rows(
     # What the message offers works.
     added = _adding(room, texts=("v",)).tables(find_files([str(folder)]))
     assert data.read(room.stores.blobs, added.content)["v"].type == pa.string()
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
+@pytest.mark.parametrize("rows", [2, 3, 9, 30])
+def test_moments_with_and_without_a_zone_are_named_however_few_they_are(
+    room: Room, folder: Path, rows: int, ending: str
+) -> None:
+    zoned = ["2013-01-01T05:00:00Z", "2013-01-01 06:30:00+01:00"]
+    moments = [*(zoned[place % 2] for place in range(rows - 1)), "2013-01-01T05:00:00"]
+
+    def write(values: list[str]) -> None:
+        made = [{"id": str(place), "v": value} for place, value in enumerate(values, 1)]
+        lines = [json.dumps(each) for each in made]
+        forms = {"csv": _rows(*values), "json": json.dumps(made), "jsonl": "\n".join(lines)}
+        _write(folder / f"x.{ending}", forms[ending])
+
+    write(moments)
+    with pytest.raises(InvalidInput) as raised:
+        _adding(room).tables(find_files([str(folder)]))
+    said = str(raised.value).replace("\n", " ")
+    assert re.search(rf"“v” in \S*x\.{ending} have a time zone in some rows and none in others", said)
+    assert re.search(rf"Without one: '2013-01-01T05:00:00' in row {rows}; with one: '{zoned[0]}' in row 1\b", said)
+    assert "--text v" in said
+    added = _adding(room, texts=("v",)).tables(find_files([str(folder)]))
+    assert data.read(room.stores.blobs, added.content)["v"].to_pylist() == moments
+    # As many that agree are taken, and so are words beside them, of which nobody can say more.
+    for values in (moments[:-1] * 2, ["2013-01-01T05:00:00"] * rows, [moments[0], *["soon"] * rows]):
+        write(values)
+        assert _adding(room).tables(find_files([str(folder)])).content
 
 
 def test_a_value_may_mean_that_there_is_none(room: Room, folder: Path) -> None:

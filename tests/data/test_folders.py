@@ -11,6 +11,7 @@ import pytest
 
 from holdtrue.core.errors import Conflict, InvalidInput, NotFound, StorageFull
 from holdtrue.data.adding import Added, Adding
+from holdtrue.data.collecting import Collect, collect
 from holdtrue.data.folders import Folder, find_files
 from holdtrue.storage import BlobStore
 from tests.data.conftest import Room
@@ -239,3 +240,27 @@ def test_a_file_that_comes_or_goes_is_told_from_those_that_stay(room: Room, fold
     again = _add(room, folder)
     assert (again.files, again.read) == (COUNT, 1)
     assert set(room.stores.blobs.tree(again.content["tree"])) == set(find_files([str(folder)]).names)
+
+
+def test_packs_of_many_versions_become_one_when_bytes_are_collected(room: Room, folder: Path) -> None:
+    blobs: BlobStore = room.stores.blobs
+    trees: list[dict[str, str]] = []
+    for number in range(3):
+        for file in sorted(folder.rglob("*.bin")):
+            file.write_bytes(file.read_bytes() + bytes([number]))
+        added = _add(room, folder)
+        room.call("POST", "datasets/things/versions", added.content)
+        trees.append(blobs.tree(added.content["tree"]))
+    packs = blobs.packs.folder
+    assert len(list(packs.iterdir())) == 3
+    untouched = {"packs": 3, "small_packs": 0, "merged_into": 0}
+    assert collect(room.stores, Collect()).items() >= untouched.items()
+    for path in packs.iterdir():
+        os.utime(path, (0, 0))
+    merged = {"packs": 3, "small_packs": 3, "merged_into": 1, "removed": 0}
+    assert collect(room.stores, Collect(dry=True)).items() >= merged.items()
+    assert len(list(packs.iterdir())) == 3
+    assert collect(room.stores, Collect()).items() >= merged.items()
+    assert len(list(packs.iterdir())) == 1
+    assert len({blobs.get(digest) for tree in trees for digest in tree.values()}) == 3 * COUNT
+    assert list(blobs.verify()) == []

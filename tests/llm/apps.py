@@ -137,13 +137,13 @@ def publish(
 
 
 @contextmanager
-def open_desk(folder: Path) -> Generator[Desk]:
+def open_desk(folder: Path, **variables: str) -> Generator[Desk]:
     """Run a data plane with all of APPLICATIONS over a fake provider."""
     with FakeProvider(key=KEY) as fake:
         world = empty_world(folder / "home")
         applications = tuple(content(name, guards) for name, guards in APPLICATIONS.items())
         publish(world, fake, applications)
-        desk = Desk(world, fake, world.start(FAKE_KEY=KEY))
+        desk = Desk(world, fake, world.start(FAKE_KEY=KEY, **variables))
         desk.plane.until_acked()
         try:
             yield desk

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from sqlalchemy.exc import IntegrityError
 
 from holdtrue import catalog, monitoring
@@ -296,3 +296,67 @@ def test_a_release_of_classes_is_measured_by_what_was_said(production: Productio
     (window,) = production.windows(grain="day")
     assert (window.quality.name, window.quality.interval.value) == ("accuracy", 0.75)
     assert np.isnan(window.roc_auc.value)
+    assert window.measure("log_loss") is None
+
+
+def test_the_chances_of_classes_that_records_hold_are_measured(production: Production) -> None:
+    production.stores.ledger.write(CONTEXT, lambda tx: monitoring.watch(tx, SERVICE))
+    release = released(production, {"classes": ["a", "b", "c"]})
+    chances = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4]])
+    keys: list[str] = []
+    for rows in (slice(0, 1), slice(1, 3)):
+        columns = {f"p_{place}": chances[rows, place].tolist() for place in range(3)}
+        keys += production.predict([float(each) for each in chances[rows].argmax(axis=1)], release=release, **columns)
+        production.run()
+    production.label(keys, [0, 2, 2])
+    production.run()
+    for window in (*production.windows(), *production.windows(release="all")):
+        assert [each.name for each in window.measures] == ["accuracy", "macro_f1", "log_loss", "brier"]
+        found = [window.measure(name) for name in ("log_loss", "brier")]
+        whole = brier_score_loss([0, 2, 2], chances, labels=[0, 1, 2])
+        expected = [log_loss([0, 2, 2], chances, labels=[0, 1, 2]), whole / 2]
+        assert [each.interval.value for each in found if each] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_label_of_months_ago_is_counted_in_the_window_of_its_prediction(production: Production) -> None:
+    production.declare(SPEC)
+    old = production.predict([0.9, 0.1, 0.4])
+    production.clock.set(day(45))
+    middle = production.predict([0.8])
+    production.run()
+    production.clock.set(day(200))
+    production.predict([0.5])
+    production.label(old[:2], [1, 0])
+    production.run()
+    (first,) = production.windows(grain="day", until=day(1).date())
+    assert (first.labelled, first.roc_auc.value) == (2, 1.0)
+    # What comes later on that day is looked for on the next one, and is not given up before, however old it is.
+    production.label([*old[2:], *middle], [0, 1], known_at=day(30))
+    production.run()
+    assert counts(production) == {"invalid": 0, "waiting": 2, "forgotten": 0}
+    production.clock.set(day(201))
+    production.run()
+    assert counts(production) == {"invalid": 0, "waiting": 0, "forgotten": 0}
+    assert [each.labelled for each in production.windows(grain="day", until=day(100).date())] == [3, 1]
+    (month, *_) = production.windows(grain="month", release="all")
+    assert (month.start, month.labelled, month.maturity) == (day(0).date(), 3, 1.0)
+
+
+def test_windows_that_were_there_get_their_measures_though_nothing_new_comes(production: Production) -> None:
+    production.declare(SPEC)
+    production.live(40, 1.5)
+    made = production.windows()
+    assert all(each.measure("log_loss") for each in made if not each.reason)
+
+    def forget(tx: Transaction) -> None:
+        tx.execute(store.windows.update().values(measures=None, measured=None))
+
+    production.stores.ledger.write(CONTEXT, forget)
+    assert not any(each.measures for each in production.windows())
+    production.run()
+    assert production.windows() == made
+    # Once is enough.
+    before = production.stores.ledger.events(PROJECT, limit=1000)
+    (watch,) = production.stores.ledger.read(lambda conn: store.read_watches(conn, PROJECT))
+    assert not ingest(production.stores, PROJECT, watch)
+    assert production.stores.ledger.events(PROJECT, limit=1000) == before

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
 from holdtrue.monitoring import Measure, MonitorSpec, Window
 from holdtrue.monitoring.measuring import CLASSES, NUMBER, Answering
@@ -44,6 +44,14 @@ def test_a_month_has_the_quality_of_all_its_rows() -> None:
     y, score = whole(DAYS)
     assert window.roc_auc.value == pytest.approx(roc_auc_score(y, score))
     assert window.brier == pytest.approx(brier_score_loss(y, score), abs=1e-6)
+    assert window.quality.name == "roc_auc"
+    for name, value in (("log_loss", log_loss(y, score)), ("brier", brier_score_loss(y, score))):
+        found = window.measure(name)
+        assert found is not None
+        assert found.interval.value == pytest.approx(value, abs=1e-6)
+        assert found.interval.lower < value < found.interval.upper
+        assert found.interval.n == y.size
+    assert window.measure("mae") is None
     assert window.base_rate == pytest.approx(y.mean())
     assert window.maturity == 1.0
     assert window.roc_auc.lower < window.roc_auc.value < window.roc_auc.upper
@@ -174,6 +182,45 @@ def test_answers_of_classes_are_measured_by_accuracy_and_macro_f1() -> None:
     assert one.upper - one.lower > 2 * (f1.upper - f1.lower)
     told = month.to_json()["measures"]
     assert [Measure.from_json(each) for each in told] == list(month.measures)
+
+
+def test_probabilities_of_classes_are_measured_by_log_loss_and_brier_score() -> None:
+    random = np.random.default_rng(6)
+    days: dict[int, DayScores] = {}
+    for day in range(15765, 15785):
+        chances = random.dirichlet([1.0, 2.0, 0.5], 50).astype(np.float32)
+        labels = np.array([random.choice(3, p=row / row.sum()) for row in chances.astype(float)], np.float32)
+        labels[:5] = np.nan
+        chances[5:9] = np.nan  # the fallback answered these
+        days[day] = replace(answered(chances.argmax(axis=1), labels), chances=chances)
+    month = window_of(KEY, "month", date(2013, 3, 1), days, 16000, OF_CLASSES)
+    found = measured(month)
+    assert [*found] == ["accuracy", "macro_f1", "log_loss", "brier"]
+    labels = np.concatenate([each.labels for each in days.values()])
+    chances = np.concatenate([each.chances for each in days.values() if each.chances is not None])
+    known = np.isfinite(labels) & np.isfinite(chances[:, 0])
+    y, p = labels[known].astype(int), chances[known].astype(float)
+    p /= p.sum(axis=1, keepdims=True)
+    for name, value in (("log_loss", log_loss(y, p)), ("brier", brier_score_loss(y, p) / 2)):
+        interval = found[name].interval
+        assert interval.value == pytest.approx(value, rel=1e-5)
+        assert interval.lower < value < interval.upper
+        assert interval.n == int(known.sum()) == 20 * 41
+    assert found["accuracy"].interval.n == 20 * 45
+    # Without probabilities, as an older record has none, there is nothing to measure them by.
+    bare = {day: replace(each, chances=None) for day, each in days.items()}
+    assert [*measured(window_of(KEY, "month", date(2013, 3, 1), bare, 16000, OF_CLASSES))] == ["accuracy", "macro_f1"]
+
+
+def test_a_label_that_no_class_has_costs_as_much_as_a_class_that_was_ruled_out() -> None:
+    chances = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], np.float32)
+    day = replace(answered([0, 0, 0], [0, 1, 7]), chances=chances)
+    found = measured(window_of(KEY, "day", date(2013, 3, 1), {15765: day}, 16000, OF_CLASSES))
+    worst = -np.log(np.finfo(np.float32).eps)
+    assert found["log_loss"].interval.value == pytest.approx(2 * worst / 3, rel=1e-5)
+    assert found["brier"].interval.value == pytest.approx(2 / 3)
+    same = log_loss([0, 1, 2], np.column_stack([chances, np.zeros(3)]).astype(np.float32))
+    assert found["log_loss"].interval.value == pytest.approx(same, rel=1e-5)
 
 
 def test_answers_of_numbers_are_measured_by_their_errors_and_by_what_their_ranges_held() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,75 @@ def test_strict_returns_after_the_sync_and_fast_before_it(journal: Journal, monk
     assert len(synced) == 1
     fast.flush()
     assert len(synced) == 2
+
+
+def test_appends_go_on_while_a_full_segment_waits_for_the_disk(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    live = tmp_path / "journal" / "live"
+    writer = journal.writer("w", "strict", segment_bytes=1, sync_seconds=3600)
+    threads = [
+        threading.Thread(target=writer.append, args=("label", "flights", "svc", columns([str(number)]), 1))
+        for number in range(3)
+    ]
+    threads[0].start()
+    assert disk.entered.wait(10)
+    for place, thread in enumerate(threads[1:], 2):
+        thread.start()
+        while len(ids(journal)) < place:
+            pass
+    # Each is in a segment of its own, and none is told that it is durable before all that came before it is.
+    assert len(list(live.glob("w-*.seg"))) == 3
+    assert all(thread.is_alive() for thread in threads)
+    assert not list(live.glob("*.mark"))
+    disk.gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert disk.calls == 3
+    assert ids(journal) == ["0", "1", "2"]
+    journal.seal()
+    assert not list(live.glob("w-*.seg"))
+
+
+def test_a_fast_append_does_not_wait_for_a_full_segment_unless_the_disk_falls_behind(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    writer = journal.writer("w", "fast", segment_bytes=1, sync_seconds=3600)
+    writer.append("label", "flights", "svc", columns(["0"]), 1)
+    assert disk.entered.wait(10)
+    behind = threading.Thread(target=writer.append, args=("label", "flights", "svc", columns(["1"]), 1))
+    behind.start()
+    while len(ids(journal)) < 2:
+        pass
+    assert behind.is_alive()
+    disk.gate.set()
+    behind.join(10)
+    writer.flush()
+    assert disk.calls == 2
+    assert ids(journal) == ["0", "1"]
+
+
+@pytest.mark.parametrize("mode", ["strict", "fast"])
+def test_a_failure_of_a_segment_that_has_ended_is_told_and_stops_the_writer(journal: Journal, mode: Any) -> None:
+    writer = journal.writer("w", mode, segment_bytes=1, sync_seconds=3600)
+    writer.append("label", "flights", "svc", columns(["before"]), 1)
+    writer.roll()
+    with Fault(1, OSError(errno.EIO, "Input/output error"), ["fdatasync"]) as fault:
+        told: list[bool] = []
+        for name in ("lost", "after", "later"):
+            try:
+                writer.append("label", "flights", "svc", columns([name]), 1)
+                writer.flush()
+                told.append(False)
+            except Unavailable:
+                told.append(True)
+        assert fault.hit == "fdatasync"
+    assert told == [True] * 3
+    assert "later" not in ids(journal)
+    with nullcontext() if mode == "strict" else pytest.raises(Unavailable):
+        writer.close()
 
 
 def test_fast_appends_are_synced_in_the_background(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,14 +290,15 @@ def test_waiting_coroutines_learn_of_a_failed_sync(journal: Journal) -> None:
     assert all(result is None or isinstance(result, StorageFull) for result in results)
 
 
+@pytest.mark.parametrize("segment_bytes", [1, 300])
 @pytest.mark.parametrize("error", [no_space(), OSError(errno.EIO, "Input/output error"), Killed()])
 def test_whichever_call_fails_what_was_acknowledged_stays(
-    tmp_path: Path, clock: SimulatedClock, error: BaseException
+    tmp_path: Path, clock: SimulatedClock, error: BaseException, segment_bytes: int
 ) -> None:
     for number in itertools.count(1):
         root = tmp_path / f"journal-{number}"
         journal = Journal(root, clock)
-        writer = journal.writer("w", "strict", segment_bytes=300)
+        writer = journal.writer("w", "strict", segment_bytes=segment_bytes)
         acknowledged: list[str] = []
         intended: list[str] = []
         with Fault(number, error) as fault:

@@ -78,6 +78,21 @@ def test_times_are_labelled_as_often_as_there_is_room(days: int, most: int) -> N
     assert len(set(labels)) == len(labels) or days > 365
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("days", [2, 5, 11, 30, 60, 100, 350, 2_000])
+def test_the_last_words_of_an_axis_are_not_cut(days: int, narrow: bool) -> None:
+    ends = tuple(Point(datetime(2013, 9, 25, tzinfo=UTC) + timedelta(days=day), 0.5) for day in (0, days))
+    for by in ("day", "week", "month"):
+        drawn = Chart("Quality", "Words.", (Series("line", "one", ends),), by=by)
+        root = parsed(str(charts.svg(drawn, narrow=narrow)))
+        width = float(root.attrib["viewBox"].split()[2])
+        for text in root.iter("text"):
+            words, x = str(text.text), float(text.attrib["x"])
+            half = charts.LETTER * len(words) / 2
+            assert x + (0 if text.attrib["class"] != "tick tick-x" else half) <= width
+            assert text.attrib["class"] != "tick tick-end" or x == width
+
+
 def test_a_gap_breaks_the_line_and_a_single_point_shows_its_interval() -> None:
     drawn = str(charts.svg(chart([0.7, 0.8, None, 0.6])))
     lines = re.findall(r'class="line line-one" d="(M[^"]+)"', drawn)

@@ -162,17 +162,23 @@ def data_gc(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove stored bytes that no version, run, quarantine or cached step refers to."""
+    """Remove stored bytes that no version, run, quarantine or cached step refers to, and merge small packs."""
     with open_client(home) as client:
         found = client.post("/api/blobs/collect", {"grace_hours": grace_hours, "dry": dry_run})
-    show(
-        found,
-        as_json,
-        lambda value: echo(
-            f"Nothing refers to {value['unreferenced']:,} of {value['blobs']:,} blobs "
-            f"({value['unreferenced_bytes']:,} of {value['bytes']:,} bytes); {value['removed']:,} were removed."
-        ),
-    )
+    show(found, as_json, lambda value: lines(_collected(value, dry=dry_run)))
+
+
+def _collected(found: Any, *, dry: bool) -> list[str]:
+    told = [
+        f"Nothing refers to {found['unreferenced']:,} of {found['blobs']:,} blobs "
+        f"({found['unreferenced_bytes']:,} of {found['bytes']:,} bytes); {found['removed']:,} were removed."
+    ]
+    if found["small_packs"]:
+        what = "would be written together" if dry else "were written together"
+        told.append(
+            f"{found['small_packs']:,} of {found['packs']:,} packs of small files {what}, as {found['merged_into']:,}."
+        )
+    return told
 
 
 def _written(found: Any) -> str:

@@ -13,6 +13,7 @@ from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
 from holdtrue.data.endings import Reading
 from holdtrue.data.folders import Folder, Looks, changed, identity, look, look_at, read_whole, unreadable
 from holdtrue.storage import ActionCache, BlobStore
+from holdtrue.storage.packs import MOST, MOST_BYTES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 # looking at ten thousand files.
 
 _THREADS = 2
-# Small files are stored so many at a time, in one file and with one wait for the disk.
-_BATCH, _BATCH_BYTES = 4096, 32 << 20
+# Smaller files are stored together: as many as a pack holds, with one wait for the disk.
 _SMALL = 1 << 20
 # A file written in the moment it was looked at may change once more without another time (as with Git's index).
 _SETTLED_NS = 2_000_000_000
@@ -219,7 +219,7 @@ def _batches(places: Iterable[int], sizes: Sequence[int]) -> Iterator[list[int]]
         if more >= _SMALL:
             yield [place]
             continue
-        if batch and (len(batch) == _BATCH or size + more > _BATCH_BYTES):
+        if batch and (len(batch) == MOST or size + more > MOST_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(place)

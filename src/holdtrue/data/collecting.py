@@ -1,4 +1,4 @@
-"""Remove stored bytes that nothing refers to any more."""
+"""Remove stored bytes that nothing refers to any more, and write small packs of what stays together."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class Collect:
 
 
 def collect(stores: Stores, wanted: Collect) -> dict[str, Any]:
-    """Remove blobs that nothing refers to, and return how many there were and are.
+    """Remove blobs that nothing refers to, write small packs together, and return how many there were and are.
 
     A blob is referred to by any cell of the ledger, by a cached step's result, or by a tree or JSON document that
     is itself referred to. What was stored within the grace time stays: its version may be about to be registered.
@@ -46,7 +46,8 @@ def collect(stores: Stores, wanted: Collect) -> dict[str, Any]:
     }
     if not wanted.dry:
         found["removed"] = stores.blobs.collect(live, wanted.grace_hours * 3600.0)
-    return found
+    merged = stores.blobs.merge(wanted.grace_hours * 3600.0, dry=wanted.dry)
+    return found | {"packs": merged.packs, "small_packs": merged.merged, "merged_into": merged.made}
 
 
 def closure(stores: Stores, roots: set[str]) -> set[str]:

@@ -146,8 +146,9 @@ def _json(path: Path, how: Reading) -> pa.Table:
         if not isinstance(row, dict):
             raise ValueError(f"Row {number} is a {type(row).__name__}, not an object.")
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _array(name, [row.get(name) for row in rows]) for name in names}
-    return pa.table(columns)
+    table = pa.table({name: _array(name, [row.get(name) for row in rows]) for name in names})
+    check_texts(path, table, frozenset(how.texts), typed=True)
+    return table
 
 
 def _line(number: int, line: bytes) -> Any:

@@ -21,18 +21,19 @@ _ZONE = r"\s*(Z|UTC|[+-]\d\d(:?\d\d)?)\s*$"
 _MOMENT = rf"{_CLOCK}({_ZONE[:-1]})?$"
 
 
-def check_texts(path: Path, table: pa.Table, told: frozenset[str]) -> None:
+def check_texts(path: Path, table: pa.Table, told: frozenset[str], *, typed: bool = False) -> None:
     """Raise InvalidInput for a column of texts most of which are numbers or moments, naming rows that are not.
 
-    Moments some of which have a time zone and some have none are named as well. Columns in `told` are texts.
+    Moments some of which have a time zone and some have none are named as well, however few they are: of a file that
+    is `typed`, in which a text is meant as one, only these. Columns in `told` are texts.
     """
     for place, name in enumerate(table.column_names):
         values = table.column(place)
-        if name not in told and pa.types.is_string(values.type) and len(values) >= _LEAST_ROWS:
-            _check(path, name, values)
+        if name not in told and pa.types.is_string(values.type) and len(values) > 1:
+            _check(path, name, values, typed=typed)
 
 
-def _check(path: Path, name: str, values: pa.ChunkedArray) -> None:
+def _check(path: Path, name: str, values: pa.ChunkedArray, *, typed: bool) -> None:
     some = values.take(pa.array(np.linspace(0, len(values) - 1, min(len(values), _SAMPLE)).astype(np.int64)))
     alike = max(_count(_matches(some, pattern)) for pattern in (_NUMBER, _MOMENT))
     if alike * 2 < len(some) - _count(_call("or_kleene", some.is_null(), _call("equal", some, pa.scalar("")))):
@@ -42,9 +43,9 @@ def _check(path: Path, name: str, values: pa.ChunkedArray) -> None:
     for kind, pattern in (("numbers", _NUMBER), ("moments", _MOMENT)):
         strangers = _call("and_not", there, _matches(values, pattern))
         count = _count(strangers)
-        if filled >= _LEAST_ROWS and 0 < count <= filled * MOST:
+        if filled >= _LEAST_ROWS and 0 < count <= filled * MOST and not typed:
             raise _refused(path, name, values, strangers, f"{filled - count:,} of {filled:,} values are {kind}")
-        if filled >= _LEAST_ROWS and count == 0 and kind == "moments":
+        if count == 0 and kind == "moments":
             _check_zones(path, name, values, there)
 
 

@@ -16,6 +16,7 @@ from holdtrue.core.actor import SYSTEM
 from holdtrue.core.canonical import content_hash
 from holdtrue.core.clock import microseconds
 from holdtrue.core.codec import dump
+from holdtrue.core.jobs import JobKind
 from holdtrue.delivery import store
 from holdtrue.delivery.model import PRODUCTION, Deployment
 from holdtrue.delivery.reconciler import read_acks
@@ -26,7 +27,6 @@ from holdtrue.pipelines import Job, JobFilter, JobState
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
-FILL: Final = "materialize"
 INCIDENT: Final = "filling"
 _JOBS: Final = 100
 _CANDIDATES: Final = 3
@@ -148,7 +148,7 @@ def _look(connection: sa.Connection, project: str, loaded: frozenset[str]) -> li
             versions = _data(connection, project)
         served = {view for each in releases if each in loaded for view in sets[each][1]}
         views = tuple(dict.fromkeys(view for each in kept.values() for view in each))
-        jobs = pipelines.jobs(connection, project, JobFilter(kind=FILL, limit=_JOBS))
+        jobs = pipelines.jobs(connection, project, JobFilter(kind=JobKind.FILL, limit=_JOBS))
         incidents = monitoring.incidents(connection, project, service=name, kind=INCIDENT, unresolved=True)
         found.append(
             _Kept(
@@ -221,7 +221,7 @@ def _act(tx: Transaction, each: _Kept, now: datetime, came: bool) -> bool:
     acted = False
     if came and (each.job is None or each.job.state in (JobState.DONE, JobState.DEAD)):
         payload = {"service": each.service, "features": [*each.features], **each.state, "now": microseconds(now)}
-        pipelines.enqueue(tx, FILL, payload, unique_key=f"{FILL}:{each.service}")
+        pipelines.enqueue(tx, JobKind.FILL, payload, unique_key=f"{JobKind.FILL}:{each.service}")
         acted = True
     trouble = Trouble(each.service, INCIDENT, f"Feature views of {each.service} are not filled", each.behind(now) or "")
     return (not each.is_settled(now) and settle(tx, trouble, each.incident)) or acted

@@ -12,6 +12,7 @@ from holdtrue.core.canonical import content_hash
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import Conflict, InvalidInput, NotFound
 from holdtrue.core.ids import check_name, new_id
+from holdtrue.core.jobs import JobKind
 from holdtrue.delivery import bundles, changing, rules, store
 from holdtrue.delivery.model import (
     PRODUCTION,
@@ -315,7 +316,7 @@ def raise_trigger(tx: Transaction, spec: RetrainSpec, reason: Any, source: str, 
             "detail": dict(detail),
             "champion": None if present is None else present.release,
         }
-        job = pipelines.enqueue(tx, "retrain", payload, unique_key=f"retrain:{spec.model}:{name}").id
+        job = pipelines.enqueue(tx, JobKind.RETRAIN, payload, unique_key=f"{JobKind.RETRAIN}:{spec.model}:{name}").id
     trigger = Trigger(
         id=name,
         service=spec.service,

@@ -11,6 +11,7 @@ from holdtrue import catalog, governance, monitoring, pipelines
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import HoldtrueError
+from holdtrue.core.jobs import JobKind
 from holdtrue.delivery import store
 from holdtrue.delivery.model import PRODUCTION, Deployment, ServiceSpec
 from holdtrue.features import FeatureSet, View, open_online
@@ -19,7 +20,6 @@ from holdtrue.pipelines import Job, JobFilter, JobState
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
-REPLAY: Final = "replay"
 _JOBS: Final = 100
 
 
@@ -99,10 +99,10 @@ def _look(connection: sa.Connection, project: str) -> list[_Watched]:
         views = FeatureSet.from_json(content).views if content and "views" in content else ()
         if service.spec.replay_days <= 0.0 and all(view.freshness is None for view in views):
             continue
-        jobs = pipelines.jobs(connection, project, JobFilter(kind=REPLAY, limit=_JOBS))
+        jobs = pipelines.jobs(connection, project, JobFilter(kind=JobKind.REPLAY, limit=_JOBS))
         job = next((each for each in jobs if each.payload.get("service") == service.name), None)
         evidence = governance.evidence_of(connection, project, release)
-        reports = tuple(each.content for each in evidence if each.kind == REPLAY and each.subject == release)
+        reports = tuple(each.content for each in evidence if each.kind == JobKind.REPLAY and each.subject == release)
         incidents = monitoring.incidents(connection, project, service=service.name, unresolved=True)
         open_ones = {each.kind: each.id for each in incidents if each.kind in ("freshness", "parity")}
         found.append(_Watched(service.spec, release, views, job, reports, open_ones))
@@ -163,11 +163,13 @@ def _act(tx: Transaction, each: _Watched, stale: str | None, now: datetime) -> b
     for report in each.unrecorded:
         assert each.job is not None
         content = {**{name: value for name, value in report.items() if name != "release"}, "job": each.job.id}
-        governance.record_evidence(tx, REPLAY, each.release, content)
+        governance.record_evidence(tx, JobKind.REPLAY, each.release, content)
         recorded.append(content)
     acted = len(recorded) > len(each.reports)
     if each.is_due(now):
-        pipelines.enqueue(tx, REPLAY, {"service": each.spec.name}, unique_key=f"{REPLAY}:{each.spec.name}")
+        pipelines.enqueue(
+            tx, JobKind.REPLAY, {"service": each.spec.name}, unique_key=f"{JobKind.REPLAY}:{each.spec.name}"
+        )
         acted = True
     present = _Watched(each.spec, each.release, each.views, each.job, tuple(recorded), each.open)
     unequal = _unequal(present)

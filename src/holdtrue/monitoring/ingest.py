@@ -1,7 +1,7 @@
 """Read new records of a service, join labels to predictions, and bring its windows up to date."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -11,13 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from holdtrue import catalog
 from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import microseconds
-from holdtrue.core.codec import load
-from holdtrue.core.errors import HoldtrueError
+from holdtrue.monitoring.answering import answers_with
 from holdtrue.monitoring.joining import coalesce, column
-from holdtrue.monitoring.measuring import CLASSES, NUMBER, Answering
+from holdtrue.monitoring.measuring import Answering
 from holdtrue.monitoring.model import Window
 from holdtrue.monitoring.quality import ALL, DAY_MICROS, Key, day_date, day_number, window_of
 from holdtrue.monitoring.scored import (
@@ -35,22 +33,27 @@ from holdtrue.monitoring.scored import (
 from holdtrue.monitoring.store import (
     DayKey,
     Watch,
+    first_day,
     put_days,
     put_watch,
     put_windows,
     read_days,
     read_watches,
     read_windows,
+    unmeasured,
 )
 from holdtrue.stats.arrays import Floats
-from holdtrue.stats.conformal import Ranges
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
-# A label is looked for among the predictions of so many days back; most belong to the last few.
+# A label is looked for at once among the predictions of so many days back; most belong to the last few. What is older
+# is read once a day, for all that wait, so many days at a time.
 _LOOK_BACK = (3, 11, 61)
+_DEEPER_DAYS = 31
+_MOST_UNMEASURED = 200
 _MOST_PENDING = 200_000
 _PREDICTION = ("id", "time", "prediction_id", "key", "score", "fallback", "release", "role")
+_CHANCE = "p_{}"
 _LABEL = ("id", "time", "prediction_id", "key", "value", "known_at")
 
 
@@ -61,6 +64,7 @@ class Fresh:
     ids: Hashes
     keys: Hashes
     scores: npt.NDArray[np.float32]
+    chances: npt.NDArray[np.float32] | None = None
 
 
 def due_before(now: datetime, delay_days: int) -> int:
@@ -74,24 +78,30 @@ def ingest(stores: Stores, project: str, watch: Watch) -> bool:
     All of it is one transaction, so a crash repeats the work and doubles nothing. Returns whether anything
     was written: not when there is nothing new, nor when another process was faster.
     """
-    predictions, at_prediction = stores.journal.tail(
-        "prediction", project, watch.service, watch.prediction_cursor, columns=_PREDICTION
-    )
+    predictions, at_prediction = _answers(stores, project, watch)
     labels, at_label = stores.journal.tail("label", project, watch.service, watch.label_cursor, columns=_LABEL)
     now = stores.clock.now()
     horizon = due_before(now, watch.delay_days)
     unsettled = stores.ledger.read(
         lambda conn: read_windows(conn, project, watch.service, grain="day", until=day_date(horizon), unsettled=True)
     )
-    if predictions.num_rows == 0 and labels.num_rows == 0 and not unsettled:
+    behind = stores.ledger.read(lambda conn: unmeasured(conn, project, watch.service, _MOST_UNMEASURED))
+    today = microseconds(now) // DAY_MICROS
+    is_late = bool(watch.pending) and watch.searched != today
+    if predictions.num_rows == 0 and labels.num_rows == 0 and not unsettled and not behind and not is_late:
         return False
     read, invalid = label_arrays(labels)
     days, dirty, waiting = _join(stores, project, watch, fresh_days(predictions), read)
-    kept, forgotten = _keep(waiting, microseconds(now))
+    searched = watch.searched
+    if waiting.n and searched != today:
+        waiting, searched = _search_all(stores, project, watch.service, days, dirty, waiting), today
+    # What became known long ago is given up only when it has been looked for everywhere.
+    kept, forgotten = _keep(waiting, microseconds(now), everywhere=searched != watch.searched)
     matured = {(each.release, each.role, day_number(each.start)) for each in unsettled}
-    found = _windows(stores, project, watch.service, days, dirty | matured, horizon)
+    found = _windows(stores, project, watch.service, days, dirty | matured | {*behind}, horizon)
     moved = replace(
         watch,
+        searched=searched,
         prediction_cursor=at_prediction,
         label_cursor=at_label,
         pending=kept.pack(),
@@ -110,6 +120,20 @@ def ingest(stores: Stores, project: str, watch: Watch) -> bool:
     return stores.ledger.write(WriteContext(SYSTEM, project), store)
 
 
+def _answers(stores: Stores, project: str, watch: Watch) -> tuple[pa.Table, str]:
+    """Return the new predictions of a service; of releases that tell several classes apart, with their chances."""
+
+    def read(columns: Sequence[str]) -> tuple[pa.Table, str]:
+        return stores.journal.tail(
+            "prediction", project, watch.service, watch.prediction_cursor, columns=(*_PREDICTION, *columns)
+        )
+
+    table, cursor = read(())
+    releases = set(column(table, "release", pa.string()).unique().to_pylist()) - {None}
+    most = max((each.classes for each in _answering(stores, project, releases).values()), default=0)
+    return read(list(map(_CHANCE.format, range(most)))) if most else (table, cursor)
+
+
 def fresh_days(table: pa.Table) -> dict[DayKey, Fresh]:
     """Return the predictions of a journal table by release, role and day; a fallback's score counts as none."""
     if table.num_rows == 0:
@@ -123,6 +147,7 @@ def fresh_days(table: pa.Table) -> dict[DayKey, Fresh]:
     day = table["time"].to_numpy() // DAY_MICROS
     release = pc.fill_null(column(table, "release", pa.string()), "").to_numpy().astype(str)
     role = pc.fill_null(column(table, "role", pa.string()), "answer").to_numpy().astype(str)
+    chances = _chances(table, fell)
     order = np.lexsort((day, role, release))
     release, role, day = release[order], role[order], day[order]
     changes = (release[1:] != release[:-1]) | (role[1:] != role[:-1]) | (day[1:] != day[:-1])
@@ -132,8 +157,25 @@ def fresh_days(table: pa.Table) -> dict[DayKey, Fresh]:
         # Rows keep the order in which they came, so that the first of equal ids is the first that came.
         rows = np.sort(order[begin:end])
         key = (str(release[begin]), str(role[begin]), int(day[begin]))
-        found[key] = Fresh(ids[rows], keys[rows], scores[rows])
+        found[key] = Fresh(ids[rows], keys[rows], scores[rows], _present(chances[rows]))
     return found
+
+
+def _chances(table: pa.Table, fell: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Return the probabilities of classes that records hold, float32 [n, k], NaN where there are none."""
+    names = [_CHANCE.format(place) for place in range(len(table.column_names))]
+    columns = [
+        pc.fill_null(column(table, name, pa.float64()), float("nan")).to_numpy()
+        for name in itertools.takewhile(table.column_names.__contains__, names)
+    ]
+    made = np.array(columns, np.float32).reshape(len(columns), table.num_rows).T
+    return np.where(fell[:, None], np.float32(np.nan), made)
+
+
+def _present(chances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+    """Return the probabilities of as many classes as any row has; None for none."""
+    known = np.flatnonzero(np.isfinite(chances).any(axis=0))
+    return chances[:, : known[-1] + 1] if known.size else None
 
 
 def label_arrays(table: pa.Table) -> tuple[Labels, int]:
@@ -171,7 +213,7 @@ def _join(
         first, last = min(key[2] for key in fresh), max(key[2] for key in fresh)
         held = stores.ledger.read(lambda conn: read_days(conn, project, service, first, last + 1))
         for key, new in fresh.items():
-            days[key] = add(held.get(key, empty_day()), new.ids, new.keys, new.scores)
+            days[key] = add(held.get(key, empty_day()), new.ids, new.keys, new.scores, new.chances)
             dirty.add(key)
     waiting = in_order([unpack_labels(watch.pending), labels])
     waiting = _apply(days, dirty, list(fresh), waiting)
@@ -194,6 +236,28 @@ def _join(
     return days, dirty, in_order([resting, searching])
 
 
+def _search_all(
+    stores: Stores, project: str, service: str, days: dict[DayKey, DayScores], dirty: set[DayKey], waiting: Labels
+) -> Labels:
+    """Join labels to predictions older than those among which they were looked for; return those that found none.
+
+    Of what is read only the days that a label changes are kept.
+    """
+    begun = stores.ledger.read(lambda conn: first_day(conn, project, service))
+    first = None if begun is None else day_number(begun)
+    until = microseconds(stores.clock.now()) // DAY_MICROS + 1 - _LOOK_BACK[-1]
+    while first is not None and until > first and waiting.n:
+        since = max(until - _DEEPER_DAYS, first)
+        held = stores.ledger.read(lambda conn, a=since, b=until: read_days(conn, project, service, a, b))
+        read = {key: days.get(key, scores) for key, scores in held.items()}
+        changed: set[DayKey] = set()
+        waiting = _apply(read, changed, list(held), waiting)
+        days.update({key: read[key] for key in changed})
+        dirty |= changed
+        until = since
+    return waiting
+
+
 def _apply(days: dict[DayKey, DayScores], dirty: set[DayKey], among: Iterable[DayKey], labels: Labels) -> Labels:
     """Join labels to the days `among`, and return those that found no prediction there."""
     if labels.n == 0:
@@ -209,10 +273,10 @@ def _apply(days: dict[DayKey, DayScores], dirty: set[DayKey], among: Iterable[Da
     return labels.take(~found)
 
 
-def _keep(waiting: Labels, now_us: int) -> tuple[Labels, int]:
+def _keep(waiting: Labels, now_us: int, *, everywhere: bool) -> tuple[Labels, int]:
     """Return the labels that go on waiting, and the number of those given up: too old, or too many."""
     recent = waiting.known_at >= now_us - _LOOK_BACK[-1] * DAY_MICROS
-    kept = waiting.take(recent)
+    kept = waiting.take(recent) if everywhere else waiting
     if kept.n > _MOST_PENDING:
         kept = kept.take(np.arange(kept.n - _MOST_PENDING, kept.n))
     return kept, waiting.n - kept.n
@@ -251,25 +315,9 @@ def _answering(stores: Stores, project: str, releases: set[str]) -> dict[str, An
     """Return what each release answers with; of one that is not known, a chance."""
 
     def look(connection: sa.Connection) -> dict[str, Answering]:
-        return {release: _answers_with(connection, project, release) for release in releases}
+        return {release: answers_with(connection, project, release) for release in releases}
 
     return stores.ledger.read(look)
-
-
-def _answers_with(connection: sa.Connection, project: str, release: str) -> Answering:
-    try:
-        manifest = catalog.release(connection, project, release).manifest
-        model = manifest.versions.get("model")
-        content = {} if model is None else catalog.get(connection, project, model).content
-        ranges = manifest.config.get("ranges")
-        if content.get("classes"):
-            return Answering(CLASSES)
-        # A file that is served as it is does not say that it answers with a number; ranges say so.
-        if content.get("number") or ranges is not None:
-            return Answering(NUMBER, None if ranges is None else load(Ranges, ranges, "The ranges of a release"))
-    except HoldtrueError:
-        pass
-    return Answering()
 
 
 def _of(

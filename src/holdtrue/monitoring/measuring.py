@@ -1,4 +1,4 @@
-"""Quality of answers that are classes or numbers: measures with intervals, of the labelled rows of a window.
+"""Quality of answers: measures with intervals, of the labelled rows of a window.
 
 Where a window has six days or more the intervals allow for days that differ, else for rows alone.
 """
@@ -6,6 +6,7 @@ Where a window has six days or more the intervals allow for days that differ, el
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -22,8 +23,11 @@ Days = npt.NDArray[np.int64]
 
 CHANCE, CLASSES, NUMBER = "chance", "classes", "number"
 """What a model answers with: the chance of an event, the number of a class, or a number."""
+_FIRST: Final[Mapping[str, str]] = MappingProxyType({CHANCE: "roc_auc", CLASSES: "accuracy", NUMBER: "mae"})
 _FEW_DAYS: Final = 6
 _DRAWS: Final = 1000
+# No probability is taken for smaller: records keep them as numbers of 32 bits, and one of 0 would be an endless loss.
+_LEAST: Final = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,12 @@ class Answering:
 
     kind: str = CHANCE
     ranges: Ranges | None = None
+    classes: int = 0
+
+    @property
+    def measure(self) -> str:
+        """Return the name of what such answers are measured by first."""
+        return _FIRST[self.kind]
 
     def halves(self, scores: npt.NDArray[np.float32]) -> Floats:
         """Return how far off each answer may be by its own word, float64 [n]; NaN where it said nothing."""
@@ -41,13 +51,40 @@ class Answering:
         return np.asarray(self.ranges.halves, np.float64)[place]
 
 
-def measures_of_classes(labels: Floats, said: Floats, days: Days | None) -> tuple[Measure, ...]:
-    """Return the accuracy, and the mean F1 of the classes that are there, of numbers of classes float [n]."""
-    right = (labels == said).astype(np.float64)
+def measures_of_chances(labels: Floats, chances: Floats, days: Days | None) -> tuple[Measure, ...]:
+    """Return the log loss and the Brier score of chances float [n] in [0, 1] of events (labels 0 or 1)."""
+    bounded = np.clip(chances, _LEAST, 1.0 - _LEAST)
+    losses = -np.log(np.where(labels == 1.0, bounded, 1.0 - bounded))
     return (
+        Measure("log_loss", mean_interval(losses, blocks=days)),
+        Measure("brier", mean_interval(np.square(chances - labels), blocks=days)),
+    )
+
+
+def measures_of_classes(
+    labels: Floats, said: Floats, days: Days | None, chances: Floats | None = None
+) -> tuple[Measure, ...]:
+    """Return the accuracy, and the mean F1 of the classes that are there, of numbers of classes float [n].
+
+    Where `chances` float [n, k], the probabilities of the classes, are known, their log loss and Brier score follow:
+    the mean of half the sum over classes of squared differences, between 0 and 1, as in an evaluation.
+    """
+    right = (labels == said).astype(np.float64)
+    found = [
         Measure("accuracy", mean_interval(right, blocks=days)),
         Measure("macro_f1", _macro_f1(labels, said, days)),
-    )
+    ]
+    known = np.zeros(labels.size, np.bool_) if chances is None else np.isfinite(chances).any(axis=1)
+    if chances is not None and known.any():
+        within = None if days is None else days[known]
+        given = np.nan_to_num(chances[known])
+        # A label that is none of the classes was given no chance at all.
+        came = labels[known, None] == np.arange(given.shape[1])
+        losses = -np.log(np.clip((given * came).sum(axis=1), _LEAST, 1.0 - _LEAST))
+        squared = (np.square(given - came).sum(axis=1) + ~came.any(axis=1)) / 2.0
+        found.append(Measure("log_loss", mean_interval(losses, blocks=within)))
+        found.append(Measure("brier", mean_interval(squared, blocks=within)))
+    return tuple(found)
 
 
 def measures_of_numbers(

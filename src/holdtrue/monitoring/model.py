@@ -18,6 +18,7 @@ LOSSES = ("brier", "error", "mae")
 """Metrics of which less is better: of chances, of classes, and of numbers."""
 Role = Literal["answer", "shadow"]
 Grain = Literal["day", "month"]
+_TELLING = ("accuracy", "mae")
 
 _SPAN = re.compile(r"([1-9][0-9]{0,2})([dw])")
 
@@ -99,7 +100,7 @@ def span_days(text: str, what: str = "span") -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Hold what answers that are classes or numbers are measured by; `promised` is what a share was said to be."""
+    """Hold what answers are measured by, with its interval; `promised` is what a share was said to be."""
 
     name: str
     interval: Interval
@@ -122,8 +123,8 @@ class Window:
     """Hold what is known of one release in one day or month: counts, maturity and quality.
 
     `due` counts predictions whose label should have come, `labelled_due` those of them that have one;
-    `reason` says why quality is null. Answers that are classes or numbers have `measures`, the most telling first, and
-    neither area nor Brier score.
+    `reason` says why quality is null. `measures` are the log loss and Brier score of chances; answers that are classes
+    or numbers have neither area nor `brier`, and their most telling measure comes first.
     """
 
     service: str
@@ -146,7 +147,13 @@ class Window:
     @property
     def quality(self) -> Measure:
         """Return what the window is measured by first; NaN where nothing is known."""
-        return self.measures[0] if self.measures else Measure("roc_auc", self.roc_auc)
+        told = next((each for each in self.measures[:1] if each.name in _TELLING), None)
+        return told or Measure("roc_auc", self.roc_auc)
+
+    def measure(self, name: str) -> Measure | None:
+        """Return one of what the window is measured by, None where that is not known."""
+        found = next((each for each in self.measures if each.name == name), None)
+        return self.quality if found is None and self.quality.name == name else found
 
     @property
     def maturity(self) -> float:

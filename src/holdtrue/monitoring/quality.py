@@ -10,7 +10,15 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.monitoring.measuring import CHANCE, CLASSES, Answering, measures_of_classes, measures_of_numbers, promised
+from holdtrue.monitoring.measuring import (
+    CHANCE,
+    CLASSES,
+    Answering,
+    measures_of_chances,
+    measures_of_classes,
+    measures_of_numbers,
+    promised,
+)
 from holdtrue.monitoring.model import LOSSES, Measure, MonitorSpec, Window
 from holdtrue.monitoring.scored import DayScores, joined_days
 from holdtrue.stats import Interval, OneClassOnly, PairCounts, auc_interval, pair_counts
@@ -82,7 +90,7 @@ def window_of(
     within = blocks if grain == "month" else None
     area, brier, measures, reason = _unmeasured(whole), math.nan, (), _lacking(whole)
     if not reason and kind == CHANCE:
-        area, brier, reason = _quality(whole, within)
+        area, brier, measures, reason = _quality(whole, within)
     elif not reason:
         measures = _measures(whole, within, kind, _of_days(days, halves), promised(answering))
     return Window(
@@ -136,23 +144,28 @@ def _measures(
     labels, scores = whole.labels[usable].astype(np.float64), whole.scores[usable].astype(np.float64)
     within = None if blocks is None else blocks[usable]
     if kind == CLASSES:
-        return measures_of_classes(labels, scores, within)
+        chances = None if whole.chances is None else whole.chances[usable].astype(np.float64)
+        return measures_of_classes(labels, scores, within, chances)
     return measures_of_numbers(labels, scores, halves[usable], within, confidence)
 
 
-def _quality(whole: DayScores, blocks: npt.NDArray[np.int64] | None) -> tuple[Interval, float, str]:
+def _quality(
+    whole: DayScores, blocks: npt.NDArray[np.int64] | None
+) -> tuple[Interval, float, tuple[Measure, ...], str]:
     usable = _judged(whole)
     nothing = _unmeasured(whole)
     labels, scores = whole.labels[usable], whole.scores[usable].astype(np.float64)
     if not ((labels == 0.0) | (labels == 1.0)).all():
-        return nothing, math.nan, "labels are not 0 or 1"
+        return nothing, math.nan, (), "labels are not 0 or 1"
     inside = bool(((scores >= 0.0) & (scores <= 1.0)).all())
+    within = None if blocks is None else blocks[usable]
+    measures = measures_of_chances(labels.astype(np.float64), scores, within) if inside else ()
     brier = float(np.square(scores - labels).mean()) if inside else math.nan
     try:
-        area = auc_interval(labels, scores, blocks=None if blocks is None else blocks[usable])
+        area = auc_interval(labels, scores, blocks=within)
     except OneClassOnly as error:
-        return nothing, brier, error.why
-    return area, brier, ""
+        return nothing, brier, measures, error.why
+    return area, brier, measures, ""
 
 
 @dataclass(frozen=True, slots=True)

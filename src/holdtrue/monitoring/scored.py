@@ -1,7 +1,7 @@
 """Scores and labels of one release in one day, as compact arrays; labels are joined by hashes of keys."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -15,6 +15,7 @@ Floats32 = npt.NDArray[np.float32]
 Micros = npt.NDArray[np.int64]
 
 _MAGIC = 0x31445448  # "HTD1"
+_WITH_CHANCES = 0x32445448  # "HTD2": one more number in the head, how many chances follow for each row
 _ROW_BYTES = 8 + 8 + 4 + 4 + 8
 
 
@@ -32,7 +33,8 @@ class DayScores:
 
     `ids` and `keys` uint64[n] are hashes of prediction id and key (0: none); `scores` float32[n], NaN where
     the fallback answered; `labels` float32[n], NaN where none is in; `known_at` int64[n] in microseconds (0:
-    never). `corrected` counts labels that were replaced by another value.
+    never). `corrected` counts labels that were replaced by another value. `chances` float32[n, k] are the
+    probabilities of k classes, NaN where none were given; None where nobody gave any.
     """
 
     ids: Hashes
@@ -41,6 +43,7 @@ class DayScores:
     labels: Floats32
     known_at: Micros
     corrected: int = 0
+    chances: Floats32 | None = None
 
     @property
     def n(self) -> int:
@@ -48,14 +51,16 @@ class DayScores:
         return int(self.ids.size)
 
     def pack(self) -> bytes:
-        """Return the bytes that `unpack` reads: three int64 and then the columns, little-endian."""
-        head = np.array([_MAGIC, self.n, self.corrected], dtype="<i8")
+        """Return the bytes that `unpack` reads: three or four int64 and then the columns, little-endian."""
+        wide = [] if self.chances is None else [self.chances.shape[1]]
+        head = np.array([_WITH_CHANCES if wide else _MAGIC, self.n, self.corrected, *wide], dtype="<i8")
         columns = (
             self.ids.astype("<u8"),
             self.keys.astype("<u8"),
             self.known_at.astype("<i8"),
             self.scores.astype("<f4"),
             self.labels.astype("<f4"),
+            *(() if self.chances is None else (self.chances.astype("<f4"),)),
         )
         return head.tobytes() + b"".join(column.tobytes() for column in columns)
 
@@ -69,23 +74,26 @@ def empty_day() -> DayScores:
 
 def unpack(data: bytes) -> DayScores:
     """Return the day that `pack` wrote; anything else raises Corrupt."""
-    head = np.frombuffer(data[:24], dtype="<i8")
-    if head.size != 3 or head[0] != _MAGIC or len(data) != 24 + int(head[1]) * _ROW_BYTES:
+    head = np.frombuffer(data[: min(len(data), 32) // 8 * 8], dtype="<i8").tolist()
+    wide = head[3] if len(head) == 4 and head[0] == _WITH_CHANCES else None
+    start, row = (24, _ROW_BYTES) if wide is None else (32, _ROW_BYTES + 4 * wide)
+    if len(head) < 3 or (head[0] != _MAGIC and wide is None) or len(data) != start + head[1] * row:
         raise Corrupt(
             "Stored scores of a day are damaged.",
             why=f"{len(data)} bytes do not have the expected form.",
             mend="Restore the ledger from a backup; the predictions themselves stand in the journal.",
         )
-    n, at = int(head[1]), 24
+    n, at = head[1], start
 
-    def take(kind: str, size: int) -> npt.NDArray[Any]:
+    def take(kind: str, count: int = n) -> npt.NDArray[Any]:
         nonlocal at
-        column = np.frombuffer(data, dtype=kind, count=n, offset=at)
-        at += n * size
+        column = np.frombuffer(data, dtype=kind, count=count, offset=at)
+        at += column.nbytes
         return column
 
-    ids, keys, known_at = take("<u8", 8), take("<u8", 8), take("<i8", 8)
-    return DayScores(ids, keys, take("<f4", 4), take("<f4", 4), known_at, int(head[2]))
+    ids, keys, known_at, scores, labels = take("<u8"), take("<u8"), take("<i8"), take("<f4"), take("<f4")
+    chances = None if wide is None else take("<f4", n * wide).reshape(n, wide)
+    return DayScores(ids, keys, scores, labels, known_at, head[2], chances)
 
 
 def joined_days(days: Sequence[DayScores]) -> DayScores:
@@ -101,10 +109,25 @@ def joined_days(days: Sequence[DayScores]) -> DayScores:
         np.concatenate([day.labels for day in days]),
         np.concatenate([day.known_at for day in days]),
         sum(day.corrected for day in days),
+        _stacked([(day.n, day.chances) for day in days]),
     )
 
 
-def add(day: DayScores, ids: Hashes, keys: Hashes, scores: Floats32) -> DayScores:
+def _stacked(parts: Sequence[tuple[int, Floats32 | None]]) -> Floats32 | None:
+    """Return the probabilities of parts of n rows beneath each other; NaN where one has none, or fewer classes."""
+    widths = [chances.shape[1] for _, chances in parts if chances is not None]
+    if not widths:
+        return None
+    made = np.full((sum(n for n, _ in parts), max(widths)), np.nan, np.float32)
+    at = 0
+    for n, chances in parts:
+        if chances is not None:
+            made[at : at + n, : chances.shape[1]] = chances
+        at += n
+    return made
+
+
+def add(day: DayScores, ids: Hashes, keys: Hashes, scores: Floats32, chances: Floats32 | None = None) -> DayScores:
     """Return the day with new predictions added; ids it already has are left out."""
     _, first = np.unique(ids, return_index=True)
     fresh = np.zeros(ids.size, np.bool_)
@@ -118,6 +141,7 @@ def add(day: DayScores, ids: Hashes, keys: Hashes, scores: Floats32) -> DayScore
         np.concatenate([day.labels, np.full(new, np.nan, np.float32)]),
         np.concatenate([day.known_at, np.zeros(new, np.int64)]),
         day.corrected,
+        _stacked([(day.n, day.chances), (new, None if chances is None else chances[fresh])]),
     )
 
 
@@ -189,7 +213,7 @@ def apply(day: DayScores, labels: Labels) -> tuple[DayScores, npt.NDArray[np.boo
             known_at[rows] = labels.known_at[picked]
     if not found.any():
         return day, found
-    return DayScores(day.ids, day.keys, day.scores, values, known_at, corrected), found
+    return replace(day, labels=values, known_at=known_at, corrected=corrected), found
 
 
 def _rounds(theirs: Hashes) -> Iterable[npt.NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from holdtrue.core.actor import SYSTEM
 from holdtrue.core.errors import InvalidInput, NotFound
 from holdtrue.core.ids import check_name, new_id
 from holdtrue.monitoring import store
+from holdtrue.monitoring.answering import answers_with
 from holdtrue.monitoring.casework import open_incident
 from holdtrue.monitoring.ingest import due_before, ingest
 from holdtrue.monitoring.judging import Progress, judge, reference_row, sentence
@@ -278,6 +279,11 @@ def incidents(
         limit=limit,
         after=after,
     )
+
+
+def measured_by(conn: sa.Connection, project: str, release: str) -> str:
+    """Return the name of what a release's answers are measured by first, also before any label is in."""
+    return answers_with(conn, project, release).measure
 
 
 def incident(conn: sa.Connection, project: str, id: str) -> Incident:

@@ -72,6 +72,7 @@ watches = project_table(
     _count("delay_days"),
     _count("invalid_labels"),
     _count("forgotten_labels"),
+    sa.Column("searched", sa.Integer),
 )
 
 scored_days = project_table(
@@ -104,7 +105,11 @@ windows = project_table(
     sa.Column("brier", Number),
     _text("reason"),
     sa.Column("measures", sa.JSON),
+    sa.Column("measured", sa.Integer),
 )
+
+MEASURED = 1
+"""Windows of an earlier state of what is measured are measured again: raise it whenever a measure is added."""
 
 monitors = project_table(
     "monitors",
@@ -192,7 +197,8 @@ incident_entries = project_table(
 class Watch:
     """Hold how far a service's records have been read, and labels that found no prediction yet.
 
-    `invalid_labels` were no numbers, `forgotten_labels` were given up after waiting for their prediction.
+    `invalid_labels` were no numbers, `forgotten_labels` were given up after waiting for their prediction. `searched` is
+    the number of the last day on which those that wait were looked for among all predictions.
     """
 
     service: str
@@ -202,6 +208,7 @@ class Watch:
     delay_days: int = 1
     invalid_labels: int = 0
     forgotten_labels: int = 0
+    searched: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,10 +331,25 @@ def put_windows(tx: Transaction, found: Iterable[Window]) -> None:
             "upper": each.roc_auc.upper,
             "judged_rows": each.roc_auc.n,
             "measures": [measure.to_json() for measure in each.measures],
+            "measured": MEASURED,
         }
         for each in found
     ]
     _upsert(tx, windows, rows)
+
+
+def unmeasured(conn: sa.Connection, project: str, service: str, limit: int) -> list[DayKey]:
+    """Return days, newest first, whose windows have not got all measures, though there are their predictions."""
+    days, stored = windows.c, scored_days.c
+    same = [stored.project == days.project, stored.service == days.service, stored.day == days.start]
+    query = (
+        sa.select(days.release, days.role, stored.day)
+        .join(scored_days, sa.and_(*same, stored.release == days.release, stored.role == days.role))
+        .where(days.project == project, days.service == service, days.grain == "day")
+        .where(sa.func.coalesce(days.measured, 0) < MEASURED)
+        .order_by(stored.day.desc(), days.release, days.role)
+    )
+    return [(row.release, row.role, row.day) for row in conn.execute(query.limit(limit))]
 
 
 def first_day(conn: sa.Connection, project: str, service: str) -> date | None:

@@ -9,6 +9,7 @@ from holdtrue import data
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError, HoldtrueError, InvalidInput, NotFound
+from holdtrue.core.jobs import JobKind
 from holdtrue.data.contract import Contract
 from holdtrue.features import FeatureSet
 from holdtrue.pipelines import Pipeline, StepDone
@@ -47,7 +48,7 @@ def execute(
 
     The file is run under the lock `loading`; `online` is the address of the server of online features.
     """
-    if file is None and job["kind"] == "materialize":
+    if file is None and job["kind"] == JobKind.FILL:
         # Data planes take events all the same; only the functions in the file tell rows of accepted windows.
         return {"taken": [], "left_out": [], "why": "This worker has no project file."}
     if file is None:
@@ -90,13 +91,13 @@ class Workshop:
 
     def execute(self, kind: str, payload: Mapping[str, Any], author: str, job: str = "") -> dict[str, Any]:
         """Do one job and return its result, small enough to be kept with it."""
-        if kind == "ingest":
+        if kind == JobKind.INGEST:
             return self.ingest(payload["dataset"], payload["window"], job)
-        if kind in ("train", "retrain"):
+        if kind in (JobKind.TRAIN, JobKind.RETRAIN):
             return self.train(payload, author, job)
-        if kind == "replay":
+        if kind == JobKind.REPLAY:
             return self.replay(payload["service"])
-        if kind == "materialize":
+        if kind == JobKind.FILL:
             from holdtrue.project.filling import fill
 
             return fill(self.project, self._home, self._api, payload, online=self._online)

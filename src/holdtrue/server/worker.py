@@ -18,6 +18,7 @@ from typing import Any
 
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import Forbidden, HoldtrueError, Unauthenticated
+from holdtrue.core.jobs import JobKind
 from holdtrue.server.client import Client
 from holdtrue.server.home import WORKER_TOKEN, queue_mark, read_token
 from holdtrue.server.settings import Settings, load_settings, own_trust
@@ -30,7 +31,6 @@ _STARTING_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 60.0
 # Looking is a read, leasing a write: done on sight of a job, and now and then for one whose worker went away.
 _LEASE_EVERY = 3
-_FILLING = "materialize"
 _log = logging.getLogger("holdtrue.worker")
 
 Job = Mapping[str, Any]
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.write(options.ready_fd, b"ready\n")
             # Features that are to be fresh cannot wait until a training has ended. What is cut off with the process
             # goes on where it was.
-            threading.Thread(target=_fill, args=(replace(desk, kind=_FILLING),), daemon=True).start()
+            threading.Thread(target=_fill, args=(replace(desk, kind=JobKind.FILL),), daemon=True).start()
             work(desk)
     except _Stopped:
         return 0
@@ -173,7 +173,7 @@ def _executor(client: Client, settings: Settings, file: Path | None) -> Execute:
         with loading:
             from holdtrue.project import execute as run
 
-        with filling if job["kind"] == _FILLING else contextlib.nullcontext():
+        with filling if job["kind"] == JobKind.FILL else contextlib.nullcontext():
             return run(job, client=client, home=settings.home, file=file, loading=loading, online=settings.online_store)
 
     return execute

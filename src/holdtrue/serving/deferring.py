@@ -24,7 +24,7 @@ from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavaila
 from holdtrue.core.ids import check_name
 from holdtrue.serving.access import Grant
 from holdtrue.serving.naming import environment_of
-from holdtrue.serving.plane import Endpoint, Headers, Reply, Request, Stream
+from holdtrue.serving.plane import Endpoint, Headers, Reply, Request, Stream, TooSlow
 from holdtrue.serving.queueing import DONE, MOST_TRIES, Entry, Queue, digest_of
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ _KEPT: Final = (
     "x-holdtrue-sets",
     "x-holdtrue-environment",
 )
+# Kept too, and not part of what is asked: the same request may come again in another trace.
+_BESIDE: Final = "traceparent"
 _RUNNERS: Final = 4
 _BATCH: Final = 16
 _LOOK_SECONDS: Final = 2.0
@@ -144,8 +146,9 @@ class Deferring:
             check_name(name, "request id")
         except InvalidInput as error:
             raise InvalidInput("The X-Request-Id of a request for later has another form.", why=error.why) from None
-        given = ((each, request.headers.get(each.encode())) for each in _KEPT)
+        given = ((each, request.headers.get(each.encode())) for each in (*_KEPT, _BESIDE))
         headers = {each: value.decode("latin-1") for each, value in given if value is not None}
+        meant = {each: value for each, value in headers.items() if each != _BESIDE}
         entry = Entry(
             id=name,
             project=request.project,
@@ -155,7 +158,7 @@ class Deferring:
             token=request.grant.token,
             actor=request.grant.actor,
             environment=environment_of(request),
-            digest=digest_of(endpoint.path, request.path, headers, request.body),
+            digest=digest_of(endpoint.path, request.path, meant, request.body),
             accepted=self._now_us(),
             owner=self._keeping.owner,
         )
@@ -256,8 +259,7 @@ class Deferring:
                 )
             if once and entry.tries > 1:
                 raise _unsure("The process that had begun it died or was stopped")
-            async with asyncio.timeout(self._keeping.deadline):
-                reply = await endpoint.handle(self._request(entry, body))
+            reply = await _in_time(endpoint.handle(self._request(entry, body)), self._keeping.deadline)
             assert isinstance(reply, Reply)
         except TimeoutError:
             late = Unavailable("The request was not answered in time.")
@@ -324,6 +326,22 @@ class Deferring:
 
     async def _on_disk(self, work: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *given)
+
+
+async def _in_time(answer: Awaitable[T], seconds: float) -> T:
+    """Return what is awaited; raise TimeoutError if it takes longer, which it is told as a request at once is."""
+    work = asyncio.ensure_future(answer)
+    ended: str | None = None
+    try:
+        if (await asyncio.wait({work}, timeout=seconds))[0]:
+            return work.result()
+        ended = TooSlow.code
+    finally:
+        if not work.done():
+            # An answer that comes too late is the failure of whoever gives it; the end of a process is nobody's.
+            work.cancel(ended)
+            await asyncio.wait({work})
+    raise TimeoutError
 
 
 def _streams(body: bytes) -> bool:

@@ -42,7 +42,7 @@ from holdtrue.storage.places import (
     older,
     write_plain,
 )
-from holdtrue.storage.sweeping import sweep
+from holdtrue.storage.sweeping import Merged, merge, sweep
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -269,6 +269,10 @@ class BlobStore(Places):
         """
         # File times are the machine's, whatever clock was injected.
         return sweep(self, self._closure(live), time.time() - grace_seconds)
+
+    def merge(self, grace_seconds: float, *, dry: bool = False) -> Merged:
+        """Write packs that are less than half full, and older than `grace_seconds`, together; `dry` only counts."""
+        return merge(self, time.time() - grace_seconds, dry=dry)
 
     def _closure(self, live: set[str]) -> set[str]:
         kept: set[str] = set()

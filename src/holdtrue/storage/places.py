@@ -40,7 +40,7 @@ class Places:
         self._base = f"{root}/"
         self.temporary = make_folder(root / "tmp")
         self.assembled = root / "whole"
-        self.packs = Packs(root / "packs", self.temporary)
+        self.packs = Packs(root / "packs", self.temporary, self.gated)
         self._gate = root / "gate"
         os.close(os.open(self._gate, os.O_RDONLY | os.O_CREAT, 0o600))
         # What `path` has verified: digest -> identity of the file at that moment.

@@ -1,13 +1,24 @@
 """Remove blobs that are not wanted any more, beside processes that store others."""
 
 import fcntl
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from holdtrue.storage.files import sync_folder
+from holdtrue.storage.packs import MOST, MOST_BYTES, Pack
 from holdtrue.storage.places import PARTS, Places, older
 
 _SWEEP = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Say how many packs there were, how many of them were written together, and as how many."""
+
+    packs: int
+    merged: int
+    made: int
 
 
 def sweep(places: Places, kept: set[str], oldest: float) -> int:
@@ -29,19 +40,46 @@ def sweep(places: Places, kept: set[str], oldest: float) -> int:
     return len(gone | _repack(places, {digest for digest in loose if digest not in needed}, oldest))
 
 
+def merge(places: Places, oldest: float, *, dry: bool = False) -> Merged:
+    """Write packs that are less than half full together, unless they were put to since the moment `oldest`.
+
+    So there are few packs to look through, however many versions brought a few contents; `dry` only counts.
+    """
+    packs = places.packs.all(anew=True)
+    merged = made = 0
+    for group in _groups(places, packs.values(), oldest):
+        if dry or places.packs.replace(group, frozenset(), oldest):
+            merged, made = merged + len(group), made + 1
+    return Merged(len(packs), merged, made)
+
+
+def _groups(places: Places, packs: Iterable[Pack], oldest: float) -> Iterator[list[Pack]]:
+    """Yield packs that are one together, oldest first: two that are less than half full always fit."""
+    small: list[tuple[float, int, Pack]] = []
+    for pack in packs:
+        with suppress(FileNotFoundError):
+            status = (places.packs.folder / pack.name).stat()
+            if pack.count < MOST // 2 and status.st_size < MOST_BYTES // 2 and status.st_mtime <= oldest:
+                small.append((status.st_mtime, status.st_size, pack))
+    group: list[Pack] = []
+    contents = size = 0
+    for _, length, pack in sorted(small, key=lambda each: (each[0], each[2].name)):
+        if contents + pack.count > MOST or size + length > MOST_BYTES:
+            yield group
+            group, contents, size = [], 0, 0
+        group.append(pack)
+        contents, size = contents + pack.count, size + length
+    if len(group) > 1:
+        yield group
+
+
 def _repack(places: Places, dead: set[str], oldest: float) -> set[str]:
     """Write packs anew without what is dead in them; a pack whose contents were put again since stays as it is."""
     gone: set[str] = set()
     for pack in places.packs.all(anew=True).values():
-        path, lost = places.packs.folder / pack.name, dead.intersection(pack.digests())
-        if not lost or not older(path, oldest):
-            continue
-        places.packs.without(pack, lost)
-        with places.gated(fcntl.LOCK_EX):
-            if older(path, oldest):
-                path.unlink()
-                gone |= lost
-        sync_folder(places.packs.folder)
+        lost = dead.intersection(pack.digests())
+        if lost and older(places.packs.folder / pack.name, oldest) and places.packs.replace([pack], lost, oldest):
+            gone |= lost
     return gone
 
 

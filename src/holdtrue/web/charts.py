@@ -39,6 +39,8 @@ _SHAPES: dict[MarkerKind, str] = {
     "approval": "M0-6.5 6.5 0 0 6.5-6.5 0Z",
 }
 _LANE = 18.0
+LETTER = 7.5
+"""What a letter of the words on an axis takes at most, on average."""
 _DAY_SECONDS = 86_400.0
 # How far the time of one point of a chart reaches, half of it on each side.
 _DAYS = {"month": 30.0, "week": 8.0, "day": 1.0}
@@ -291,8 +293,12 @@ def _grid(chart: Chart, frame: _Frame) -> list[Markup]:
         parts.append(
             Markup('<path class="tick-mark" d="M{} {}v5"/>').format(_number(x), _number(floor)),
         )
+        # Words that would be cut at the right edge end there.
+        is_cut = x + LETTER * len(words) / 2 > frame.width
         parts.append(
-            Markup('<text class="tick tick-x" x="{}" y="{}">{}</text>').format(_number(x), _number(floor + 20), words)
+            Markup('<text class="tick {}" x="{}" y="{}">{}</text>').format(
+                "tick-end" if is_cut else "tick-x", _number(frame.width if is_cut else x), _number(floor + 20), words
+            )
         )
     return parts
 

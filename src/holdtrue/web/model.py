@@ -76,7 +76,8 @@ class AnswersView:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """Hold one line of the overview; `quality` is that of the newest matured month, `month`, in its `measure`.
+    """Hold one line of the overview; `quality` is that of the newest matured month, `month`, in its `measure`,
+    which is known before the first month is over.
 
     For an application `answers` is filled instead.
     """
@@ -248,9 +249,11 @@ class ServicePage:
     rollouts: tuple[RolloutView, ...]
     quality: Chart
     coverage: Chart | None
+    losses: Chart | None
     volume: Chart
     shares: Chart
     windows: tuple[Window, ...]
+    columns: tuple[str, ...]
     monitors: tuple[MonitorRow, ...]
     alarms: tuple[Alarm, ...]
     incidents: tuple[Incident, ...]

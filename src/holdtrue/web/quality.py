@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from holdtrue.monitoring import Measure, Window
+from holdtrue.monitoring import Window
 from holdtrue.web import texts
 from holdtrue.web.charts import Chart, Marker, Point, Series, Threshold, Tone, Unit
 
@@ -49,11 +49,19 @@ _TONES: Final[tuple[Tone, ...]] = ("one", "two", "three", "muted")
 
 
 def over_time(
-    windows: Sequence[Window], labels: Mapping[str, str], markers: Sequence[Marker], *, by_day: bool
+    windows: Sequence[Window],
+    labels: Mapping[str, str],
+    markers: Sequence[Marker],
+    *,
+    by_day: bool,
+    measure: str = "roc_auc",
 ) -> Chart:
-    """Return the chart of quality; `labels` are how releases are called, `markers` what happened meanwhile."""
+    """Return the chart of quality; `labels` are how releases are called, `markers` what happened meanwhile.
+
+    `measure` is what will be shown when a label is in.
+    """
     shown = [window for window in windows if not window.reason and math.isfinite(window.quality.interval.value)]
-    first = max(shown, key=lambda window: window.start).quality.name if shown else "roc_auc"
+    first = max(shown, key=lambda window: window.start).quality.name if shown else measure
     kind = _KINDS.get(first, _KINDS["roc_auc"])
     shown = [window for window in shown if window.quality.name == first]
     totals = {window.start: window.n for window in shown if window.release == ALL}
@@ -85,10 +93,10 @@ def over_time(
 
 def coverage(windows: Iterable[Window], *, by_day: bool) -> Chart | None:
     """Return how often the ranges of numbers held the truth, beside what was promised; None where none was given."""
-    shown = [window for window in together(windows) if _measure(window, _COVERAGE) is not None]
+    shown = [window for window in together(windows) if window.measure(_COVERAGE) is not None]
     if not shown:
         return None
-    last = _measure(shown[-1], _COVERAGE)
+    last = shown[-1].measure(_COVERAGE)
     promised = None if last is None else last.promised
     return Chart(
         title=f"Ranges that held the truth, by {'day' if by_day else 'month'}",
@@ -99,6 +107,35 @@ def coverage(windows: Iterable[Window], *, by_day: bool) -> Chart | None:
         low=True,
         by="day" if by_day else "month",
     )
+
+
+def losses(windows: Iterable[Window], *, by_day: bool) -> Chart | None:
+    """Return how far probabilities were from what came; None where none were given."""
+    shown = [window for window in together(windows) if window.measure("log_loss") is not None]
+    if not shown:
+        return None
+    return Chart(
+        title=f"Probabilities and what came, by {'day' if by_day else 'month'}",
+        summary="Log loss and Brier score of the probabilities, less is better, with 95 % intervals.",
+        series=(
+            Series("Log loss", "one", _points(shown, "log_loss", by_day=by_day)),
+            Series("Brier score", "two", _points(shown, "brier", by_day=by_day)),
+        ),
+        low=True,
+        by="day" if by_day else "month",
+    )
+
+
+def columns(windows: Iterable[Window]) -> tuple[str, ...]:
+    """Return the names of all that windows are measured by, the most telling first."""
+    names = {name: None for window in windows for name in (window.quality.name, *_names(window))}
+    # A window without labels does not say what it will be measured by.
+    telling = [name for name in names if name in _KINDS and name != "roc_auc"]
+    return tuple(name for name in names if name != "roc_auc" or not telling)
+
+
+def _names(window: Window) -> list[str]:
+    return [each.name for each in window.measures]
 
 
 def together(windows: Iterable[Window]) -> list[Window]:
@@ -116,16 +153,10 @@ def middle(window: Window, *, by_day: bool) -> datetime:
     return moment(window.start) + (timedelta(hours=12) if by_day else timedelta(days=14))
 
 
-def _measure(window: Window, name: str) -> Measure | None:
-    if name == "roc_auc":
-        return window.quality
-    return next((each for each in window.measures if each.name == name), None)
-
-
 def _points(windows: Sequence[Window], name: str, *, by_day: bool) -> tuple[Point, ...]:
     found: list[Point] = []
     for window in windows:
-        measure = _measure(window, name)
+        measure = window.measure(name)
         if measure is None:
             continue
         note = f"{texts.percent(window.maturity)} of labels in" if window.maturity < 1 else ""

@@ -90,6 +90,9 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
     alarms = monitoring.alarms(connection, project, service=name, limit=SHOWN)
     markers = _markers(connection, project, name, alarms)
     by_day = _is_short(days)
+    shown = days if by_day else months
+    counted = [each for each in months if each.n and each.release != quality.ALL]
+    measure = _measure(connection, project, deployments[0] if deployments else None)
     return ServicePage(
         service=service,
         stops=tuple(delivery.stops(connection, project, name)),
@@ -97,11 +100,13 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
         arms=_arms(connection, project, deployments, running),
         running=running,
         rollouts=tuple(view for view in views if view is not running),
-        quality=quality.over_time(days if by_day else months, labels, markers, by_day=by_day),
-        coverage=quality.coverage(days if by_day else months, by_day=by_day),
+        quality=quality.over_time(shown, labels, markers, by_day=by_day, measure=measure),
+        coverage=quality.coverage(shown, by_day=by_day),
+        losses=quality.losses(shown, by_day=by_day),
         volume=_volume(months, days),
         shares=_shares(days, labels),
-        windows=tuple(reversed([each for each in months if each.n and each.release != quality.ALL]))[: 2 * SHOWN],
+        windows=tuple(reversed(counted))[: 2 * SHOWN],
+        columns=quality.columns(counted[-2 * SHOWN :]),
         monitors=_monitors(connection, project, name),
         alarms=tuple(alarms),
         incidents=tuple(monitoring.incidents(connection, project, service=name, unresolved=True, limit=5)),
@@ -132,13 +137,18 @@ def _service_row(
         state=_state(connection, project, deployed),
         rollout=f"{_WAYS[rollout.canary.strategy]} at {texts.percent(rollout.percent / 100)}" if rollout else "",
         quality=_estimate(newest) if newest else None,
-        measure=newest.quality.name if newest else "roc_auc",
+        measure=newest.quality.name if newest else _measure(connection, project, deployed),
         month=quality.moment(newest.start) if newest else None,
         trend=tuple(Point(quality.moment(window.start), window.quality.interval.value) for window in mature[-12:]),
         predictions=newest.n if newest else sum(window.n for window in together),
         incidents=len(unresolved),
         kind=service.spec.kind,
     )
+
+
+def _measure(connection: sa.Connection, project: str, deployed: Deployment | None) -> str:
+    """Return what a service's answers are measured by first, which its release tells before any label does."""
+    return "roc_auc" if deployed is None else monitoring.measured_by(connection, project, deployed.release)
 
 
 def _state(connection: sa.Connection, project: str, deployed: Deployment | None) -> str:

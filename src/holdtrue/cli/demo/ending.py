@@ -17,6 +17,7 @@ from holdtrue._version import __version__
 from holdtrue.cli.context import wide_console
 from holdtrue.cli.demo.company import BASE, PROJECT, SERVICE, Company
 from holdtrue.cli.why import explained
+from holdtrue.core.jobs import JobKind
 from holdtrue.evaluation import days, score_of
 from holdtrue.server.settings import load_settings
 from holdtrue.storage import FileClock
@@ -218,7 +219,7 @@ def _counts(told: Told, month: str) -> dict[str, Any]:
     trained = [
         each
         for each in events
-        if (each["action"] == "job.done" and (each["payload"] or {}).get("kind") in ("train", "retrain"))
+        if (each["action"] == "job.done" and (each["payload"] or {}).get("kind") in (JobKind.TRAIN, JobKind.RETRAIN))
         # What a person trains in a process of their own belongs to no job.
         or (each["action"] == "release.created" and (each["payload"] or {}).get("run") is None)
     ]

@@ -21,6 +21,7 @@ from holdtrue.cli.demo.replay import Hour, Year
 from holdtrue.cli.demo.screen import Screen
 from holdtrue.core.codec import dump
 from holdtrue.core.errors import NotFound
+from holdtrue.core.jobs import JobKind
 
 START = datetime(2013, 3, 1, 5, tzinfo=UTC)
 _WARM_UP = timedelta(hours=12)
@@ -197,12 +198,12 @@ def _deliver(cast: Cast, month: str, *, broken: bool = False) -> None:
 
 def _ingest(cast: Cast, month: str, *datasets: str) -> None:
     for name in datasets or ("weather", "flights"):
-        body = {"kind": "ingest", "payload": {"dataset": name, "window": month}}
+        body = {"kind": JobKind.INGEST, "payload": {"dataset": name, "window": month}}
         cast.firm.ada.post(f"{BASE}/jobs", body)
 
 
 def _train(cast: Cast, wish: dict[str, Any], moment: datetime) -> None:
-    cast.firm.ada.post(f"{BASE}/jobs", {"kind": "train", "payload": wish})
+    cast.firm.ada.post(f"{BASE}/jobs", {"kind": JobKind.TRAIN, "payload": wish})
     cast.firm.wait_for_jobs()
 
 

@@ -25,6 +25,8 @@ SYNC_SECONDS = 1.0
 SEGMENT_SECONDS = 3600.0
 _STREAMS = 10_000
 _FAILURES = 1_000
+# So many segments of fast appends may wait for the disk at a time.
+_AHEAD = 1
 
 
 class _Segment:
@@ -110,7 +112,7 @@ class Writer:
         self._monotonic = SystemClock().monotonic
         self._segment_bytes = segment_bytes
         self._sync_seconds = sync_seconds
-        self._lock_descriptor = self._lock()
+        self._lock_descriptor = _lock(self._live, name)
         self._number = _last_number(root, name)
         self._streams: dict[tuple[str, str, str], bytes] = {}
         self._segment: _Segment | None = None
@@ -119,6 +121,9 @@ class Writer:
         # Appends are counted over all segments. (segment, count) is replaced as one value, so a commit
         # reads both without the write lock.
         self._head: tuple[_Segment | None, int] = (None, 0)
+        # Segments that take no more appends and are not durable yet, in order, and the last append in each. A commit
+        # reads the head before these: so what it makes durable lacks nothing that came before.
+        self._ended: deque[tuple[_Segment, int]] = deque()
         self._synced = 0
         # (after, last, error): appends after + 1 … last of which nobody knows whether they are durable.
         self._failures: deque[tuple[int, int, HoldtrueError | OSError]] = deque(maxlen=_FAILURES)
@@ -131,6 +136,7 @@ class Writer:
         self._request = root / "sealed" / "roll"
         self._requested = self._read_request()
         self._closing = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._background, name=f"journal-{name}", daemon=True)
         self._thread.start()
 
@@ -181,7 +187,8 @@ class Writer:
         """End the present segment, so that it can be sealed; the next append starts another."""
         with self._write_lock:
             count = self._head[1]
-            self._roll()
+            self._end()
+        self._finish()
         self._tell(count)
 
     def close(self) -> None:
@@ -191,8 +198,10 @@ class Writer:
                 return
             self._closing.set()
             count = self._head[1]
-            self._roll()
+            self._end()
             self._stopped = self._stopped or _closed(self.name)
+        self._finish()
+        self._wake.set()
         self._thread.join()
         if self._executor is not None:
             self._executor.shutdown()
@@ -210,7 +219,9 @@ class Writer:
         records = encode_records(columns, rows)
         with self._write_lock:
             segment = self._segment
-            if segment is None or segment.failure is not None or self._untold is not None:
+            # The failure may be that of a segment before this one.
+            failed = self._stopped is not None or self._untold is not None
+            if segment is None or segment.failure is not None or failed:
                 segment = self._next()
             try:
                 segment.append(encode(stream, records, segment.seq))
@@ -218,14 +229,21 @@ class Writer:
                 raise storage_error(error, f"{rows} journal records") from error
             count = self._head[1] + 1
             self._head = (segment, count)
-            if segment.size >= self._segment_bytes:
-                self._roll()
+            is_full = segment.size >= self._segment_bytes
+            if is_full:
+                self._end()
+        if is_full and not self._strict:
+            # Strict appends commit. Of fast ones none waits, unless the disk is slower than they are.
+            if len(self._ended) > _AHEAD:
+                self._finish()
+            self._wake.set()
         return count
 
     def _next(self) -> _Segment:
         """Return the segment to append to, after raising what an earlier sync met. The write lock is held."""
         if self._segment is not None and self._segment.failure is not None:
-            self._roll()
+            self._end()
+            self._finish()
         failure, self._untold = self._stopped or self._untold, None
         if failure is not None:
             raise failure.with_traceback(None)  # it is raised many times: its traceback would only grow
@@ -241,25 +259,36 @@ class Writer:
         self._head = (segment, self._head[1])
         return segment
 
-    def _roll(self) -> None:
-        """Sync and close the present segment. The write lock is held; a commit under way finishes first."""
-        segment = self._segment
-        if segment is None:
-            return
-        with self._sync_lock:
-            self._sync(segment, self._head[1])
+    def _end(self) -> None:
+        """Let the present segment take no more appends. The write lock is held, and nothing waits for the disk."""
+        if self._segment is not None:
+            self._ended.append((self._segment, self._head[1]))
             self._segment = None
             self._head = (None, self._head[1])
+
+    def _finish(self) -> None:
+        """Make the segments that have ended durable, and close them."""
+        with self._sync_lock:
+            self._close_ended()
+
+    def _close_ended(self) -> None:
+        """Sync and close the segments that have ended, in order; the sync lock is held. Appends go on meanwhile."""
+        while self._ended:
+            segment, written = self._ended[0]
+            self._sync(segment, written)
+            self._ended.popleft()
+            # Until then no sealer takes it.
             segment.close()
 
     def _commit(self, count: int) -> None:
         """Return when append number `count` is durable. Who comes first syncs for all that have written."""
         if self._synced < count:
             with self._sync_lock:
-                if self._synced < count:
-                    segment, written = self._head
-                    if segment is not None:
-                        self._sync(segment, written)
+                segment, written = self._head
+                self._close_ended()
+                # One that ended meanwhile is durable up to there and closed.
+                if segment is not None and self._synced < count:
+                    self._sync(segment, written)
         if self._failures:
             self._raise_failure(count)
 
@@ -321,11 +350,15 @@ class Writer:
 
     def _background(self) -> None:
         """Sync fast appends every second; end a segment that is old or that a sealer asked for."""
-        while not self._closing.wait(self._sync_seconds):
-            if self._stopped is not None:
+        while not self._closing.is_set():
+            self._wake.wait(self._sync_seconds)
+            self._wake.clear()
+            if self._stopped is not None or self._closing.is_set():
                 continue
             with suppress(HoldtrueError, OSError):  # kept in _stopped: the next append raises it
                 self.flush()
+                if self._ended:
+                    self._finish()
                 segment = self._segment
                 if segment is None:
                     self._requested = self._read_request()
@@ -342,21 +375,23 @@ class Writer:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def _lock(self) -> int:
-        path = self._live / f"{self.name}.writer"
-        with storing(f"the lock of journal writer {self.name}"):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise Locked(
-                f"The journal has a live writer “{self.name}” already.",
-                why="Each process appends to segments of its own, under a name of its own.",
-                mend="Give every worker another writer name.",
-                facts={"writer": self.name},
-            ) from None
-        return descriptor
+
+def _lock(live: Path, name: str) -> int:
+    """Take the name of a writer, for as long as the descriptor is open; Locked if a live process has it."""
+    path = live / f"{name}.writer"
+    with storing(f"the lock of journal writer {name}"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Locked(
+            f"The journal has a live writer “{name}” already.",
+            why="Each process appends to segments of its own, under a name of its own.",
+            mend="Give every worker another writer name.",
+            facts={"writer": name},
+        ) from None
+    return descriptor
 
 
 def _last_number(root: Path, name: str) -> int:

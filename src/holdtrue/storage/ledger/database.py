@@ -21,7 +21,7 @@ from holdtrue.storage.ledger.tables import to_json
 
 # Known revisions, oldest first. Read here so that opening a current ledger need not import Alembic,
 # which takes longer than everything else at start; a test compares this with the scripts.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 HEAD = REVISIONS[-1]
 
 BUSY_SECONDS = 10.0
