@@ -14,8 +14,6 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any, Final, cast
 
 import orjson
@@ -28,15 +26,14 @@ _DONE: Final = struct.Struct("<II")
 _UNANSWERED: Final = 500
 _PENDING: Final = 8 << 20
 _AGAIN_SECONDS: Final = 30.0
-_row: Final = attrgetter(*(each.name for each in fields(CallFacts)))
 
 Done = Callable[[int, int], None]
 
 
 def encode_calls(calls: Sequence[CallFacts]) -> bytes:
     """Return calls as JSON; raise TypeError for one that has no such form."""
-    # Counts of tokens and attempts are named tuples, which orjson asks about.
-    return orjson.dumps([_row(each) for each in calls], default=_plain)
+    # Counts of tokens and attempts are named tuples, too, about which orjson asks.
+    return orjson.dumps([tuple(each) for each in calls], default=_plain)
 
 
 def decode_calls(data: bytes) -> list[CallFacts]:
@@ -51,12 +48,14 @@ def _plain(value: Any) -> list[Any]:
 
 
 def _facts(row: list[Any]) -> CallFacts:
-    facts = CallFacts(*row)
-    facts.operation, facts.outcome = Operation(facts.operation), Outcome(facts.outcome)
-    facts.finish_reasons = tuple(facts.finish_reasons)
-    facts.usage = Usage(*facts.usage)
-    facts.attempts = tuple(Attempt(*each) for each in facts.attempts)
-    return facts
+    facts = CallFacts._make(row)
+    return facts._replace(
+        operation=Operation(facts.operation),
+        outcome=Outcome(facts.outcome),
+        finish_reasons=tuple(facts.finish_reasons),
+        usage=Usage(*facts.usage),
+        attempts=tuple(Attempt(*each) for each in facts.attempts),
+    )
 
 
 async def serve_calls(channel: socket.socket, tell: Callable[[list[CallFacts]], Awaitable[int]]) -> None:

@@ -571,8 +571,7 @@ def test_the_facts_of_a_call(lab: Lab, fake: FakeProvider) -> None:
 
     lab.run(only(provider(fake.url, prices=PRICES)), work)
     first, quiet, streamed = lab.facts
-    assert first == replace(
-        first,
+    assert first == first._replace(
         request_id="req_9",
         traceparent="00-trace-span-01",
         project="flights",

@@ -337,8 +337,7 @@ class ChunkStream(Protocol):
         ...
 
 
-@dataclass(slots=True)  # not frozen: one of so many fields is made for every call, and would cost four times as much
-class CallFacts:
+class CallFacts(NamedTuple):
     """State everything that is known of one call once it has ended, however it ended.
 
     Moments are microseconds since the epoch; `first_us` is when the first piece of an answer came (None:
