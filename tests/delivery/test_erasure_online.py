@@ -101,7 +101,7 @@ def test_with_the_server_away_it_says_what_is_not_done_and_goes_on_later(folder:
         refused = holdtrue(*ASKED, cwd=folder, HOLDTRUE_ONLINE_STORE=away)
         assert refused.returncode == 1
         assert "is not done: the online store cannot be reached, and may hold the entity" in refused.stderr
-        assert "Done: live, said, records, datasets. Not done: online, ledger, cached, left." in refused.stderr
+        assert "Done: live, cases, said, records, datasets. Not done: online, ledger, cached, left." in refused.stderr
         assert "give the same command again" in refused.stderr
         (listed,) = json.loads(succeed("data", "erasures", "--json", "--project", "tails", cwd=folder))
         assert (listed["state"], listed["remaining"][0]) == ("open", "online")
