@@ -139,7 +139,8 @@ def _small(peer: str | None) -> list[dict[str, Any]]:
                 _write_small(Path(place) / "files", turn)
                 first.setdefault(name, []).append(side.add("files"))
                 before = side.stored()
-                changed = Path(place) / "files" / "07" / "file-07777.bin"
+                changed = Path(place) / "files" / "77" / "file-07777.bin"
+                assert changed.exists()
                 changed.write_bytes(random.Random(-1).randbytes(3000))
                 again.setdefault(name, []).append(side.add("files"))
                 grown.setdefault(name, []).append(side.stored() - before)

@@ -264,3 +264,28 @@ def test_packs_of_many_versions_become_one_when_bytes_are_collected(room: Room, 
     assert len(list(packs.iterdir())) == 1
     assert len({blobs.get(digest) for tree in trees for digest in tree.values()}) == 3 * COUNT
     assert list(blobs.verify()) == []
+
+
+def test_what_is_known_of_files_takes_no_more_room_with_each_version(room: Room, folder: Path) -> None:
+    """Prevent that a changed file of ten thousand leaves a list of all of them behind each time."""
+    _add(room, folder)
+    notes = room.stores.home / "actions" / "notes"
+    (first,) = notes.iterdir()
+    size = first.stat().st_size
+    for number in range(3):
+        file = folder / "0" / "000.bin"
+        file.write_bytes(bytes([number]) * 9)
+        os.utime(file, (1_000_000_000, 1_000_000_001 + number))
+        assert _add(room, folder).read == 1
+    (last,) = notes.iterdir()
+    assert last == first
+    assert abs(last.stat().st_size - size) < 200
+
+
+def test_a_damaged_note_of_files_only_costs_work(room: Room, folder: Path) -> None:
+    before = _add(room, folder)
+    (note,) = (room.stores.home / "actions" / "notes").iterdir()
+    data = note.read_bytes()
+    note.write_bytes(data[:-9] + b"x" + data[-8:])
+    again = _add(room, folder)
+    assert (again.read, again.content) == (COUNT, before.content)

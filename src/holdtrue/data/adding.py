@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from holdtrue.core.canonical import content_hash
-from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
+from holdtrue.core.errors import InvalidInput
 from holdtrue.data.endings import Reading
 from holdtrue.data.folders import Folder, Looks, changed, identity, look, look_at, read_whole, unreadable
 from holdtrue.storage import ActionCache, BlobStore
@@ -82,7 +82,7 @@ class Added:
 
 @dataclass(slots=True)
 class Adding:
-    """Read files into `blobs`; what is known of each is kept in `actions` under the dataset's name."""
+    """Read files into `blobs`; what is known of each is noted in `actions` under the dataset's name."""
 
     blobs: BlobStore
     actions: ActionCache
@@ -171,19 +171,12 @@ class Adding:
                 digests[place], made[place] = file.digest, file[4:]
         found = Known(names, looks.sizes, looks.times, looks.numbers, digests, made if form == "tables" else ())
         if fresh or names != known.names:
-            settled = looks.since - _SETTLED_NS
-            sure = [digest if time < settled else "" for digest, time in zip(digests, looks.times, strict=True)]
-            self.actions.put(key, self.blobs.put(orjson.dumps([*found._replace(digests=sure)], default=list)))
+            self.actions.note(key, orjson.dumps([*_settled(found, looks.since)], default=list))
         return found, len(fresh)
 
     def _known(self, key: str) -> Known:
-        digest = self.actions.get(key)
-        if digest is None:
-            return Known()
-        try:
-            return Known(*orjson.loads(self.blobs.get(digest)))
-        except (Corrupt, NotFound):
-            return Known()
+        kept = self.actions.noted(key)
+        return Known() if kept is None else Known(*orjson.loads(kept))
 
     def _kept(self, paths: Sequence[str]) -> list[Seen]:
         """Store files as they are: small ones together, a large one in parts."""
@@ -226,6 +219,17 @@ def _batches(places: Iterable[int], sizes: Sequence[int]) -> Iterator[list[int]]
         size += more
     if batch:
         yield batch
+
+
+def _settled(found: Known, since: int) -> Known:
+    """Return what is known for sure: of a file that was written just now, nothing, however often that happens."""
+    unsure = [place for place, time in enumerate(found.times) if time >= since - _SETTLED_NS]
+    if not unsure:
+        return found
+    sizes, times, numbers, digests = [*found.sizes], [*found.times], [*found.numbers], [*found.digests]
+    for place in unsure:
+        sizes[place], times[place], numbers[place], digests[place] = -1, 0, 0, ""
+    return Known(found.names, sizes, times, numbers, digests, found.made)
 
 
 def _side_by_side(work: Callable[[list[int]], list[Seen]], batches: Sequence[list[int]]) -> list[list[Seen]]:

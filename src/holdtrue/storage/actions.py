@@ -4,8 +4,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from blake3 import blake3
+
 from holdtrue.storage.files import make_folder, write_atomic
 from holdtrue.storage.places import check_digest
+
+_HASH = 32
 
 
 class ActionCache:
@@ -34,6 +38,21 @@ class ActionCache:
         make_folder(path.parent)
         write_atomic(path, text + b" " + _check(text) + b"\n")
 
+    def note(self, key: str, data: bytes) -> None:
+        """Keep bytes that only save work, in place of what was kept under `key` before; raise StorageFull."""
+        path = self._note(key)
+        make_folder(path.parent)
+        write_atomic(path, blake3(data).digest() + data)
+
+    def noted(self, key: str) -> bytes | None:
+        """Return the bytes that were kept last, None if there are none or they are damaged."""
+        try:
+            kept = self._note(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        data = kept[_HASH:]
+        return data if blake3(data).digest() == kept[:_HASH] else None
+
     def remove(self, key: str) -> None:
         """Forget the result of a step, which is done again when it is needed."""
         self._file(key).unlink(missing_ok=True)
@@ -50,6 +69,9 @@ class ActionCache:
                 digest = self.get(path.name) if len(path.name) == 64 else None
                 if digest is not None:
                     yield path.name, digest
+
+    def _note(self, key: str) -> Path:
+        return self._root / "notes" / check_digest(key)
 
     def _file(self, key: str) -> Path:
         return self._root / check_digest(key)[:2] / key
