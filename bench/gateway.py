@@ -37,16 +37,16 @@ MESSAGES = [
 ]
 
 NOTES = """
-The thread that runs Python is what limits a worker: a call takes 0.25 ms of it at 32 connections, and 0.23 on the
-direct port, where that thread reads the socket itself. It was 0.59 ms with a general client library, with budgets whose
-pages were written to the file, and with a bound on time, identifiers and facts made anew for each call. Tried since:
-asking for the running loop once (Python 3.11 makes a system call of each time, eight times a call), fewer frozen
-objects, and, taken back, messages handed to the span as they are instead of as JSON: 5 % of the thread's time, within
-the noise of this table. By a profile a quarter of the rest makes the call's span, and a seventh holds it to its budget.
-A provider that answers at once, written for this alone (120,000 answers a second), changed none of the ratios. The
-provider and the load need about as much again, on the same two cores, so that a second worker finds little of a core
-left. Fifty times LiteLLM was set when it answered 28 requests a second: ours answers 150 times that now, but its
-present version answers four times as many as then.
+The thread that runs Python is what limits a worker: a call takes 0.2 ms of it at 32 connections, and 0.18 on the direct
+port, where that thread reads the socket itself; it was 0.25 and 0.23 while it made the calls' spans, too, which a
+process beside the worker does now (without any spans it is 0.18 and 0.17), and 0.59 ms before that, with a general
+client library, with budgets whose pages were written to the file, and with a bound on time, identifiers and facts made
+anew for each call. What is left is spread: a seventh is the system call that asks the provider, a tenth holds the call
+to its budget, a fortieth is handed to the process beside. The provider answers at once and costs 0.02 ms; one on a
+general server took 0.1 ms of the second core, which the process beside and the load need. Fifty times LiteLLM was set
+when it answered 28 requests a second: ours answers nearly two hundred times that, but its present version answers
+four times as many as then. Runs differ with what else this machine does: in five of one day the direct port came to
+48.8 to 60.1 times LiteLLM (52.8 in the middle), the main one to 39.5 to 52.1 (42.4).
 """
 
 
@@ -126,7 +126,7 @@ def _rates(root: Path, direct: int, ours: dict[str, int], workers: int) -> list[
                 measured = _load(port, request, TOGETHER, CONNECTIONS)
                 if turn:
                     rates[name].append(measured["rate"])
-            if peer is not None and turn < 3:
+            if peer is not None:
                 theirs = _request(root / "theirs", {"model": "bench", "messages": MESSAGES}, MASTER)
                 rates["litellm"].append(_load(peer.port, theirs, THEIRS, CONNECTIONS)["rate"])
     finally:
