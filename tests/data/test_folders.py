@@ -289,3 +289,14 @@ def test_a_damaged_note_of_files_only_costs_work(room: Room, folder: Path) -> No
     note.write_bytes(data[:-9] + b"x" + data[-8:])
     again = _add(room, folder)
     assert (again.read, again.content) == (COUNT, before.content)
+
+
+def test_what_was_loaded_ahead_is_what_is_known(room: Room, folder: Path) -> None:
+    _add(room, folder)
+    adding = Adding(room.stores.blobs, room.stores.actions, "things")
+    adding.prepare(str(folder))
+    (folder / "1" / "001.bin").write_bytes(b"another")
+    assert adding.tree(find_files([str(folder)])).read == 1
+    other = folder / "1"
+    adding.prepare(str(folder))
+    assert adding.tree(find_files([str(other)])).read == len(find_files([str(other)]).names), "another folder is new"

@@ -36,6 +36,8 @@ def add(client: Client, home: Path, address: str, wanted: Wanted, ahead: Ahead) 
     if wanted.query is not None:
         return _add_query(client, adding, address, wanted, wanted.query)
     _check_plain(wanted)
+    if wanted.as_files and ahead.root is not None:
+        adding.prepare(ahead.root)
     folder = ahead.folder()
     as_rows = folder.tables and not wanted.as_files
     if wanted.key is not None and not as_rows:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # looking at ten thousand files.
 
 _THREADS = 2
+_ANY = "0" * 64
 # Smaller files are stored together: as many as a pack holds, with one wait for the disk.
 _SMALL = 1 << 20
 # A file written in the moment it was looked at may change once more without another time (as with Git's index).
@@ -89,6 +90,14 @@ class Adding:
     name: str
     reading: Reading = field(default_factory=Reading)
     key: str | None = None
+    _ready: dict[str, Known] = field(default_factory=dict[str, "Known"])
+
+    def prepare(self, root: str) -> None:
+        """Load what is known of the files below `root`, to be kept as they are, while they are still looked for."""
+        key = self._note("tree", root, [])
+        self._ready[key] = self._known(key)
+        # Whatever is asked for, the store then knows what its packs list.
+        self.blobs.lacking([_ANY])
 
     def tables(self, folder: Folder) -> Added:
         """Return the content of a version whose windows are the files; each becomes one fragment."""
@@ -157,8 +166,8 @@ class Adding:
     ) -> tuple[Known, int]:
         """Return what the files of a folder are, and how many were read for it."""
         names, paths = folder.names, folder.paths
-        key = content_hash({"files": 2, "form": form, "dataset": self.name, "root": str(folder.root), "how": how})
-        known = self._known(key)
+        key = self._note(form, str(folder.root), how)
+        known = self._ready.pop(key, None) or self._known(key)
         looks = folder.looks or look_at(paths)
         digests, made = known.of(names, looks)
         gone = self.blobs.lacking(set(digests) - {""})
@@ -173,6 +182,9 @@ class Adding:
         if fresh or names != known.names:
             self.actions.note(key, orjson.dumps([*_settled(found, looks.since)], default=list))
         return found, len(fresh)
+
+    def _note(self, form: str, root: str, how: list[Any]) -> str:
+        return content_hash({"files": 2, "form": form, "dataset": self.name, "root": root, "how": how})
 
     def _known(self, key: str) -> Known:
         kept = self.actions.noted(key)

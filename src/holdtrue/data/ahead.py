@@ -19,10 +19,14 @@ _SIGNED, _UNSIGNED = "q", "Q"
 
 
 class Ahead:
-    """Begin to look for the files that patterns name; `folder` waits for what was found."""
+    """Begin to look for the files that patterns name; `folder` waits for what was found.
+
+    `root` is the folder in which they are looked for, None if that is not known before.
+    """
 
     def __init__(self, patterns: Sequence[str]) -> None:
         """Nothing is begun in a process that has threads: a copy would have their locks, and not them."""
+        self.root = os.path.abspath(patterns[0]) if len(patterns) == 1 and os.path.isdir(patterns[0]) else None
         self._patterns = patterns
         self._pipe = -1
         self._process = 0

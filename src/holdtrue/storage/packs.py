@@ -23,6 +23,7 @@ LEAST = 256
 """From so many contents on they are packed: with fewer, the packs would be more than worth looking through."""
 MOST, MOST_BYTES = 4096, 32 << 20
 """What a pack holds at most: it is written anew in a moment, and in memory."""
+_LISTED = 50_000
 _MARK = b"!pack/1\n"
 _HEAD = struct.Struct(">8sQ")
 _RECORD = struct.Struct(">32sQI")
@@ -76,6 +77,8 @@ class Packs:
         self._temporary = temporary
         self._gated = gated
         self._known: tuple[int, Mapping[str, Pack]] = (0, {})
+        # Digests of packs, where they are few enough to be kept: a version asks several times in a row.
+        self._listed: dict[str, list[str]] = {}
 
     def all(self, *, anew: bool = False) -> Mapping[str, Pack]:
         """Return the packs by name; the folder is read if it has changed, or `anew`."""
@@ -105,10 +108,14 @@ class Packs:
     def lacking(self, digests: Iterable[str]) -> set[str]:
         """Return those digests that are in no pack."""
         found = set(digests)
-        for pack in self.all().values():
+        packs = self.all() if found else {}
+        kept = self._listed if sum(pack.count for pack in packs.values()) <= _LISTED else {}
+        for name in kept.keys() - packs.keys():
+            del kept[name]
+        for name, pack in packs.items():
             if not found:
                 break
-            found.difference_update(pack.digests())
+            found.difference_update(kept.get(name) or kept.setdefault(name, pack.digests()))
         return found
 
     def find(self, digest: str) -> tuple[Path, int, int] | None:
