@@ -44,7 +44,7 @@ ENVIRONMENT = Path(__file__).parents[1] / ".bench" / "dvc"
 FILES = 10_000
 LARGE = 1 << 30
 YEARS = 30
-ROUNDS = 2
+ROUNDS, CHANGES = 2, 5
 _BLOCK = 4096
 NOTES = """
 Of the 0.13 s for one changed file of ten thousand 0.05 are spent by a copy of the process that looks at them, while
@@ -140,12 +140,13 @@ def _small(peer: str | None) -> list[dict[str, Any]]:
                 side = make(Path(place))
                 _write_small(Path(place) / "files", turn)
                 first.setdefault(name, []).append(side.add("files"))
-                before = side.stored()
                 changed = Path(place) / "files" / "77" / "file-07777.bin"
                 assert changed.exists()
-                changed.write_bytes(random.Random(-1).randbytes(3000))
-                again.setdefault(name, []).append(side.add("files"))
-                grown.setdefault(name, []).append(side.stored() - before)
+                for number in range(CHANGES):
+                    before = side.stored()
+                    changed.write_bytes(random.Random(-1 - number).randbytes(3000))
+                    again.setdefault(name, []).append(side.add("files"))
+                    grown.setdefault(name, []).append(side.stored() - before)
                 side.end()
     return [
         _row(f"{FILES:,} small files into a version", "s", first, peer, 3.0),
