@@ -53,7 +53,7 @@ nothing parsed while the clock runs. A batch of 100 metrics or more is answered 
 brought into its tables a little later: within the forty in a row, but not within single ones. A run is created in 0.86
 to 1.24 ms: 0.12 are statements, 0.25 the commit of twelve pages and its wait for the disk, 0.2 the checks of the
 request, and the rest the turns between the threads that read the socket, run Python and write, of which two fewer are
-made than before, and one query fewer; MLflow takes 6 to 10 ms.
+made than before, and one query fewer; MLflow takes 6 to 10 ms, so that runs came to 7.4 to 9.95 times.
 """
 
 
