@@ -41,8 +41,8 @@ NOTES = """
 Over HTTP ours is asked at the direct port, with token, limits and project checked; both sides by the same client. At
 one connection twenty times Feast's speed is less than what a server takes that only answers the same bytes each time,
 which is measured beside. Of what ours takes more a third looks the features up, a quarter is the system call that
-answers; a form without tasks would save about a tenth. A handler of Granian that does nothing takes 0.09 to 0.105 ms
-on a quiet machine; at its port ours took 0.21.
+answers; what a form without tasks would save was not measured. A handler of Granian that does nothing takes 0.09 to
+0.105 ms on a quiet machine; at its port ours took 0.21.
 """
 PEER = Path(__file__).parents[1] / ".bench" / "feast"
 ROWS, ENTITIES, KEPT, ROUNDS, LOOKUPS = 1_000_000, 10_000, 2_000, 3, 4_000

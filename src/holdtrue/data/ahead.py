@@ -49,7 +49,8 @@ class Ahead:
     ) -> None:
         if self._process:
             # Nobody wants to know any more; a copy that still writes ends with an error that nobody sees.
-            os.close(self._pipe)
+            if self._pipe >= 0:
+                os.close(self._pipe)
             os.waitpid(self._process, 0)
 
     def _begin(self) -> None:
@@ -79,7 +80,9 @@ class Ahead:
     def _take(self) -> Folder | None:
         if not self._process:
             return None
-        with open(self._pipe, "rb", buffering=0) as file:
+        # Whatever interrupts the reading, the pipe is closed once.
+        pipe, self._pipe = self._pipe, -1
+        with open(pipe, "rb", buffering=0) as file:
             data = file.readall()
         _, status = os.waitpid(self._process, 0)
         self._process = 0

@@ -99,7 +99,7 @@ class Beside:
     def begin(self) -> None:
         """Start the process, unless it is there, has fallen lately, or has no second core to run on."""
         loop = asyncio.get_running_loop()
-        if self._line is None and self._starting is None and loop.time() >= self._not_before:
+        if self._open is None and self._starting is None and loop.time() >= self._not_before:
             self._not_before = loop.time() + _AGAIN_SECONDS
             if len(os.sched_getaffinity(0)) > 1:
                 self._starting = loop.create_task(self._start())
