@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.core.clock import SystemClock
-from holdtrue.llm.gateway import Budget, CallFacts, Operation, Outcome, Usage
+from holdtrue.llm.gateway import Budget
 from holdtrue.llm.telling import call_span
 from holdtrue.protocols.applications import close_name
 from holdtrue.testing import Fault
 from tests.llm.apps import Desk
+from tests.llm.calls import CALL
 from tests.llm.gateway.worlds import KEY
 from tests.sampling import examples
 from tests.serving.plane_home import OTHER, ROOT, TOKEN
@@ -201,40 +201,8 @@ NAMED = st.fixed_dictionaries(
     more=st.fixed_dictionaries({}, optional={"tools": JSON, "prompt": JSON, "input": JSON, "user": JSON}),
 )
 def test_a_call_of_any_shape_can_be_told_of(messages: Any, calls: Any, more: dict[str, Any]) -> None:
-    now = round(SystemClock().now().timestamp() * 1e6)
     request = {
         "messages": [*messages, {"role": "user", "tool_calls": calls}] if isinstance(messages, list) else messages
     }
-    facts = CallFacts(
-        id="call_1",
-        request_id="req_1",
-        traceparent="",
-        project="help",
-        key="tok_1",
-        actor="svc_1",
-        operation=Operation.CHAT,
-        stream=False,
-        asked="small",
-        provider="fake",
-        kind="openai",
-        model="small",
-        answered_model="",
-        response_id="",
-        outcome=Outcome.OK,
-        error="",
-        status=200,
-        finish_reasons=(),
-        usage=Usage(),
-        cost_micros=0,
-        cached=False,
-        attempts=(),
-        started_us=now,
-        first_us=None,
-        ended_us=now,
-        labels={},
-        parameters={},
-        capture="full",
-        request={**request, **more},
-        answer=None,
-    )
+    facts = CALL._replace(request={**request, **more}, answer=None)
     assert call_span(facts).attributes["gen_ai.operation.name"] == "chat"
