@@ -1,10 +1,12 @@
-"""The floor to measure against: a raw ASGI handler on granian that runs a compiled model and nothing else.
+"""The floor to measure against: a raw ASGI handler on our own server that runs a compiled model and nothing else.
 
 It has no tokens, no checks and no records: parse with orjson, run the session, answer with orjson.
 """
 
+import asyncio
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import orjson
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
+import uvloop
+
+from holdtrue.wire import answering, listening_socket
 
 
 def app(model: bytes) -> Callable[..., Awaitable[None]]:
@@ -25,21 +28,13 @@ def app(model: bytes) -> Callable[..., Awaitable[None]]:
     name = session.get_inputs()[0].name
 
     async def handle(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await receive()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        request = orjson.loads((await receive())["body"])
-        matrix = np.array([tensor["data"] for tensor in request["inputs"]], np.float32).T
-        scores: Any = session.run(None, {name: matrix})[0]
-        body = orjson.dumps(
-            {
-                "model_name": "bare",
-                "outputs": [{"name": "score", "datatype": "FP32", "shape": [len(scores)], "data": scores.tolist()}],
-            }
-        )
+        body = b""
+        if scope["method"] == "POST":
+            request = orjson.loads((await receive())["body"])
+            matrix = np.array([tensor["data"] for tensor in request["inputs"]], np.float32).T
+            scores: Any = session.run(None, {name: matrix})[0]
+            output = {"name": "score", "datatype": "FP32", "shape": [len(scores)], "data": scores.tolist()}
+            body = orjson.dumps({"model_name": "bare", "outputs": [output]})
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -47,21 +42,16 @@ def app(model: bytes) -> Callable[..., Awaitable[None]]:
     return handle
 
 
+async def serve(model: bytes, port: int) -> None:
+    """Answer until the process ends."""
+    async with answering(app(model), listening_socket("127.0.0.1", port), lambda: time.time_ns() // 1000):
+        await asyncio.Event().wait()
+
+
 def main() -> None:
     """Serve the model file named first on the port named second."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    model = Path(sys.argv[1]).read_bytes()
-    server = Granian(
-        "bare",
-        port=int(sys.argv[2]),
-        workers=1,
-        interface=Interfaces.ASGI,
-        loop=Loops.uvloop,
-        http=HTTPModes.http1,
-        websockets=False,
-        log_enabled=False,
-    )
-    server.serve(target_loader=lambda *_: app(model), wrap_loader=False)
+    uvloop.run(serve(Path(sys.argv[1]).read_bytes(), int(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -233,8 +233,7 @@ def _over_http(root: Path, kept: pa.Table, peer: "Peer | None") -> list[dict[str
     kind = {"Content-Type": "application/json"}
     texts = [request_bytes("POST", "/get-online-features", body, kind).decode() for body in bodies]
     theirs.write_text(json.dumps(texts))
-    plane = [sys.executable, "-m", "holdtrue.server.dataplane", "--home", str(home), "--port", str(free_port())]
-    plane += ["--direct-port", "{port}"]
+    plane = [sys.executable, "-m", "holdtrue.server.dataplane", "--home", str(home), "--port", "{port}"]
     feast = [str(PEER / "bin" / "feast"), "-c", str(root), "serve", "-p", "{port}", "--no-access-log"]
     with _served(plane, _GET) as port:
         if peer is None:

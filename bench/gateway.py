@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from bench.inference import _served  # pyright: ignore[reportPrivateUsage]  # one harness for all servers
-from bench.load import free_port, request_bytes
+from bench.load import request_bytes
 from holdtrue.core.codec import dump
 from holdtrue.llm.gateway import Budget, GatewayConfig, Price, ProjectConfig, Provider
 from holdtrue.serving import Snapshot, write_snapshot
@@ -58,45 +58,35 @@ def run() -> list[dict[str, Any]]:
         with _served(upstream) as direct:
             home = _home(root / "home", direct)
             plane = [sys.executable, "-m", "holdtrue.server.dataplane", "--home", str(home), "--port", "{port}"]
-            near = free_port()
-            plane += ["--direct-port", str(near)]
-            with _served(plane) as main:
-                ours = {"": main, ", direct port": near}
-                rows = [*_latency(root, direct, ours), *_first_byte(root, direct, ours)]
-                rows.append(_memory(root, main))
+            with _served(plane) as ours:
+                rows = [_latency(root, direct, ours), _first_byte(root, direct, ours), _memory(root, ours)]
                 rows += _rates(root, direct, ours, 1)
-            with _served([*plane, "--workers", "2"]) as main:
-                rows += _rates(root, direct, {"": main, ", direct port": near}, 2)
+            with _served([*plane, "--workers", "2"]) as ours:
+                rows += _rates(root, direct, ours, 2)
         return rows
 
 
-def _latency(root: Path, direct: int, ours: dict[str, int]) -> list[dict[str, Any]]:
+def _latency(root: Path, direct: int, ours: int) -> dict[str, Any]:
     """Measure what the gateway adds to one request after the other."""
     request = _request(root / "alone", {"model": "bench", "messages": MESSAGES})
     return _added("one request", direct, ours, lambda port: _load(port, request, ALONE, 1)["p50_ms"], 0.5)
 
 
-def _first_byte(root: Path, direct: int, ours: dict[str, int]) -> list[dict[str, Any]]:
+def _first_byte(root: Path, direct: int, ours: int) -> dict[str, Any]:
     request = _request(root / "stream", {"model": "bench", "messages": MESSAGES, "stream": True})
     return _added(
         "the first streamed byte", direct, ours, lambda port: _streams("first", port, request, ALONE)["p50_ms"], 1.0
     )
 
 
-def _added(
-    what: str, direct: int, ours: dict[str, int], measure: Callable[[int], float], goal: float
-) -> list[dict[str, Any]]:
-    times: dict[int, list[float]] = {port: [] for port in (direct, *ours.values())}
+def _added(what: str, direct: int, ours: int, measure: Callable[[int], float], goal: float) -> dict[str, Any]:
+    times: dict[int, list[float]] = {direct: [], ours: []}
     for turn in range(ROUNDS + 1):
         for port, found in times.items():
             measured = measure(port)
             if turn:  # the first turn warms up
                 found.append(measured)
-    alone = median(times[direct])
-    return [
-        _row(f"added to {what}, p50{name}", "ms", median(times[port]) - alone, "goal", goal)
-        for name, port in ours.items()
-    ]
+    return _row(f"added to {what}, p50", "ms", median(times[ours]) - median(times[direct]), "goal", goal)
 
 
 def _memory(root: Path, ours: int) -> dict[str, Any]:
@@ -113,10 +103,10 @@ def _memory(root: Path, ours: int) -> dict[str, Any]:
     return _row(f"memory with {STREAMS} streams open", "MiB", used, "goal", 1024.0)
 
 
-def _rates(root: Path, direct: int, ours: dict[str, int], workers: int) -> list[dict[str, Any]]:
+def _rates(root: Path, direct: int, ours: int, workers: int) -> list[dict[str, Any]]:
     """Measure requests per second at 32 connections, turn by turn, with as many workers on both sides."""
     request = _request(root / "together", {"model": "bench", "messages": MESSAGES})
-    ports = {"direct": direct, **ours}
+    ports = {"direct": direct, "ours": ours}
     rates: dict[str, list[float]] = {name: [] for name in (*ports, "litellm")}
     version = _peer()
     peer = _litellm(root, direct, workers) if version else None
@@ -134,11 +124,10 @@ def _rates(root: Path, direct: int, ours: dict[str, int], workers: int) -> list[
             peer.stop()
     work = f"chat completions, {CONNECTIONS} connections, {'one worker' if workers == 1 else f'{workers} workers'} each"
     rows: list[dict[str, Any]] = []
-    for name in ours:
-        if workers == 1:
-            rows.append(_rate_row(work + name, rates[name], "direct", "", rates["direct"], None))
-        if rates["litellm"]:
-            rows.append(_rate_row(work + name, rates[name], "LiteLLM proxy", version or "", rates["litellm"][1:], 50.0))
+    if workers == 1:
+        rows.append(_rate_row(work, rates["ours"], "direct", "", rates["direct"], None))
+    if rates["litellm"]:
+        rows.append(_rate_row(work, rates["ours"], "LiteLLM proxy", version or "", rates["litellm"][1:], 50.0))
     return rows
 
 

@@ -1,6 +1,6 @@
 """One-row inference over HTTP, records on, against a bare handler that runs the same compiled model.
 
-Both sides are one granian worker with uvloop, driven by 32 connections from a process of its own, turn by turn.
+Both sides are one worker of our server, driven by 32 connections from a process of its own, turn by turn.
 Not comparable: the bare handler has no tokens, no checks, no features and no records; that is the point.
 """
 
@@ -112,8 +112,8 @@ def _one_row(root: Path, home: Path) -> list[dict[str, Any]]:
             "work": f"one row, {CONNECTIONS} connections, records {mode}",
             "unit": "requests/s",
             "ours": median(rates[mode]),
-            "peer": "bare ASGI handler, same model",
-            "peer_version": f"granian {version('granian')}",
+            "peer": "bare handler on our server, same model",
+            "peer_version": f"uvloop {version('uvloop')}",
             "theirs": theirs,
             "ratio": median(rates[mode]) / theirs,
             "goal": 0.5,

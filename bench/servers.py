@@ -33,7 +33,6 @@ from bench.inference import (  # one harness for all servers
     _served,  # pyright: ignore[reportPrivateUsage]
     _tensor,  # pyright: ignore[reportPrivateUsage]
 )
-from bench.load import free_port
 from bench.rows import own_row
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.serving.driving import Driven, Driver, Order, request_bytes, write_requests
@@ -49,8 +48,9 @@ difference beyond that: the interpreter's lock given up after 0.5 and 0.1 ms ins
 disk is not it: fdatasync takes 0.2 ms here (p99 0.6).
 """
 CONNECTIONS, ROUNDS, SECONDS, WARM = 32, 3, 1.0, 0.5
-MODES = ("fast", "strict", "fast, direct port", "strict, direct port")
+MODES = ("fast", "strict")
 PEERS = Path(".bench")
+_BARE, _MADE = "bare handler on our server, same compiled model", f"uvloop {version('uvloop')}"
 _JSON = {"Content-Type": "application/json"}
 _ROW = [0.25] * len(NAMES)
 _TRAIN = """
@@ -231,10 +231,8 @@ def run() -> list[dict[str, Any]]:
         )
         bare = [sys.executable, str(Path(__file__).with_name("bare.py")), str(root / "model.onnx"), "{port}"]
         ports = {"bare": running.enter_context(_served(bare))}
-        for mode in ("fast", "strict"):
-            direct = ports[f"{mode}, direct port"] = free_port()
-            plane = [*_plane(home, mode), "--direct-port", str(direct)]
-            ports[mode] = running.enter_context(_served(plane))
+        for mode in MODES:
+            ports[mode] = running.enter_context(_served(_plane(home, mode)))
         driver = running.enter_context(Driver())
         load = _Load(driver, {name: (port, ours) for name, port in ports.items()})
         load.warm()
@@ -273,8 +271,7 @@ class _Load:
 
 def _floor(load: _Load) -> list[dict[str, Any]]:
     rates = load.turns()
-    peer, made = "bare granian handler, same compiled model", f"granian {version('granian')}"
-    return [_row(mode, rates[mode], peer, made, rates["bare"], 0.5) for mode in MODES]
+    return [_row(mode, rates[mode], _BARE, _MADE, rates["bare"], 0.5) for mode in MODES]
 
 
 def _latency(load: _Load, mode: str) -> list[dict[str, Any]]:
@@ -294,8 +291,8 @@ def _latency(load: _Load, mode: str) -> list[dict[str, Any]]:
         "work": f"{work}, beside a bare handler at that rate",
         "unit": "ms",
         "ours": p99,
-        "peer": "bare granian handler, same compiled model",
-        "peer_version": f"granian {version('granian')}",
+        "peer": _BARE,
+        "peer_version": _MADE,
         "theirs": bare,
         "ratio": bare / p99,
         "goal": None,

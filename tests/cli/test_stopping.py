@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -76,6 +77,9 @@ def test_it_holds_while_only_the_data_plane_runs(tmp_path: Path) -> None:
         os.kill(parent, signal.SIGSTOP)
         try:
             os.kill(address.pid, signal.SIGKILL)
+            # Until its memory is given back, which takes a moment, its socket still takes connections.
+            with open(os.pidfd_open(address.pid)) as ending:
+                assert select.select([ending], [], [], 30)[0]
             succeed(*STOP, "--reason", "it harms", "--answer", "0.25", cwd=tmp_path)
             with pytest.raises(httpx.TransportError):
                 httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=5)

@@ -150,7 +150,7 @@ def processes(up: int) -> Mapping[str, list[int]]:
         if CONTROL in command:
             found[CONTROL].append(pid)
         if PLANE in command:
-            found[PLANE] += [each for each, line in children(pid).items() if "resource_tracker" not in line]
+            found[PLANE] += children(pid)
     return found
 
 

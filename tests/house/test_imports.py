@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 HEAVY = frozenset(
     {"numpy", "scipy", "pyarrow", "duckdb", "sqlalchemy", "fastapi", "starlette", "pydantic", "sklearn", "plotly"}
-    | {"httpx", "alembic", "jinja2", "anyio", "uvloop", "granian"}
+    | {"httpx", "alembic", "jinja2", "anyio", "uvloop"}
 )
 
 

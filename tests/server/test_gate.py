@@ -116,24 +116,6 @@ def test_forwarded_headers_change_nothing(door: Door) -> None:
     assert link.json()["url"].startswith(URL + "/login?code=")
 
 
-def test_a_websocket_is_refused(door: Door) -> None:
-    import asyncio
-
-    sent: list[object] = []
-
-    async def connect() -> None:
-        async def receive() -> dict[str, str]:
-            return {"type": "websocket.connect"}
-
-        async def send(message: object) -> None:
-            sent.append(message)
-
-        await door.built.gate({"type": "websocket", "path": "/api/whoami", "headers": []}, receive, send)  # type: ignore[arg-type]
-
-    asyncio.run(connect())
-    assert sent == [{"type": "websocket.close", "code": 1008}]
-
-
 def test_tokens_end_when_they_expire_or_are_revoked_at_once(door: Door) -> None:
     token = door.token(Role.VIEWER, hours=2)
     viewer = door.client(token)

@@ -496,19 +496,13 @@ from holdtrue.server.dataplane import build_app, read_settings
 app = build_app(read_settings(["--home", sys.argv[1], "--clock", sys.argv[1] + "/clock"]))
 body = sys.stdin.buffer.read()
 async def main():
-    inbox, sent = asyncio.Queue(), []
+    sent = []
     async def send(message): sent.append(message)
-    started = asyncio.Event()
-    async def note(message): started.set()
-    inbox.put_nowait({"type": "lifespan.startup"})
-    life = asyncio.create_task(app({"type": "lifespan"}, inbox.get, note))
-    await started.wait()
     async def receive(): return {"type": "http.request", "body": body}
     headers = [(b"host", b"127.0.0.1"), (b"authorization", b"Bearer " + sys.argv[2].encode())]
     scope = {"type": "http", "method": "POST", "path": "/v2/models/delay/infer", "headers": headers}
-    await app(scope, receive, send)
-    inbox.put_nowait({"type": "lifespan.shutdown"})
-    await life
+    async with app.living():
+        await app(scope, receive, send)
     print(json.dumps({"status": sent[0]["status"], "modules": sorted(sys.modules)}))
 asyncio.run(main())
 """

@@ -121,13 +121,7 @@ class Gate:
         self._requests = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection; WebSockets are refused, there is none."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
+        """Answer one request."""
         request_id = f"req_{self._started}{next(self._requests):08x}"
         static = False
         path = guard.raw_path(scope).decode("latin-1")
@@ -299,13 +293,3 @@ def _wants_page(scope: Scope) -> bool:
     if scope["method"] != "GET" or guard.raw_path(scope).startswith(b"/api/"):
         return False
     return "text/html" in Headers(scope=scope).get("accept", "")
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await send({"type": "lifespan.shutdown.complete"})
-            return

@@ -11,28 +11,23 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.errors import ConfigurationError as GranianError
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.server.embed import Server
 
+from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.server.asgi import App
 from holdtrue.server.build import Built, keep_credentials, open_app
 from holdtrue.server.home import Address, remove_address, write_address
 from holdtrue.server.loops import Background
-from holdtrue.server.ports import check_port, port_in_use
+from holdtrue.server.ports import check_port, listening_at
 from holdtrue.server.settings import Settings, load_settings
 from holdtrue.storage.ledger import Ledger
+from holdtrue.wire import answering
 
-_HEADER_MILLISECONDS = 5_000
 _LOOK_SECONDS = 1.0
-_LISTENING_SECONDS = 0.005
 _SWITCH_SECONDS = 0.0005
 _YOUNG = 20_000
 
@@ -68,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _serve(built: Built, *, simulated: bool, ready_fd: int | None) -> None:
     """Listen, tell that it is so, and wait for the signal to stop."""
     app = built.app
-    server = _server(built, app.settings)
     background = Background(
         app.due,
         wake=app.wake,
@@ -80,34 +74,22 @@ async def _serve(built: Built, *, simulated: bool, ready_fd: int | None) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = loop.create_task(server.serve())
-    await _until_listening(serving, app.settings)
-    if serving.done():
-        _explain(serving, app.settings)
-    write_address(app.stores.home, Address(app.settings.url, app.settings.data_url, os.getpid()))
-    background.start()
-    if ready_fd is not None:
-        os.write(ready_fd, b"ready\n")
-    stopping = loop.create_task(_stopped(stop, app.stores.ledger))
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    remove_address(app.stores.home)
-    await asyncio.to_thread(background.stop)
-    server.stop()
-    stopping.cancel()
-    await serving
+    async with _listening(built, app.settings):
+        write_address(app.stores.home, Address(app.settings.url, app.settings.data_url, os.getpid()))
+        background.start()
+        if ready_fd is not None:
+            os.write(ready_fd, b"ready\n")
+        await _stopped(stop, app.stores.ledger)
+        remove_address(app.stores.home)
+        await asyncio.to_thread(background.stop)
 
 
-async def _until_listening(serving: "asyncio.Task[None]", settings: Settings) -> None:
-    """Wait until the port takes connections, or serving has failed: Granian listens in a later step than it starts."""
-    host = urlsplit(settings.url).hostname
-    while not serving.done():
-        try:
-            _, writer = await asyncio.open_connection(host, settings.port)
-        except OSError:
-            await asyncio.sleep(_LISTENING_SECONDS)
-            continue
-        writer.close()
-        return
+def _listening(built: Built, settings: Settings) -> AbstractAsyncContextManager[None]:
+    """Answer requests while it is held."""
+    listening = listening_at(settings.bind, settings.port)
+    certificate = Path(settings.tls_certificate) if settings.tls_certificate else None
+    key = Path(settings.tls_key) if certificate else None
+    return answering(built.gate, listening, lambda: microseconds(built.app.clock.now()), certificate, key)
 
 
 async def _stopped(stop: asyncio.Event, ledger: Ledger) -> None:
@@ -118,31 +100,6 @@ async def _stopped(stop: asyncio.Event, ledger: Ledger) -> None:
         except TimeoutError:
             continue
         return
-
-
-def _server(built: Built, settings: Settings) -> Server:
-    certificate = Path(settings.tls_certificate) if settings.tls_certificate else None
-    return Server(
-        built.gate,
-        address=settings.bind,
-        port=settings.port,
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=1024,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS, max_buffer_size=65_536),
-        ssl_cert=certificate,
-        ssl_key=Path(settings.tls_key) if certificate else None,
-        log_level=LogLevels.error,
-    )
-
-
-def _explain(serving: "asyncio.Task[None]", settings: Settings) -> None:
-    """Raise what kept the server from listening in words of ours."""
-    try:
-        serving.result()
-    except (OSError, GranianError) as error:
-        raise port_in_use(settings.bind, settings.port) from error
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

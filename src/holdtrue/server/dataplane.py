@@ -1,21 +1,38 @@
-"""The data plane process: Granian, raw ASGI, one or more workers; no database and no web framework."""
+"""The data plane: raw ASGI, no database and no web framework.
+
+The first process holds the listening socket and keeps one or more workers running, which share it: whoever comes while
+none runs waits for the next one.
+"""
 
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
+from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import ConfigurationError, HoldtrueError
+from holdtrue.server.ports import listening_at
+from holdtrue.server.processes import Child, Command, Signals, stop, supervise
 from holdtrue.server.settings import capture_of, load_settings
 
-# Each worker is one thread of work; libraries that start a thread per core would fight over the cores.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_BACKLOG = 1024
+if TYPE_CHECKING:
+    from holdtrue.serving import Plane
+
+_THREAD_VARIABLES: tuple[str, ...] = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_STOPPING_SECONDS = 12.0
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +55,28 @@ class PlaneSettings:
     online_store: str = field(default="", repr=False)
     code: bool = False
     grpc_port: int = 0
-    direct_port: int = 0
     memory: int = 1 << 30
     result_seconds: float = 86_400.0
+    socket: int = -1
+    ready_fd: int = -1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the data plane until it is told to stop; return the exit code."""
+    """Run the data plane, or one worker of it, until it is told to stop; return the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+        settings = read_settings(given)
+        if settings.socket >= 0:
+            return work(settings)
         _check_home(settings)
         if settings.grpc_port:
             from holdtrue.protocols.oipgrpc import check_installed
 
             check_installed()
-        serve(settings)
+        return keep(settings, given)
     except HoldtrueError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    return 0
 
 
 def read_settings(arguments: Sequence[str]) -> PlaneSettings:
@@ -68,7 +88,8 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
     parser.add_argument("--clock", type=Path, help="file of a simulated clock")
     parser.add_argument("--records", choices=["strict", "fast"], help="when a prediction is answered")
     parser.add_argument("--grpc-port", type=int, help="port of the same over gRPC; 0 for none")
-    parser.add_argument("--direct-port", type=int, help="port of the same over HTTP with less delay; 0 for none")
+    parser.add_argument("--socket", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     common = load_settings(given.home)
     return PlaneSettings(
@@ -89,8 +110,9 @@ def read_settings(arguments: Sequence[str]) -> PlaneSettings:
         memory=common.model_memory << 20,
         code=common.model_code == "isolated",
         grpc_port=given.grpc_port if given.grpc_port is not None else common.grpc_port,
-        direct_port=given.direct_port if given.direct_port is not None else common.direct_port,
         result_seconds=common.result_seconds,
+        socket=given.socket,
+        ready_fd=given.ready_fd,
     )
 
 
@@ -103,41 +125,83 @@ def _check_home(settings: PlaneSettings) -> None:
         )
 
 
-def serve(settings: PlaneSettings) -> None:
-    """Listen and answer until SIGTERM or SIGINT; requests under way are finished."""
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = "1"
-    from granian.constants import HTTPModes, Interfaces, Loops
+def keep(settings: PlaneSettings, arguments: Sequence[str]) -> int:
+    """Hold the listening socket and keep the workers running; return the exit code.
 
-    from holdtrue.server.listening import Listening
-    from holdtrue.serving.direct import listening_socket
-
-    server = Listening(
+    That is a worker's own if one of them ends by itself before it ever answered.
+    """
+    timer = SystemClock()
+    listening = listening_at(settings.address, settings.port, shared=True)
+    descriptor = listening.fileno()
+    # Each worker is one thread of work; libraries that start a thread per core would fight over the cores.
+    threads = MappingProxyType(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    command = Command(
+        "data plane's worker",
         "holdtrue.server.dataplane",
-        address=settings.address,
-        port=settings.port,
-        workers=settings.workers,
-        interface=Interfaces.ASGI,
-        loop=Loops.uvloop,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=_BACKLOG,
-        respawn_failed_workers=True,
-        respawn_interval=0.5,
-        workers_kill_timeout=10,
-        ssl_cert=settings.certificate,
-        ssl_key=settings.key,
-        log_enabled=False,
+        (*arguments, "--socket", str(descriptor)),
+        leads=False,
+        inherits=(descriptor,),
+        environ=threads,
     )
-    # Opened here once, so that the workers share it and it outlives them: docs/decisions/0046.
-    direct = listening_socket(settings.address, settings.direct_port) if settings.direct_port else None
-    server.serve(target_loader=lambda *_: build_app(settings, direct), wrap_loader=False)
+    workers = [Child(command, timer.monotonic) for _ in range(settings.workers)]
+    with listening, Signals() as signals:
+        try:
+            failed = _start(workers, signals)
+            if not failed:
+                supervise(workers, signals)
+        finally:
+            stop(workers, timer.monotonic, _STOPPING_SECONDS)
+    return failed
 
 
-def build_app(settings: PlaneSettings, direct: socket.socket | None = None) -> Callable[..., Any]:
-    """Build the ASGI application of one worker process."""
+def _start(workers: Sequence[Child], signals: Signals) -> int:
+    """Start the workers; return 0 once all answer or stopping is wanted, else the status of one that can't."""
+    for each in workers:
+        each.start()
+    waiting = set(workers)
+    while waiting and not signals.stopped:
+        for each in list(waiting):
+            status = each.exit_status()
+            if status is not None and status >= 0:
+                # Why is on the error stream already, in its own words.
+                return status or 1
+            if each.told_ready():
+                waiting.discard(each)
+            else:
+                each.revive()
+        if waiting:
+            signals.wait(_LOOK_SECONDS, [each.ready_fd for each in waiting if each.exit_status() is None])
+    return 0
+
+
+def work(settings: PlaneSettings) -> int:
+    """Answer as one worker until SIGTERM or SIGINT, and finish the requests under way; return the exit code."""
+    import uvloop
+
+    with socket.socket(fileno=settings.socket) as listening:
+        # It is the workers' alone: no process of a model's or an application's code inherits it.
+        listening.set_inheritable(False)
+        uvloop.run(_live(build_app(settings, listening), settings.ready_fd))
+    return 0
+
+
+async def _live(app: "Plane", ready_fd: int) -> None:
+    # The first process only listens and waits: it needs no event loop.
+    import asyncio
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with app.living():
+        if ready_fd >= 0:
+            os.write(ready_fd, b"ready\n")
+            os.close(ready_fd)
+        await stopped.wait()
+
+
+def build_app(settings: PlaneSettings, listening: socket.socket | None = None) -> "Plane":
+    """Build the ASGI application of one worker process, which answers on a listening socket while it lives."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s %(levelname)s %(message)s")
-    from holdtrue.core.clock import SystemClock
     from holdtrue.llm.masking import Masker
     from holdtrue.protocols import anthropic, invocations, oip, openai, otlp, predict
     from holdtrue.server.gateway import gateway_part
@@ -170,18 +234,20 @@ def build_app(settings: PlaneSettings, direct: socket.socket | None = None) -> C
         online=settings.online_store,
         code=settings.code,
         memory=settings.memory,
-        listeners=_listeners(settings, direct),
+        listeners=_listeners(settings, listening),
     )
     return worker.app
 
 
-def _listeners(settings: PlaneSettings, direct: socket.socket | None) -> list[Any]:
-    """Return the other servers of the worker: those of gRPC and of the direct port, if they have one."""
+def _listeners(settings: PlaneSettings, listening: socket.socket | None) -> list[Any]:
+    """Return the servers of the worker: of HTTP, and of gRPC if it has a port."""
     found: list[Any] = []
-    if direct is not None:
-        from holdtrue.serving.direct import direct_listener
+    if listening is not None:
+        from holdtrue.wire import answering
 
-        found.append(direct_listener(direct, settings.certificate, settings.key))
+        found.append(
+            lambda plane, engine: answering(plane, listening, engine.now_us, settings.certificate, settings.key)
+        )
     if settings.grpc_port:
         from holdtrue.protocols.oipgrpc import Listen, listener
 

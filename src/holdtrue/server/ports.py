@@ -7,30 +7,34 @@ from typing import Final
 
 from holdtrue.core.errors import ConfigurationError, Unavailable
 from holdtrue.server.model import PortInUse
+from holdtrue.wire import listening_socket
 
 _LOWEST: Final = 10_240
 _GIVEN: Final = 32_768
 """The first of the ports that Linux gives to connections, unless it is told otherwise (ip(7))."""
 
 
-def check_port(bind: str, port: int) -> None:
-    """Raise PortInUse if something listens on `port`, ConfigurationError if `bind` is not this machine's.
+def listening_at(bind: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a socket that listens; a `shared` one is inherited by the processes that this one starts.
 
-    Granian shares a port with other servers of its kind, so listening alone would not find out.
+    Raises PortInUse if something listens there, ConfigurationError if `bind` is not this machine's.
     """
-    with _socket(bind) as probe:
-        try:
-            probe.bind((bind, port))
-            probe.listen()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise port_in_use(bind, port) from None
-            raise ConfigurationError(
-                f"This machine cannot listen on {bind}, port {port}.",
-                why=f"The system says: {error.strerror}.",
-                mend="Correct the setting “bind” or “port”.",
-                facts={"bind": bind, "port": port},
-            ) from None
+    try:
+        return listening_socket(bind, port, shared=shared)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_in_use(bind, port) from None
+        raise ConfigurationError(
+            f"This machine cannot listen on {bind}, port {port}.",
+            why=f"The system says: {error.strerror}.",
+            mend="Correct the setting “bind” or “port”.",
+            facts={"bind": bind, "port": port},
+        ) from None
+
+
+def check_port(bind: str, port: int) -> None:
+    """Raise what `listening_at` raises."""
+    listening_at(bind, port).close()
 
 
 def free_ports(bind: str, count: int = 3, attempts: int = 64) -> int:
@@ -61,11 +65,3 @@ def _is_free(bind: str, port: int) -> bool:
     except PortInUse:
         return False
     return True
-
-
-def _socket(bind: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    probe = socket.socket(family, socket.SOCK_STREAM)
-    # Connections of a server that has just stopped do not count; a listening one still does.
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return probe

@@ -65,11 +65,6 @@ class Settings:
         "Port on which the data plane answers the Open Inference Protocol over gRPC; 0 for none. Needs the extra grpc.",
         0,
     )
-    direct_port: int = _help(
-        "Port on which the data plane answers the same over HTTP with less delay; 0 for none. It takes plain requests "
-        "alone; see docs/guide/asking.md.",
-        0,
-    )
     model_code: Literal["refused", "isolated"] = _help(
         "Whether releases whose model is code (a class in Python, PyTorch) are served: never (refused), or each in a "
         "confined process of its own (isolated).",
@@ -367,13 +362,6 @@ def _bounds(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
             0 <= settings.grpc_port <= 65535
             and (not settings.grpc_port or not 0 <= settings.grpc_port - settings.port <= 2),
             "between 0 and 65535, and none of the three ports that begin with “port”",
-        ),
-        (
-            "direct_port",
-            0 <= settings.direct_port <= 65535
-            and (not settings.direct_port or not 0 <= settings.direct_port - settings.port <= 2)
-            and (not settings.direct_port or settings.direct_port != settings.grpc_port),
-            "between 0 and 65535, and neither “grpc_port” nor one of the three ports that begin with “port”",
         ),
         ("model_memory", settings.model_memory >= 1, "1 or more"),
         ("data_requests", settings.data_requests >= 1, "1 or more"),

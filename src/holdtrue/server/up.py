@@ -10,8 +10,6 @@ import argparse
 import http.client
 import json
 import os
-import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +22,7 @@ from holdtrue.core.errors import HoldtrueError
 from holdtrue.server.home import LOCAL_TOKEN, check_private, read_token
 from holdtrue.server.model import ServerFailed
 from holdtrue.server.ports import check_port, free_ports
-from holdtrue.server.processes import Child, Command
+from holdtrue.server.processes import Child, Command, Signals, stop, supervise
 from holdtrue.server.settings import Settings, load_settings, own_trust
 from holdtrue.storage import make_folder
 
@@ -71,23 +69,23 @@ def up(wish: Wish, out: TextIO | None = None) -> int:
     settings = load_settings(wish.home, port=wish.port)
     if settings.port == 0:
         settings = replace(settings, port=free_ports(settings.bind))
-    more = [port for port in (settings.grpc_port, settings.direct_port) if port]
+    more = [settings.grpc_port] if settings.grpc_port else []
     for port in (settings.port, settings.port + 1, *more):
         check_port(settings.bind, port)
     check_private(settings.home)
     make_folder(settings.home / "journal")
     timer = SystemClock()
     children = tuple(Child(command, timer.monotonic) for command in commands(settings, wish))
-    with _Signals() as signals:
+    with Signals() as signals:
         try:
             for child in children:
                 child.start()
             if not _wait_until_ready(settings, children, signals, timer.monotonic, wish.service):
                 return 0
             _announce(settings, out or sys.stdout)
-            _supervise(children, signals)
+            supervise(children, signals)
         finally:
-            _stop(children, timer.monotonic)
+            stop(children, timer.monotonic, _STOPPING_SECONDS)
     return 0
 
 
@@ -112,45 +110,10 @@ def commands(settings: Settings, wish: Wish) -> tuple[Command, ...]:
     )
 
 
-class _Signals:
-    """Turn signals into a descriptor that can be waited for together with others."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        os.set_blocking(self._reader, False)
-        self._before: list[tuple[signal.Signals, Callable[..., object] | int | None]] = []
-
-    def __enter__(self) -> "_Signals":
-        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before.append((number, signal.signal(number, self._stop)))
-        # A handler of its own makes the end of a child interrupt the wait.
-        self._before.append((signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda *_: None)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._before:
-            signal.signal(number, handler)
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def wait(self, seconds: float, others: Sequence[int] = ()) -> None:
-        """Wait for a signal, one of the other descriptors, or the time."""
-        ready, _, _ = select.select([self._reader, *others], [], [], seconds)
-        if self._reader in ready:
-            os.read(self._reader, 1024)
-
-    def _stop(self, *_: object) -> None:
-        self.stopped = True
-
-
 def _wait_until_ready(
     settings: Settings,
     children: Sequence[Child],
-    signals: _Signals,
+    signals: Signals,
     monotonic: Callable[[], float],
     service: str | None = None,
 ) -> bool:
@@ -237,35 +200,6 @@ def _connection(settings: Settings, port: int, seconds: float) -> http.client.HT
     if trust is None:
         return http.client.HTTPConnection(host, port, timeout=seconds)
     return http.client.HTTPSConnection(host, port, timeout=seconds, context=trust)
-
-
-def _supervise(children: Sequence[Child], signals: _Signals) -> None:
-    """Start again what falls over, until told to stop."""
-    while not signals.stopped:
-        down = False
-        for child in children:
-            status = child.exit_status()
-            if status is None:
-                continue
-            if child.revive():
-                print(
-                    f"The {child.command.name} ended (status {status}) and was started again.",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            else:
-                down = True
-        if not signals.stopped:
-            signals.wait(0.05 if down else 30.0)
-
-
-def _stop(children: Sequence[Child], monotonic: Callable[[], float]) -> None:
-    """Stop all children together, and kill what does not stop in time."""
-    until = monotonic() + _STOPPING_SECONDS
-    for child in reversed(children):
-        child.terminate()
-    for child in children:
-        child.wait(until - monotonic())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -224,10 +224,7 @@ class Plane:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, or live through one lifespan."""
-        if scope["type"] != "http":
-            await self._other(scope, receive, send)
-            return
+        """Answer one HTTP request."""
         started = self._engine.stopwatch()
         raw = scope.get("raw_path")
         path: str = scope["path"] if raw is None else raw.decode("latin-1").partition("?")[0]
@@ -265,17 +262,13 @@ class Plane:
             return None
         return Reply(error.status, self.error_form(path)(error), _extra_headers(error))
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await send({"type": "websocket.close", "code": 1008})
-            return
+    @asynccontextmanager
+    async def living(self) -> AsyncGenerator[None]:
+        """Hold what answers need: requests may come while it is held."""
         # Asked for once: to ask for it costs Python 3.11 a system call each time.
         self._loop = asyncio.get_running_loop()
-        await receive()
         async with self._lifespan(self):
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
+            yield
 
     def set_access(self, access: AccessTable) -> None:
         """Take over a new access table; requests that come from now on, and streams, are held to it."""

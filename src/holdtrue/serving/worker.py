@@ -85,8 +85,8 @@ class Fitting:
 class Worker:
     """Hold the blobs, online features and journal of one worker process.
 
-    `app` is its ASGI application; it opens the routing files when its lifespan starts and closes the
-    journal when it ends.
+    `app` is its ASGI application; it reads the routing files when it begins to live, and closes the journal when that
+    ends.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class Worker:
         `telemetry` are the protocols of spans, `capture` (`captures` by project) what is kept of them, and `mask` what
         texts go through where that is “masked”. `online` is the address of a server that keeps online features. With
         `code`, models that are code are served, each in a process of its own. `memory` is how many bytes models may
-        take before those go that no route needs. `listeners` are other servers over the same door.
+        take before those go that no route needs. `listeners` are the servers over its door; they end before what they
+        need does.
         """
         self._home = home
         self._code = code
@@ -177,10 +178,10 @@ class Worker:
                 for part in self._parts:
                     await part.start()
                     stack.push_async_callback(part.close)
-                for listener in self._listeners:
-                    await stack.enter_async_context(listener(plane, self._engine))
                 await self._deferring.start()
                 stack.push_async_callback(self._deferring.close)
+                for listener in self._listeners:
+                    await stack.enter_async_context(listener(plane, self._engine))
                 yield
             self._records.close()
             self._intake.close()

@@ -157,14 +157,8 @@ import asyncio, json, sys
 from holdtrue.server.dataplane import build_app, read_settings
 app = build_app(read_settings(["--home", sys.argv[1], "--clock", sys.argv[1] + "/clock"]))
 async def main():
-    inbox = asyncio.Queue()
-    started = asyncio.Event()
-    async def note(message): started.set()
-    inbox.put_nowait({"type": "lifespan.startup"})
-    life = asyncio.create_task(app({"type": "lifespan"}, inbox.get, note))
-    await started.wait()
-    inbox.put_nowait({"type": "lifespan.shutdown"})
-    await life
+    async with app.living():
+        pass
     print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 asyncio.run(main())
 """

@@ -1,24 +1,21 @@
-"""The direct port: one application over connections as clients use and misuse them, and the data plane behind it."""
+"""The server on the event loop: one application over connections as clients use and misuse them."""
 
 import asyncio
 import os
-import signal
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
-from holdtrue.serving.direct import Direct, direct_listener, listening_socket
-from tests.crash.soak import children
+from holdtrue.wire import Connections, answering, listening_socket
+from holdtrue.wire.heads import chunk
 from tests.server.certificates import self_signed
-from tests.serving.plane_home import SERVICE, TOKEN, Home, flight, free_port, infer_body
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%b\r\n"
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Direct], Awaitable[None]]
+MOMENT = 1_362_139_200_000_000
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Connections], Awaitable[None]]
 
 
 def request(body: bytes, more: bytes = b"", path: bytes = b"/echo") -> bytes:
@@ -43,6 +40,9 @@ class App:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
+        if message["type"] == "http.disconnect":
+            await self.reply(send, 400, b"cut short")
+            return
         self.seen.append((scope["method"], body))
         if path == "/fail":
             raise RuntimeError("broken")
@@ -52,6 +52,14 @@ class App:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             if path == "/stream":
                 await send({"type": "http.response.body", "body": b""})
+            return
+        if path in ("/sized", "/short", "/long"):
+            said = {"/sized": 9, "/short": 10, "/long": 8}[path]
+            headers = [(b"content-length", b"%d" % said)]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            for part in (b"one", b"two"):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b"six"})
             return
         if path == "/wait":
             assert (await receive())["type"] == "http.disconnect"
@@ -65,20 +73,22 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
 
-def talk(conversation: Callable[[asyncio.StreamReader, asyncio.StreamWriter, Direct, App], Awaitable[None]]) -> None:
+def talk(
+    conversation: Callable[[asyncio.StreamReader, asyncio.StreamWriter, Connections, App], Awaitable[None]],
+) -> None:
     """Hold a conversation over a real connection."""
 
     async def main() -> None:
         app = App()
-        direct = Direct(app, lambda: 1_362_139_200_000_000)
-        server = await asyncio.get_running_loop().create_server(direct.connection, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        server = Connections(app, lambda: MOMENT)
+        listening = await asyncio.get_running_loop().create_server(server.connection, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
         async with asyncio.timeout(20):
-            await conversation(reader, writer, direct, app)
+            await conversation(reader, writer, server, app)
         writer.close()
-        server.close()
-        await direct.close()
+        listening.close()
+        await server.close()
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
 
     asyncio.run(main())
@@ -94,7 +104,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
 def test_requests_are_answered_in_turn_however_their_bytes_come(piece: int) -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         bodies = [b"", b"a", b"x" * 5000, b"POST / HTTP/1.1\r\n\r\n"]
         data = b"".join(map(request, bodies))
         for start in range(0, len(data), piece):
@@ -108,7 +118,7 @@ def test_requests_are_answered_in_turn_however_their_bytes_come(piece: int) -> N
 
 
 def test_a_large_body_comes_whole_and_one_that_waits_is_asked_for() -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         body = os.urandom(3 << 20)
         writer.write(request(body) + request(b"after"))
         assert await answer(reader) == (b"HTTP/1.1 200 OK", body)
@@ -122,7 +132,7 @@ def test_a_large_body_comes_whole_and_one_that_waits_is_asked_for() -> None:
 
 
 def test_an_answer_before_the_body_ends_the_connection() -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write((HEAD % (100, b"Expect: 100-continue\r\n")).replace(b"/echo", b"/early"))
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -136,14 +146,14 @@ def test_an_answer_before_the_body_ends_the_connection() -> None:
     ("data", "status"),
     [
         (b"nonsense\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.0\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
-        (b"GET / HTTP/1.1\r\na: " + b"b" * 20_000, b"431"),
+        (b"GET / HTTP/2.0\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\na: " + b"b" * 40_000, b"431"),
         (request(b"ok") + b"nonsense\r\n\r\n" + request(b"never"), b"400"),
     ],
 )
 def test_what_is_no_request_is_refused_and_the_connection_ends(data: bytes, status: bytes) -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write(data)
         if data.startswith(b"POST /echo"):
             assert (await answer(reader))[1] == b"ok"
@@ -157,7 +167,7 @@ def test_what_is_no_request_is_refused_and_the_connection_ends(data: bytes, stat
 
 
 def test_streams_come_in_chunks_and_one_that_breaks_has_no_end() -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write(request(b"", path=b"/stream") + request(b"", path=b"/cut"))
         whole = b"3\r\none\r\n" + b"%x\r\n" % 500_000 + b"three" * 100_000 + b"\r\n"
         assert b"transfer-encoding: chunked" in await reader.readuntil(b"\r\n\r\n")
@@ -174,8 +184,85 @@ def test_streams_come_in_chunks_and_one_that_breaks_has_no_end() -> None:
     talk(conversation)
 
 
+@pytest.mark.parametrize("piece", [1, 11, 10_000_000])
+def test_bodies_in_chunks_are_bodies(piece: int) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
+        head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        body = os.urandom(1 << 20) if piece > 1000 else b"some more"
+        parts = (body[:5], body[5:])
+        data = head + b"".join(map(chunk, parts)) + b"0\r\n\r\n" + head + b"0\r\n\r\n" + request(b"after")
+        for start in range(0, len(data), piece):
+            writer.write(data[start : start + piece])
+            await asyncio.sleep(0)
+        for expected in (body, b"", b"after"):
+            assert await answer(reader) == (b"HTTP/1.1 200 OK", expected)
+
+    talk(conversation)
+
+
+def test_a_body_whose_chunks_break_is_cut_short() -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
+        head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + chunk(b"good") + b"nonsense\r\n" + request(b"never"))
+        assert await answer(reader) == (b"HTTP/1.1 400 Bad Request", b"cut short")
+        assert await reader.read() == b""
+        assert not app.seen
+
+    talk(conversation)
+
+
+def test_a_client_that_still_sends_gets_an_early_answer_all_the_same() -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
+        writer.write((HEAD % (64 << 20, b"")).replace(b"/echo", b"/early"))
+        for _ in range(64):
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+        assert await answer(reader) == (b"HTTP/1.1 401 Unauthorized", b"no")
+        assert await reader.read() == b""
+        (connection,) = server.connections
+        connection.look(server.loop.time() + 1)
+        assert connection in server.connections
+        connection.look(server.loop.time() + 3)
+        assert await reader.read() == b""
+        while server.connections:
+            await asyncio.sleep(0)
+
+    talk(conversation)
+
+
+def test_old_http_is_answered_without_chunks_and_ended() -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
+        writer.write(b"GET /stream HTTP/1.0\r\nHost: localhost\r\n\r\n" + request(b"never"))
+        assert b"transfer-encoding" not in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.read() == b"one" + b"three" * 100_000
+        assert len(app.seen) == 1
+
+    talk(conversation)
+
+
+def test_a_stream_of_known_length_is_as_long_as_it_says() -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
+        writer.write(request(b"", path=b"/sized") + request(b"", path=b"/sized").replace(b"POST", b"HEAD"))
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"onetwosix")
+        assert b"transfer-encoding" not in await reader.readuntil(b"\r\n\r\n")
+        writer.write(request(b"", path=b"/sized"))
+        assert (await answer(reader))[1] == b"onetwosix"
+
+    talk(conversation)
+
+
+@pytest.mark.parametrize("path", [b"/short", b"/long"])
+def test_a_stream_of_another_length_than_it_says_has_no_end(path: bytes) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
+        writer.write(request(b"", path=path))
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await answer(reader)
+
+    talk(conversation)
+
+
 def test_an_application_that_fails_cuts_its_client_off() -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write(request(b"", path=b"/fail"))
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
@@ -184,7 +271,7 @@ def test_an_application_that_fails_cuts_its_client_off() -> None:
 
 
 def test_a_client_that_does_not_read_is_not_answered_further() -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         body, count = b"x" * 200_000, 200
         reading = asyncio.Event()
 
@@ -206,7 +293,7 @@ def test_a_client_that_does_not_read_is_not_answered_further() -> None:
             for _ in range(200):
                 await asyncio.sleep(0)
         assert len(app.seen) < count
-        (connection,) = direct.connections
+        (connection,) = server.connections
         assert connection.held() < 1 << 20
         reader._limit = 1 << 24
         reading.set()
@@ -217,7 +304,7 @@ def test_a_client_that_does_not_read_is_not_answered_further() -> None:
 
 
 def test_a_client_that_leaves_is_noticed() -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write(request(b"", path=b"/wait"))
         while not app.seen:
             await asyncio.sleep(0)
@@ -228,7 +315,7 @@ def test_a_client_that_leaves_is_noticed() -> None:
 
 
 def test_a_head_has_no_body_and_a_last_request_ends_the_connection() -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write(request(b"abc").replace(b"POST", b"HEAD") + request(b"", b"Connection: close\r\n"))
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"content-length: 3\r\n" in head
@@ -240,53 +327,20 @@ def test_a_head_has_no_body_and_a_last_request_ends_the_connection() -> None:
 
 @pytest.mark.parametrize(("sent", "seconds"), [(b"", 75.0), (b"POST / HT", 10.0)])
 def test_connections_that_come_to_nothing_are_ended(sent: bytes, seconds: float) -> None:
-    async def conversation(reader: Any, writer: Any, direct: Direct, app: App) -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write(request(b"a") + sent)
         assert (await answer(reader))[1] == b"a"
-        (connection,) = direct.connections
-        now = direct.loop.time()
+        (connection,) = server.connections
+        now = server.loop.time()
         connection.look(now + seconds - 5)
         writer.write(b"")
-        assert connection in direct.connections
+        assert connection in server.connections
         connection.look(now + seconds + 5)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
-        assert not direct.connections
+        assert not server.connections
 
     talk(conversation)
-
-
-def test_the_data_plane_answers_there_as_at_its_main_port(home: Home) -> None:
-    home.publish(home.bundle("rel_a", "champion"))
-    port = free_port()
-    plane = home.start("--direct-port", str(port))
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as direct:
-        for path, body, token in (
-            (f"/features/{SERVICE}", {"entities": {"origin": ["EWR"]}}, TOKEN),
-            (f"/features/{SERVICE}", {"entities": {"carrier": ["EWR"]}}, TOKEN),
-            ("/features/none", {"entities": {"origin": ["EWR"]}}, TOKEN),
-            (f"/features/{SERVICE}", {}, "ht_unknown"),
-            ("/v2/models/none/infer", infer_body([flight(0)]), TOKEN),
-        ):
-            headers = {"authorization": f"Bearer {token}", "x-request-id": "same"}
-            here = direct.post(path, json=body, headers=headers)
-            there = plane.client.post(path, json=body, headers=headers)
-            assert (here.status_code, here.content) == (there.status_code, there.content)
-            assert here.headers["x-request-id"] == "same"
-        assert direct.get("/health/ready").status_code == 200
-        assert direct.get("/health/ready", headers={"host": "evil.example"}).status_code == 421
-        found = direct.post(
-            f"/v2/models/{SERVICE}/infer",
-            json=infer_body([flight(1)]),
-            headers={"authorization": f"Bearer {TOKEN}"},
-        )
-        assert found.status_code == 200
-    worker = next(pid for pid, line in children(plane.popen.pid).items() if "resource_tracker" not in line)
-    os.kill(worker, signal.SIGKILL)
-    # A worker that is killed takes its connections along; a new one waits for the next worker.
-    assert httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=30).status_code == 200
-    assert plane.stop() == 0
-    assert [each["key"] for each in home.records("prediction")] == ["flight-1"]
 
 
 def test_it_speaks_tls_where_there_is_a_certificate(tmp_path: Path) -> None:
@@ -296,10 +350,9 @@ def test_it_speaks_tls_where_there_is_a_certificate(tmp_path: Path) -> None:
 
     async def main() -> None:
         app: Any = App()
-        engine: Any = SimpleNamespace(now_us=lambda: 1_362_139_200_000_000)
         listening = listening_socket("127.0.0.1", 0)
         port = listening.getsockname()[1]
-        async with direct_listener(listening, certificate, key)(app, engine):
+        async with answering(app, listening, lambda: MOMENT, certificate, key):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")
             writer.write(request(b"secret"))
             assert await answer(reader) == (b"HTTP/1.1 200 OK", b"secret")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdtrue.core.errors import HoldtrueError
-from holdtrue.serving.wire import BadHttp, HeadTooLarge, LengthRequired, chunk, read_head, write_head
+from holdtrue.wire.heads import BadHttp, HeadTooLarge, chunk, read_head, write_head
 
 PLAIN = b"POST /features/ten?a=1 HTTP/1.1\r\nHost: localhost:7701\r\nContent-Length: 12\r\nX-Token:\t a b \r\nEmpty:"
 
@@ -27,13 +27,20 @@ def test_a_plain_head_is_read() -> None:
     ]
     assert read_head(b"GET / HTTP/1.1\r\nConnection: keep-alive, Close").last
     assert read_head(b"PUT / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 1").waits
+    chunked = read_head(b"PUT / HTTP/1.1\r\nTransfer-Encoding: Chunked")
+    assert (chunked.chunked, chunked.length, chunked.old) == (True, 0, False)
+
+
+def test_a_connection_of_old_http_ends_with_its_answer() -> None:
+    head = read_head(b"PUT / HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: 1")
+    assert (head.old, head.last, head.waits, head.length) == (True, True, False, 1)
 
 
 @pytest.mark.parametrize(
     ("raw", "error"),
     [
         (b"", BadHttp),
-        (b"GET / HTTP/1.0", BadHttp),
+        (b"GET / HTTP/0.9", BadHttp),
         (b"GET / HTTP/2", BadHttp),
         (b"get / HTTP/1.1", BadHttp),
         (b"GET  / HTTP/1.1", BadHttp),
@@ -53,10 +60,14 @@ def test_a_plain_head_is_read() -> None:
         (b"GET / HTTP/1.1\r\nContent-Length: 0x1", BadHttp),
         (b"GET / HTTP/1.1\r\nContent-Length: ", BadHttp),
         (b"GET / HTTP/1.1\r\nExpect: something", BadHttp),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked", LengthRequired),
-        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked", LengthRequired),
-        (b"POST / HTTP/1.1\r\ntransfer-encoding: identity", LengthRequired),
-        (b"GET / HTTP/1.1" + b"\r\na: b" * 65, HeadTooLarge),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked", BadHttp),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3", BadHttp),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked", BadHttp),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked", BadHttp),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: \x0bchunked", BadHttp),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked", BadHttp),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: identity", BadHttp),
+        (b"GET / HTTP/1.1" + b"\r\na: b" * 101, HeadTooLarge),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(raw: bytes, error: type[HoldtrueError]) -> None:
@@ -68,7 +79,7 @@ def test_what_could_be_read_in_two_ways_is_refused(raw: bytes, error: type[Holdt
 def test_other_bytes_are_read_or_refused_and_nothing_else(noise: bytes, place: int, cut: int) -> None:
     try:
         head = read_head(PLAIN[:place] + noise + PLAIN[place + cut :])
-    except (BadHttp, LengthRequired, HeadTooLarge):
+    except (BadHttp, HeadTooLarge):
         return
     assert all(b"\r" not in part and b"\n" not in part for each in head.headers for part in each)
     assert [name for name, _ in head.headers].count(b"content-length") <= 1

@@ -1,8 +1,8 @@
-"""A second port of the data plane, on which the event loop itself speaks HTTP/1.1: for clients that wait for little.
+"""A server of HTTP/1.1 on the event loop: the application is called on the thread that reads the socket.
 
-Granian's threads hand each request over to the one that runs Python and back, which takes longer than to look features
-up. Here the same application is called on the thread that reads the socket. So everything that it checks it checks here
-too; what this module adds is in `wire`, which refuses what it does not know.
+A server whose own threads read hands each request over to the one that runs Python and back, which takes longer than
+most requests themselves. What is read of the protocol is in `heads` and `bodies`; whatever concerns the request, the
+application checks.
 """
 
 import asyncio
@@ -10,24 +10,27 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Final, cast
 
+import orjson
+
 from holdtrue.core.errors import HoldtrueError
-from holdtrue.serving.engine import Engine
-from holdtrue.serving.plane import Plane, house_error
-from holdtrue.serving.wire import (
+from holdtrue.wire.bodies import Chunks
+from holdtrue.wire.heads import (
     CONTINUE,
     HEAD_LIMIT,
     LAST_CHUNK,
+    BadHttp,
     Head,
     chunk,
     head_too_large,
     read_head,
     write_head,
 )
+from holdtrue.wire.sockets import BACKLOG
 
 App = Callable[..., Awaitable[None]]
 Message = MutableMapping[str, Any]
@@ -36,50 +39,42 @@ _AHEAD: Final = 256 << 10
 _MOST: Final = 4096
 _IDLE: Final = 75.0
 _HEAD_SECONDS: Final = 10.0
+_LINGER: Final = 2.0
 _DRAIN: Final = 10.0
 _LOOK: Final = 1.0
-_log: Final = logging.getLogger("holdtrue.dataplane")
+_log: Final = logging.getLogger("holdtrue.wire")
 
 
-def direct_listener(
-    listening: socket.socket, certificate: Path | None = None, key: Path | None = None
-) -> Callable[[Plane, Engine], AbstractAsyncContextManager[None]]:
-    """Return what answers on a listening socket beside a worker's own, from its start to its end."""
-
-    @asynccontextmanager
-    async def running(plane: Plane, engine: Engine) -> AsyncGenerator[None]:
-        loop = asyncio.get_running_loop()
-        secured: ssl.SSLContext | None = None
-        if certificate is not None and key is not None:
-            secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            secured.load_cert_chain(certificate, key)
-        direct = Direct(plane, engine.now_us)
-        server = await loop.create_server(direct.connection, sock=listening, ssl=secured)
-        looking = loop.create_task(direct.look())
-        try:
-            yield
-        finally:
-            server.close()
-            looking.cancel()
-            await direct.close()
-
-    return running
-
-
-def listening_socket(address: str, port: int) -> socket.socket:
-    """Return a socket that listens, for the workers of a data plane to share."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind((address, port))
-    made.listen(1024)
-    made.setblocking(False)
-    made.set_inheritable(True)
-    return made
+@asynccontextmanager
+async def answering(
+    app: App,
+    listening: socket.socket,
+    now_us: Callable[[], int],
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> AsyncGenerator[None]:
+    """Let an ASGI application answer on a listening socket; what it has begun when this ends, it finishes."""
+    loop = asyncio.get_running_loop()
+    secured: ssl.SSLContext | None = None
+    if certificate is not None and key is not None:
+        secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        secured.load_cert_chain(certificate, key)
+    connections = Connections(app, now_us)
+    handshake = None if secured is None else _HEAD_SECONDS
+    server = await loop.create_server(
+        connections.connection, sock=listening, ssl=secured, ssl_handshake_timeout=handshake, backlog=BACKLOG
+    )
+    looking = loop.create_task(connections.look())
+    try:
+        yield
+    finally:
+        server.close()
+        looking.cancel()
+        await connections.close()
 
 
-class Direct:
-    """Hold the connections of one worker, and end those that do nothing."""
+class Connections:
+    """Hold the connections to an application, and end those that do nothing."""
 
     def __init__(self, app: App, now_us: Callable[[], int]) -> None:
         self.app = app
@@ -121,43 +116,42 @@ class Direct:
 class _Connection(asyncio.Protocol):
     """Answer the requests of one connection, one after the other."""
 
-    def __init__(self, direct: Direct) -> None:
+    def __init__(self, server: Connections) -> None:
         self.task: asyncio.Task[None] | None = None
-        self._direct = direct
+        self._server = server
         self._transport = cast(asyncio.Transport, None)
         self._buffer = b""
         self._raw = b""
         self._head = cast(Head, None)
         self._body: bytes | None = None
         self._missing = 0
+        self._chunks: Chunks | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._gone = self._paused = self._told = self._begun = self._complete = self._last = False
+        self._gone = self._drops = self._paused = False
+        self._told = self._begun = self._complete = self._last = self._waits = self._chunking = False
+        self._owed: int | None = None
         self._start: Message = {}
-        self._since = direct.loop.time()
+        self._since = server.loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._direct.connections) >= _MOST or self._direct.closing:
+        if len(self._server.connections) >= _MOST or self._server.closing:
             self.abort()
             return
-        self._direct.connections.add(self)
+        self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
-        self._direct.connections.discard(self)
+        self._server.connections.discard(self)
         self._wake()
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._drops:
+            return
         if self._missing:
-            # A body's pieces: kept until the application asks for them.
-            taken = data[: self._missing]
-            self._missing -= len(taken)
-            data = data[len(taken) :]
-            self._body = taken if self._body is None else self._body + taken
-            if len(self._body) > _AHEAD:
-                self._pause()
+            data = self._take(data)
             self._wake()
             if not data:
                 return
@@ -165,14 +159,14 @@ class _Connection(asyncio.Protocol):
             self._buffer += data
         else:
             self._buffer = data
-            self._since = self._direct.loop.time()
+            self._since = self._server.loop.time()
         if self.task is None and self._writable is None:
             self._next()
         elif len(self._buffer) > _AHEAD:
             self._pause()
 
     def pause_writing(self) -> None:
-        self._writable = self._direct.loop.create_future()
+        self._writable = self._server.loop.create_future()
 
     def resume_writing(self) -> None:
         if self._writable is not None:
@@ -184,7 +178,8 @@ class _Connection(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """End a connection that asks for nothing for long, or does not end its headers."""
-        if self.task is None and now - self._since > (_HEAD_SECONDS if self._buffer else _IDLE):
+        most = _LINGER if self._drops else _HEAD_SECONDS if self._buffer else _IDLE
+        if self.task is None and now - self._since > most:
             self.abort()
 
     def held(self) -> int:
@@ -219,24 +214,48 @@ class _Connection(asyncio.Protocol):
                 return
             self._raw = raw
         head = self._head
-        stop = end + 4 + head.length
-        self._body, self._buffer = buffer[end + 4 : stop], buffer[stop:]
-        self._missing = head.length - len(self._body)
-        self._last = head.last
+        if head.chunked:
+            self._chunks, self._missing, self._body = Chunks(), 1, None
+            self._buffer = self._take(buffer[end + 4 :])
+        else:
+            stop = end + 4 + head.length
+            self._chunks, self._body, self._buffer = None, buffer[end + 4 : stop], buffer[stop:]
+            self._missing = head.length - len(self._body)
+        self._last, self._waits = head.last, head.waits
         self._told = self._begun = self._complete = False
-        target = head.target
+        path, _, query = head.target.partition(b"?")
         scope = {
             "type": "http",
+            "http_version": "1.1",
             "method": head.method,
-            "path": target.decode("latin-1").partition("?")[0],
-            "raw_path": target,
+            "path": path.decode("latin-1"),
+            "raw_path": head.target,
+            "query_string": query,
             "headers": head.headers,
         }
-        self.task = self._direct.loop.create_task(self._run(scope))
+        self.task = self._server.loop.create_task(self._run(scope))
+
+    def _take(self, data: bytes) -> bytes:
+        """Keep a body's pieces until the application asks for them; return what came after its end."""
+        if self._chunks is None:
+            taken, rest = data[: self._missing], data[self._missing :]
+            self._missing -= len(taken)
+        else:
+            try:
+                taken, rest = self._chunks.feed(data)
+            except BadHttp:
+                # Where the body ends is not known any more: for the application, the client has gone away within it.
+                self._drops = True
+                return b""
+            self._missing = 0 if self._chunks.ended else 1
+        self._body = self._body + taken if self._body else taken
+        if len(self._body) > _AHEAD:
+            self._pause()
+        return rest
 
     async def _run(self, scope: Message) -> None:
         try:
-            await self._direct.app(scope, self._receive, self._send)
+            await self._server.app(scope, self._receive, self._send)
         except Exception:  # noqa: BLE001  # the last resort, as in the application itself: the client is cut off
             _log.exception("A request failed.")
         finally:
@@ -244,14 +263,14 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self.task = None
-        self._since = self._direct.loop.time()
+        self._since = self._server.loop.time()
         if self._gone:
             return
         if not self._complete:
             # Without its end no client takes an answer for a whole one.
             self.abort()
         elif self._ends():
-            self._transport.close()
+            self._end()
         else:
             self._body = None
             self._resume()
@@ -259,17 +278,35 @@ class _Connection(asyncio.Protocol):
             if self._buffer and self._writable is None:
                 self._next()
 
+    def _end(self) -> None:
+        """End the connection after its answer.
+
+        A client that still sends would lose the answer by an end at once (RFC 9112, section 9.6): for a moment, what
+        it sends is dropped.
+        """
+        if not self._missing:
+            self._transport.close()
+            return
+        self._drops = True
+        self._buffer = b""
+        self._resume()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
     async def _receive(self) -> Message:
-        if self._missing and not self._body and not self._told and self._head.waits:
-            self._transport.write(CONTINUE)
         if self._missing:
+            if self._waits and not self._body:
+                self._transport.write(CONTINUE)
+            self._waits = False
             self._resume()
         while not self._gone:
             if self._body or (not self._told and not self._missing):
                 body, self._body = self._body or b"", None
-                self._told = True
+                self._told = not self._missing
                 return {"type": "http.request", "body": body, "more_body": self._missing > 0}
-            self._waiter = self._direct.loop.create_future()
+            if self._drops:
+                break
+            self._waiter = self._server.loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -284,24 +321,38 @@ class _Connection(asyncio.Protocol):
             return
         body: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
-        chunked = more or self._begun
-        parts = b"" if self._begun else self._head_of(self._start, chunked=chunked)
-        self._begun = True
+        parts = b"" if self._begun else self._head_of(self._start, more=more)
         if self._head.method != "HEAD":
-            parts += body if not chunked else chunk(body) if more else chunk(body) + LAST_CHUNK
+            if self._chunking:
+                parts += chunk(body) if more else chunk(body) + LAST_CHUNK
+            else:
+                parts += body
+            if self._owed is not None:
+                self._owed -= len(body)
+                if self._owed < 0 or (self._owed and not more):
+                    # Another length than was said: without its end no client takes it for the answer.
+                    self.abort()
+                    return
         self._transport.write(parts)
         self._complete = not more
         if self._writable is not None and more:
             await self._writable
 
-    def _head_of(self, start: Message, *, chunked: bool) -> bytes:
+    def _head_of(self, start: Message, *, more: bool) -> bytes:
+        """Begin the answer, and return its head: a stream comes in chunks unless its length is said or HTTP is old."""
         status: int = start["status"]
         headers: list[tuple[bytes, bytes]] = start["headers"]
+        self._begun = True
+        self._chunking, self._owed = False, None
+        if more:
+            length = next((value for name, value in headers if name == b"content-length"), None)
+            self._chunking = length is None and not self._head.old
+            self._owed = None if length is None else int(length)
         if status >= 400:
             told = [each for each in headers if each[0] != b"connection"]
             self._last = self._last or len(told) < len(headers)
             headers = told
-        return write_head(status, headers, self._direct.date, last=self._ends(), chunked=chunked)
+        return write_head(status, headers, self._server.date, last=self._ends(), chunked=self._chunking)
 
     def _pause(self) -> None:
         self._paused = True
@@ -314,15 +365,15 @@ class _Connection(asyncio.Protocol):
 
     def _ends(self) -> bool:
         """Tell whether the connection ends with this answer: a body that nobody read would be taken for a request."""
-        return self._last or self._missing > 0 or self._direct.closing
+        return self._last or self._missing > 0 or self._server.closing
 
     def _refuse(self, error: HoldtrueError) -> None:
         """Answer bytes that are no request, and end the connection: where the next one begins is not known."""
-        body = house_error(error)
+        body = orjson.dumps(error.to_json())
         told = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        self._transport.write(write_head(error.status, told, self._direct.date, last=True, chunked=False) + body)
-        self._gone = True
-        self._transport.close()
+        self._transport.write(write_head(error.status, told, self._server.date, last=True, chunked=False) + body)
+        self._missing = 1
+        self._end()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
