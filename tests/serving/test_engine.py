@@ -119,6 +119,49 @@ def test_requests_of_one_turn_get_their_own_answers(serve: Publish, strict: bool
         assert {by_id[name]["request_id"] for name in answer.ids} == {answer.ids[0]}
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_last_request_of_a_turn_begins_its_batch(serve: Publish, strict: bool) -> None:
+    """As the server tells: who has yet to begin, and who began last."""
+    bench = serve(("rel_a", "champion"), strict=strict)
+    plan, turn = bench.engine.plan(PROJECT, SERVICE), bench.engine.turn
+    begun: list[int] = []
+    whole = plan.loaded["rel_a"].model.score
+
+    def score(matrix: Any) -> Any:
+        begun.append(len(matrix))
+        return whole(matrix)
+
+    loaded = replace(plan.loaded["rel_a"], model=replace(plan.loaded["rel_a"].model, score=score))
+    plan = replace(plan, loaded={"rel_a": loaded})
+
+    async def request(number: int, *, counted: bool) -> list[int]:
+        if counted:
+            turn.starting -= 1
+            turn.last = asyncio.current_task()  # type: ignore[assignment]
+        columns = {name: [value] for name, value in flight(number).items()}
+        answering = asyncio.ensure_future(bench.engine.predict(plan, columns, 1, None, 0.0))
+        if counted:
+            turn.last = answering  # type: ignore[assignment]
+        await asyncio.sleep(0)
+        seen = list(begun)
+        await answering
+        return seen
+
+    async def main() -> list[list[int]]:
+        turn.starting = 3
+        found = await asyncio.gather(*(request(number, counted=True) for number in range(3)))
+        # One that another server took in is not counted, and waits for the end of its turn.
+        begun.clear()
+        return [*found, await request(3, counted=False)]
+
+    found = asyncio.run(main())
+    assert found[-1] == []
+    assert begun == [1]
+    assert [3] in found[:3]
+    bench.writer.close()
+    assert len(bench.home.records("prediction")) == 4
+
+
 def test_one_request_that_fails_does_not_fail_the_others(serve: Publish) -> None:
     bench = serve(("rel_a", "champion"))
     good, bug = [flight(1)], [flight(2, origin="YYY")]

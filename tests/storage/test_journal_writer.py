@@ -80,6 +80,58 @@ def test_coroutines_that_append_at_once_share_one_sync(journal: Journal, monkeyp
     assert disk.calls == 2
 
 
+def test_what_was_gathered_is_durable_at_once_while_the_disk_is_quick(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal.writer("w", "strict")
+    takes = 0.0
+    monkeypatch.setattr(os, "fdatasync", lambda _: None)
+    ticks = itertools.count()
+    monkeypatch.setattr(writer, "_monotonic", lambda: next(ticks) * takes)
+
+    async def append(number: int) -> bool:
+        future = writer.appending("label", "flights", "svc", columns([str(number)]), 1, gathered=True)
+        done = future.done()
+        await future
+        return done
+
+    async def main() -> list[bool]:
+        nonlocal takes
+        found = [await append(number) for number in range(100)]
+        takes = 0.1
+        return found + [await append(number) for number in range(100, 103)]
+
+    found = asyncio.run(main())
+    # How quick the disk is has to be seen first, and is seen again when it changes.
+    assert not found[0]
+    assert found[99]
+    assert found[100:] == [True, False, False]
+    writer.close()
+    assert len(ids(journal)) == 103
+
+
+def test_a_sync_that_fails_at_once_is_told_and_stops_the_writer(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = journal.writer("w", "strict")
+    monkeypatch.setattr(writer, "_sync_takes", 0.0)
+
+    async def main() -> None:
+        await writer.appending("label", "flights", "svc", columns(["kept"]), 1, gathered=True)
+        monkeypatch.setattr(os, "fdatasync", _broken)
+        for _ in range(2):
+            with pytest.raises((OSError, Unavailable)):
+                writer.appending("label", "flights", "svc", columns(["lost"]), 1, gathered=True)
+
+    asyncio.run(main())
+    monkeypatch.undo()
+    assert "kept" in ids(journal)
+
+
+def _broken(_: int) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
 def test_strict_returns_after_the_sync_and_fast_before_it(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     real = os.fdatasync

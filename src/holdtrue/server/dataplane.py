@@ -246,7 +246,9 @@ def _listeners(settings: PlaneSettings, listening: socket.socket | None) -> list
         from holdtrue.wire import answering
 
         found.append(
-            lambda plane, engine: answering(plane, listening, engine.now_us, settings.certificate, settings.key)
+            lambda plane, engine: answering(
+                plane, listening, engine.now_us, settings.certificate, settings.key, engine.turn
+            )
         )
     if settings.grpc_port:
         from holdtrue.protocols.oipgrpc import Listen, listener

@@ -1,16 +1,18 @@
 """Score requests together: those of one turn of the event loop in one batch, slow models in lanes of their own.
 
 Requests that reach the event loop in the same turn share one feature matrix, one run of each model and one
-append to the journal. A request that comes alone waits for nobody. Models that take long, or run in a process of
-their own, are asked on another thread, in a lane of their service.
+append to the journal. A request that comes alone waits for nobody, and the last of a turn for no further turn: at half
+of the most load each turn is as long as a batch takes, and a request went through four of them. Models that take long,
+or run in a process of their own, are asked on another thread, in a lane of their service.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from holdtrue.core.errors import HoldtrueError, Unavailable
@@ -20,6 +22,7 @@ from holdtrue.serving.plan import ANSWER, Plan, Scored
 from holdtrue.serving.records import PredictionIds, abstentions, record_columns
 from holdtrue.serving.snapshot import Route
 from holdtrue.storage import Writer
+from holdtrue.wire import Turn
 
 # Lanes that are under way at the same time; each has one batch.
 _LANES: Final = 32
@@ -69,6 +72,7 @@ class _Batch:
     plan: Plan
     waiting: list[Waiting] = field(default_factory=list[Waiting])
     rows: int = 0
+    begun: bool = False
 
 
 class Batches:
@@ -80,6 +84,7 @@ class Batches:
         lookup: Callable[[str], Lookup],
         now_us: Callable[[], int],
         stopwatch: Callable[[], float],
+        turn: Turn,
         *,
         strict: bool,
     ) -> None:
@@ -90,8 +95,9 @@ class Batches:
         self._records = records
         self._lookup = lookup
         self._strict = strict
+        self._turn = turn
         self._batches: dict[int, _Batch] = {}
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Future[None]] = set()
         self._held: deque[_Batch] = deque()
         self._aside: set[asyncio.Task[None]] = set()
         self._threads: ThreadPoolExecutor | None = None
@@ -106,9 +112,13 @@ class Batches:
         batch = self._batches.get(id(plan))
         if batch is None or batch.rows + waiting.rows > MOST_ROWS:
             batch = self._batches[id(plan)] = _Batch(plan)
-            waiting.future.get_loop().call_soon(self._run, batch)
+            waiting.future.get_loop().call_soon(self._end_turn, batch)
         batch.waiting.append(waiting)
         batch.rows += waiting.rows
+        turn = self._turn
+        if not turn.starting and not batch.begun and turn.last is asyncio.current_task(waiting.future.get_loop()):
+            # Whoever came in this turn has joined.
+            self._run(batch)
 
     def alone(self, plan: Plan, waiting: Waiting) -> None:
         """Let a request be scored by itself."""
@@ -117,8 +127,14 @@ class Batches:
             return
         asyncio.get_running_loop().call_soon(self._run, _Batch(plan, [waiting], waiting.rows))
 
+    def _end_turn(self, batch: _Batch) -> None:
+        """Begin a batch that its last request has not begun; called by the event loop once the turn is over."""
+        if not batch.begun:
+            self._run(batch)
+
     def _run(self, batch: _Batch) -> None:
-        """Score and record one batch; called by the event loop once the turn that filled it is over."""
+        """Score and record one batch, or keep it until the disk is free."""
+        batch.begun = True
         if len(self._settling) >= _COMMITS:
             # Requests go on joining the batch while the disk is busy.
             self._held.append(batch)
@@ -227,32 +243,40 @@ class Batches:
         )
         answer = _answer(plan.route, results, ids, rows)
         route = plan.route
-        if self._strict:
-            task = asyncio.ensure_future(self._append_then_settle(plan, record, count, waiting, answer))
-            self._settling.add(task)
-            task.add_done_callback(self._settled)
-            return
         try:
+            if self._strict:
+                future = self._records.appending("prediction", route.project, route.name, record, count, gathered=True)
+                if future.done():
+                    _settle(waiting, answer)
+                    return
+                self._settling.add(future)
+                # No task: it would take two turns more until the answers are sent and the next batch begins.
+                future.add_done_callback(partial(self._settled, waiting, answer))
+                return
             self._records.append("prediction", route.project, route.name, record, count)
-        except (HoldtrueError, OSError):
+        except (HoldtrueError, OSError) as error:
+            if self._strict:
+                _fail(waiting, _of_disk(error))
+                return
             # In fast mode answers go on without their records, and the ack file tells how many were lost.
             self.dropped += count
         _settle(waiting, answer)
 
-    def _settled(self, task: asyncio.Task[None]) -> None:
-        self._settling.discard(task)
+    def _settled(self, waiting: list[Waiting], answer: Answer, future: "asyncio.Future[None]") -> None:
+        """Answer once the records are durable, and begin with the batch that was kept meanwhile."""
+        self._settling.discard(future)
+        try:
+            future.result()
+        except (HoldtrueError, OSError) as error:
+            _fail(waiting, _of_disk(error))
+        else:
+            _settle(waiting, answer)
         while self._held and len(self._settling) < _COMMITS:
             self._run(self._held.popleft())
 
-    async def _append_then_settle(
-        self, plan: Plan, record: Mapping[str, Any], count: int, waiting: list[Waiting], answer: Answer
-    ) -> None:
-        try:
-            await self._records.append_async("prediction", plan.route.project, plan.route.name, record, count)
-        except (HoldtrueError, OSError) as error:
-            _fail(waiting, error if isinstance(error, HoldtrueError) else Unavailable("The disk failed."))
-        else:
-            _settle(waiting, answer)
+
+def _of_disk(error: HoldtrueError | OSError) -> HoldtrueError:
+    return error if isinstance(error, HoldtrueError) else Unavailable("The disk failed.")
 
 
 def _taken(lane: Lane[Waiting]) -> list[Waiting]:

@@ -17,6 +17,7 @@ from holdtrue.serving.residence import Key, Residence
 from holdtrue.serving.table import Table
 from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
+from holdtrue.wire import Turn
 
 
 class NotServed(Unavailable):
@@ -56,7 +57,8 @@ class Engine:
         self._explaining = Explaining()
         # Durations are of the machine, also where the time of day is simulated.
         self.stopwatch = SystemClock().monotonic
-        self._batches = Batches(records, lookup, self.now_us, self.stopwatch, strict=strict)
+        self.turn = Turn()
+        self._batches = Batches(records, lookup, self.now_us, self.stopwatch, self.turn, strict=strict)
 
     @property
     def dropped(self) -> int:

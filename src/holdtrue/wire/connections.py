@@ -45,6 +45,16 @@ _LOOK: Final = 1.0
 _log: Final = logging.getLogger("holdtrue.wire")
 
 
+class Turn:
+    """Tell of one turn of the event loop: how many of its requests have yet to begin, and which began last."""
+
+    __slots__ = ("last", "starting")
+
+    def __init__(self) -> None:
+        self.starting = 0
+        self.last: asyncio.Task[None] | None = None
+
+
 @asynccontextmanager
 async def answering(
     app: App,
@@ -52,14 +62,18 @@ async def answering(
     now_us: Callable[[], int],
     certificate: Path | None = None,
     key: Path | None = None,
+    turn: Turn | None = None,
 ) -> AsyncGenerator[None]:
-    """Let an ASGI application answer on a listening socket; what it has begun when this ends, it finishes."""
+    """Let an ASGI application answer on a listening socket; what it has begun when this ends, it finishes.
+
+    `turn` is kept for an application that wants to know which requests came together.
+    """
     loop = asyncio.get_running_loop()
     secured: ssl.SSLContext | None = None
     if certificate is not None and key is not None:
         secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         secured.load_cert_chain(certificate, key)
-    connections = Connections(app, now_us)
+    connections = Connections(app, now_us, turn)
     handshake = None if secured is None else _HEAD_SECONDS
     server = await loop.create_server(
         connections.connection, sock=listening, ssl=secured, ssl_handshake_timeout=handshake, backlog=BACKLOG
@@ -76,8 +90,9 @@ async def answering(
 class Connections:
     """Hold the connections to an application, and end those that do nothing."""
 
-    def __init__(self, app: App, now_us: Callable[[], int]) -> None:
+    def __init__(self, app: App, now_us: Callable[[], int], turn: Turn | None = None) -> None:
         self.app = app
+        self.turn = Turn() if turn is None else turn
         self.closing = False
         self.date = b""
         self.loop = asyncio.get_running_loop()
@@ -234,6 +249,7 @@ class _Connection(asyncio.Protocol):
             "headers": head.headers,
         }
         self.task = self._server.loop.create_task(self._run(scope))
+        self._server.turn.starting += 1
 
     def _take(self, data: bytes) -> bytes:
         """Keep a body's pieces until the application asks for them; return what came after its end."""
@@ -254,6 +270,9 @@ class _Connection(asyncio.Protocol):
         return rest
 
     async def _run(self, scope: Message) -> None:
+        turn = self._server.turn
+        turn.starting -= 1
+        turn.last = self.task
         try:
             await self._server.app(scope, self._receive, self._send)
         except Exception:  # noqa: BLE001  # the last resort, as in the application itself: the client is cut off
