@@ -10,7 +10,7 @@ from scipy import stats
 
 import holdtrue
 from holdtrue.cli.main import main
-from holdtrue.core.errors import InvalidInput, Locked
+from holdtrue.core.errors import Conflict, InvalidInput, Locked
 from holdtrue.server import maintenance
 from holdtrue.server.client import Client
 from holdtrue.server.exchange import bring
@@ -59,6 +59,28 @@ def test_a_run_is_recorded_with_no_server(home: Path, tmp_path: Path, capsys: py
     assert "first" in capsys.readouterr().out
     assert main(["experiments", "--home", str(home)]) == 0
     assert "delays" in capsys.readouterr().out
+
+
+def test_a_run_that_ended_takes_nothing_and_a_second_one_at_once_is_told_what_to_do(home: Path) -> None:
+    with holdtrue.run("outer", home=home) as outer:
+        with pytest.raises(Locked) as refused, holdtrue.run("inner", home=home):
+            pass
+        outer.log(loss=1.0)
+        outer.end("KILLED")
+        outer.end()
+    assert "kill" not in str(refused.value)
+    assert "holdtrue up" in refused.value.mend
+    for late in (
+        lambda: outer.log(loss=2.0),
+        lambda: outer.param(a=1),
+        lambda: outer.tag(a="b"),
+        lambda: outer.artifact(__file__),
+    ):
+        with pytest.raises(Conflict, match="has ended here"):
+            late()
+    with Client.open(home) as client:
+        (kept,) = client.get("/api/projects/flights/runs")["items"]
+    assert (kept["status"], kept["metrics"]["loss"]) == ("KILLED", 1.0)
 
 
 def test_energy_is_read_where_the_machine_counts_it(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from playwright.sync_api import Browser, expect
 
 from holdtrue import tracking
 from holdtrue.storage.ledger import Transaction
-from holdtrue.tracking import Batch, Metric, NewRun, Pair
+from holdtrue.tracking import Batch, Metric, NewRun, Pair, artifacts
 from holdtrue.web import runs, urls
 from tests.web.conftest import Site, clock_at_now, serving, signed_in
 from tests.web.seeding import NOW, PROJECT, Seeder, open_seeder
 from tests.web.training import SETTINGS, seed_runs
 
-MANY = "many"
+MANY, LONG = "many", "long"
 
 
 def seed_many(tx: Transaction) -> dict[str, str]:
@@ -30,6 +30,22 @@ def seed_many(tx: Transaction) -> dict[str, str]:
     return made
 
 
+def seed_long(tx: Transaction) -> dict[str, str]:
+    """Write two runs whose names have no place to break and are as long as they may be."""
+    home = tracking.create_experiment(tx, "e" * 500).id
+    made: dict[str, str] = {}
+    for number in range(2):
+        run = tracking.create_run(tx, NewRun(home, "u" * 256, "<b>" + "n" * 8000, 1000 + number)).info.id
+        points = [Metric("m" * 250, step, 1000 + step, 1.0 * number, 0) for step in range(3)]
+        tags = (Pair("t" * 250, "<i>" + "v" * 7997), Pair("mlflow.note.content", "<b>first</b>\n" + "w" * 7000))
+        tracking.log(tx, Batch(run, tuple(points), (Pair("p" * 250, str(number) + "v" * 5999),), tags))
+        place = tracking.find_run_info(tx.connection, tx.project, run).artifact_uri.removeprefix("mlflow-artifacts:/")
+        for file in range(101 * number):
+            artifacts.keep(tx, f"{place}/plots/{'f' * 200}{file}<u>.png", "0" * 64, 2048)
+        made[f"long-{number}"] = run
+    return made
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Serve a project with runs, one with fifty, and one with none."""
@@ -37,6 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     seeder = open_seeder(folder / "home").at(NOW)
     ids = seed_runs(seeder)
     ids |= Seeder(seeder.stores, seeder.clock, MANY).write(seed_many)
+    ids |= Seeder(seeder.stores, seeder.clock, LONG).write(seed_long)
     seeder.stores.close()
     with serving(folder / "home", ids, clock_at_now(folder)) as served:
         yield served
@@ -102,6 +119,31 @@ def test_the_links_that_mlflows_client_prints_lead_to_pages(browser: Browser, si
     page.goto(f"{site.url}{urls.overview(PROJECT)}#/experiments/1/runs/../../javascript:alert(1)")
     expect(page.locator("h1")).to_have_text("Services")
     assert watched.complaints == []
+    page.context.close()
+
+
+def test_the_longest_names_fit_into_every_window(browser: Browser, site: Site) -> None:
+    page = signed_in(browser, site).page
+    ids = [site.ids["long-0"], site.ids["long-1"]]
+    for width in (1280, 380):
+        page.set_viewport_size({"width": width, "height": 800})
+        for path in (urls.runs(LONG), urls.run(LONG, ids[1]), urls.comparison(LONG, ids)):
+            page.goto(site.url + path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    page.context.close()
+
+
+def test_a_run_shows_its_note_tags_and_files(browser: Browser, site: Site) -> None:
+    page = signed_in(browser, site).page
+    page.goto(site.url + urls.run(LONG, site.ids["long-1"]))
+    expect(page.get_by_text("<b>first</b>")).to_be_visible()
+    expect(page.get_by_role("heading", name="Tags")).to_be_visible()
+    expect(page.get_by_text("mlflow.runName")).to_have_count(0)
+    expect(page.get_by_role("row", name="plots/ff")).to_have_count(100)
+    expect(page.get_by_role("row", name="plots/ff").first).to_contain_text("2.0 KiB")
+    expect(page.get_by_text("There are more.")).to_contain_text(f"mlflow artifacts download -r {site.ids['long-1']}")
+    page.goto(site.url + urls.run(LONG, site.ids["long-0"]))
+    expect(page.get_by_role("heading", name="Files")).to_have_count(0)
     page.context.close()
 
 

@@ -111,7 +111,10 @@ def _compared(found: Any) -> list[str]:
         interval = each["interval"]
         spread = "one seed, no interval" if interval is None else f"95 % from {interval[0]:.4g} to {interval[1]:.4g}"
         told.append(f"{_pairs(each['params']) or '(no parameters)'}: {found['metric']} {each['mean']:.4g} ({spread})")
-        told.append(f"    {len(each['runs'])} runs, seeds: {', '.join(seed or '–' for seed in each['seeds'])}")
+        count = len(each["runs"])
+        told.append(
+            f"    {count} {'run' if count == 1 else 'runs'}, seeds: {', '.join(seed or '–' for seed in each['seeds'])}"
+        )
         if place in against:
             other = against[place]
             p = "" if other["p"] is None else f", p = {other['p']:.3g}"

@@ -4,7 +4,7 @@
     condition  = identifier ( comparison | "IS" ["NOT"] "NULL" )
     comparison = ("=" | "!=" | "<>" | ">" | ">=" | "<" | "<=" | "LIKE" | "ILIKE" | "RLIKE") value
                | ["NOT"] "IN" "(" value { "," value } ")"
-    identifier = [ entity "." ] key        key: a word with dots, or quoted by ` or "
+    identifier = [ entity "." ] key        key: a word with dots (letters of any script), or quoted by ` or "
     order      = identifier [ "ASC" | "DESC" ]
 
 Nothing of the text reaches SQL: keys and values become bound parameters, entities and attributes are looked up
@@ -24,12 +24,13 @@ Value = str | int | float | tuple[str | int | float, ...] | None
 
 LONGEST = 20_000
 MOST_CONDITIONS = 64
+MOST_ORDERS = 16
 MOST_VALUES = 1_000
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
       | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
-      | (?P<word>[A-Za-z_][\w/-]*)
+      | (?P<word>(?u:[^\W\d][\w/-]*))
       | (?P<string>'(?:''|\\'|[^'])*')
       | (?P<double>"(?:""|\\"|[^"])*")
       | (?P<back>`[^`]*`)
@@ -130,12 +131,19 @@ def parse_filter(text: str | None, vocabulary: Vocabulary) -> tuple[Condition, .
     return tuple(conditions)
 
 
-def parse_order(terms: Sequence[str], vocabulary: Vocabulary) -> tuple[Order, ...]:
-    """Return the terms of an order. Raises FilterError."""
+def parse_order(terms: Sequence[str], vocabulary: Vocabulary, among: frozenset[str] | None = None) -> tuple[Order, ...]:
+    """Return the terms of an order, by entities of `among` or by any. Raises FilterError."""
+    if len(terms) > MOST_ORDERS:
+        raise InvalidInput(f"An order has at most {MOST_ORDERS} terms, not {len(terms)}.")
     found: list[Order] = []
     for text in terms:
         reader = _Reader(text, vocabulary, "order_by")
+        start = reader.place
         subject = reader.subject()
+        if among is not None and subject.entity not in among:
+            known = ", ".join(sorted(vocabulary.attributes))
+            why = f"There is no order by a {subject.entity} here. Known are: {known}."
+            raise FilterError.at(text, start, why, "order_by")
         ascending = True
         if reader.more():
             ascending = reader.direction()

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from holdtrue.core.errors import ConfigurationError
+from holdtrue.core.errors import ConfigurationError, Conflict, Locked
 from holdtrue.server.client import Client
 from holdtrue.server.settings import load_settings
 from holdtrue.storage.stores import prepare_home
@@ -30,6 +30,7 @@ class Recorder:
         self._base = f"/api/projects/{project}/runs/{run['id']}"
         self.id: str = run["id"]
         self._began = (time.monotonic(), time.process_time(), joules())
+        self._ended = False
 
     def log(self, values: Mapping[str, Any] | None = None, *, step: int = 0, **more: Any) -> None:
         """Log numbers as metrics at `step`, and everything else as parameters."""
@@ -42,19 +43,20 @@ class Recorder:
                 metrics[key] = plain if plain == plain and abs(plain) != float("inf") else _word(plain)
             else:
                 params[key] = str(plain)
-        self._client.post(f"{self._base}/log", {"metrics": metrics, "params": params, "step": step})
+        self._log({"metrics": metrics, "params": params, "step": step})
 
     def param(self, **params: Any) -> None:
         """Set parameters, whatever their type; a parameter is set once."""
-        self._client.post(f"{self._base}/log", {"params": {key: str(value) for key, value in params.items()}})
+        self._log({"params": {key: str(value) for key, value in params.items()}})
 
     def tag(self, **tags: str) -> None:
         """Set tags."""
-        self._client.post(f"{self._base}/log", {"tags": tags})
+        self._log({"tags": tags})
 
     def artifact(self, file: Path | str, name: str = "") -> str:
         """Store a file with the run and return the digest of its bytes."""
         path = Path(file)
+        self._need_going()
         with path.open("rb") as stream:
             return self._client.upload(f"{self._base}/artifact", stream, path=name or path.name)["digest"]
 
@@ -73,7 +75,16 @@ class Recorder:
         return f"runs:/{self.id}/{name}"
 
     def end(self, status: str = "FINISHED") -> None:
-        """Log what the run cost and end it."""
+        """Log what the run cost and end it; a run that has ended stays as it is."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            self._close(status)
+        finally:
+            self._client.close()
+
+    def _close(self, status: str) -> None:
         wall, processor, energy = self._began
         cost: dict[str, float] = {
             "cost/seconds": time.monotonic() - wall,
@@ -86,7 +97,16 @@ class Recorder:
             cost["cost/joules"] = now - energy
         self._client.post(f"{self._base}/log", {"metrics": cost})
         self._client.post(f"{self._base}/end", {"status": status})
-        self._client.close()
+
+    def _log(self, body: Mapping[str, Any]) -> None:
+        self._need_going()
+        self._client.post(f"{self._base}/log", body)
+
+    def _need_going(self) -> None:
+        if self._ended:
+            raise Conflict(
+                f"The run {self.id} has ended here.", mend="Log inside its `with` block, or begin another run."
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +124,15 @@ def run(name: str = "", *, experiment: str = "Default", project: str = "", home:
     """
     if home is not None or not os.environ.get("HOLDTRUE_URL"):
         prepare_home(load_settings(home).home, create=True)
-    client = Client.open(home)
+    try:
+        client = Client.open(home)
+    except Locked as error:
+        raise Locked(
+            error.what,
+            why="Without a server one run at a time is recorded into a folder, nested ones neither.",
+            mend="Start a server for it (`holdtrue up`); any number of runs then record at once.",
+            facts=error.facts,
+        ) from error
     try:
         chosen = project or os.environ.get("HOLDTRUE_PROJECT", "") or "default"
         tags = {"mlflow.source.name": sys.argv[0] or "interactive"}

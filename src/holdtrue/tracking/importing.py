@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from holdtrue.core.canonical import bytes_hash
-from holdtrue.core.errors import Conflict
+from holdtrue.core.errors import Conflict, NotFound
 from holdtrue.storage.ledger import Transaction, WriteContext
 from holdtrue.storage.stores import Stores
 from holdtrue.tracking import artifacts, registry, rules, service, store
@@ -254,8 +254,9 @@ def bring_logged_model(tx: Transaction, wish: ImportedLoggedModel) -> dict[str, 
 def bring_model(stores: Stores, context: WriteContext, wish: ImportedModel, note: Note) -> int:
     """Register the versions of a model whose files came with their runs, under the numbers they had.
 
-    Versions whose source is no folder of a run and no logged model are left out, as are those here already. `note`
-    keeps the scan of each version, in the transaction that registers it. Returns how many came.
+    Versions whose files are nobody's here are left out: their source is no folder of a run and no logged model, or
+    these are gone. So are those here already. `note` keeps the scan of each version, in the transaction that registers
+    it. Returns how many came.
     """
     plain = replace(context, idempotency_key=None, request_digest=None)
     ledger, project = stores.ledger, context.project
@@ -268,7 +269,11 @@ def bring_model(stores: Stores, context: WriteContext, wish: ImportedModel, note
             continue
         folder, scanned = "", registry.Scan("clean", "prompt", 0, 0, "", "")
         if not prompt:
-            folder = ledger.read(lambda c, new=new: registry.resolve_source(c, project, new))
+            try:
+                folder = ledger.read(lambda c, new=new: registry.resolve_source(c, project, new))
+            except NotFound:
+                # The run or logged model it came from is gone for good.
+                continue
             files = ledger.read(lambda c, folder=folder: artifacts.files_below(c, project, folder))
             scanned = registry.scan(stores.blobs, [(name, one.digest, one.size) for name, one in files])
         came += ledger.write(

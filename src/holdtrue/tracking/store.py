@@ -420,7 +420,12 @@ def datasets_of(connection: sa.Connection, project: str, numbers: Sequence[int])
 
 
 def put_dataset(tx: Transaction, run: int, experiment: int, row: DatasetInput) -> None:
-    """Note that a run used a dataset; noting it again changes its tags."""
+    """Note that a run used a dataset; noting it again adds tags and changes those of the same name."""
+    table = run_datasets
+    mine = sa.and_(
+        table.c.project == tx.project, table.c.run == run, table.c.name == row.name, table.c.digest == row.digest
+    )
+    tags = dict(tx.execute(sa.select(table.c.tags).where(mine)).scalar() or ()) | dict(row.tags)
     statement = insert(run_datasets).values(
         project=tx.project,
         run=run,
@@ -431,7 +436,7 @@ def put_dataset(tx: Transaction, run: int, experiment: int, row: DatasetInput) -
         source=row.source,
         schema=row.schema,
         profile=row.profile,
-        tags=[list(each) for each in row.tags],
+        tags=[list(each) for each in tags.items()],
     )
     tx.execute(
         statement.on_conflict_do_update(

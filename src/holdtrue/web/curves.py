@@ -36,7 +36,7 @@ def of_runs(
     if len(steps) < 2:
         return None
     lines = [
-        Series(name, _TONES[place % len(_TONES)], _line(ids, values, steps), dashed=place >= len(_TONES))
+        Series(texts.plain(name), _TONES[place % len(_TONES)], _line(ids, values, steps), dashed=place >= len(_TONES))
         for place, (name, ids) in enumerate(drawn)
     ]
     repeated = any(len(ids) > 1 for _, ids in drawn)

@@ -454,7 +454,10 @@ class CostRow:
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Hold one run with everything logged to it; `costs` are name, value, and how it is known."""
+    """Hold one run with everything logged to it; `costs` are name, value, and how it is known.
+
+    `files` are paths and sizes of the first of its artifacts, `more_files` tells whether there are others.
+    """
 
     run: Run
     experiment: str
@@ -466,6 +469,10 @@ class RunPage:
     metric: str
     metrics: tuple[tuple[str, str, str], ...]
     curve: Chart | None
+    note: str
+    tags: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, str], ...]
+    more_files: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ from holdtrue import tracking
 from holdtrue.core.errors import HoldtrueError, InvalidInput
 from holdtrue.tracking import Run
 from holdtrue.tracking import rules as names
+from holdtrue.tracking.artifacts import files_below
 from holdtrue.tracking.comparing import MOST_RUNS
 from holdtrue.tracking.costs import Cost, Figure, read_costs
 from holdtrue.tracking.model import DATASET_CONTEXT, LARGEST
+from holdtrue.tracking.registry import folder_of
 from holdtrue.tracking.search import Search, search_experiments, search_runs
 from holdtrue.web import curves, texts, urls
 from holdtrue.web.model import RunPage, RunRow, RunsPage
@@ -21,6 +23,8 @@ PAGE: Final = 40
 FIELDS: Final = ("experiment", "filter", "order")
 PICK: Final = "pick."
 COMMIT: Final = "mlflow.source.git.commit"
+_NOTE: Final = "mlflow.note.content"
+_MOST_FILES: Final = 100
 _FEW: Final = 4
 _MOST_EXPERIMENTS: Final = 1000
 _OWN: Final = ("system/", "cost/")
@@ -98,6 +102,7 @@ def one(connection: sa.Connection, project: str, run_id: str, metric: str | None
     chosen = names.check_key(metric, "metric") if metric else next(iter(plain_metrics([run])), "")
     cost = read_costs(connection, project, [run])[info.id]
     curve = curves.of_runs(connection, project, chosen, [(info.name, [info.id])]) if chosen in keys else None
+    files = files_below(connection, project, folder_of(info.artifact_uri), limit=_MOST_FILES + 1)
     return RunPage(
         run=run,
         experiment=experiment_names(connection, project, [run])[info.experiment],
@@ -111,6 +116,10 @@ def one(connection: sa.Connection, project: str, run_id: str, metric: str | None
             (each.key, value_text(each.value, each.nan), urls.run(project, info.id, each.key)) for each in run.metrics
         ),
         curve=curve,
+        note=tag(run, _NOTE),
+        tags=tuple((each.key, each.value) for each in run.tags if not each.key.startswith("mlflow.")),
+        files=tuple((path, texts.size(each.size)) for path, each in files[:_MOST_FILES]),
+        more_files=len(files) > _MOST_FILES,
     )
 
 

@@ -160,6 +160,16 @@ def memory(mebibytes: float | None) -> str:
     return f"{mebibytes / 1024:,.1f} GiB" if mebibytes >= 1024 else f"{round(mebibytes)} MiB"
 
 
+def size(count: int) -> str:
+    """Write a number of bytes: “812 B”, “3.4 KiB”, “12.0 MiB”, “1.2 GiB”."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} B" if unit == "B" else f"{value:,.1f} {unit}"
+
+
 def money(value: float | None) -> str:
     """Write what a call cost, small sums with enough digits to tell them apart."""
     if value is None:

@@ -6,6 +6,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import httpx
 import mlflow
@@ -154,6 +155,67 @@ def test_artifacts_go_through_the_proxy_and_come_back_the_same(tmp_path: Path) -
         client.download_artifacts(run, "nowhere.txt", str(tmp_path))
 
 
+def test_files_are_told_from_folders_whatever_their_names(tmp_path: Path) -> None:
+    client = MlflowClient()
+    run = client.create_run("0").info.run_id
+    for name in (" first", "C:x", "same/same"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    client.log_artifacts(run, str(tmp_path))
+    assert client.list_artifacts(run, " first") == client.list_artifacts(run, "C:x") == []
+    for name in (" first", "C:x", "same/same"):
+        assert Path(client.download_artifacts(run, name)).read_text() == name
+
+
+def test_a_folder_that_holds_one_file_of_its_own_name_is_listed(rest: httpx.Client) -> None:
+    client = MlflowClient()
+    run = client.create_run("0").info.run_id
+    client.log_text(run, "x", "same/same")
+    listed = rest.get("/api/2.0/mlflow/artifacts/list", params={"run_id": run, "path": "same"}).json()["files"]
+    assert [each["path"] for each in listed] == ["same/same"]
+
+
+def test_a_dataset_keeps_its_tags_when_it_is_noted_again() -> None:
+    data = mlflow.data.from_numpy(np.arange(4), name="rows")
+    with mlflow.start_run() as run:
+        mlflow.log_input(data, context="train", tags={"owner": "ann"})
+        mlflow.log_metric("loss", 0.5, dataset=data)
+        mlflow.log_input(data, tags={"owner": "bob"})
+    (noted,) = MlflowClient().get_run(run.info.run_id).inputs.dataset_inputs
+    assert {each.key: each.value for each in noted.tags} == {"mlflow.data.context": "train", "owner": "bob"}
+
+
+def test_logged_models_are_found_and_ordered_by_their_metrics() -> None:
+    client = MlflowClient()
+    own = mlflow.create_experiment("candidates")
+    run = client.create_run(own).info.run_id
+    values = {"low": 0.1, "high": 0.9, "odd": math.nan, "none": None, "on rows": 0.5}
+    for name, value in values.items():
+        model = client.create_logged_model(own, name)
+        if value is not None:
+            where: dict[str, Any] = {"dataset_name": "rows", "dataset_digest": "d1"} if name == "on rows" else {}
+            client.log_metric(run, "auc", value, model_id=model.model_id, **where)
+
+    def found(order: dict[str, Any] | None = None, **more: Any) -> list[str]:
+        return [each.name for each in client.search_logged_models([own], order_by=[order] if order else None, **more)]
+
+    assert found({"field_name": "metrics.auc"}) == ["low", "on rows", "high", "odd", "none"]
+    assert found({"field_name": "metrics.auc", "ascending": False}) == ["high", "on rows", "low", "odd", "none"]
+    assert found({"field_name": "metrics.auc", "dataset_name": "rows"})[0] == "on rows"
+    assert sorted(found(filter_string="metrics.auc <= 0.1")) == ["low"]
+    assert found(filter_string="metrics.auc > 0", datasets=[{"dataset_name": "rows"}]) == ["on rows"]
+    assert len(found(filter_string=f"experiment_id = '{own}'")) == len(values)
+
+
+def test_tags_of_logged_models_go_again_whatever_their_names() -> None:
+    client = MlflowClient()
+    model = client.create_logged_model("0", "tagged")
+    for key in ("a:b", "team/desk", "naïve name"):
+        client.set_logged_model_tags(model.model_id, {key: "v"})
+        client.delete_logged_model_tag(model.model_id, key)
+    assert client.get_logged_model(model.model_id).tags == {}
+
+
 def test_a_large_artifact_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "1000000")
     monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", "400000")
@@ -213,6 +275,14 @@ def test_a_model_is_logged_registered_aliased_and_loaded() -> None:
     mlflow.set_logged_model_tags(info.model_id, {"a/b": "c"})
     client.delete_logged_model_tag(info.model_id, "a/b")
     assert "a/b" not in client.get_logged_model(info.model_id).tags
+
+
+def test_names_of_any_script_need_no_quotes_in_filters() -> None:
+    client = MlflowClient()
+    run = client.create_run("0").info.run_id
+    client.log_metric(run, "größe", 3.0)
+    assert [each.info.run_id for each in client.search_runs(["0"], "metrics.größe > 2")] == [run]
+    assert client.search_model_versions("version_number = '7'") == []
 
 
 def test_the_numbers_of_deleted_versions_are_never_given_again() -> None:

@@ -323,6 +323,32 @@ def test_traces_are_linked_to_a_run() -> None:
     assert [each.info.trace_id for each in client.search_traces(locations=["0"], run_id=run)] == [trace_id]
 
 
+def test_traces_are_found_by_the_version_of_a_prompt(rest: httpx.Client) -> None:
+    """The client's own tag has spaces between its parts, this server's has none."""
+    client = MlflowClient()
+    said = mlflow.genai.register_prompt("greet_all", "Hello {{name}}")
+    by_call, by_tag, other = traced(), traced(), traced()
+    client.link_prompt_versions_to_trace([said], by_call)
+    client.set_trace_tag(by_tag, "mlflow.linkedPrompts", json.dumps([{"name": said.name, "version": "1"}]))
+    client.set_trace_tag(other, "mlflow.linkedPrompts", json.dumps([{"name": said.name, "version": "11"}]))
+
+    def found(text: str) -> set[str]:
+        return {each.info.trace_id for each in client.search_traces(locations=["0"], filter_string=text)}
+
+    assert found("prompt = 'greet_all/1'") == {by_call, by_tag}
+    assert found("trace.prompt = 'greet_all/2'") == found("prompt = 'GREET_ALL/1'") == set()
+    for text in ("prompt LIKE 'greet%/1'", "prompt = 'greet'", "prompt IS NULL"):
+        with pytest.raises(MlflowException, match="at sign 1: Traces of a prompt"):
+            found(text)
+    client.set_trace_tag(other, "mlflow.linkedPrompts", "no list")
+    link = {"trace_id": other, "prompt_versions": [{"name": said.name, "version": "1"}]}
+    refused = rest.post("/api/2.0/mlflow/traces/link-prompts", json=link)
+    assert (refused.status_code, refused.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), refused.text
+    by_server = traced()
+    assert rest.post("/api/2.0/mlflow/traces/link-prompts", json=link | {"trace_id": by_server}).status_code == 200
+    assert found("prompt = 'greet_all/1'") == {by_call, by_tag, by_server}
+
+
 def export(**more: Any) -> dict[str, Any]:
     """Return an export request of one span."""
     span = {"traceId": HEX, "spanId": "b7ad6b7169203331", "name": "root", "startTimeUnixNano": "1000000000000000000"}

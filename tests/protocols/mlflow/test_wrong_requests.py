@@ -91,6 +91,10 @@ def test_long_texts_of_runs_are_cut_where_mlflow_cuts_them(rest: httpx.Client) -
     assert {each["key"]: len(each["value"]) for each in data["tags"]}["t"] == 8000
     created = post(rest, "runs/create", experiment_id="0", tags=tags).json()["run"]["data"]["tags"]
     assert [len(each["value"]) for each in created if each["key"] == "t"] == [8000]
+    info = post(rest, "runs/create", experiment_id="0", run_name="n" * 9000, user_id="u" * 999).json()["run"]["info"]
+    assert (len(info["run_name"]), len(info["user_id"])) == (8000, 256)
+    changed = post(rest, "runs/update", run_id=run, run_name="n" * 9000).json()["run_info"]
+    assert len(changed["run_name"]) == 8000
 
 
 def test_what_mlflow_answers_with_its_own_codes(rest: httpx.Client) -> None:
@@ -166,6 +170,8 @@ def test_whole_numbers_may_come_as_text_and_unknown_fields_are_ignored(rest: htt
         ("issues/create", {"name": "questions"}, "NOT_IMPLEMENTED", 501),
         ("unified-traces", {}, "NOT_IMPLEMENTED", 501),
         ("gateway/endpoints/create", {}, "NOT_IMPLEMENTED", 501),
+        ("mcp-servers", {}, "NOT_IMPLEMENTED", 501),
+        ("traces", {}, "NOT_IMPLEMENTED", 501),
     ],
 )
 def test_mistakes_have_the_codes_that_clients_know(
@@ -192,6 +198,38 @@ def test_a_viewer_writes_nothing(server: Server, project: str) -> None:
         refused(post(viewer, "registered-models/create", name="m"), "PERMISSION_DENIED", 403)
         refused(viewer.put("/api/2.0/mlflow-artifacts/artifacts/0/x", content=b"x"), "PERMISSION_DENIED", 403)
         assert viewer.get(f"{API}/experiments/get", params={"experiment_id": "0"}).status_code == 200
+
+
+def test_the_longest_filters_and_orders_are_answered(rest: httpx.Client) -> None:
+    run = new_run(rest)
+    metrics = [{**POINT, "key": f"m{number}"} for number in range(64)]
+    assert post(rest, "runs/log-batch", run_id=run, metrics=metrics).status_code == 200
+    wish = {
+        "experiment_ids": ["0"],
+        "filter": " AND ".join(f"metrics.m{number} > 0.5" for number in range(64)),
+        "order_by": [f"metrics.m{number}" for number in range(16)],
+    }
+    found = post(rest, "runs/search", **wish).json()["runs"]
+    assert [each["info"]["run_id"] for each in found] == [run]
+    wish["filter"] = wish["filter"].replace("m63 > 0.5", "m63 > 1.5")
+    assert post(rest, "runs/search", **wish).json()["runs"] == []
+    refused(post(rest, "runs/search", **(wish | {"order_by": [*wish["order_by"], "status"]})), INVALID)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "experiments/search", {"order_by": ["name", "tags.team"]}),
+        ("GET", "registered-models/search", {"order_by": ["tags.team DESC"]}),
+        ("GET", "model-versions/search", {"order_by": ["tags.team"]}),
+        ("POST", "runs/search", {"experiment_ids": ["0"], "order_by": ["dataset.name"]}),
+    ],
+)
+def test_an_order_by_what_has_none_is_refused(rest: httpx.Client, method: str, path: str, body: dict[str, Any]) -> None:
+    sent = rest.get(f"{API}/{path}", params=body) if method == "GET" else rest.post(f"{API}/{path}", json=body)
+    message = refused(sent, INVALID)
+    assert "at sign 1:" in message
+    assert "name" in message
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def seed(uri: str) -> None:
         client.set_model_version_tag("late flights", version.version, "number", str(number))
     client.delete_model_version("late flights", "2")
     client.set_registered_model_alias("late flights", "champion", "3")
+    client.copy_model_version("models:/late flights/3", "a copy")
     client.set_registered_model_alias("late flights", "production", "1")
     mlflow.genai.register_prompt("greet", "Hello {{name}}", commit_message="first", tags={"tone": "warm"})
     mlflow.genai.set_prompt_alias("greet", "live", 1)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 ROOT = Path(__file__).parents[3]
 COUNTS = {
     "experiments": 3, "runs": 3, "points": 1203, "datasets": 1, "artifacts": 3, "artifact bytes": 18,
-    "logged models": 1, "traces": 1, "spans": 2, "assessments": 2, "registered models": 2, "model versions": 3,
+    "logged models": 1, "traces": 1, "spans": 2, "assessments": 2, "registered models": 3, "model versions": 4,
     "aliases": 3,
 }  # fmt: skip
 CASES = {"evaluation datasets": 2, "records": 31}
@@ -86,7 +87,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
         yield opened
 
 
-def same(report: Report, new: int = 3, *, cases: bool = False) -> None:
+def same(report: Report, new: int = 4, *, cases: bool = False) -> None:
     """Hold a report to what was seeded; folders of MLflow keep no evaluation datasets."""
     assert (report.differences, report.left_out) == ([], [WAITS])
     assert report.counts == {**COUNTS, "new model versions": new, **(CASES if cases else {})}
@@ -111,6 +112,7 @@ def test_everything_comes_over_once(kind: str, client: Client, request: pytest.F
     (scanned,) = client.get(f"{base}/evidence", subject=champion["version"])["items"]
     assert (scanned["kind"], scanned["content"]["verdict"], scanned["content"]["files"]) == ("scan", "unknown", 1)
     assert client.get(f"{base}/model-version", name="greet@live")["number"] == 1
+    assert client.get(f"{base}/model-version", name="a copy/1")["version"] == champion["version"]
     (trace,) = client.get(f"{base}/traces")["items"]
     assert (trace["span_count"], [each["name"] for each in trace["feedback"]]) == (2, ["helpful"])
 
@@ -151,6 +153,28 @@ def test_an_import_that_was_killed_goes_on(folder: Path, tmp_path: Path) -> None
         assert spans == 2
 
 
+def test_what_has_no_place_here_is_named_and_the_rest_comes(database: str, client: Client, tmp_path: Path) -> None:
+    """MLflow takes names with a line's end, and forgets logged models for good while versions of them stay."""
+    copy = tmp_path / "mlflow.db"
+    shutil.copy(database.removeprefix("sqlite:///"), copy)
+    with closing(sqlite3.connect(copy)) as changed, changed:
+        changed.execute("UPDATE experiments SET name = 'ol\nd' WHERE name = 'old'")
+        changed.execute(
+            "UPDATE model_versions SET source = 'models:/m-gone' WHERE name = 'late flights' AND version = 1"
+        )
+        (place,) = changed.execute("SELECT artifact_uri FROM runs WHERE name = 'one'").fetchone()
+        moved = shutil.copytree(place.removeprefix("file://"), tmp_path / "artifacts")
+        changed.execute("UPDATE runs SET artifact_uri = ? WHERE name = 'one'", [str(moved)])
+    (moved / "a\\b").write_text("x")
+    report = bring(client, "flights", str(copy))
+    assert [(each["what"].rpartition(", ")[2], each["why"]) for each in report.differences] == [
+        ("artifact a\\b", "Invalid path."),
+        ("experiment ol\nd", "The name holds control signs."),
+    ]
+    assert {"what": "model late flights/1", "why": "its files (models:/m-gone) did not come"} in report.left_out
+    assert (report.counts["runs"], report.counts["artifacts"], report.counts["new model versions"]) == (2, 3, 3)
+
+
 def test_what_differs_afterwards_is_named(folder: Path, client: Client) -> None:
     bring(client, "flights", str(folder))
     (run,) = client.get("/api/projects/flights/runs", filter="run_name = 'one'")["items"]
@@ -187,7 +211,7 @@ def test_the_command_tells_it_and_fails_for_a_difference(
     command = ["import", "mlflow", str(folder), "--home", str(home), "--project", "p"]
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"counts": {**COUNTS, "new model versions": 3}, "differences": [], "left_out": [WAITS]}
+    assert told == {"counts": {**COUNTS, "new model versions": 4}, "differences": [], "left_out": [WAITS]}
     with Client.open(home) as client:
         (run,) = client.get("/api/projects/p/runs", filter="run_name = 'one'")["items"]
         client.post(f"/api/projects/p/runs/{run['id']}/log", {"tags": {"more": "x"}})
@@ -302,7 +326,7 @@ def test_a_running_server_takes_everything_once(client: Client, database: str, s
     for _ in range(2):
         report = send(client, "flights", address)
         assert (report.differences, report.left_out) == ([], [])
-        assert (report.counts["points"], report.counts["model versions"], report.counts["spans"]) == (1203, 3, 2)
+        assert (report.counts["points"], report.counts["model versions"], report.counts["spans"]) == (1203, 4, 2)
         assert {name: report.counts[name] for name in CASES} == CASES
     with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {token}"}) as asked:
         named = asked.get("/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "delays"}).json()
@@ -370,6 +394,21 @@ def test_an_export_takes_no_folder_that_holds_something_else(client: Client, tmp
     with pytest.raises(ConfigurationError, match="migrate-filestore"):
         send(client, "flights", "sqlite:///mlflow.db")
     assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_what_a_folder_can_hold_is_sent_and_what_it_cannot_is_named(client: Client, tmp_path: Path) -> None:
+    base = "/api/projects/flights"
+    whole = client.post(f"{base}/runs", {"experiment": "long"})["id"]
+    client.post(f"{base}/runs/{whole}/log", {"params": {"k" * 250: "1"}})
+    wide = client.post(f"{base}/runs", {"experiment": "long"})["id"]
+    client.post(f"{base}/runs/{wide}/log", {"params": {"ü" * 200: "1"}})
+    points = {"points": [("t", 1.0, (1 << 63) - 1, 0)]}
+    client.post(f"{base}/imported-runs/{whole}/points", points)
+    client.post(f"{base}/imported-models", {"name": "50% off"})
+    report = send(client, "flights", str(tmp_path / "out"))
+    assert report.differences == []
+    assert [each["what"] for each in report.left_out] == [f"run {wide}", "model 50% off"]
+    assert "longer than a file's name may be" in report.left_out[0]["why"]
 
 
 @pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "a//b", ".", "a/.", "a\0b"])

@@ -87,8 +87,7 @@ _PAGE = 10_000
 
 
 def _page(found: list[Stored], path: str, root: str) -> dict[str, Any]:
-    single = len(found) == 1 and not found[0].is_folder and path.rpartition("/")[2] == found[0].name
-    files = [] if single else [_entry(each, f"{path}/" if path else "") for each in found[:_PAGE]]
+    files = [_entry(each, f"{path}/" if path else "") for each in found[:_PAGE]]
     answer: dict[str, Any] = {"root_uri": root, "files": files}
     return answer | ({"next_page_token": found[_PAGE - 1].name} if len(found) > _PAGE else {})
 

@@ -90,9 +90,7 @@ async def create(call: Call, body: Fields) -> Any:
     return {"dataset": set_json(await call.write_async(lambda tx: cases.create(tx, name, tags, experiments)))}
 
 
-@routes.post(f"{BASE}/search", READ, summary="Search evaluation datasets")
-def search(call: Call, body: Fields) -> Any:
-    """Return a page of datasets without their records."""
+def _search(call: Call, body: Fields) -> Any:
     found, token = call.read(
         lambda c: cases.search(
             c,
@@ -106,6 +104,18 @@ def search(call: Call, body: Fields) -> Any:
     )
     answer: dict[str, Any] = {"datasets": [set_json(each) for each in found]}
     return answer | ({"next_page_token": token} if token else {})
+
+
+@routes.post(f"{BASE}/search", READ, summary="Search evaluation datasets")
+def post_search(call: Call, body: Fields) -> Any:
+    """Return a page of datasets without their records."""
+    return _search(call, body)
+
+
+@routes.get(f"{BASE}/search", READ, summary="Search evaluation datasets")
+def get_search(call: Call, body: Fields) -> Any:
+    """Return a page of datasets without their records."""
+    return _search(call, body)
 
 
 @routes.get(f"{BASE}/{{dataset_id}}", READ, summary="Show an evaluation dataset")
@@ -128,10 +138,10 @@ async def put_tags(call: Call, body: Fields) -> Any:
     return {"dataset": set_json(await call.write_async(lambda tx: cases.put_tags(tx, call.path["dataset_id"], tags)))}
 
 
-@routes.delete(f"{BASE}/{{dataset_id}}/tags/{{key}}", WRITE, summary="Remove a tag of an evaluation dataset")
+@routes.delete(f"{BASE}/{{dataset_id}}/tags/{{path:path}}", WRITE, summary="Remove a tag of an evaluation dataset")
 async def delete_tag(call: Call, body: Fields) -> Any:
     """Remove a tag; one that is not there is gone already."""
-    await call.write_async(lambda tx: cases.delete_tag(tx, call.path["dataset_id"], unquote(call.path["key"])))
+    await call.write_async(lambda tx: cases.delete_tag(tx, call.path["dataset_id"], unquote(call.path["path"])))
     return {}
 
 

@@ -56,6 +56,7 @@ _UNSERVED: Mapping[str, str] = MappingProxyType(
         "review-queues": "review queues",
         "jobs": "jobs",
         "webhooks": "webhooks",
+        "mcp-servers": "MLflow's list of MCP servers",
     }
 )
 
@@ -94,6 +95,10 @@ MLFLOW: Final = Dialect(
     fallback="default",
     unserved=MappingProxyType(
         {f"/api/{version}/mlflow/{name}": what for name, what in _UNSERVED.items() for version in ("2.0", "3.0")}
+        | {
+            "/api/2.0/mlflow-artifacts/presigned": _UNSERVED["artifacts/presigned"],
+            "/api/2.0/mlflow/traces": "traces of MLflow's version 2",
+        }
     ),
 )
 

@@ -1,6 +1,7 @@
 """Logged models: what a run made, before anybody registers it."""
 
 from typing import Any
+from urllib.parse import unquote
 
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import InvalidInput
@@ -87,8 +88,8 @@ def search(call: Call, body: Fields) -> Any:
     datasets: list[tuple[str, str]] = []
     for each in objects(body, "datasets"):
         name, digest = text(each, "dataset_name", ""), text(each, "dataset_digest", "")
-        if not name or not digest:
-            raise InvalidInput("`dataset_name` and `dataset_digest` in the `datasets` clause must be specified.")
+        if not name:
+            raise InvalidInput("`dataset_name` in the `datasets` clause must be specified.")
         datasets.append((name, digest))
     found, token = call.read(
         lambda c: registry.search_logged_models(
@@ -141,7 +142,7 @@ async def set_tags(call: Call, body: Fields) -> Any:
 @routes.delete(f"{BASE}/{{model_id}}/tags/{{path:path}}", WRITE, summary="Remove a tag of a logged model")
 async def delete_tag(call: Call, body: Fields) -> Any:
     """Remove a tag."""
-    key = rules.artifact_path(call.path["path"], escaped=True)
+    key = rules.check_key(unquote(call.path["path"]), "tag_key")
     await call.write_async(lambda tx: registry.delete_logged_model_tag(tx, call.path["model_id"], key))
     return {}
 

@@ -22,7 +22,7 @@ from holdtrue.protocols.mlflow.dialect import (
     whole,
 )
 from holdtrue.tracking import Batch, DatasetInput, ModelLink, NewRun, Run, RunInfo, RunStatus, rules, search
-from holdtrue.tracking.model import DATASETS_PER_BATCH, PARAM_LENGTH, TAG_LENGTH, Metric
+from holdtrue.tracking.model import DATASETS_PER_BATCH, PARAM_LENGTH, TAG_LENGTH, USER_LENGTH, Metric
 
 routes = Routes("protocols.mlflow", MLFLOW)
 
@@ -101,8 +101,8 @@ async def create(call: Call, body: Fields) -> Any:
     start = body.get("start_time")
     wish = NewRun(
         experiment=rules.experiment_id(body.get("experiment_id")),
-        user=text(body, "user_id", ""),
-        name=rules.check_text(text(body, "run_name", ""), "run name"),
+        user=text(body, "user_id", "")[:USER_LENGTH],
+        name=rules.check_text(text(body, "run_name", ""), "run name")[:TAG_LENGTH],
         start_ms=None if start in (None, "") else rules.whole(start, "start_time"),
         tags=tuple(
             rules.tag(each.get("key"), _cut(each, TAG_LENGTH), f"tags[{n}]")
@@ -123,7 +123,7 @@ def get(call: Call, body: Fields) -> Any:
 async def update(call: Call, body: Fields) -> Any:
     """Change a run."""
     own, status, end = run_id(body), body.get("status"), body.get("end_time")
-    name = text(body, "run_name", "")
+    name = text(body, "run_name", "")[:TAG_LENGTH]
     found = None if status is None else _status(status)
     end_ms = None if end in (None, "") else rules.whole(end, "end_time")
     info = await call.write_async(lambda tx: tracking.update_run(tx, own, status=found, end_ms=end_ms, name=name))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from blake3 import blake3
 
-from holdtrue.core.errors import HoldtrueError, NotFound
+from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound
 from holdtrue.server.client import Client
 from holdtrue.server.exchange.folders import FolderSource
 from holdtrue.server.exchange.model import (
@@ -20,6 +20,7 @@ from holdtrue.server.exchange.model import (
     Source,
     SourceCases,
     SourceExperiment,
+    SourceFile,
     SourceLoggedModel,
     SourceRun,
     Unreachable,
@@ -82,7 +83,7 @@ class Bringing:
     def all(self) -> Report:
         """Bring everything over."""
         for experiment in self._source.experiments():
-            self._experiment(experiment)
+            self._guarded(f"experiment {experiment.name}", lambda experiment=experiment: self._experiment(experiment))
         for model in self._source.models():
             self._model(model)
         for cases in self._source.case_sets():
@@ -90,12 +91,10 @@ class Bringing:
         return self.report
 
     def _experiment(self, experiment: SourceExperiment) -> None:
-        name = f"experiment {experiment.name}"
-        self._names[experiment.id] = experiment.name
         body = {"name": experiment.name, "tags": dict(experiment.tags)}
         made = self._client.post(f"{self._base}/imported-experiments", body)
+        self._names[experiment.id] = experiment.name
         self.report.add("experiments")
-        self._tell(name, self.report)
         for logged in self._source.logged_models(experiment):
             self._guarded(f"logged model {logged.id}", lambda logged=logged: self._logged(experiment, logged))
         for run in self._source.runs(experiment):
@@ -104,7 +103,9 @@ class Bringing:
             for trace in self._source.traces(experiment):
                 self._guarded(f"trace {trace.id}", lambda trace=trace: self._trace(experiment, trace))
         except Unreachable as error:
-            self.report.leave(f"traces of {name}", f"{error} is not asked for them; give its database")
+            self.report.leave(
+                f"traces of experiment {experiment.name}", f"{error} is not asked for them; give its database"
+            )
         if experiment.deleted and not made["deleted"]:
             self._client.post(f"{self._base}/imported-experiments", {**body, "deleted": True})
 
@@ -197,17 +198,27 @@ class Bringing:
         sent: dict[str, str] = {}
         try:
             for file in self._source.files(owner):
-                with TemporaryFile() as kept, file.read() as stream:
-                    digest, size = copied(stream, kept)
-                    sent[file.path] = digest
-                    if before.get(file.path) != digest:
-                        kept.seek(0)
-                        self._client.upload(place, kept, path=file.path)
+                try:
+                    sent[file.path], size = self._file(place, file, before)
+                except InvalidInput as error:
+                    self.report.differs(f"{name}, artifact {file.path}", error.what)
+                    continue
                 self.report.add("artifacts")
                 self.report.add("artifact bytes", size)
         except Unreachable as error:
             self.report.leave(f"artifacts of {name}", f"{error} cannot be read from here; give --artifacts FOLDER")
+        except NotFound as error:
+            self.report.differs(f"artifacts of {name}", error.what)
         return sent
+
+    def _file(self, place: str, file: SourceFile, before: Mapping[str, str]) -> tuple[str, int]:
+        """Bring one artifact, unless it is here with the same bytes; return its digest and size."""
+        with TemporaryFile() as kept, file.read() as stream:
+            digest, size = copied(stream, kept)
+            if before.get(file.path) != digest:
+                kept.seek(0)
+                self._client.upload(place, kept, path=file.path)
+        return digest, size
 
     def _compare(self, name: str, sent: Mapping[str, str], here: Mapping[str, str]) -> None:
         for path, digest in sent.items():

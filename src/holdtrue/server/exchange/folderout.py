@@ -21,6 +21,9 @@ from holdtrue.tracking.model import Metric
 _STATUSES = {"RUNNING": 1, "SCHEDULED": 2, "FINISHED": 3, "FAILED": 4, "KILLED": 5}
 _MODEL_STATUSES = {"LOGGED_MODEL_PENDING": 1, "LOGGED_MODEL_READY": 2, "LOGGED_MODEL_UPLOAD_FAILED": 3}
 _TRASH = ".trash"
+_LONGEST = 255
+# Beside the file that it becomes: its name takes nothing from what that one may have.
+_PARTIAL = ".holdtrue-partial"
 _META = "meta.yaml"
 
 
@@ -147,7 +150,7 @@ class FolderSink:
         """Write an artifact and return the digest and size of its bytes."""
         target = inside(self._places[owner.id] / "artifacts", path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.partial")
+        partial = target.with_name(_PARTIAL)
         with partial.open("wb") as file:
             found = copied(stream, file)
         os.replace(partial, target)
@@ -155,6 +158,9 @@ class FolderSink:
 
     def model(self, row: Mapping[str, Any]) -> None:
         """Write a registered model down with its versions and aliases."""
+        if "%" in row["name"]:
+            # MLflow's clients read no model of a folder in which one has such a name.
+            raise InvalidInput(f"'{row['name'][:200]}' holds a %.", why="MLflow's folders cannot.")
         folder = inside(self.root / "models", str(row["name"]), folder=True)
         aliases = {name: str(number) for name, number in row["aliases"].items()}
         _meta(folder, name=row["name"], description=row["description"] or None, aliases=aliases,
@@ -235,6 +241,8 @@ def inside(above: Path, name: str, *, folder: bool = False) -> Path:
     parts = name.split("/")
     if not name or name.startswith("/") or any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise InvalidInput(f"'{name[:200]}' is no name of a file.", why="A folder of MLflow keeps names as paths.")
+    if any(len(part.encode()) > _LONGEST for part in parts):
+        raise InvalidInput(f"'{name[:80]}…' is longer than a file's name may be.", why="MLflow's folders cannot.")
     place = above.joinpath(*parts)
     for part in place.relative_to(above).parents:
         if (above / part).is_file():
@@ -246,7 +254,7 @@ def inside(above: Path, name: str, *, folder: bool = False) -> Path:
 
 def _write(file: Path, data: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
+    partial = file.with_name(_PARTIAL)
     partial.write_bytes(data)
     os.replace(partial, file)
 

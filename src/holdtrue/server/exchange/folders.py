@@ -115,7 +115,7 @@ class FolderSource:
                     parts = line.split()
                     if len(parts) >= 2:
                         step = int(parts[2]) if len(parts) > 2 else 0
-                        yield rules.point(key, float(parts[1]), int(float(parts[0])), step)
+                        yield rules.point(key, float(parts[1]), rules.whole_ms(parts[0]), step)
 
     def logged_models(self, experiment: SourceExperiment) -> Iterator[SourceLoggedModel]:
         """Yield the logged models of an experiment."""
@@ -161,9 +161,10 @@ class FolderSource:
                 {
                     "number": int(said["version"]),
                     "run": str(said.get("run_id") or ""),
-                    "source": str(said.get("source") or ""),
                     "description": str(said.get("description") or ""),
-                    "model": str(said.get("model_id") or "") or _model_of(said.get("source")),
+                    **rules.version_place(
+                        *(str(said.get(name) or "") for name in ("source", "storage_location", "model_id"))
+                    ),
                     "stage": str(said.get("current_stage") or "None"),
                     "tags": _texts(each / "tags"),
                 }
@@ -206,12 +207,6 @@ class FolderSource:
         return found if isinstance(found, dict) else {}
 
 
-def _model_of(source: Any) -> str:
-    """Return the logged model that a version's source names, or nothing."""
-    text = str(source or "")
-    return text.removeprefix("models:/") if text.startswith("models:/m-") else ""
-
-
 def _trace_info(own: str, meta: Mapping[str, Any], metadata: dict[str, str], tags: dict[str, str]) -> dict[str, Any]:
     """Return a trace's info as the protocol writes it, out of a file of version 3 or 2."""
     took = meta.get("execution_duration_ms", meta.get("execution_time_ms"))
@@ -237,7 +232,7 @@ def _model_metrics(folder: Path) -> Iterator[tuple[str, float | str, int, int, s
         for line in file.read_text(encoding="utf-8").splitlines():
             parts = line.split()
             if len(parts) >= 3:
-                made = rules.point(key, float(parts[1]), int(float(parts[0])), int(parts[2]))
+                made = rules.point(key, float(parts[1]), rules.whole_ms(parts[0]), int(parts[2]))
                 name, digest = (parts[4], parts[5]) if len(parts) > 5 else ("", "")
                 yield key, "NaN" if made.nan else made.value, made.timestamp, made.step, name, digest
 

@@ -195,9 +195,8 @@ class MlflowServer:
             {
                 "number": int(each["version"]),
                 "run": each.get("run_id", ""),
-                "source": each.get("source", ""),
                 "description": each.get("description", ""),
-                "model": each.get("model_id", "") or _model_of(each.get("source", "")),
+                **rules.version_place(each.get("source", ""), self._location(each), each.get("model_id", "")),
                 "stage": each.get("current_stage", "None") or "None",
                 "tags": pairs(each.get("tags")),
             }
@@ -210,6 +209,13 @@ class MlflowServer:
             "versions": sorted(versions, key=lambda each: int(each["number"])),
             "aliases": {each["alias"]: int(each["version"]) for each in model.get("aliases", [])},
         }
+
+    def _location(self, version: Mapping[str, Any]) -> str:
+        """Return where the files of a version stand that is a copy of another; others say it themselves."""
+        if not rules.is_copy(version.get("source", "")):
+            return ""
+        which = {"name": version["name"], "version": version["version"]}
+        return str(self.ask("GET", "/model-versions/get-download-uri", **which).get("artifact_uri", ""))
 
     def traces(self, experiment: SourceExperiment) -> Iterator[SourceTrace]:
         """Yield the traces of an experiment; raise Unreachable for servers before version 3."""
@@ -283,7 +289,3 @@ def _model_metric(one: Mapping[str, Any]) -> tuple[str, float | str, int, int, s
     made = rules.point(one["key"], float(one.get("value", 0)), int(one.get("timestamp", 0)), int(one.get("step", 0)))
     name, digest = one.get("dataset_name") or "", one.get("dataset_digest") or ""
     return made.key, "NaN" if made.nan else made.value, made.timestamp, made.step, name, digest
-
-
-def _model_of(source: str) -> str:
-    return source.removeprefix("models:/") if source.startswith("models:/m-") else ""

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ import orjson
 from holdtrue.tracking.model import LARGEST, Metric
 
 _STATUSES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+# A logged model, by its id or by the place of its files.
+_LOGGED = re.compile(r"(?:models:/|.*/models/)(?P<id>m-[0-9A-Za-z_-]+)(?:/artifacts)?/?")
 _MODEL_STATUSES = {1: "LOGGED_MODEL_PENDING", 2: "LOGGED_MODEL_READY", 3: "LOGGED_MODEL_UPLOAD_FAILED"}
 
 
@@ -22,6 +25,11 @@ def point(key: str, value: float, timestamp: int, step: int, nan: bool = False) 
     if nan or math.isnan(value):
         return Metric(key, step, timestamp, 0.0, 1)
     return Metric(key, step, timestamp, max(-LARGEST, min(LARGEST, float(value))), 0)
+
+
+def whole_ms(text: str) -> int:
+    """Return a moment of a folder's file, which old clients wrote with a fraction."""
+    return int(text) if text.isdigit() else int(float(text))
 
 
 def case_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,6 +60,21 @@ def cases_of(row: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
         "updated_by": row.get("last_updated_by") or "",
         "tags": dict(tags),
     }
+
+
+def version_place(source: str, location: str = "", model: str = "") -> dict[str, str]:
+    """Return where a version's files came from, and the logged model that they are, if any.
+
+    A copy of another version names that one as its source; where the files stand is its `location`.
+    """
+    place = location if location and is_copy(source) else source
+    found = _LOGGED.fullmatch(place)
+    return {"source": place, "model": model or (found["id"] if found else "")}
+
+
+def is_copy(source: str) -> bool:
+    """Tell whether a version's source is another version."""
+    return source.startswith("models:/") and _LOGGED.fullmatch(source) is None
 
 
 def run_status(value: Any) -> str:

@@ -174,9 +174,8 @@ class DatabaseSource:
                 {
                     "number": int(row["version"]),
                     "run": row.get("run_id") or "",
-                    "source": row.get("source") or "",
                     "description": row.get("description") or "",
-                    "model": _model_of(row.get("source")),
+                    **rules.version_place(row.get("source") or "", row.get("storage_location") or ""),
                     "stage": row.get("current_stage") or "None",
                     "tags": self._pairs("model_version_tags", name=name, version=row["version"]),
                 }
@@ -276,11 +275,6 @@ def _complete(row: Mapping[str, Any], tags: dict[str, str], metadata: dict[str, 
         found = {name: row[name] for name in names if row.get(name) is not None}
         if found:
             metadata.setdefault(key, orjson.dumps(found).decode())
-
-
-def _model_of(source: str | None) -> str:
-    """Return the logged model that a version's source names, or nothing."""
-    return source.removeprefix("models:/") if source and source.startswith("models:/m-") else ""
 
 
 def _url(address: str) -> tuple[str, Path]:

@@ -12,7 +12,7 @@ import orjson
 
 from holdtrue.core.errors import InvalidInput
 from holdtrue.core.filters import Condition
-from holdtrue.traces.infos.model import NAME, PROMPTS, RUN, TraceInfo
+from holdtrue.traces.infos.model import NAME, RUN, TraceInfo
 from holdtrue.traces.model import StoredSpan
 
 Reader = Callable[[str], Sequence[StoredSpan]]
@@ -70,7 +70,6 @@ def said_by(info: TraceInfo, condition: Condition) -> list[str]:
             "state": info.state.value,
             "client_request": info.client_request,
             "name": info.tags.get(NAME, ""),
-            "prompt": info.tags.get(PROMPTS, ""),
             "run": info.metadata.get(RUN, ""),
         }
     return [known[key]] if key in known else []

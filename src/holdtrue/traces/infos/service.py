@@ -166,10 +166,11 @@ def search(
             why=f"It must be at least 1 and at most {MOST_PAGE}.",
         )
     conditions, orders = parse_filter(wish.filter, TRACES), parse_order(wish.order, TRACES)
-    if any(order.subject.entity != "attribute" or order.subject.key == "text" for order in orders):
+    if any(order.subject.entity != "attribute" or order.subject.key in ("text", "prompt") for order in orders):
         raise InvalidInput("Traces are ordered by their attributes only.", mend="For example: timestamp_ms DESC")
     for each in conditions:
         _check_span_key(wish.filter, each)
+        _check_prompt(wish.filter, each)
         if each.operator == "RLIKE":
             check_pattern(str(each.value))
     of_spans = [each for each in conditions if _about_spans(each)]
@@ -219,6 +220,17 @@ def _check_span_key(text: str, condition: Condition) -> None:
         raise FilterError.at(text, max(0, text.find(key)), f"There is no span “{key[:80]}”. Known are: {known}.")
 
 
+def _check_prompt(text: str, condition: Condition) -> None:
+    """Refuse a condition on prompts that is none on one version, and point at it."""
+    subject = condition.subject
+    if (subject.entity, subject.key) == ("attribute", "prompt") and (
+        condition.operator != "=" or "/" not in str(condition.value)
+    ):
+        raise FilterError.at(
+            text, max(0, text.find("prompt")), "Traces of a prompt are those of one version: prompt = 'name/version'."
+        )
+
+
 def _plain(condition: Condition) -> Condition:
     """Return a condition on ids as one on their digits: clients write “tr-” before them."""
     if condition.subject.entity != "attribute" or condition.subject.key != "id":
@@ -255,7 +267,12 @@ def link_run(tx: Transaction, ids: Sequence[str], run: str) -> None:
 def link_prompts(tx: Transaction, id: str, prompts: Sequence[tuple[str, str]]) -> None:
     """Note the prompt versions a trace used, each once."""
     known = find(tx.connection, tx.project, id)
-    linked: list[dict[str, str]] = orjson.loads(known.tags.get(PROMPTS, "[]"))
+    try:
+        linked = orjson.loads(known.tags.get(PROMPTS, "[]"))
+    except orjson.JSONDecodeError:
+        linked = None
+    if not isinstance(linked, list):
+        raise InvalidInput(f"The tag '{PROMPTS}' is no list of prompts.", mend="Delete the tag, then link again.")
     for name, version in prompts:
         line = {"name": name, "version": version}
         if line not in linked:

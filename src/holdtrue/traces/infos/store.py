@@ -1,5 +1,6 @@
 """SQL of what is known of traces beside their spans."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -177,7 +178,7 @@ def within(
 
 
 def _expression(project: str, key: str) -> sa.ColumnElement[Any]:
-    kinds: dict[str, tuple[Kind, str]] = {"name": ("tag", NAME), "prompt": ("tag", PROMPTS), "run": ("metadata", RUN)}
+    kinds: dict[str, tuple[Kind, str]] = {"name": ("tag", NAME), "run": ("metadata", RUN)}
     if key in kinds:
         kind, named = kinds[key]
         value = sa.select(pairs.c.value).where(_pair(project, kind, named)).correlate(traces).scalar_subquery()
@@ -199,6 +200,8 @@ def _pair(project: str, kind: Kind, key: str) -> sa.ColumnElement[bool]:
 
 def _condition(project: str, condition: Condition) -> sa.ColumnElement[bool]:
     entity, key = condition.subject.entity, condition.subject.key
+    if entity == "attribute" and key == "prompt":
+        return _linked(project, str(condition.value))
     if entity == "attribute":
         return compared(_expression(project, key), condition)
     about: Any
@@ -217,6 +220,16 @@ def _condition(project: str, condition: Condition) -> sa.ColumnElement[bool]:
     if condition.operator == "IS NOT NULL":
         return query.exists()
     return query.where(compared(value, condition)).exists()
+
+
+def _linked(project: str, prompt: str) -> sa.ColumnElement[bool]:
+    """Choose the traces that are linked to a prompt's version, “name/version”."""
+    name, _, version = prompt.rpartition("/")
+    line = {"name": name, "version": version}
+    # The tag is a JSON list, which clients write in their way and this server in its own.
+    written = {json.dumps(line), orjson.dumps(line).decode()}
+    holds = sa.or_(*(sa.func.replace(pairs.c.value, each, "") != pairs.c.value for each in sorted(written)))
+    return sa.select(sa.literal(1)).where(_pair(project, "tag", PROMPTS), holds).correlate(traces).exists()
 
 
 def _is_number(value: Any) -> bool:

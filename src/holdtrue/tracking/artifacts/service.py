@@ -68,19 +68,17 @@ def need(connection: sa.Connection, project: str, path: str) -> Stored:
 def entries(
     connection: sa.Connection, project: str, folder: str, *, after: str = "", limit: int = 10_000
 ) -> list[Stored]:
-    """Return what stands in a folder; a file lists itself, as object stores do."""
+    """Return what stands in a folder; nothing does in a file, by which clients tell them apart."""
     if folder:
         rules.artifact_path(folder)
-    found = store.entries(connection, project, folder, after=after, limit=limit)
-    if not found and folder and not after:
-        here = store.find(connection, project, folder)
-        return [here] if here is not None and not here.is_folder else []
-    return found
+    return store.entries(connection, project, folder, after=after, limit=limit)
 
 
-def files_below(connection: sa.Connection, project: str, folder: str) -> list[tuple[str, Stored]]:
+def files_below(
+    connection: sa.Connection, project: str, folder: str, *, limit: int = MOST_FILES
+) -> list[tuple[str, Stored]]:
     """Return every file below a folder, with its path from there."""
-    return store.files_below(connection, project, folder, MOST_FILES)
+    return store.files_below(connection, project, folder, limit)
 
 
 def delete(tx: Transaction, path: str) -> int:

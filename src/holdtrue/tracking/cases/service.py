@@ -19,7 +19,7 @@ from holdtrue.tracking import service
 from holdtrue.tracking.cases import rules, store
 from holdtrue.tracking.cases.model import NAME_LENGTH, RECORDS_AT_ONCE, USER, CaseSet, NoCaseSet, Place, Record
 from holdtrue.tracking.model import Pair
-from holdtrue.tracking.search import check_limit
+from holdtrue.tracking.search import ATTRIBUTES_ALONE, check_limit
 
 Sent = TypeVar("Sent")
 _SAID: Final = ("inputs", "outputs", "expectations", "tags")
@@ -81,9 +81,7 @@ def search(
 ) -> tuple[list[CaseSet], str | None]:
     """Return a page of datasets, and the token of the next page."""
     check_limit(limit)
-    conditions, orders = parse_filter(filter, SETS), parse_order(order, SETS)
-    if any(each.subject.entity == "tag" for each in orders):
-        raise InvalidInput("Evaluation datasets are not ordered by tags.", mend="Order by name or by a time.")
+    conditions, orders = parse_filter(filter, SETS), parse_order(order, SETS, ATTRIBUTES_ALONE)
     question = ["evaluation datasets", sorted(experiments), filter, list(order)]
     place = place_of(question, page)
     found, last = store.search(connection, project, experiments, conditions, orders, limit, place)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from holdtrue import catalog
 from holdtrue.core.errors import InvalidInput
-from holdtrue.core.filters import Condition, Order, Vocabulary, parse_filter, parse_order
+from holdtrue.core.filters import Condition, Id, Order, Vocabulary, parse_filter, parse_order
 from holdtrue.core.paging import place_of, token_of
 from holdtrue.storage.ledger import Transaction
 from holdtrue.tracking import rules
@@ -31,7 +31,7 @@ from holdtrue.tracking.registry.model import (
     Scan,
     Stage,
 )
-from holdtrue.tracking.search.service import check_limit
+from holdtrue.tracking.search.service import ATTRIBUTES_ALONE, check_limit
 
 _ALIAS = re.compile(r"[\w-]{1,255}")
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
@@ -66,7 +66,7 @@ VERSIONS: Final = Vocabulary(
     attributes=MappingProxyType(
         {
             "name": ("name", str),
-            "version_number": ("number", int),
+            "version_number": ("number", Id),
             "run_id": ("run", str),
             "source_path": ("source", str),
             "source": ("source", str),
@@ -88,6 +88,7 @@ LOGGED: Final = Vocabulary(
         {
             "name": ("name", str),
             "model_id": ("id", str),
+            "experiment_id": ("experiment", Id),
             "model_type": ("model_type", str),
             "status": ("status", str),
             "source_run_id": ("source_run", str),
@@ -425,6 +426,11 @@ def find_version(connection: sa.Connection, project: str, text: str) -> ModelVer
         name, _, alias = text.rpartition("@")
         return version_by_alias(connection, project, name, alias)
     name, _, which = text.partition("/")
+    if not which:
+        raise InvalidInput(
+            f"“{text[:200]}” names no version.",
+            mend=f"Name one: {name[:200]}/3, {name[:200]}/latest or {name[:200]}@alias.",
+        )
     if which.isdigit():
         return need_version(connection, project, name, int(which))
     model = need_registered_model(connection, project, name)
@@ -509,7 +515,7 @@ def search_registered_models(
     """Return a page of registered models (prompts only if asked for), and the token of the next page."""
     check_limit(limit, 1000)
     conditions, prompts = _about_prompts(parse_filter(filter, MODELS))
-    orders = parse_order(order, MODELS)
+    orders = parse_order(order, MODELS, ATTRIBUTES_ALONE)
     question = ["models", filter, list(order)]
     among = None if prompts is None else store.is_prompt(project, PROMPT_TAG, versions=False, wanted=prompts)
     found, last = store.search_registered_models(
@@ -524,7 +530,7 @@ def search_versions(
     """Return a page of versions (of prompts only if asked for), and the token of the next page."""
     check_limit(limit, 200_000)
     conditions, prompts = _about_prompts(parse_filter(filter, VERSIONS))
-    orders = parse_order(order, VERSIONS)
+    orders = parse_order(order, VERSIONS, ATTRIBUTES_ALONE)
     question = ["versions", filter, list(order)]
     among = None if prompts is None else store.is_prompt(project, PROMPT_TAG, versions=True, wanted=prompts)
     found, last = store.search_versions(

@@ -174,32 +174,51 @@ def _of_logged_model(project: str, condition: Condition, datasets: Sequence[tupl
     if subject.entity != "metric":
         query = query.where(logged_model_pairs.c.kind == subject.entity)
     elif datasets:
-        on = sa.tuple_(model_metrics.c.dataset_name, model_metrics.c.dataset_digest)
-        query = query.where(on.in_(list(datasets)))
+        query = query.where(sa.or_(*(_on_dataset(name, digest) for name, digest in datasets)))
     if condition.operator == "IS NULL":
         return ~query.exists()
+    if subject.entity == "metric" and condition.operator != "IS NOT NULL":
+        query = query.where(model_metrics.c.nan == 0)
     return query.where(compared(table.c.value, condition)).exists()
+
+
+def _on_dataset(name: str, digest: str) -> sa.ColumnElement[bool]:
+    """Choose the metrics that were measured on a dataset, in any state of it if `digest` is empty."""
+    named = model_metrics.c.dataset_name == name
+    return sa.and_(named, model_metrics.c.dataset_digest == digest) if digest else named
 
 
 def _logged_model_order(project: str, order: Order, name: str, digest: str) -> list[Term]:
     subject = order.subject
     if subject.entity == "attribute":
         return [Term(logged_models.c[subject.key], order.ascending)]
-    table = model_metrics if subject.entity == "metric" else logged_model_pairs
-    query = sa.select(table.c.value).where(
-        table.c.project == project, table.c.model == logged_models.c.id, table.c.key == subject.key
-    )
     if subject.entity == "metric":
-        if name:
-            query = query.where(model_metrics.c.dataset_name == name, model_metrics.c.dataset_digest == digest)
-        query = query.where(model_metrics.c.nan == 0).order_by(model_metrics.c.timestamp.desc())
-    else:
-        query = query.where(logged_model_pairs.c.kind == subject.entity)
+        return _metric_order(project, order, name, digest)
+    table = logged_model_pairs
+    query = sa.select(table.c.value).where(
+        table.c.project == project,
+        table.c.model == logged_models.c.id,
+        table.c.kind == subject.entity,
+        table.c.key == subject.key,
+    )
     value = query.limit(1).correlate(logged_models).scalar_subquery()
-    empty: Any = 0.0 if subject.entity == "metric" else ""
+    return [Term(is_missing(value), ascending=True), Term(sa.func.coalesce(value, ""), order.ascending)]
+
+
+def _metric_order(project: str, order: Order, name: str, digest: str) -> list[Term]:
+    """Order by the newest value of a metric: numbers, then NaN, then models without it, in both directions."""
+    table = model_metrics
+    mine = sa.and_(table.c.project == project, table.c.model == logged_models.c.id, table.c.key == order.subject.key)
+    if name:
+        mine = sa.and_(mine, _on_dataset(name, digest))
+    newest = (table.c.timestamp.desc(), table.c.step.desc(), table.c.dataset_name, table.c.dataset_digest)
+    value, nan = (
+        sa.select(column).where(mine).order_by(*newest).limit(1).correlate(logged_models).scalar_subquery()
+        for column in (table.c.value, table.c.nan)
+    )
     return [
-        Term(is_missing(value), ascending=True),
-        Term(sa.func.coalesce(value, empty), order.ascending),
+        Term(sa.func.coalesce(nan, 2), ascending=True),
+        Term(sa.func.coalesce(value, 0.0), order.ascending),
     ]
 
 

@@ -62,6 +62,9 @@ EXPERIMENTS: Final = Vocabulary(
     ),
 )
 
+ATTRIBUTES_ALONE: Final = frozenset({"attribute"})
+_ORDERED: Final = frozenset({"metric", "param", "tag", "attribute"})
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -89,9 +92,7 @@ def search_runs(connection: sa.Connection, project: str, wish: Search) -> tuple[
     """Return a page of runs with their data, and the token of the next page."""
     check_limit(wish.limit)
     wanted = tuple(sorted(set(wish.experiments)))
-    conditions, orders = parse_filter(wish.filter, RUNS), parse_order(wish.order, RUNS)
-    if any(each.subject.entity == "dataset" for each in orders):
-        raise InvalidInput("Runs are not ordered by datasets.", mend="Order by metrics, params, tags or attributes.")
+    conditions, orders = parse_filter(wish.filter, RUNS), parse_order(wish.order, RUNS, _ORDERED)
     question = ["runs", list(wanted), wish.filter, wish.view, list(wish.order)]
     query = store.RunQuery(wanted, wish.view, conditions, orders, wish.limit, place_of(question, wish.page))
     found = store.search_runs(connection, project, query)
@@ -111,7 +112,7 @@ def search_experiments(
 ) -> tuple[list[Experiment], str | None]:
     """Return a page of experiments, and the token of the next page."""
     check_limit(limit)
-    conditions, orders = parse_filter(filter, EXPERIMENTS), parse_order(order, EXPERIMENTS)
+    conditions, orders = parse_filter(filter, EXPERIMENTS), parse_order(order, EXPERIMENTS, ATTRIBUTES_ALONE)
     question = ["experiments", filter, view, list(order)]
     place = place_of(question, page)
     found, last = store.search_experiments(connection, project, view, conditions, orders, limit, place)

@@ -30,6 +30,8 @@ from holdtrue.tracking.store import (
 )
 
 _MOST_MERGED = 32
+# SQLite joins at most 64 tables, and orders need some too.
+_MOST_JOINED = 32
 _PAIRS = {"param": run_params, "tag": run_tags}
 
 
@@ -191,8 +193,12 @@ def _condition(query: sa.Select[Any], project: str, condition: Condition, positi
     if condition.operator in ("IS NULL", "IS NOT NULL"):
         has = sa.select(sa.literal(1)).where(on).correlate(runs).exists()
         return query.where(has if condition.operator == "IS NOT NULL" else ~has)
-    query = query.join(table, on).where(compared(table.c.value, condition))
-    return query.where(table.c.nan == 0) if subject.entity == "metric" else query
+    meets = compared(table.c.value, condition)
+    if subject.entity == "metric":
+        meets = sa.and_(meets, table.c.nan == 0)
+    if position >= _MOST_JOINED:
+        return query.where(sa.select(sa.literal(1)).where(on, meets).correlate(runs).exists())
+    return query.join(table, on).where(meets)
 
 
 def _dataset(project: str, condition: Condition) -> sa.ColumnElement[bool]:
