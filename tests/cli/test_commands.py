@@ -49,6 +49,19 @@ def test_applying_again_says_so(made: Path) -> None:
     assert planned == {"changes": [], "contracts": [], "drift": []}
 
 
+def test_a_plan_tells_field_by_field_what_changes(made: Path) -> None:
+    other = made / "other.py"
+    text = (made / "project.py").read_text()
+    other.write_text(text.replace("margin=0.01)", "margin=0.02),\n    abstain=(0.4, 0.6)"))
+    done = holdtrue("plan", "--file", "other.py", cwd=made)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:3] == [
+        "  change  service happens",
+        "            abstain: – → [0.4, 0.6]",
+        "            rollout.margin: 0.01 → 0.02",
+    ]
+
+
 @pytest.mark.parametrize(
     "listing",
     ["releases", "decisions", "rollouts", "incidents", "datasets", "quarantines", "jobs", "activity", "token list"],

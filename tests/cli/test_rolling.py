@@ -42,6 +42,8 @@ def test_scripts_read_json_and_the_seed_repeats_it(folder: Path) -> None:
         (("other",), "There is no service “other”"),
         (("--base", "0.99"), "cannot be played with the base"),
         (("--per-day", "-3"), "cannot be played with the per_day"),
+        (("--per-day", "0"), "cannot be played with the per_day 0"),
+        (("--label-delay", "200000"), "from 0 to 100,000"),
     ],
 )
 def test_what_cannot_be_played_is_refused_with_a_reason(folder: Path, arguments: tuple[str, ...], said: str) -> None:

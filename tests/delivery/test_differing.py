@@ -8,12 +8,15 @@ import pytest
 
 from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import NotFound
+from holdtrue.delivery import history
 from holdtrue.delivery.differing import Report, differing
 from holdtrue.delivery.model import Rollout
 from tests.delivery.worlds import World, open_world
 
 
-def shadowed(world: World, running: Rollout, n: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def shadowed(
+    world: World, running: Rollout, n: int = 600, ahead: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Let both releases score n rows; at LGA the challenger is far off. Return origin, both scores and truth."""
     random = np.random.default_rng(2)
     origin = np.array(["EWR", "JFK", "LGA"])[np.arange(n) % 3]
@@ -30,7 +33,7 @@ def shadowed(world: World, running: Rollout, n: int = 600) -> tuple[np.ndarray, 
         record: dict[str, Any] = {
             "id": ids if role == "answer" else [f"{each}~{release}" for each in ids],
             "prediction_id": ids,
-            "time": now,
+            "time": now + round(ahead * 86_400e6),
             "recorded_at": now,
             "key": [f"F{row}" for row in range(n)],
             "entity": "N1",
@@ -51,6 +54,23 @@ def shadowed(world: World, running: Rollout, n: int = 600) -> tuple[np.ndarray, 
     world.clock.advance(86_400)
     world.label([f"F{row}" for row in range(n)], truth.tolist())
     return origin, first, second, truth.astype(float)
+
+
+@pytest.mark.parametrize("ahead", [-5.0, 5.0])
+def test_rows_that_are_predicted_for_another_moment_than_that_of_the_request_count(
+    tmp_path: Path, ahead: float
+) -> None:
+    """A flight is asked about days before it leaves, and a late batch after."""
+    world = open_world(tmp_path)
+    world.declare()
+    running = world.rolling()
+    shadowed(world, running, n=60, ahead=ahead)
+    world.rollback("enough seen")
+    found = report(world, running.id)
+    assert found.whole is not None
+    assert (found.whole.rows, found.whole.labelled) == (60, 60)
+    past = history.history(world.stores, world.project, "delay", running.id)
+    assert past.rows == 60
 
 
 def report(world: World, name: str) -> Report:

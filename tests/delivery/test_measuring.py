@@ -188,6 +188,25 @@ def test_each_kind_of_change_is_measured_by_itself(tmp_path: Path, kind: str) ->
     assert sum(found[name].failed for name in found if name not in ("all", kind)) == 0
 
 
+def test_limits_that_are_measured_with_a_model_are_no_change_of_settings(tmp_path: Path) -> None:
+    world = open_world(tmp_path)
+    world.declare()
+    deploy(world, limited(world.submission("one"), 0.7))
+    world.clock.advance(7_200)
+    deploy(world, limited(world.submission("two"), 0.6))
+    world.clock.advance(7_200)
+    deploy(world, limited(world.submission("two"), 0.5))
+    _, retrained, loosened = world.read(lambda conn: attempts(conn, world.project, "delay"))
+    assert retrained.kinds == {"model"}
+    assert loosened.kinds == {"settings"}
+
+
+def limited(body: dict[str, Any], zero_up_to: float) -> dict[str, Any]:
+    """Return a submission that pins a limit of its prediction sets."""
+    sets = {"confidence": 0.9, "zero_up_to": zero_up_to, "one_from": 0.2}
+    return {**body, "release": {**body["release"], "config": {**body["release"]["config"], "sets": sets}}}
+
+
 def changed(world: World, first: dict[str, Any], kind: str) -> dict[str, Any]:
     """Return a submission in which one thing differs from `first`."""
     release, versions = dict(first["release"]), [dict(each) for each in first["versions"]]

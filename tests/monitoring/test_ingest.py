@@ -109,8 +109,9 @@ def test_labels_that_are_no_numbers_are_counted_and_left_out(production: Product
     production.declare(SPEC)
     keys = production.predict([0.9, 0.1, 0.3, 0.2])
     production.label(keys, [1, None, "late", True])
+    production.label(keys[:1], [1e300])
     production.run()
-    assert counts(production)["invalid"] == 2
+    assert counts(production)["invalid"] == 3
     assert only(production.windows(grain="day")).positives == 2
 
 

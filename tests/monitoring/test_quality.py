@@ -86,6 +86,21 @@ def test_labels_that_are_no_classes_are_no_quality() -> None:
     assert window_of(KEY, "day", date(1970, 1, 1), {0: odd}, due_before=5).reason == "labels are not 0 or 1"
 
 
+def test_one_label_that_is_no_class_does_not_hide_what_the_others_say() -> None:
+    day = scored(60)
+    labels = day.labels.copy()
+    labels[3] = 2.0
+    odd = DayScores(day.ids, day.keys, day.scores, labels, day.known_at)
+    without = np.arange(60) != 3
+    rest = DayScores(
+        day.ids[without], day.keys[without], day.scores[without], day.labels[without], day.known_at[without]
+    )
+    one, other = (window_of(KEY, "day", date(1970, 1, 1), {0: each}, due_before=5) for each in (odd, rest))
+    assert one.reason == ""
+    assert (one.roc_auc, one.brier, one.measures) == (other.roc_auc, other.brier, other.measures)
+    assert one.labelled == other.labelled + 1
+
+
 def test_answers_of_the_fallback_count_but_are_not_the_models_quality() -> None:
     day = scored(50)
     scores = day.scores.copy()

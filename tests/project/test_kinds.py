@@ -112,6 +112,7 @@ def test_a_model_of_classes_is_judged_released_and_scored(pipeline: Pipeline, tm
     assert content["classes"] == list(CLASSES)
     _score(made, pipeline, content, tmp_path)
     served = bundle(submission)
+    assert not served.event
     assert (served.classes, served.class_sets) == (CLASSES, ClassSets(**_tuples(config["class_sets"])))
     # A challenger is compared by the same loss on the same rows: with itself there is no difference.
     features = next(each["content"] for each in submission["versions"] if each["kind"] == "feature_view")
@@ -155,6 +156,7 @@ def test_a_model_of_a_number_is_judged_and_says_how_far_off_it_may_be(pipeline: 
     assert evidence(submission, "coverage")["value"] == pytest.approx(0.9, abs=0.08)
     content = model_of(submission)
     assert content["number"] is True
+    assert not bundle(submission).event
     assert bundle(submission).ranges == Ranges(**_tuples(submission["release"]["config"]["ranges"]))
     model = load_model(pipeline.blobs.get(content["digest"]), content["digest"], content["format"])
     assert model.score(np.array([[1.0, 0.0]], np.float32))[0] == pytest.approx(3.0, abs=0.3)

@@ -146,5 +146,7 @@ def test_a_folder_that_is_not_there_and_a_name_that_is_taken_are_refused(
     wanted = asked(toy, pipeline)
     with pytest.raises(InvalidInput, match="no folder"):
         score_dataset(toy, pipeline, wanted, tmp_path / "nowhere" / "out.parquet")
+    with pytest.raises(InvalidInput, match="is a folder"):
+        score_dataset(toy, pipeline, wanted, tmp_path)
     with pytest.raises(InvalidInput, match="name of a column"):
         score_dataset(toy, pipeline, replace(wanted, key="score"), tmp_path / "out.parquet")

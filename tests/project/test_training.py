@@ -13,6 +13,7 @@ import holdtrue as ht
 from holdtrue import data
 from holdtrue.core.clock import SystemClock
 from holdtrue.core.errors import InvalidInput
+from holdtrue.delivery.bundles import bundle_of
 from holdtrue.pipelines import Pipeline
 from holdtrue.project.training import Request, train
 from holdtrue.serving import load_model
@@ -103,6 +104,8 @@ def test_the_released_model_is_the_one_that_was_judged(toy: ht.Project, pipeline
     score = model.score(np.array([[-3.0, 0.0], [3.0, 0.0]], np.float32))
     assert score[0] < 0.1
     assert score[1] > 0.9
+    contents = {"model": content, "features": None}
+    assert bundle_of("rel_a", "toy", "big", submission["release"]["config"], contents).event
 
 
 def test_several_models_are_released_as_one_with_the_parity_of_each(pipeline: Pipeline) -> None:

@@ -259,3 +259,22 @@ def test_a_value_of_another_type_is_told_how_it_is_written(datatype: str, value:
     with pytest.raises(BadRequest) as refused:
         check_values("x", datatype, [value])
     assert said in refused.value.mend
+
+
+@pytest.mark.parametrize(("value", "said"), [({}, "an object"), (1, "an integer"), ([], "a list"), ("x", "a string")])
+def test_what_a_value_is_instead_is_said_in_words(value: Any, said: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        check_values("x", "BOOL", [value])
+    assert refused.value.what == f"The input x is BOOL; its data holds {said}."
+
+
+@pytest.mark.parametrize("field", ["NaN", "inf", "1_000", "twelve"])
+def test_a_field_of_csv_that_is_no_number_is_named_with_its_row(field: str) -> None:
+    names = [each.name for each in BUNDLE.inputs]
+    line = ["" for _ in names]
+    line[names.index("load")] = field
+    text = "\n".join([",".join(names), ",".join("" for _ in names), ",".join(line)])
+    with pytest.raises(BadRequest) as refused:
+        from_csv(text, BUNDLE)
+    assert f"row 1 of the CSV text has {field!r}" in refused.value.what
+    assert "An empty field is a missing value." in refused.value.mend

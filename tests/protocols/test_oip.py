@@ -229,4 +229,4 @@ def test_one_row_is_judged_as_two_equal_rows_are(row: dict[str, Any]) -> None:
 
 def test_an_error_is_one_text() -> None:
     error = json.loads(error_body(BadRequest("What.", why="Why.", mend="Mend.")))
-    assert error == {"error": "What. Why."}
+    assert error == {"error": "What. Why. Mend."}

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from holdtrue.server.home import read_address
 from holdtrue.server.ports import free_ports
 from holdtrue.serving.watch import POLL_SECONDS
 from holdtrue.storage import FileClock
+from tests.delivery.worlds import SERVICE, open_world
 from tests.server.certificates import self_signed
 
 SECONDS = 60.0
@@ -235,6 +236,26 @@ def test_children_do_not_outlive_a_killed_parent(start: Start) -> None:
         return all(path.read_text().rpartition(")")[2].split()[0] == "Z" for path in states)
 
     until(gone)
+
+
+def test_a_release_that_cannot_be_loaded_is_told_and_does_not_keep_the_server_from_starting(
+    start: Start, tmp_path: Path
+) -> None:
+    world = open_world(tmp_path / "home")
+    world.declare(service=replace(SERVICE, fallback=None))
+    release = world.allowed("one", fallback=None)
+    world.promote(release)
+    world.reconcile()
+    world.stores.close()
+    running = start("--port", "0")
+    answer = httpx.get(f"http://127.0.0.1:{running.port + 1}/health/ready")
+    assert answer.status_code == 503
+    assert httpx.get(f"{running.url}/health/ready").status_code == 200
+    assert running.stop() == 0
+    told = running.errors()
+    assert "Not every service can be answered." in told
+    assert f"  {release}: This ONNX file is not served." in told
+    assert "`holdtrue plan`" in told
 
 
 def test_a_port_in_use_is_named(start: Start, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_a_broken_contract_is_refused_and_not_recorded(home: Home) -> None:
     allowed = plane.infer([flight(1, distance=None)])
 
     assert wrong.status_code == missing.status_code == 400
-    assert "distance" in wrong.json()["error"]
+    assert wrong.json()["error"].startswith("“distance” is below 0 in 1 row. Among them: -4.0. Correct the values")
     assert "origin" in missing.json()["error"]
     assert allowed.status_code == 200
     assert len(home.records("prediction")) == 1
@@ -407,6 +407,17 @@ def test_a_token_needs_the_permission_of_the_route(home: Home) -> None:
     assert plane.client.post("/events/weather", json={}).status_code == 403
     label = {"service": SERVICE, "labels": [{"key": "flight-1", "value": 1}]}
     assert plane.client.post("/labels", json=label).status_code == 200
+
+
+def test_a_label_of_an_event_that_neither_came_nor_did_not_is_refused(home: Home) -> None:
+    home.publish(home.bundle("rel_a", "champion", event=True))
+    plane = home.start()
+    labels = [{"key": f"flight-{at}", "value": value} for at, value in enumerate((0, 1, 1.0, True, False))]
+    assert plane.client.post("/labels", json={"service": SERVICE, "labels": labels}).json() == {"accepted": 5}
+    for value in (2, 0.5, -1, 1e300):
+        answer = plane.client.post("/labels", json={"service": SERVICE, "columns": {"key": ["a"], "value": [value]}})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["what"] == f"A label's value is {value:g}, neither 0 nor 1."
 
 
 def test_labels_are_durable_and_a_label_sent_twice_counts_once(home: Home) -> None:

@@ -18,6 +18,7 @@ from holdtrue.serving import Arm, BadSnapshot, Engine, Input, Route, Snapshot, l
 from holdtrue.serving.assembly import compile_assembly, compile_check
 from holdtrue.serving.batching import Answer
 from holdtrue.serving.engine import ContractBroken, NotServed
+from holdtrue.serving.isolated import code_refused
 from holdtrue.serving.plan import Loaded, NoAnswer, Stopped
 from holdtrue.serving.records import record_columns
 from holdtrue.serving.runtime import ModelFailed
@@ -496,6 +497,15 @@ def test_a_loader_that_trips_fails_one_release_only(home: Home) -> None:
     table = build_table(home.publish(home.bundle("rel_a", "champion")), Table(), loaders(load))
     assert "ZeroDivisionError" in table.failed["rel_a"]
     assert table.plans[PROJECT, SERVICE].loaded == {}
+
+
+def test_what_mends_a_release_that_cannot_be_loaded_is_kept_with_the_reason(home: Home) -> None:
+    def load(bundle: Any) -> Loaded:
+        raise code_refused()
+
+    table = build_table(home.publish(home.bundle("rel_a", "champion")), Table(), loaders(load))
+    assert "This model is code, which is not run here." in table.failed["rel_a"]
+    assert 'Set model_code = "isolated" in config.toml' in table.failed["rel_a"]
 
 
 def _route(shares: list[float], shadows: int, paired: bool) -> Route:

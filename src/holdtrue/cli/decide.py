@@ -243,12 +243,17 @@ def _print_diff(changes: list[Any]) -> None:
         if change["kind"] == "same":
             continue
         typer.echo(f"{change['kind']:8} {change['role']:10} {change['before'] or '–'} → {change['after'] or '–'}")
-        found = (change["detail"] or {}).get("differences", [])
-        for each in found[:_DIFFERENCES]:
-            sides = (_short(each[side]) for side in ("before", "after"))
-            typer.echo(f"           {each['path']}: {' → '.join(sides)}")
-        if len(found) > _DIFFERENCES or (change["detail"] or {}).get("truncated"):
-            typer.echo("           and more: --json shows them")
+        detail = change["detail"] or {}
+        print_differences(detail.get("differences", []), " " * 11, truncated=bool(detail.get("truncated")))
+
+
+def print_differences(found: list[Any], pad: str, *, truncated: bool = False) -> None:
+    """Print what differs by path, the first dozen."""
+    for each in found[:_DIFFERENCES]:
+        sides = (_short(each[side]) for side in ("before", "after"))
+        typer.echo(f"{pad}{each['path']}: {' → '.join(sides)}")
+    if len(found) > _DIFFERENCES or truncated:
+        typer.echo(f"{pad}and more: --json shows them")
 
 
 def _short(value: Any) -> str:

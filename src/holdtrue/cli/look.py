@@ -1,5 +1,6 @@
 """Commands that only look: status, why, listings, audit, doctor."""
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import typer
@@ -200,13 +201,12 @@ def _print_status(found: Any) -> None:
             if each["environment"] in stops:
                 typer.echo(f"    {_told_stop(stops[each['environment']], service['name'])}")
             if each["failed"]:
-                typer.echo(f"    {each['failed']} could not be loaded: {each['why']}")
+                typer.echo(f"    {each['why']}")
         if not service["deployments"]:
             typer.echo("  no release answers yet: holdtrue run, then holdtrue promote")
         rollout = service.get("rollout")
         if rollout:
-            share = f", {rollout['percent']:g} %" if rollout["state"] == "running" else ""
-            typer.echo(f"  rollout of {rollout['challenger']}: {rollout['state']}{share}. {rollout['reason'] or ''}")
+            typer.echo(f"  {told_rollout(rollout, [each['release'] for each in service['deployments']])}")
             verdict = rollout["verdict"] if rollout["state"] == "running" else None
             if verdict:
                 typer.echo(f"    {str(verdict['verdict']).replace('_', ' ')}: {verdict['why']}")
@@ -220,6 +220,14 @@ def _print_status(found: Any) -> None:
         typer.echo(f"{each['release']} waits for an approval: holdtrue approve {each['release']} --reason …")
     for each in found["quarantines"]:
         typer.echo(f"quarantine {each['id']}: {each['dataset']} {each['window']}, {each['rows']:,} rows")
+
+
+def told_rollout(rollout: Any, deployed: Collection[str]) -> str:
+    """Say how a service's newest rollout stands, and whether what it promoted is `deployed` no more."""
+    share = f", {rollout['percent']:g} %" if rollout["state"] == "running" else ""
+    gone = rollout["state"] == "promoted" and rollout["challenger"] not in deployed
+    since = " Since then another release has taken its place." if gone else ""
+    return f"rollout of {rollout['challenger']}: {rollout['state']}{share}. {rollout['reason'] or ''}{since}"
 
 
 def _told_stop(found: Any, service: str) -> str:

@@ -81,7 +81,7 @@ def simulate(
         base=base_rate,
         swing=swing,
         requests=requests,
-        per_day=per_day or (recorded["per_day"] if recorded else 10_000.0),
+        per_day=_first(per_day, recorded and recorded["per_day"], 10_000.0),
         label_delay_hours=_first(label_delay, recorded and recorded["label_delay_hours"], 0.0),
         shared=shared,
         requests_per_user=per_user,

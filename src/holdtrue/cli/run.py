@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdtrue.cli.context import BLOCKED, AsJson, File, Home, base, check_beside, lines, open_client, project_file, show
-from holdtrue.cli.decide import print_decision
+from holdtrue.cli.decide import print_decision, print_differences
 from holdtrue.core.errors import ConfigurationError, Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ def _print_changes(changes: list[Any], verb: str) -> None:
         return
     for change in changes:
         typer.echo(f"  {change['action']:7} {change['kind']} {change['name']}")
+        print_differences(change["differences"], " " * 12)
     typer.echo("Apply it: holdtrue apply" if verb == "plan" else "Applied.")
 
 

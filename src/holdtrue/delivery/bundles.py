@@ -73,6 +73,7 @@ def bundle_of(
         classes=tuple(model.get("classes", ())),
         class_sets=load(ClassSets, config["class_sets"], "The sets of a release") if "class_sets" in config else None,
         ranges=load(Ranges, config["ranges"], "The ranges of a release") if "ranges" in config else None,
+        event="training" in model and not model.get("classes") and not model.get("number"),
     )
 
 

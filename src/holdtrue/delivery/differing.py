@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 
 from holdtrue import monitoring
 from holdtrue.delivery import reading, store
+from holdtrue.delivery.history import moments
 from holdtrue.delivery.losses import loss_differences
 from holdtrue.delivery.model import Canary, Rollout
 from holdtrue.stats import discoveries, finite, kolmogorov_smirnov, psi
@@ -71,15 +71,15 @@ class Report:
 def differing(stores: Stores, project: str, name: str) -> Report:
     """Return how the answers of a rollout's two releases differ; raise NotFound for no such rollout."""
     rollout = stores.ledger.read(lambda connection: store.rollout(connection, project, name))
-    until = None if rollout.ended_at is None else rollout.ended_at + timedelta(seconds=1)
     stream = stores.ledger.read(
         lambda connection: reading.stream(connection, project, rollout.service, rollout.environment)
     )
-    records = stores.journal.table("prediction", project, service=stream, since=rollout.started_at, until=until)
+    since, until = moments(stores, project, stream, rollout)
+    records = stores.journal.table("prediction", project, service=stream, since=since, until=until)
     if "rollout" in records.column_names:
         records = records.filter(pc.field("rollout") == rollout.id)
     joined = monitoring.joined(
-        stores, project, stream, releases=(rollout.champion, rollout.challenger), since=rollout.started_at
+        stores, project, stream, releases=(rollout.champion, rollout.challenger), since=since, until=until
     )
     rows = _Rows.of(rollout, joined, records)
     slices = [made for column, values in rows.inputs() for made in rows.split(column, values)]

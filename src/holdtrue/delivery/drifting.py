@@ -16,7 +16,7 @@ from holdtrue.delivery.model import Deployment, DeploymentState, ServiceSpec
 from holdtrue.delivery.reconciler import read_acks
 from holdtrue.storage import Stores
 
-_SETTINGS: Final = ("key", "entity", "prediction_time", "fallback")
+_SETTINGS: Final = ("key", "entity", "prediction_time", "fallback", "abstain")
 _PARTS: Final = ("services", "releases", "applications", "gateway")
 
 
@@ -52,10 +52,11 @@ def _of_deployment(
     subject = f"{row.service} in {row.environment}"
     again = f"holdtrue promote {row.service} RELEASE --environment {row.environment}"
     if row.state is DeploymentState.FAILED:
+        failed = row.failed or row.release
         yield Drift(
             subject,
-            f"The release {row.failed or row.release} could not be loaded; {row.release} is wished for.",
-            row.why,
+            f"The release {failed} could not be loaded; {row.release} is wished for.",
+            row.why.removeprefix(f"The release {failed} could not be loaded: "),
             f"Promote a release that can be loaded: {again}",
         )
     decision = governance.decision(connection, project, row.decision)
@@ -86,6 +87,8 @@ def _of_settings(
     config = catalog.release(connection, project, row.release).manifest.config
     for name in _SETTINGS:
         declared, pinned = getattr(spec, name), config.get(name)
+        if isinstance(declared, tuple):
+            declared = list(declared)
         if declared != pinned:
             yield Drift(
                 subject,

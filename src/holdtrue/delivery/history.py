@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
+import pyarrow.compute as pc
 
 from holdtrue import monitoring
+from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import reading, store
 from holdtrue.delivery.losses import loss_differences
@@ -16,6 +18,8 @@ from holdtrue.storage import Stores
 
 _DAY_US: Final = 86_400_000_000
 _MOST_ROWS: Final = 200_000
+# A row's time is the moment it is predicted for, which may be another than that of the request.
+_AROUND: Final = timedelta(days=61)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +62,34 @@ def history(stores: Stores, project: str, service: str, rollout: str | None = No
     )
 
 
+def moments(stores: Stores, project: str, stream: str, rollout: Rollout) -> tuple[int, int]:
+    """Return from which moment to before which one, in microseconds, the rows of a rollout are predicted."""
+    first = microseconds(rollout.started_at)
+    last = first if rollout.ended_at is None else microseconds(rollout.ended_at)
+    table = stores.journal.table(
+        "prediction",
+        project,
+        service=stream,
+        since=rollout.started_at - _AROUND,
+        until=None if rollout.ended_at is None else rollout.ended_at + _AROUND,
+        columns=["time", "rollout"],
+    )
+    if "rollout" in table.column_names:
+        found = pc.call_function("min_max", [table.filter(pc.field("rollout") == rollout.id)["time"]]).as_py()
+        if found["min"] is not None:
+            first, last = int(found["min"]), int(found["max"])
+    return first, last + 1
+
+
 def _losses(stores: Stores, project: str, rollout: Rollout) -> History | None:
-    until = None if rollout.ended_at is None else rollout.ended_at + timedelta(seconds=1)
     stream = stores.ledger.read(
         lambda connection: reading.stream(connection, project, rollout.service, rollout.environment)
     )
+    since, until = moments(stores, project, stream, rollout)
     table = monitoring.joined(
-        stores,
-        project,
-        stream,
-        releases=(rollout.champion, rollout.challenger),
-        since=rollout.started_at,
-        until=until,
+        stores, project, stream, releases=(rollout.champion, rollout.challenger), since=since, until=until
     )
-    pairs = monitoring.paired(table, rollout.champion, rollout.challenger)
+    pairs = monitoring.paired(table.filter(pc.field("rollout") == rollout.id), rollout.champion, rollout.challenger)
     if pairs.n < 2:
         return None
     newest = np.argsort(pairs.times, kind="stable")[-_MOST_ROWS:]

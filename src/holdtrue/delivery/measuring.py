@@ -8,7 +8,7 @@ models adds: a deployment may change code, data, features, models or prompts, an
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import sqlalchemy as sa
@@ -30,6 +30,8 @@ _ROLES: Final[Mapping[str, str]] = {
     "prompt": "prompt",
     "index": "data",
 }
+# What says how sure answers are is measured anew with each model, and then no change of its own.
+_MEASURED: Final = frozenset({"sets", "class_sets", "ranges"})
 _MANY: Final = 100_000
 
 
@@ -226,7 +228,8 @@ class _Book:
         # When a commit was written is not known here; the release is made from it, so it is at least as old.
         if (now.commit, now.environment_lock) != (old.commit, old.environment_lock):
             new["code"] = found.created_at
-        if dict(now.config) != dict(old.config):
+        measured = _MEASURED if "model" in new else frozenset[str]()
+        if _without(now.config, measured) != _without(old.config, measured):
             new["settings"] = min(found.created_at, new.get("settings", found.created_at))
         return new
 
@@ -239,3 +242,7 @@ class _Book:
             each.opened_at < began_at and (each.resolved_at is None or each.resolved_at >= began_at)
             for each in self.incidents
         )
+
+
+def _without(config: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in names}

@@ -155,7 +155,8 @@ class ServiceSpec:
     `fallback`; `shadows` are releases that score every row unanswered. A service of the kind “application” is answered
     by prompt, retrieval and provider; `model` is then its own name. Every `drill_days` it is tried whether production
     could go back (0: only by hand), every `replay_days` the features of recorded answers are computed again, of which
-    the share `replay_most` may differ. It takes `rate` requests a second (0: any number).
+    the share `replay_most` may differ. It takes `rate` requests a second (0: any number). Scores between the two of
+    `abstain` are no decision.
     """
 
     name: str
@@ -172,6 +173,7 @@ class ServiceSpec:
     rate: float = 0.0
     replay_days: float = 0.0
     replay_most: float = 0.01
+    abstain: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,12 +85,22 @@ def check_scenario(scenario: Scenario) -> None:
     checks: tuple[tuple[str, Any, bool, str], ...] = (
         ("requests", scenario.requests, 1 <= scenario.requests <= 5_000_000, "from 1 to 5,000,000"),
         ("per_day", scenario.per_day, 1.0 <= scenario.per_day < math.inf, "at least 1"),
-        ("label_delay_hours", scenario.label_delay_hours, 0.0 <= scenario.label_delay_hours < 1e5, "from 0"),
+        (
+            "label_delay_hours",
+            scenario.label_delay_hours,
+            0.0 <= scenario.label_delay_hours <= 1e5,
+            "from 0 to 100,000",
+        ),
         ("shared", scenario.shared, 0.0 <= scenario.shared <= 1.0, "from 0 to 1"),
         ("swing", scenario.swing, 0.0 <= scenario.swing < 1.0, "from 0 to below 1"),
         ("spread", scenario.spread, 0.0 <= scenario.spread <= 0.5, "from 0 to 0.5"),
-        ("requests_per_user", scenario.requests_per_user, 1.0 <= scenario.requests_per_user < 1e6, "at least 1"),
-        ("look_hours", scenario.look_hours, 0.05 <= scenario.look_hours <= 1e4, "at least 0.05"),
+        (
+            "requests_per_user",
+            scenario.requests_per_user,
+            1.0 <= scenario.requests_per_user <= 1e6,
+            "from 1 to 1,000,000",
+        ),
+        ("look_hours", scenario.look_hours, 0.05 <= scenario.look_hours <= 1e4, "from 0.05 to 10,000"),
         (
             "base, with swing and effect,",
             (bottom, top),

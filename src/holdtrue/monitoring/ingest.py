@@ -185,10 +185,13 @@ def label_arrays(table: pa.Table) -> tuple[Labels, int]:
     """
     value = pc.fill_null(column(table, "value", pa.float64()), float("nan")).to_numpy()
     known = coalesce(column(table, "known_at", pa.int64()), column(table, "time", pa.int64()))
+    with np.errstate(over="ignore"):
+        # What is too large for 32 bits becomes infinite, and so invalid.
+        kept = value.astype(np.float32)
     labels = Labels(
         hash_column(column(table, "key", pa.string())),
         hash_column(column(table, "prediction_id", pa.string())),
-        value.astype(np.float32),
+        kept,
         pc.fill_null(known, 0).to_numpy().astype(np.int64),
     )
     valid = np.isfinite(labels.values) & ((labels.keys != 0) | (labels.ids != 0))

@@ -152,10 +152,11 @@ def _measures(
 def _quality(
     whole: DayScores, blocks: npt.NDArray[np.int64] | None
 ) -> tuple[Interval, float, tuple[Measure, ...], str]:
-    usable = _judged(whole)
+    # A label that is neither 0 nor 1 says nothing of an event, and must not hide what the others say.
+    usable = _judged(whole) & ((whole.labels == 0.0) | (whole.labels == 1.0))
     nothing = _unmeasured(whole)
     labels, scores = whole.labels[usable], whole.scores[usable].astype(np.float64)
-    if not ((labels == 0.0) | (labels == 1.0)).all():
+    if not usable.any():
         return nothing, math.nan, (), "labels are not 0 or 1"
     inside = bool(((scores >= 0.0) & (scores <= 1.0)).all())
     within = None if blocks is None else blocks[usable]

@@ -152,13 +152,12 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Hold what a service needs besides its policy: which request inputs it takes, and where it does not decide."""
+    """Hold what a service needs besides its policy: which request inputs it takes."""
 
     spec: ServiceSpec
     model: Model
     inputs: tuple[tuple[str, str], ...]
     contract: Contract
-    abstain: tuple[float, float] | None = None
 
 
 @dataclass(slots=True)
@@ -357,8 +356,9 @@ class Project:
             rate=rate,
             replay_days=replay_days,
             replay_most=replay_most,
+            abstain=None if abstain is None else (float(abstain[0]), float(abstain[1])),
         )
-        self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract, abstain)
+        self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract)
 
     def application(
         self,

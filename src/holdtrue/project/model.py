@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from holdtrue.catalog import Difference
 from holdtrue.data import DatasetSpec
 from holdtrue.delivery import RetrainSpec, ServiceSpec
 from holdtrue.governance import Policy
@@ -51,10 +52,11 @@ class ProjectSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
-    """Name one difference between what a project declares and what is applied."""
+    """Name one difference between what a project declares and what is applied; of a change, by path what differs."""
 
     kind: str
     name: str
     action: str
     before: Any
     after: Any
+    differences: tuple[Difference, ...] = ()

@@ -71,6 +71,8 @@ def score_dataset(project: Project, pipeline: Pipeline, asked: Scoring, out: Pat
     """Score every part of the dataset, then write them all to the Parquet file `out`, whole or not at all."""
     if not out.parent.is_dir():
         raise InvalidInput(f"There is no folder {out.parent}.", mend="Make it, or name another file with --out.")
+    if out.is_dir():
+        raise InvalidInput(f"{out} is a folder.", mend=f"Name a file with --out, such as {out / 'scores.parquet'}.")
     if {asked.key, asked.time}.intersection(_OWN):
         raise InvalidInput(
             "The dataset's key or time has the name of a column of the output.",
@@ -230,15 +232,21 @@ def _write(pipeline: Pipeline, asked: Scoring, out: Path, digests: Sequence[str]
             named += [(str(key), str(error)) for key, error in found][: _NAMED - len(named)]
         assert writer is not None, "a dataset version has at least one part"
         writer.close()
+        _sync(temporary)
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-    descriptor = os.open(out.parent, os.O_RDONLY)
+    _sync(out.parent)
+    return Scores(rows, bad, tuple(named), len(digests), cached)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return Scores(rows, bad, tuple(named), len(digests), cached)
 
 
 def _tables(pipeline: Pipeline, digests: Sequence[str]) -> Iterator[pa.Table]:

@@ -114,5 +114,6 @@ def _differences(part: str, old: dict[str, Any], new: dict[str, Any]) -> list[Pl
         before, after = old.get(name), new.get(name)
         if before != after:
             action = "add" if before is None else "remove" if after is None else "change"
-            found.append(PlannedChange(kind, name, action, before, after))
+            by_path = catalog.differences(before, after)[0] if action == "change" else ()
+            found.append(PlannedChange(kind, name, action, before, after, tuple(by_path)))
     return found

@@ -380,7 +380,7 @@ def _config(model: Model, serving: Serving) -> dict[str, Any]:
         "prediction_time": serving.spec.prediction_time,
         "output": model.label,
         "fallback": serving.spec.fallback,
-        **({} if serving.abstain is None else {"abstain": list(serving.abstain)}),
+        **({} if serving.spec.abstain is None else {"abstain": list(serving.spec.abstain)}),
     }
 
 

@@ -80,7 +80,7 @@ def check_values(name: str, datatype: str, values: list[Any]) -> None:
         if wrong != {_NONE}:
             wrong.discard(_NONE)
             found = _json_name(next(iter(wrong)))
-            raise BadRequest(f"The input {name} is {datatype}; its data holds a {found}.", mend=_written(datatype))
+            raise BadRequest(f"The input {name} is {datatype}; its data holds {found}.", mend=_written(datatype))
         values = [value for value in values if value is not None]
     limits = LIMITS[datatype]
     if limits is not None and values and not (limits[0] <= min(values) and max(values) <= limits[1]):
@@ -154,10 +154,16 @@ def from_csv(text: str, bundle: Bundle) -> Columns:
 
 def _read(name: str, datatype: str, fields: Iterable[str]) -> list[Any]:
     read = _READERS.get(datatype, _float if datatype[:2] == "FP" else _integer)
-    try:
-        return [None if field == "" else read(field) for field in fields]
-    except ValueError:
-        raise BadRequest(f"The input {name} is {datatype}; its column holds another kind of text.") from None
+    values: list[Any] = []
+    for row, field in enumerate(fields):
+        try:
+            values.append(None if field == "" else read(field))
+        except ValueError:
+            raise BadRequest(
+                f"The input {name} is {datatype}; row {row} of the CSV text has {field[:60]!r}.",
+                mend=f"{_written(datatype)} An empty field is a missing value.",
+            ) from None
+    return values
 
 
 def _integer(field: str) -> int:
@@ -191,10 +197,10 @@ def first(names: Iterable[Any]) -> str:
 
 def _json_name(kind: type) -> str:
     return {
-        bool: "boolean",
-        int: "integer",
-        float: "number",
-        str: "string",
-        list: "list",
-        dict: "object",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
     }.get(kind, "null")

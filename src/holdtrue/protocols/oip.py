@@ -261,8 +261,13 @@ def outputs_of(bundle: Bundle, answer: Answer, asked: InferRequest, *, missing: 
 
 
 def error_body(error: HoldtrueError) -> bytes:
-    """Return the protocol's form of an error."""
-    return orjson.dumps({"error": f"{error.what} {error.why}".strip()})
+    """Return the protocol's form of an error: one text."""
+    return orjson.dumps({"error": in_one(error)})
+
+
+def in_one(error: HoldtrueError) -> str:
+    """Return what an error says in one line: what, why, and what mends it."""
+    return " ".join(filter(None, (error.what, error.why, error.mend)))
 
 
 def endpoints(engine: Engine) -> tuple[Endpoint, ...]:

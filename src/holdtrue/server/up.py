@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,8 +28,11 @@ from holdtrue.server.settings import Settings, load_settings, own_trust
 from holdtrue.storage import make_folder
 
 _STARTING_SECONDS = 60.0
+# How long all may wait for a data plane that answers, and cannot answer for every service.
+_UNSERVED_SECONDS = 1.0
 _STOPPING_SECONDS = 15.0
 _LOOK_SECONDS = 0.015
+_OK, _UNSERVED = 200, 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ def up(wish: Wish, out: TextIO | None = None) -> int:
                 child.start()
             if not _wait_until_ready(settings, children, signals, timer.monotonic, wish.service):
                 return 0
+            _tell_unserved(settings)
             _announce(settings, out or sys.stdout)
             supervise(children, signals)
         finally:
@@ -117,8 +122,13 @@ def _wait_until_ready(
     monotonic: Callable[[], float],
     service: str | None = None,
 ) -> bool:
-    """Wait until all children answer; False if told to stop. Raises ServerFailed if one cannot start."""
+    """Wait until all children answer; False if told to stop. Raises ServerFailed if one cannot start.
+
+    A data plane that cannot answer for some service holds up nothing for longer than `_UNSERVED_SECONDS`: the others
+    are answered, and whoever shall mend it needs the control plane.
+    """
     until = monotonic() + _STARTING_SECONDS
+    served_until: float | None = None
     waiting = set(children)
     while waiting and not signals.stopped:
         for child in children:
@@ -127,8 +137,13 @@ def _wait_until_ready(
                 # What went wrong is on the error stream already, in the process's own words.
                 raise _failed(child, status)
         for child in list(waiting):
-            if child.told_ready() if child.command.tells else _answers(settings, service):
+            status = None if child.command.tells else _status(settings, service)
+            if child.told_ready() if child.command.tells else status == _OK:
                 waiting.discard(child)
+            elif status == _UNSERVED and service is None and len(waiting) == 1:
+                served_until = served_until or monotonic() + _UNSERVED_SECONDS
+                if monotonic() > served_until:
+                    waiting.discard(child)
         if monotonic() > until:
             late = ", ".join(child.command.name for child in waiting)
             raise ServerFailed(
@@ -154,8 +169,8 @@ def _failed(child: Child, status: int) -> HoldtrueError:
     return failure
 
 
-def _answers(settings: Settings, service: str | None) -> bool:
-    """Tell whether the data plane says that it is ready, or that a service is."""
+def _status(settings: Settings, service: str | None = None) -> int:
+    """Return the status with which the data plane says whether it is ready, or a service is; 0 if it says nothing."""
     connection = _connection(settings, settings.port + 1, 0.5)
     path, headers = "/health/ready", dict[str, str]()
     if service is not None:
@@ -163,11 +178,25 @@ def _answers(settings: Settings, service: str | None) -> bool:
         headers = {"authorization": f"Bearer {read_token(settings.home) or ''}", "x-holdtrue-project": service}
     try:
         connection.request("GET", path, headers=headers)
-        return connection.getresponse().status == 200
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()
+
+
+def _tell_unserved(settings: Settings) -> None:
+    """Say on the error stream that some service cannot be answered, and why."""
+    if _status(settings) != _UNSERVED:
+        return
+    print("Not every service can be answered.", file=sys.stderr)
+    why: dict[str, str] = {}
+    for path in sorted((settings.home / "routing" / "acks").glob("*.json")):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            why.update(json.loads(path.read_bytes())["failed"])
+    for release, reason in why.items():
+        print(f"  {release}: {reason}", file=sys.stderr)
+    print("To mend it: See what is wrong and what mends it with `holdtrue plan`.", file=sys.stderr, flush=True)
 
 
 def _announce(settings: Settings, out: TextIO) -> None:

@@ -131,6 +131,11 @@ class Engine:
         plan = self.table.plans.get((project, service))
         return () if plan is None else plan.bundle.classes
 
+    def predicts_event(self, project: str, service: str) -> bool:
+        """Tell whether a service surely answers with the chance of an event, so that its labels are 0 or 1."""
+        plan = self.table.plans.get((project, service))
+        return plan is not None and plan.bundle.event
+
     def only(self, project: str) -> str:
         """Return the name of the one model that a project serves; raise InvalidInput if it is not one."""
         table = self.table
@@ -232,5 +237,8 @@ def check_contract(plan: Plan, columns: Columns) -> None:
         # A row that training would have set aside is outside of what the model knows.
         if finding.severity != "warn":
             raise ContractBroken(
-                finding.what, mend=finding.mend, facts={"column": finding.column, "rule": finding.rule}
+                finding.what,
+                why=f"Among them: {', '.join(finding.examples)[:200]}." if finding.examples else "",
+                mend=finding.mend,
+                facts={"column": finding.column, "rule": finding.rule},
             )

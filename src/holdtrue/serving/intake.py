@@ -20,6 +20,7 @@ from holdtrue.storage import Writer
 
 MAX_ROWS: Final = 100_000
 _LABEL_FIELDS: Final = frozenset({"id", "key", "prediction_id", "value", "time"})
+_HAPPENED: Final = (0, 1)
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
@@ -44,7 +45,8 @@ def intake_endpoints(engine: Engine, records: Writer, features: Events) -> tuple
         service = engine.table.name(request.project, in_environment(request, service))
         if (request.project, service) not in engine.table.services:
             raise NotFound.of("service", service)
-        columns, rows = label_columns(body, service, engine.now_us(), engine.classes(request.project, service))
+        classes, event = engine.classes(request.project, service), engine.predicts_event(request.project, service)
+        columns, rows = label_columns(body, service, engine.now_us(), classes, event=event)
         await records.append_async("label", request.project, service, columns, rows)
         return Reply(200, orjson.dumps({"accepted": rows}))
 
@@ -87,13 +89,13 @@ def intake_endpoints(engine: Engine, records: Writer, features: Events) -> tuple
 
 
 def label_columns(
-    body: Mapping[str, Any], service: str, now_us: int, classes: Sequence[str] = ()
+    body: Mapping[str, Any], service: str, now_us: int, classes: Sequence[str] = (), *, event: bool = False
 ) -> tuple[dict[str, Any], int]:
     """Return the journal columns of a body of labels, given as a list of objects or as columns.
 
     A label without an id gets one from its content, so that the same label sent twice counts once
     while a corrected value is a new record. Of a service that tells `classes` apart, a value is the name or the number
-    of one.
+    of one; of one that predicts an `event`, whether it came.
     """
     if ("labels" in body) == ("columns" in body):
         raise _bad("Exactly one of the fields labels and columns is needed.")
@@ -115,6 +117,13 @@ def label_columns(
         values = [_class(value, classes) for value in values]
     if values is None or not all(type(value) in (int, float, bool) for value in values):
         raise _bad("A label's value is not a number or a boolean.")
+    odd = next((value for value in values if value not in _HAPPENED), None) if event else None
+    if odd is not None:
+        raise BadRecords(
+            f"A label's value is {odd:g}, neither 0 nor 1.",
+            why=f"The service {service} answers with the probability of an event.",
+            mend="Send 1 or true where the event came, else 0 or false; see docs/guide/serving.md.",
+        )
     times = read_times("time", given["time"]) if "time" in given else [now_us] * rows
     said = zip(keys, predictions, values, times, strict=True)
     ids = given.get("id") or [f"lbl_{bytes_hash(orjson.dumps([service, *label]))[:26]}" for label in said]

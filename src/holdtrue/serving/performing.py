@@ -83,7 +83,9 @@ def check_load_test(plan: LoadTest) -> None:
     for name, value, good, wanted in checks:
         if not good:
             raise ConfigurationError(
-                f"A load test cannot have {name} {value:g}.", why=f"It must be {wanted}.", mend="Change its LoadTest."
+                f"A load test cannot have {name} {value:g}.",
+                why=f"It must be {wanted}.",
+                mend="Give a value in this range.",
             )
 
 

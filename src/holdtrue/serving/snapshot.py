@@ -65,7 +65,8 @@ class Bundle:
     tensor of shape [rows, inputs] in which all inputs, numbers of one datatype, may be sent at once. `background` is
     the digest of the training rows against which an answer is explained; `sets` say which outcomes a score leaves
     possible. A model of three or more `classes` answers with the name of one; `class_sets` say which are possible; of a
-    predicted number, `ranges` say how far off it may be.
+    predicted number, `ranges` say how far off it may be. `event` tells that it surely answers with the chance of an
+    event, whose truth is 0 or 1; of a file that is served as it is, that is not known.
     """
 
     release: str
@@ -83,6 +84,7 @@ class Bundle:
     classes: tuple[str, ...] = ()
     class_sets: ClassSets | None = None
     ranges: Ranges | None = None
+    event: bool = False
 
     @property
     def chances(self) -> str:

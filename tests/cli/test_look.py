@@ -1,0 +1,16 @@
+"""What `holdtrue status` says of rollouts."""
+
+from holdtrue.cli.look import told_rollout
+
+ENDED = {"challenger": "rel_b", "state": "promoted", "percent": 50.0, "reason": "It is better."}
+
+
+def test_a_promoted_release_that_was_taken_back_is_not_told_as_if_it_answered() -> None:
+    assert told_rollout(ENDED, ["rel_b"]) == "rollout of rel_b: promoted. It is better."
+    gone = "rollout of rel_b: promoted. It is better. Since then another release has taken its place."
+    assert told_rollout(ENDED, ["rel_a"]) == gone
+
+
+def test_a_rollout_that_runs_is_told_with_its_share() -> None:
+    running = {**ENDED, "state": "running", "reason": ""}
+    assert told_rollout(running, ["rel_a"]) == "rollout of rel_b: running, 50 %. "
