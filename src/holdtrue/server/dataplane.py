@@ -150,6 +150,8 @@ def keep(settings: PlaneSettings, arguments: Sequence[str]) -> int:
             if not failed:
                 supervise(workers, signals)
         finally:
+            # Whoever comes from now on is refused, and does not wait for what ends.
+            listening.close()
             stop(workers, timer.monotonic, _STOPPING_SECONDS)
     return failed
 

@@ -141,6 +141,7 @@ class _Connection(asyncio.Protocol):
         self._body: bytes | None = None
         self._missing = 0
         self._chunks: Chunks | None = None
+        self._broken: BadHttp | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._gone = self._drops = self._paused = False
@@ -259,8 +260,9 @@ class _Connection(asyncio.Protocol):
         else:
             try:
                 taken, rest = self._chunks.feed(data)
-            except BadHttp:
-                # Where the body ends is not known any more: for the application, the client has gone away within it.
+            except BadHttp as error:
+                # Where the body ends is not known any more, and so neither where the next request begins.
+                self._broken = error
                 self._drops = True
                 return b""
             self._missing = 0 if self._chunks.ended else 1
@@ -323,8 +325,8 @@ class _Connection(asyncio.Protocol):
                 body, self._body = self._body or b"", None
                 self._told = not self._missing
                 return {"type": "http.request", "body": body, "more_body": self._missing > 0}
-            if self._drops:
-                break
+            if self._broken is not None:
+                raise self._broken
             self._waiter = self._server.loop.create_future()
             try:
                 await self._waiter
