@@ -309,6 +309,27 @@ def test_a_client_that_does_not_read_is_not_answered_further() -> None:
     talk(conversation)
 
 
+def test_a_client_that_reads_nothing_of_a_stream_is_cut_off() -> None:
+    async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
+        reader._limit = 1  # what comes is not taken from the socket
+        for _ in range(60):
+            writer.write(request(b"", path=b"/stream"))
+        (connection,) = server.connections
+        before = -1
+        while before < len(app.seen):
+            before = len(app.seen)
+            for _ in range(200):
+                await asyncio.sleep(0)
+        assert connection.task is not None
+        connection.look(server.loop.time() + 50)
+        assert connection in server.connections
+        connection.look(server.loop.time() + 61)
+        while server.connections or connection.task is not None:
+            await asyncio.sleep(0)
+
+    talk(conversation)
+
+
 def test_a_client_that_leaves_is_noticed() -> None:
     async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         writer.write(request(b"", path=b"/wait"))

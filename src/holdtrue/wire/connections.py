@@ -40,6 +40,7 @@ _MOST: Final = 4096
 _IDLE: Final = 75.0
 _HEAD_SECONDS: Final = 10.0
 _LINGER: Final = 2.0
+_STALLED: Final = 60.0
 _DRAIN: Final = 10.0
 _LOOK: Final = 1.0
 _log: Final = logging.getLogger("holdtrue.wire")
@@ -148,7 +149,7 @@ class _Connection(asyncio.Protocol):
         self._told = self._begun = self._complete = self._last = self._waits = self._chunking = False
         self._owed: int | None = None
         self._start: Message = {}
-        self._since = server.loop.time()
+        self._since = self._stalled = server.loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -183,6 +184,7 @@ class _Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable = self._server.loop.create_future()
+        self._stalled = self._server.loop.time()
 
     def resume_writing(self) -> None:
         if self._writable is not None:
@@ -193,7 +195,10 @@ class _Connection(asyncio.Protocol):
                 self._next()
 
     def look(self, now: float) -> None:
-        """End a connection that asks for nothing for long, or does not end its headers."""
+        """End a connection that asks for nothing for long, does not end its headers, or reads none of its answer."""
+        if self._writable is not None and now - self._stalled > _STALLED:
+            self.abort()
+            return
         most = _LINGER if self._drops else _HEAD_SECONDS if self._buffer else _IDLE
         if self.task is None and now - self._since > most:
             self.abort()
