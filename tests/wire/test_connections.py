@@ -110,7 +110,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 def test_requests_are_answered_in_turn_however_their_bytes_come(piece: int) -> None:
     async def conversation(reader: Any, writer: Any, server: Connections, app: App) -> None:
         bodies = [b"", b"a", b"x" * 5000, b"POST / HTTP/1.1\r\n\r\n"]
-        data = b"".join(map(request, bodies))
+        data = b"\r\n".join(map(request, bodies))
         for start in range(0, len(data), piece):
             writer.write(data[start : start + piece])
             await asyncio.sleep(0)

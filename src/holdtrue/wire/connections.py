@@ -220,6 +220,9 @@ class _Connection(asyncio.Protocol):
     def _next(self) -> None:
         """Begin with the next request, if its head is there."""
         buffer = self._buffer
+        if buffer[:2] == b"\r\n":
+            # An empty line before a request is passed over (RFC 9112, section 2.2).
+            buffer = self._buffer = buffer[2:]
         end = buffer.find(b"\r\n\r\n", 0, HEAD_LIMIT)
         if self._gone or end < 0:
             if not self._gone and len(buffer) >= HEAD_LIMIT:
