@@ -75,7 +75,10 @@ class Running:
         """Return the ids of the child processes by module."""
         found: dict[str, int] = {}
         for pid in _children(self.process.pid):
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            try:
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except FileNotFoundError:
+                continue  # it has ended since
             if b"-m" in arguments:
                 found[arguments[arguments.index(b"-m") + 1].decode().rpartition(".")[2]] = pid
         return found

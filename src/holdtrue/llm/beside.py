@@ -113,9 +113,11 @@ class Beside:
         if self._starting is not None:
             await asyncio.wait([self._starting], timeout=seconds)
         self._not_before = float("inf")
-        if self._open is not None:
-            await self._open.drain(seconds)
-            self._open.close()
+        opened = self._open
+        if opened is not None:
+            # It may fall over meanwhile, and is open no longer then.
+            await opened.drain(seconds)
+            opened.close()
         if self._process is not None:
             await asyncio.to_thread(_end, self._process, seconds)
 

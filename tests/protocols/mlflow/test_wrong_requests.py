@@ -204,7 +204,7 @@ def test_the_longest_filters_and_orders_are_answered(rest: httpx.Client) -> None
     run = new_run(rest)
     metrics = [{**POINT, "key": f"m{number}"} for number in range(64)]
     assert post(rest, "runs/log-batch", run_id=run, metrics=metrics).status_code == 200
-    wish = {
+    wish: dict[str, Any] = {
         "experiment_ids": ["0"],
         "filter": " AND ".join(f"metrics.m{number} > 0.5" for number in range(64)),
         "order_by": [f"metrics.m{number}" for number in range(16)],

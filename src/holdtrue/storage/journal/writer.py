@@ -175,7 +175,7 @@ class Writer:
         if not self._strict:
             future.set_result(None)
             return future
-        if gathered and self._sync_takes < _QUICK and not self._committing:
+        if gathered and self._sync_takes < _QUICK:
             self._commit(count)
             future.set_result(None)
             return future
