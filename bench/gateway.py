@@ -37,16 +37,14 @@ MESSAGES = [
 ]
 
 NOTES = """
-The thread that runs Python is what limits a worker: a call takes 0.2 ms of it at 32 connections, and 0.18 on the direct
-port, where that thread reads the socket itself; it was 0.25 and 0.23 while it made the calls' spans, too, which a
-process beside the worker does now (without any spans it is 0.18 and 0.17), and 0.59 ms before that, with a general
-client library, with budgets whose pages were written to the file, and with a bound on time, identifiers and facts made
-anew for each call. What is left is spread: a seventh is the system call that asks the provider, a tenth holds the call
-to its budget, a fortieth is handed to the process beside. The provider answers at once and costs 0.02 ms; one on a
-general server took 0.1 ms of the second core, which the process beside and the load need. Fifty times LiteLLM was set
-when it answered 28 requests a second: ours answers nearly two hundred times that, but its present version answers
-four times as many as then. Runs differ with what else this machine does: in five of one day the direct port came to
-48.8 to 60.1 times LiteLLM (52.8 in the middle), the main one to 39.5 to 52.1 (42.4).
+The thread that runs Python is what limits a worker: a call takes 0.2 ms of it at 32 connections, of which a seventh is
+the system call that asks the provider, a tenth holds the call to its budget, and a fortieth is handed to the process
+beside, which makes the spans where there are two cores. It was 0.25 ms before that, and 0.59 with a general client
+library, with budgets whose pages were written to the file, and with a bound on time, identifiers and facts made anew
+for each call. On Granian's threads a call took 0.02 ms more of it, and waited 0.25 ms longer. The provider answers at
+once and costs 0.02 ms. Fifty times LiteLLM was set when it answered 28 requests a second: ours answers nearly two
+hundred times that, but its present version answers four times as many as then. Runs differ with what else this machine
+does: the server that reads its own sockets came to 47.8 to 60.1 times LiteLLM in six runs (52 in the middle).
 """
 
 

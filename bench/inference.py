@@ -31,10 +31,10 @@ from holdtrue.storage import BlobStore, make_folder
 
 CONNECTIONS, REQUESTS, ROUNDS = 32, 4000, 7
 NOTES = """
-In ten runs on a quiet machine strict records gave 0.46 to 0.58 of the bare handler (0.51 in the middle), fast ones
-0.58 to 0.65: ours moves between 9,800 and 11,300 a second, the bare handler between 18,700 and 22,600. A commit at a
-time is best: with two or three under way it is 0.46. Before a request of one row was seen at once to keep its contract
-and to be of the plain form, which took a quarter of its time, strict records gave 0.46 to 0.49.
+Both are read by the same event loop. On Granian's threads the bare handler gave 18,700 to 22,600 a second, as one more
+core worked for it, and ours 0.46 to 0.58 of that with strict records and 0.58 to 0.65 with fast ones. Ours scores the
+requests of a turn together, which the bare handler does not. A commit at a time is best: with two or three under way
+strict records gave less.
 """
 CONTRACT = {
     "columns": [{"name": f"x{number}", "dtype": "float64", "nullable": True, "ge": -1e6, "le": 1e6}
