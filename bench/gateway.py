@@ -44,7 +44,8 @@ library, with budgets whose pages were written to the file, and with a bound on 
 for each call. On Granian's threads a call took 0.02 ms more of it, and waited 0.25 ms longer. The provider answers at
 once and costs 0.02 ms. Fifty times LiteLLM was set when it answered 28 requests a second: ours answers nearly two
 hundred times that, but its present version answers four times as many as then. Runs differ with what else this machine
-does: the server that reads its own sockets came to 45.6 to 60.1 times LiteLLM in seven runs (52 in the middle).
+does: where the event loop reads the sockets, five runs of one day came to 48.8 to 60.1 times LiteLLM (52.8 in the
+middle), and two of the next to 45.6 and 47.8.
 """
 
 

@@ -45,6 +45,11 @@ class HoldtrueError(Exception):
             parts.append(f"To mend it: {self.mend}")
         return "\n".join(parts)
 
+    @property
+    def line(self) -> str:
+        """Return what, why and mend as one line."""
+        return " ".join(filter(None, (self.what, self.why, self.mend)))
+
     def to_json(self) -> dict[str, Any]:
         """Return the one JSON shape in which every door reports an error."""
         return {

@@ -13,7 +13,7 @@ from holdtrue.core.canonical import content_hash
 from holdtrue.delivery import store
 from holdtrue.delivery.backing import backup_of
 from holdtrue.delivery.model import Deployment, DeploymentState, ServiceSpec
-from holdtrue.delivery.reconciler import read_acks
+from holdtrue.serving.acks import read_acks
 from holdtrue.storage import Stores
 
 _SETTINGS: Final = ("key", "entity", "prediction_time", "fallback", "abstain")

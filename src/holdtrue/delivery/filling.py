@@ -19,11 +19,11 @@ from holdtrue.core.codec import dump
 from holdtrue.core.jobs import JobKind
 from holdtrue.delivery import store
 from holdtrue.delivery.model import PRODUCTION, Deployment
-from holdtrue.delivery.reconciler import read_acks
 from holdtrue.delivery.watching_features import Trouble, settle
 from holdtrue.features import FeatureSet, View, microseconds_of
 from holdtrue.governance import Outcome
 from holdtrue.pipelines import Job, JobFilter, JobState
+from holdtrue.serving.acks import read_acks
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 

@@ -25,6 +25,7 @@ from holdtrue.delivery.model import Deployment, DeploymentState, NotDeployable, 
 from holdtrue.delivery.rules import ranked, standing
 from holdtrue.delivery.stopping import constant
 from holdtrue.serving import Application, Bundle, Route, Snapshot, write_snapshot
+from holdtrue.serving.acks import Ack, read_acks
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
@@ -67,16 +68,6 @@ class Wished:
             dict(self.applications),
             dict(self.gateway),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """Hold what one data plane worker says: which snapshot it serves, what it loaded, what it could not."""
-
-    worker: str
-    sequence: int
-    releases: frozenset[str]
-    failed: Mapping[str, str]
 
 
 def reconcile(stores: Stores, project: str) -> list[str]:
@@ -253,19 +244,6 @@ def _sequence_of(path: Path) -> int | None:
         return int(orjson.loads(path.read_bytes())["sequence"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def read_acks(home: Path) -> list[Ack]:
-    """Return what the data planes say, by worker; a file that cannot be read says nothing."""
-    found: list[Ack] = []
-    for path in sorted((home / "routing" / "acks").glob("*.json")):
-        try:
-            data = orjson.loads(path.read_bytes())
-            failed = {str(name): str(why) for name, why in data["failed"].items()}
-            found.append(Ack(path.stem, int(data["sequence"]), frozenset(data["releases"]), failed))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return found
 
 
 def _compare(stores: Stores, project: str, deployment: Deployment, acks: list[Ack]) -> list[str]:

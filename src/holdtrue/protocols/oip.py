@@ -262,12 +262,7 @@ def outputs_of(bundle: Bundle, answer: Answer, asked: InferRequest, *, missing: 
 
 def error_body(error: HoldtrueError) -> bytes:
     """Return the protocol's form of an error: one text."""
-    return orjson.dumps({"error": in_one(error)})
-
-
-def in_one(error: HoldtrueError) -> str:
-    """Return what an error says in one line: what, why, and what mends it."""
-    return " ".join(filter(None, (error.what, error.why, error.mend)))
+    return orjson.dumps({"error": error.line})
 
 
 def endpoints(engine: Engine) -> tuple[Endpoint, ...]:

@@ -19,7 +19,7 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput, MissingExtra, NotFound, Unavailable
 from holdtrue.protocols.columns import BadRequest, first
-from holdtrue.protocols.oip import Routes, in_one, outputs_of, read_request
+from holdtrue.protocols.oip import Routes, outputs_of, read_request
 from holdtrue.protocols.oipmessages import SERVICE, messages
 from holdtrue.protocols.tensors import encode
 from holdtrue.serving import BODY_LIMIT, Engine, Plane, Request
@@ -173,7 +173,7 @@ async def _abort(context: Any, error: HoldtrueError) -> None:
     code = getattr(grpc.StatusCode, _CODES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL"))
     if error.status in (429, 503):
         context.set_trailing_metadata((("retry-after", str(error.facts.get("retry_after", 1))),))
-    await context.abort(code, in_one(error))
+    await context.abort(code, error.line)
 
 
 _METADATA: Final = frozenset(

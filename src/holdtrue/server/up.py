@@ -9,10 +9,10 @@ else.
 import argparse
 import http.client
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from holdtrue.server.model import ServerFailed
 from holdtrue.server.ports import check_port, free_ports
 from holdtrue.server.processes import Child, Command, Signals, stop, supervise
 from holdtrue.server.settings import Settings, load_settings, own_trust
+from holdtrue.serving.acks import read_acks
 from holdtrue.storage import make_folder
 
 _STARTING_SECONDS = 60.0
@@ -128,7 +129,7 @@ def _wait_until_ready(
     are answered, and whoever shall mend it needs the control plane.
     """
     until = monotonic() + _STARTING_SECONDS
-    served_until: float | None = None
+    unserved_since: float | None = None
     waiting = set(children)
     while waiting and not signals.stopped:
         for child in children:
@@ -137,13 +138,15 @@ def _wait_until_ready(
                 # What went wrong is on the error stream already, in the process's own words.
                 raise _failed(child, status)
         for child in list(waiting):
-            status = None if child.command.tells else _status(settings, service)
-            if child.told_ready() if child.command.tells else status == _OK:
+            if child.command.tells:
+                ready = child.told_ready()
+            else:
+                answer = _status(settings, service)
+                if answer == _UNSERVED and service is None and len(waiting) == 1:
+                    unserved_since = unserved_since or monotonic()
+                ready = answer == _OK or (unserved_since or math.inf) + _UNSERVED_SECONDS < monotonic()
+            if ready:
                 waiting.discard(child)
-            elif status == _UNSERVED and service is None and len(waiting) == 1:
-                served_until = served_until or monotonic() + _UNSERVED_SECONDS
-                if monotonic() > served_until:
-                    waiting.discard(child)
         if monotonic() > until:
             late = ", ".join(child.command.name for child in waiting)
             raise ServerFailed(
@@ -190,11 +193,8 @@ def _tell_unserved(settings: Settings) -> None:
     if _status(settings) != _UNSERVED:
         return
     print("Not every service can be answered.", file=sys.stderr)
-    why: dict[str, str] = {}
-    for path in sorted((settings.home / "routing" / "acks").glob("*.json")):
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            why.update(json.loads(path.read_bytes())["failed"])
-    for release, reason in why.items():
+    failed = {release: why for ack in read_acks(settings.home) for release, why in ack.failed.items()}
+    for release, reason in failed.items():
         print(f"  {release}: {reason}", file=sys.stderr)
     print("To mend it: See what is wrong and what mends it with `holdtrue plan`.", file=sys.stderr, flush=True)
 

@@ -9,7 +9,7 @@ or run in a process of their own, are asked on another thread, in a lane of thei
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -243,24 +243,30 @@ class Batches:
         )
         answer = _answer(plan.route, results, ids, rows)
         route = plan.route
+        if self._strict:
+            self._append_then_settle(route, record, count, waiting, answer)
+            return
         try:
-            if self._strict:
-                future = self._records.appending("prediction", route.project, route.name, record, count, gathered=True)
-                if future.done():
-                    _settle(waiting, answer)
-                    return
-                self._settling.add(future)
-                # No task: it would take two turns more until the answers are sent and the next batch begins.
-                future.add_done_callback(partial(self._settled, waiting, answer))
-                return
             self._records.append("prediction", route.project, route.name, record, count)
-        except (HoldtrueError, OSError) as error:
-            if self._strict:
-                _fail(waiting, _of_disk(error))
-                return
+        except (HoldtrueError, OSError):
             # In fast mode answers go on without their records, and the ack file tells how many were lost.
             self.dropped += count
         _settle(waiting, answer)
+
+    def _append_then_settle(
+        self, route: Route, record: Mapping[str, Any], count: int, waiting: list[Waiting], answer: Answer
+    ) -> None:
+        try:
+            future = self._records.appending("prediction", route.project, route.name, record, count, gathered=True)
+        except (HoldtrueError, OSError) as error:
+            _fail(waiting, _of_disk(error))
+            return
+        if future.done():
+            _settle(waiting, answer)
+            return
+        self._settling.add(future)
+        # No task: it would take two turns more until the answers are sent and the next batch begins.
+        future.add_done_callback(partial(self._settled, waiting, answer))
 
     def _settled(self, waiting: list[Waiting], answer: Answer, future: "asyncio.Future[None]") -> None:
         """Answer once the records are durable, and begin with the batch that was kept meanwhile."""

@@ -137,7 +137,7 @@ def _load_all(
         try:
             loaded[release] = load(each)
         except HoldtrueError as error:
-            failed[release] = " ".join(filter(None, (error.what, error.why, error.mend)))
+            failed[release] = error.line
         except Exception as error:  # noqa: BLE001  # whatever a loader trips over, the release is not served
             failed[release] = f"{type(error).__name__}: {error}"[:300]
     return loaded
