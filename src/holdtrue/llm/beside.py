@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import orjson
@@ -36,7 +37,7 @@ def encode_calls(calls: Sequence[CallFacts]) -> bytes:
     return orjson.dumps([tuple(each) for each in calls], default=_plain)
 
 
-def decode_calls(data: bytes) -> list[CallFacts]:
+def decode_calls(data: bytes | bytearray) -> list[CallFacts]:
     """Return the calls of `encode_calls`."""
     return [_facts(row) for row in orjson.loads(data)]
 
@@ -63,17 +64,34 @@ async def serve_calls(channel: socket.socket, tell: Callable[[list[CallFacts]], 
 
     `tell` returns how many of its calls could not be kept.
     """
-    reader, writer = await asyncio.open_connection(sock=channel)
-    writer.write(_DONE.pack(0, 0))
-    try:
+    # Not a stream: one that can't write an answer to a worker that was killed forgets what that worker had sent.
+    loop = asyncio.get_running_loop()
+    channel.setblocking(False)
+    with channel, suppress(asyncio.IncompleteReadError, ConnectionError):
+        await _answer(channel, 0, 0)
         while True:
-            (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-            calls = decode_calls(await reader.readexactly(length))
-            writer.write(_DONE.pack(len(calls), await tell(calls)))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return
-    finally:
-        writer.close()
+            (length,) = _LENGTH.unpack(await _read(loop, channel, _LENGTH.size))
+            calls = decode_calls(await _read(loop, channel, length))
+            await _answer(channel, len(calls), await tell(calls))
+
+
+async def _read(loop: asyncio.AbstractEventLoop, channel: socket.socket, size: int) -> bytearray:
+    """Return the next `size` bytes; raise IncompleteReadError if fewer come."""
+    data = bytearray(size)
+    view = memoryview(data)
+    got = 0
+    while got < size:
+        count = await loop.sock_recv_into(channel, view[got:])
+        if not count:
+            raise asyncio.IncompleteReadError(bytes(data[:got]), size)
+        got += count
+    return data
+
+
+async def _answer(channel: socket.socket, count: int, dropped: int) -> None:
+    """Say what was seen to, unless nobody is left to hear it: what that worker had sent is still to be read."""
+    with suppress(ConnectionError):
+        await asyncio.get_running_loop().sock_sendall(channel, _DONE.pack(count, dropped))
 
 
 class Beside:
