@@ -1,7 +1,7 @@
 """The engine in this process: what happens to requests that share a turn, and when something fails."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,10 +44,10 @@ class Bench:
     home: Home
     writer: Writer
 
-    def predict(self, rows: list[dict[str, Any]], request_id: str | None = None) -> Awaitable[Answer]:
+    async def predict(self, rows: list[dict[str, Any]], request_id: str | None = None) -> Answer:
         columns = {each.name: [row[each.name] for row in rows] for each in INPUTS}
         plan = self.engine.plan(PROJECT, SERVICE)
-        return self.engine.predict(plan, columns, len(rows), request_id, self.engine.stopwatch())
+        return await self.engine.predict(plan, columns, len(rows), request_id, self.engine.stopwatch())
 
     def together(self, *requests: list[dict[str, Any]]) -> list[Any]:
         """Send requests in one turn of the event loop; return answers and errors."""
@@ -140,10 +140,7 @@ def test_the_last_request_of_a_turn_begins_its_batch(serve: Publish, strict: boo
             turn.starting -= 1
             turn.last = asyncio.current_task()  # type: ignore[assignment]
         columns = {name: [value] for name, value in flight(number).items()}
-        answering = asyncio.ensure_future(bench.engine.predict(plan, columns, 1, None, 0.0))
-        if counted:
-            turn.last = answering  # type: ignore[assignment]
-        await asyncio.sleep(0)
+        answering = bench.engine.predict(plan, columns, 1, None, 0.0)
         seen = list(begun)
         await answering
         return seen

@@ -388,3 +388,58 @@ def test_it_speaks_tls_where_there_is_a_certificate(tmp_path: Path) -> None:
         writer.close()
 
     asyncio.run(main())
+
+
+def test_a_request_may_be_taken_without_a_task_once_its_head_was_noted() -> None:
+    """And is answered when the application likes: no further one begins before, and an end waits for it."""
+    taken: list[tuple[bytes, Any]] = []
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        scope["notes"]["seen"] = True
+        await App()(scope, receive, send)
+
+    def begin(_scope: MutableMapping[str, Any], body: bytes, send: Any) -> bool:
+        if body == b"task":
+            return False
+        taken.append((body, send))
+        return True
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = Connections(app, lambda: MOMENT, begin=begin)
+        listening = await loop.create_server(server.connection, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname()[:2])
+
+        async def ask(*bodies: bytes) -> None:
+            writer.write(b"".join(map(request, bodies)))
+            await writer.drain()
+
+        async with asyncio.timeout(20):
+            await ask(b"good")
+            assert (await answer(reader))[1] == b"good"
+            assert taken == []
+            await ask(b"one1", b"two2", b"task")
+            while not taken:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
+            assert [body for body, _ in taken] == [b"one1"]
+            taken[0][1](200, [(b"content-length", b"3")], b"ONE")
+            assert (await answer(reader))[1] == b"ONE"
+            while len(taken) < 2:
+                await asyncio.sleep(0)
+            taken[1][1](200, [(b"content-length", b"3")], b"TWO")
+            assert [(await answer(reader))[1] for _ in range(2)] == [b"TWO", b"task"]
+            await ask(b"last")
+            while len(taken) < 3:
+                await asyncio.sleep(0)
+            ending = asyncio.ensure_future(server.close())
+            await asyncio.sleep(0.05)
+            assert not ending.done()
+            taken[2][1](200, [(b"content-length", b"4")], b"LAST")
+            assert (await answer(reader))[1] == b"LAST"
+            await ending
+            assert await reader.read() == b""
+        writer.close()
+        listening.close()
+
+    asyncio.run(main())

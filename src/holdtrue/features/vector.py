@@ -17,11 +17,12 @@ from holdtrue.features.model import Computed, OnDemand, View
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Compute: TypeAlias = Callable[[Any], float]
+Compute: TypeAlias = Callable[[Sequence[Any]], list[float]]
 
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 _NAN = float("nan")
+_FEW = 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -144,8 +145,12 @@ class FeatureSet:
         matrix = np.empty((rows, len(self.names)), np.float32)
         # What is too large for a float32 becomes infinite, on both sides.
         with np.errstate(over="ignore"):
-            for place, values in enumerate(computed):
-                matrix[:, place] = np.asarray(values, np.float64)
+            if computed and rows <= _FEW:
+                # All at once: a conversion for each costs more than the numbers in it.
+                matrix[:, : len(computed)] = np.array(computed, np.float64).T
+            else:
+                for place, values in enumerate(computed):
+                    matrix[:, place] = np.asarray(values, np.float64)
             for place, name in enumerate(self.names[len(computed) :], len(computed)):
                 matrix[:, place] = looked_up[name]
         return matrix
@@ -189,7 +194,7 @@ def plain(column: "pa.ChunkedArray | pa.Array[Any]") -> list[Any]:
 
 def _computed(each: OnDemand, values: Sequence[Any], compute: Compute) -> list[float]:
     try:
-        return [compute(value) for value in values]
+        return compute(values)
     except (TypeError, ValueError, OverflowError):
         raise InvalidInput(
             f"The column “{each.column}” has a value that cannot be used.",
@@ -214,21 +219,25 @@ def _computed_column(each: OnDemand, column: "pa.ChunkedArray", compute: Compute
 
 
 def _compile(each: OnDemand, vocabularies: Mapping[str, Sequence[str]]) -> Compute:
-    """Return the function of one value; both sides use it, so that they cannot differ."""
+    """Return the function of a column's values; both sides use it, so that they cannot differ."""
     shift = each.zone_hours * _HOUR
     if each.kind == "category":
         # None is in the table of places, so that a missing text stays missing and is not a new one.
         places: dict[Any, float] = {text: float(place) for place, text in enumerate(vocabularies[each.column])}
         places[None] = _NAN
-        return lambda value: places.get(value, -1.0)
+        return lambda values: [places.get(value, -1.0) for value in values]
     if each.kind == "numeric":
-        return lambda value: _NAN if value is None else value + 0.0
+        return lambda values: [_NAN if value is None else value + 0.0 for value in values]
     if each.kind == "hour_of_day":
-        return lambda value: _NAN if value is None else (value + shift) % _DAY // _HOUR + 0.0
+        return lambda values: [_NAN if value is None else (value + shift) % _DAY // _HOUR + 0.0 for value in values]
     if each.kind == "day_of_week":
         # 1 January 1970 was a Thursday, the third day after Monday.
-        return lambda value: _NAN if value is None else ((value + shift) // _DAY + 3) % 7 + 0.0
-    return lambda value: _NAN if value is None else (_EPOCH + (value + shift) * _MICROSECOND).month + 0.0
+        return lambda values: [_NAN if value is None else ((value + shift) // _DAY + 3) % 7 + 0.0 for value in values]
+
+    def months(values: Sequence[Any]) -> list[float]:
+        return [_NAN if value is None else (_EPOCH + (value + shift) * _MICROSECOND).month + 0.0 for value in values]
+
+    return months
 
 
 _NEEDS: Mapping[str, str] = {

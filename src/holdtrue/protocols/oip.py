@@ -4,11 +4,12 @@ Everything a request says about itself must be true: shapes, datatypes, names. W
 protocol is refused, so that a mistake never turns into an answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -18,7 +19,7 @@ from holdtrue.core.errors import HoldtrueError
 from holdtrue.protocols.columns import KINDS, LIMITS, BadRequest, check_columns, first
 from holdtrue.protocols.named import body_of, given_id, key_of, wants_contributions, wants_sets
 from holdtrue.protocols.tensors import HEADER, Tail, decode, encode, split
-from holdtrue.serving import DATATYPES, Answer, Bundle, Endpoint, Engine, Plan, Reply, Request, in_environment
+from holdtrue.serving import DATATYPES, Answer, Bundle, Direct, Endpoint, Engine, Plan, Reply, Request, in_environment
 from holdtrue.serving.possible import possible, said
 
 _TOP: Final = frozenset({"id", "parameters", "inputs", "outputs"})
@@ -48,8 +49,7 @@ class InferRequest:
     outputs: dict[str, bool] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """Hold one tensor of an answer: what it is, and its values, one after the other."""
 
     name: str
@@ -81,9 +81,11 @@ def read_request(data: dict[str, Any], rest: memoryview | None, bundle: Bundle) 
     request_id = data.get("id")
     if request_id is not None and (type(request_id) is not str or not 0 < len(request_id) <= _ID_LIMIT):
         raise BadRequest(f"The field id must be a string of 1 to {_ID_LIMIT} characters.")
-    given = _parameters(data, "the request")
-    binary = _flag(given, "binary_data_output")
-    explain, sets = _flag(given, "contributions"), _flag(given, "sets")
+    binary = explain = sets = False
+    if "parameters" in data:
+        given = _parameters(data, "the request")
+        binary = _flag(given, "binary_data_output")
+        explain, sets = _flag(given, "contributions"), _flag(given, "sets")
     outputs: dict[str, bool] | None = None
     if "outputs" in data:
         outputs = _parse_outputs(data["outputs"], bundle, binary)
@@ -260,6 +262,24 @@ def outputs_of(bundle: Bundle, answer: Answer, asked: InferRequest, *, missing: 
     return found if asked.outputs is None else [each for each in found if each.name in asked.outputs]
 
 
+def told_of(plan: Plan, answer: Answer, *, sets: bool) -> dict[str, Any]:
+    """Return what the protocol's parameters tell beside an answer, with its `sets` of possible outcomes or without."""
+    parameters: dict[str, Any] = {
+        "prediction_ids": answer.ids,
+        "releases": answer.releases,
+        "arms": answer.arms,
+    }
+    if answer.fallback is not None:
+        parameters["fallback"] = answer.fallback
+    if answer.abstained is not None:
+        parameters["abstained"] = answer.abstained
+    if sets:
+        parameters["sets"] = possible(plan, answer)
+    if answer.contributions is not None:
+        parameters["contributions"] = answer.contributions
+    return parameters
+
+
 def error_body(error: HoldtrueError) -> bytes:
     """Return the protocol's form of an error: one text."""
     return orjson.dumps({"error": error.line})
@@ -283,7 +303,14 @@ def endpoints(engine: Engine) -> tuple[Endpoint, ...]:
         ("POST", "/v2/models/{model}/versions/{version}/infer"): routes.infer,
     }
     return tuple(
-        Endpoint(method, path, Permission.PREDICT, handle, deferrable=handle == routes.infer)
+        Endpoint(
+            method,
+            path,
+            Permission.PREDICT,
+            handle,
+            deferrable=handle == routes.infer,
+            begin=routes.begin if handle == routes.infer else None,
+        )
         for (method, path), handle in table.items()
     )
 
@@ -300,35 +327,31 @@ class Routes:
 
     async def infer(self, request: Request) -> Reply:
         model, version = _names(request)
-        plan = await self.plan(request, model, version)
+        plan = self._engine.here(request.project, in_environment(request, model), version)
+        if plan is None:
+            plan = await self.plan(request, model, version)
         asked = parse_infer(body_of(request), plan.bundle, request.headers.get(HEADER))
-        answer, parameters = await self.answered(request, plan, asked)
-        outputs: list[dict[str, Any]] = []
-        raw = b""
-        for each in outputs_of(plan.bundle, answer, asked):
-            output: dict[str, Any] = {"name": each.name, "datatype": each.datatype, "shape": each.shape}
-            if asked.binary if asked.outputs is None else asked.outputs[each.name]:
-                part = encode(each.values, each.datatype)
-                output["parameters"] = {"binary_data_size": len(part)}
-                raw += part
-            else:
-                output["data"] = each.values
-            outputs.append(output)
-        response: dict[str, Any] = {"model_name": model, "outputs": outputs, "parameters": parameters}
-        if asked.id is not None:
-            response["id"] = asked.id
-        if version is not None:
-            response["model_version"] = version
-        if not asked.binary:
-            return _json(response)
-        text = orjson.dumps(response)
-        length = (HEADER, b"%d" % len(text))
-        return Reply(200, text + raw, (length,), media=b"application/octet-stream")
-
-    async def answered(self, request: Request, plan: Plan, asked: InferRequest) -> tuple[Answer, dict[str, Any]]:
-        """Return the answers to a request, and what the protocol's parameters tell beside them."""
         sets = wants_sets(request, plan, asked=asked.sets)
-        answer = await self._engine.predict(
+        return _reply(model, version, plan, asked, sets, await self.asking(request, plan, asked))
+
+    def begin(self, request: Request, direct: Direct) -> bool:
+        """Begin to answer as `infer` does, unless that takes a task: a model aside, two contracts, an explanation."""
+        model, version = _names(request)
+        plan = self._engine.here(request.project, in_environment(request, model), version)
+        if plan is None or plan.aside or plan.rival is not None:
+            return False
+        asked = parse_infer(body_of(request), plan.bundle)
+        if asked.explain:
+            return False
+        sets = wants_sets(request, plan, asked=asked.sets)
+        direct.shape(partial(_reply, model, version, plan, asked, sets))
+        name = asked.id or given_id(request)
+        self._engine.join(plan, asked.columns, asked.rows, name, request.started, direct)
+        return True
+
+    def asking(self, request: Request, plan: Plan, asked: InferRequest) -> Awaitable[Answer]:
+        """Let a request be answered; raise what refuses it."""
+        return self._engine.predict(
             plan,
             asked.columns,
             asked.rows,
@@ -337,20 +360,6 @@ class Routes:
             explain=asked.explain or wants_contributions(request),
             key=key_of(request),
         )
-        parameters: dict[str, Any] = {
-            "prediction_ids": answer.ids,
-            "releases": answer.releases,
-            "arms": answer.arms,
-        }
-        if answer.fallback is not None:
-            parameters["fallback"] = answer.fallback
-        if answer.abstained is not None:
-            parameters["abstained"] = answer.abstained
-        if sets:
-            parameters["sets"] = possible(plan, answer)
-        if answer.contributions is not None:
-            parameters["contributions"] = answer.contributions
-        return answer, parameters
 
     async def model(self, request: Request) -> Reply:
         return _json(await self.described(request, *_names(request)))
@@ -404,6 +413,31 @@ class Routes:
     async def server_ready(self, _request: Request) -> Reply:
         ready = self._engine.ready
         return _json({"ready": ready}, 200 if ready else 503)
+
+
+def _reply(model: str, version: str | None, plan: Plan, asked: InferRequest, sets: bool, answer: Answer) -> Reply:
+    parameters = told_of(plan, answer, sets=sets)
+    outputs: list[dict[str, Any]] = []
+    raw = b""
+    for each in outputs_of(plan.bundle, answer, asked):
+        output: dict[str, Any] = {"name": each.name, "datatype": each.datatype, "shape": each.shape}
+        if asked.binary if asked.outputs is None else asked.outputs[each.name]:
+            part = encode(each.values, each.datatype)
+            output["parameters"] = {"binary_data_size": len(part)}
+            raw += part
+        else:
+            output["data"] = each.values
+        outputs.append(output)
+    response: dict[str, Any] = {"model_name": model, "outputs": outputs, "parameters": parameters}
+    if asked.id is not None:
+        response["id"] = asked.id
+    if version is not None:
+        response["model_version"] = version
+    if not asked.binary:
+        return _json(response)
+    text = orjson.dumps(response)
+    length = (HEADER, b"%d" % len(text))
+    return Reply(200, text + raw, (length,), media=b"application/octet-stream")
 
 
 def _names(request: Request) -> tuple[str, str | None]:

@@ -19,7 +19,8 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.errors import HoldtrueError, InvalidInput, MissingExtra, NotFound, Unavailable
 from holdtrue.protocols.columns import BadRequest, first
-from holdtrue.protocols.oip import Routes, outputs_of, read_request
+from holdtrue.protocols.named import wants_sets
+from holdtrue.protocols.oip import Routes, outputs_of, read_request, told_of
 from holdtrue.protocols.oipmessages import SERVICE, messages
 from holdtrue.protocols.tensors import encode
 from holdtrue.serving import BODY_LIMIT, Engine, Plane, Request
@@ -243,7 +244,9 @@ class _Calls:
         asked = read_request(
             _as_json(message), memoryview(b"".join(message.raw_input_contents)) if raw else None, plan.bundle
         )
-        answer, told = await self._routes.answered(request, plan, asked)
+        sets = wants_sets(request, plan, asked=asked.sets)
+        answer = await self._routes.asking(request, plan, asked)
+        told = told_of(plan, answer, sets=sets)
         tensors = outputs_of(plan.bundle, answer, asked, missing=nan)
         outputs: list[dict[str, Any]] = []
         for each in tensors:

@@ -249,7 +249,7 @@ def _listeners(settings: PlaneSettings, listening: socket.socket | None) -> list
 
         found.append(
             lambda plane, engine: answering(
-                plane, listening, engine.now_us, settings.certificate, settings.key, engine.turn
+                plane, listening, engine.now_us, settings.certificate, settings.key, engine.turn, plane.begin
             )
         )
     if settings.grpc_port:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from holdtrue.serving.compiling import CannotCompile, Compiled, compile_model
     from holdtrue.serving.declared import Ensemble, Processed, PythonModel, Stack, TorchModel
+    from holdtrue.serving.endpoints import BODY_LIMIT, Direct, Endpoint, Reply, Request, Stream
     from holdtrue.serving.engine import Answer, Engine
     from holdtrue.serving.intake import intake_endpoints
     from holdtrue.serving.isolated import code_refused, holds_code
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from holdtrue.serving.packing import Packed, pack_model, runtime_of
     from holdtrue.serving.performing import Candidate, LoadTest, check_load_test, measure
     from holdtrue.serving.plan import Plan
-    from holdtrue.serving.plane import BODY_LIMIT, Endpoint, Limits, Plane, Reply, Request, Stream
+    from holdtrue.serving.plane import Limits, Plane
     from holdtrue.serving.probe import load_probed
     from holdtrue.serving.runtime import FORMATS, Model, load_model
     from holdtrue.serving.snapshot import (
@@ -61,6 +62,7 @@ __all__ = [
     "Candidate",
     "CannotCompile",
     "Compiled",
+    "Direct",
     "Endpoint",
     "Engine",
     "Ensemble",
@@ -107,7 +109,7 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
-        "BODY_LIMIT": "plane",
+        "BODY_LIMIT": "endpoints",
         "DATATYPES": "snapshot",
         "FORMATS": "runtime",
         "AccessTable": "access",
@@ -123,7 +125,8 @@ __getattr__ = attach(
         "CannotCompile": "compiling",
         "Candidate": "performing",
         "Compiled": "compiling",
-        "Endpoint": "plane",
+        "Direct": "endpoints",
+        "Endpoint": "endpoints",
         "Ensemble": "declared",
         "Processed": "declared",
         "PythonModel": "declared",
@@ -145,11 +148,11 @@ __getattr__ = attach(
         "Plane": "plane",
         "Question": "applications",
         "RecordedStream": "applications",
-        "Reply": "plane",
-        "Request": "plane",
+        "Reply": "endpoints",
+        "Request": "endpoints",
         "Route": "snapshot",
         "Snapshot": "snapshot",
-        "Stream": "plane",
+        "Stream": "endpoints",
         "Worker": "worker",
         "check_load_test": "performing",
         "compile_model": "compiling",

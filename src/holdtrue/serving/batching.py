@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from holdtrue.core.errors import HoldtrueError, Unavailable
 from holdtrue.serving.assembly import Columns, Lookup
@@ -53,6 +53,22 @@ class Answer:
     chances: list[list[float] | None] | None = None
 
 
+class Awaited(Protocol):
+    """Be told of an answer once, unless it is `done` with already; a future is one."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Answer, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, exception: HoldtrueError, /) -> None:
+        """Take the reason why there is none."""
+        ...
+
+
 @dataclass(slots=True)
 class Waiting:
     """Hold one request that waits for its answer."""
@@ -62,7 +78,7 @@ class Waiting:
     times: list[int] | None
     request_id: str | None
     started: float
-    future: asyncio.Future[Answer]
+    future: Awaited
     ids: list[str] | None = None
     results: list[Scored] | None = None
 
@@ -90,6 +106,8 @@ class Batches:
     ) -> None:
         self.ids = PredictionIds()
         self.dropped = 0
+        # The worker's: to ask which loop runs costs Python 3.11 a system call each time.
+        self.running: asyncio.AbstractEventLoop | None = None
         self.stopwatch = stopwatch
         self.now_us = now_us
         self._records = records
@@ -103,20 +121,29 @@ class Batches:
         self._threads: ThreadPoolExecutor | None = None
         self._log = logging.getLogger("holdtrue.dataplane")
 
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop that runs."""
+        return self.running or asyncio.get_running_loop()
+
     def join(self, plan: Plan, waiting: Waiting) -> None:
         """Let a request be scored with those that came in the same turn, or that wait in its lane."""
         if plan.aside:
             plan.lane.waiting.append(waiting)
-            waiting.future.get_loop().call_soon(self._run_aside, plan)
+            self.loop().call_soon(self._run_aside, plan)
             return
         batch = self._batches.get(id(plan))
         if batch is None or batch.rows + waiting.rows > MOST_ROWS:
             batch = self._batches[id(plan)] = _Batch(plan)
-            waiting.future.get_loop().call_soon(self._end_turn, batch)
+            self.loop().call_soon(self._end_turn, batch)
         batch.waiting.append(waiting)
         batch.rows += waiting.rows
         turn = self._turn
-        if not turn.starting and not batch.begun and turn.last is asyncio.current_task(waiting.future.get_loop()):
+        if (
+            turn.last is not None
+            and not turn.starting
+            and not batch.begun
+            and turn.last is asyncio.current_task(self.running)
+        ):
             # Whoever came in this turn has joined.
             self._run(batch)
 
@@ -373,16 +400,17 @@ def _settle(waiting: list[Waiting], answer: Answer) -> None:
 
 
 def _part(answer: Answer, start: int, end: int) -> Answer:
-    failed = answer.fallback[start:end] if answer.fallback is not None else None
-    return Answer(
-        answer.ids[start:end],
-        answer.scores[start:end],
-        answer.releases[start:end],
-        answer.arms[start:end],
-        failed if failed is not None and any(failed) else None,
-        answer.abstained[start:end] if answer.abstained is not None else None,
-        chances=answer.chances[start:end] if answer.chances is not None else None,
+    part = Answer(
+        answer.ids[start:end], answer.scores[start:end], answer.releases[start:end], answer.arms[start:end], None
     )
+    if answer.fallback is not None:
+        failed = answer.fallback[start:end]
+        part.fallback = failed if any(failed) else None
+    if answer.abstained is not None:
+        part.abstained = answer.abstained[start:end]
+    if answer.chances is not None:
+        part.chances = answer.chances[start:end]
+    return part
 
 
 def _fail(waiting: list[Waiting], error: HoldtrueError) -> None:

@@ -23,8 +23,9 @@ from holdtrue.core.clock import from_microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 from holdtrue.core.ids import check_name
 from holdtrue.serving.access import Grant
+from holdtrue.serving.endpoints import Endpoint, Headers, Reply, Request, Stream
 from holdtrue.serving.naming import environment_of
-from holdtrue.serving.plane import Endpoint, Headers, Reply, Request, Stream, TooSlow
+from holdtrue.serving.plane import TooSlow
 from holdtrue.serving.queueing import DONE, MOST_TRIES, Entry, Queue, digest_of
 
 T = TypeVar("T")

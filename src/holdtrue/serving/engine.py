@@ -1,13 +1,13 @@
 """What is served now, and the way of a request through it: plan, contract, batch, answer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from holdtrue.core.clock import Clock, SystemClock, microseconds
 from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 from holdtrue.serving.applications import Applications
 from holdtrue.serving.assembly import Check, Columns, Lookup
-from holdtrue.serving.batching import Answer, Batches, Waiting
+from holdtrue.serving.batching import Answer, Awaited, Batches, Waiting
 from holdtrue.serving.explaining import Explaining
 from holdtrue.serving.plan import Plan
 from holdtrue.serving.rates import unlimited
@@ -49,8 +49,6 @@ class Engine:
         self.rate = rate
         self.applications = Applications(lambda: self.table.applications, clock, records, strict=strict, rate=rate)
         self.residence: Residence | None = None
-        # The worker's: to ask which loop runs costs Python 3.11 a system call each time.
-        self.loop: asyncio.AbstractEventLoop | None = None
         self._clock = clock
         self._records = records
         self._strict = strict
@@ -59,6 +57,10 @@ class Engine:
         self.stopwatch = SystemClock().monotonic
         self.turn = Turn()
         self._batches = Batches(records, lookup, self.now_us, self.stopwatch, self.turn, strict=strict)
+
+    def run_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer on this event loop alone."""
+        self._batches.running = loop
 
     @property
     def dropped(self) -> int:
@@ -74,16 +76,21 @@ class Engine:
         """Return the present microseconds since the epoch."""
         return microseconds(self._clock.now())
 
+    def here(self, project: str, service: str, release: str | None = None) -> Plan | None:
+        """Return the plan of a service, or of one of its releases, if it is loaded."""
+        table = self.table
+        name = table.name(project, service)
+        if release is None:
+            return table.plans.get((project, name))
+        return table.pinned.get((project, name, release))
+
     def plan(self, project: str, service: str, release: str | None = None) -> Plan:
         """Return the plan of a service, or of one of its releases; raise NotFound or NotServed."""
-        table = self.table
-        service = table.name(project, service)
-        plan = table.plans.get((project, service))
-        if release is not None:
-            plan = table.pinned.get((project, service, release))
+        plan = self.here(project, service, release)
         if plan is not None:
             return plan
-        if (project, service) in table.unserved:
+        service = self.table.name(project, service)
+        if (project, service) in self.table.unserved:
             raise NotServed(
                 f"The service {service} cannot answer now.",
                 why="None of its releases could be loaded.",
@@ -154,7 +161,7 @@ class Engine:
             mend="Name it at the end of the path, or in the header “X-Holdtrue-Service: NAME”.",
         )
 
-    async def predict(
+    def predict(
         self,
         plan: Plan,
         columns: Columns,
@@ -164,30 +171,58 @@ class Engine:
         *,
         explain: bool = False,
         key: bytes | None = None,
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """Answer `rows` rows and record the answers; `started` is the stopwatch at the request's arrival.
 
         Under the same `key` the same rows are the same predictions, so that a retry leaves no second record.
         With `explain`, the answer says what each feature contributed, or NotExplained is raised. Raises
         ContractBroken, NoAnswer if the model fails without a fallback, and in strict mode the journal's errors.
         """
+        if plan.rival is not None or explain or key is not None:
+            return self._closely(plan, columns, rows, request_id, started, explain=explain, key=key)
+        future: asyncio.Future[Answer] = self._batches.loop().create_future()
+        self.join(plan, columns, rows, request_id, started, future)
+        return future
+
+    def join(
+        self, plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float, awaited: Awaited
+    ) -> None:
+        """Let `awaited` be told of what `predict` answers; a plan with a rival is none for this."""
+        columns = self._taken(plan, columns)
+        check_contract(plan, columns)
+        self._batches.join(plan, _waiting(plan, columns, rows, request_id, started, awaited))
+
+    def _taken(self, plan: Plan, columns: Columns) -> Columns:
+        """Count a request against its service's rate, and return its columns with moments as times."""
         route = plan.route
         if route.rate:
             self.rate(f"service/{route.project}/{route.name}", route.rate, f"The service {route.service}")
-        if plan.moments:
-            columns = {**columns, **{name: read_times(name, columns[name]) for name in plan.moments}}
+        if not plan.moments:
+            return columns
+        return {**columns, **{name: read_times(name, columns[name]) for name in plan.moments}}
+
+    async def _closely(
+        self,
+        plan: Plan,
+        columns: Columns,
+        rows: int,
+        request_id: str | None,
+        started: float,
+        *,
+        explain: bool,
+        key: bytes | None,
+    ) -> Answer:
+        columns = self._taken(plan, columns)
         if plan.rival is None:
             check_contract(plan, columns)
         else:
             plan = await self._admitted(plan, plan.rival, columns, rows, request_id)
-        name = plan.bundle.prediction_time
-        times = None if name is None else read_times(name, columns[name])
-        loop = self.loop or asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        ids = None if key is None else repeated_ids(f"{route.project}/{route.name}", key, columns, rows)
-        waiting = Waiting(columns, rows, times, request_id, started, future, ids)
+        future: asyncio.Future[Answer] = self._batches.loop().create_future()
+        waiting = _waiting(plan, columns, rows, request_id, started, future)
+        if key is not None:
+            waiting.ids = repeated_ids(f"{plan.route.project}/{plan.route.name}", key, columns, rows)
         if explain:
-            return await self._explained(plan, waiting)
+            return await self._explained(plan, waiting, future)
         self._batches.join(plan, waiting)
         return await future
 
@@ -219,14 +254,22 @@ class Engine:
             raise broken
         return plan.alone or plan
 
-    async def _explained(self, plan: Plan, waiting: Waiting) -> Answer:
+    async def _explained(self, plan: Plan, waiting: Waiting, future: "asyncio.Future[Answer]") -> Answer:
         """Answer one request by itself, and say what made its scores what they are."""
         self._explaining.check(plan, waiting.rows)
         waiting.results = []
         self._batches.alone(plan, waiting)
-        answer = await waiting.future
+        answer = await future
         answer.contributions = await self._explaining.explain(plan, waiting.results, waiting.rows)
         return answer
+
+
+def _waiting(
+    plan: Plan, columns: Columns, rows: int, request_id: str | None, started: float, awaited: Awaited
+) -> Waiting:
+    name = plan.bundle.prediction_time
+    times = None if name is None else read_times(name, columns[name])
+    return Waiting(columns, rows, times, request_id, started, awaited)
 
 
 def check_contract(plan: Plan, columns: Columns) -> None:

@@ -10,8 +10,8 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput
+from holdtrue.serving.endpoints import Endpoint, Reply, Request
 from holdtrue.serving.engine import Engine
-from holdtrue.serving.plane import Endpoint, Reply, Request
 from holdtrue.storage import Writer
 from holdtrue.traces.model import DEFAULT_SERVICE, FEEDBACK
 

@@ -11,10 +11,10 @@ from holdtrue.core.access import Permission
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput, NotFound, TooLarge
 from holdtrue.core.ids import check_name
+from holdtrue.serving.endpoints import Endpoint, Reply, Request
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.known import Events
 from holdtrue.serving.naming import in_environment
-from holdtrue.serving.plane import Endpoint, Reply, Request
 from holdtrue.serving.times import read_times
 from holdtrue.storage import Writer
 

@@ -11,8 +11,8 @@ from holdtrue.core.errors import InvalidInput, TooLarge
 from holdtrue.core.ids import check_name
 from holdtrue.features.kept import Found
 from holdtrue.features.model import View
+from holdtrue.serving.endpoints import Endpoint, Reply, Request
 from holdtrue.serving.engine import Engine
-from holdtrue.serving.plane import Endpoint, Reply, Request
 from holdtrue.serving.times import read_times
 
 Dated: TypeAlias = Callable[[Sequence[View], Mapping[str, Sequence[Any]], Sequence[int]], list[list[Found]]]

@@ -4,7 +4,7 @@ from typing import Final
 
 from holdtrue.core.errors import Forbidden, InvalidInput
 from holdtrue.core.ids import check_name
-from holdtrue.serving.plane import Request
+from holdtrue.serving.endpoints import Request
 
 HEADER: Final = b"x-holdtrue-environment"
 

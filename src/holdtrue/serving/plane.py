@@ -1,4 +1,4 @@
-"""The data plane's door: a raw ASGI application that knows hosts, tokens, limits and routes.
+"""The data plane as a raw ASGI application: it lets requests in, bounds them, and sends what they are answered.
 
 Whoever has no valid token learns nothing: every path but the two public ones answers 401, known or not.
 Paths are compared as they arrive, undecoded, so no spelling of a path reaches a route but its own.
@@ -17,17 +17,12 @@ from typing import Any, Final
 import orjson
 
 from holdtrue.core.access import Permission
-from holdtrue.core.errors import (
-    Forbidden,
-    HoldtrueError,
-    InvalidInput,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-)
+from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unauthenticated, Unavailable
 from holdtrue.core.randomness import RandomHex
 from holdtrue.serving.access import AccessTable, Grant
-from holdtrue.serving.arriving import collect, host_name, read_body
+from holdtrue.serving.arriving import collect, read_body
+from holdtrue.serving.door import Door, Entry, permit
+from holdtrue.serving.endpoints import Endpoint, ErrorForm, Headers, Reply, Request, Stream
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.leaving import Leaving
 
@@ -35,31 +30,12 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-ErrorForm = Callable[[HoldtrueError], bytes]
+Sent = Callable[[int, list[tuple[bytes, bytes]], bytes], None]
 
-BODY_LIMIT: Final = 16 << 20
 _LIVE: Final = "/health/live"
 _PUBLIC: Final = frozenset({_LIVE, "/health/ready"})
-_MATCHES: Final = 4096
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _MILLISECONDS: Final = re.compile(rb"[1-9][0-9]{0,8}")
-_REST: Final = 300
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class WrongHost(InvalidInput):
-    """A request came for a host that this server is not."""
-
-    code = "wrong_host"
-    status = 421
-
-
-class MethodNotAllowed(HoldtrueError):
-    """The path exists, and not for this method."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 class TooSlow(HoldtrueError):
@@ -74,72 +50,6 @@ class DeadlineExceeded(HoldtrueError):
 
     code = "deadline_exceeded"
     status = 504
-
-
-@dataclass(slots=True)
-class Request:
-    """Hold what an endpoint gets: the body, the project, the path's parameters, who asks, and when it began.
-
-    `id` is the one that the client gave its request, or else one made for it (of a patient endpoint, always one
-    made for it). `seconds` bounds a patient one; an endpoint that streams raises it to `longest`.
-    """
-
-    body: bytes
-    project: str
-    path: tuple[str, ...]
-    headers: Mapping[bytes, bytes]
-    started: float
-    grant: Grant
-    id: str = ""
-    seconds: float = 0.0
-    longest: float = 0.0
-
-
-@dataclass(slots=True)
-class Reply:
-    """Hold an answer, JSON unless it says otherwise; `named` if its headers need no id of the request."""
-
-    status: int
-    body: bytes
-    headers: Headers = ()
-    media: bytes = b"application/json"
-    named: bool = False
-
-
-@dataclass(slots=True)
-class Stream:
-    """Hold an answer of server-sent events that comes in pieces.
-
-    `close` is called in the end whatever happens, also if the client goes away before the first piece. If
-    they end in an error, `broken` gives the last piece, and the connection is cut after it: no client can
-    take what it got for the whole.
-    """
-
-    parts: AsyncGenerator[bytes]
-    broken: ErrorForm
-    close: Callable[[], Awaitable[None]]
-    headers: Headers = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Describe one route: nothing is served that is not described so.
-
-    `path` has parameters in braces; one that ends in an ellipsis takes the rest of the path as it came. A
-    `patient` endpoint waits for other servers: its requests are counted apart, end when the client goes away,
-    and may answer with a `Stream`. `body_limit` is the
-    most bytes its body may have. The requests of a `deferrable` one may be answered later; of one
-    that is asked `once`, since others are paid for it, what was begun is never begun again.
-    """
-
-    method: str
-    path: str
-    permission: Permission
-    handle: Callable[[Request], Awaitable[Reply | Stream]]
-    patient: bool = False
-    body_limit: int = BODY_LIMIT
-    deferrable: bool = False
-    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +67,14 @@ class Limits:
 
 @dataclass(slots=True)
 class _Open:
-    """Keep the requests under way, so that the slow ones can be ended.
+    """Keep the requests under way, so that the slow ones can be ended: those of tasks, and those that have none.
 
     `ended` says why one was: the error to answer with, or None if nobody is left to answer to.
     """
 
     tasks: dict[asyncio.Task[Any], float] = field(default_factory=dict[asyncio.Task[Any], float])
     patient: dict[asyncio.Task[Any], Request] = field(default_factory=dict[asyncio.Task[Any], Request])
+    direct: set["_Direct"] = field(default_factory=set["_Direct"])
     ended: dict[asyncio.Task[Any], HoldtrueError | None] = field(
         default_factory=dict[asyncio.Task[Any], HoldtrueError | None]
     )
@@ -182,6 +93,58 @@ class _Open:
             raise asyncio.CancelledError
         task.uncancel()
         return self.ended.pop(task)
+
+
+class _Direct:
+    """Be told of the answer to a request that has no task, once, and send it."""
+
+    __slots__ = ("_ended", "_form", "_open", "_path", "_refused", "_send", "name", "started")
+
+    def __init__(
+        self,
+        open_: _Open,
+        path: str,
+        started: float,
+        send: Sent,
+        refused: Callable[[str, bytes, Exception], Reply],
+    ) -> None:
+        self._form: Callable[[Any], Reply] = _formless
+        self.name = b""
+        self.started = started
+        self._open = open_
+        self._path = path
+        self._send = send
+        self._refused = refused
+        self._ended = False
+
+    def shape(self, form: Callable[[Any], Reply], /) -> None:
+        self._form = form
+
+    def done(self) -> bool:
+        return self._ended
+
+    def set_result(self, result: Any, /) -> None:
+        try:
+            reply = self._form(result)
+        except Exception as error:  # noqa: BLE001  # whoever told of the answer is in the middle of telling others
+            self.fail(error)
+            return
+        self._end(reply)
+
+    def set_exception(self, exception: HoldtrueError, /) -> None:
+        self.fail(exception)
+
+    def fail(self, error: Exception) -> None:
+        self._end(self._refused(self._path, self.name, error))
+
+    def _end(self, reply: Reply) -> None:
+        self._ended = True
+        self._open.direct.discard(self)
+        self._send(reply.status, _told(reply, self.name), reply.body)
+
+
+def _formless(_answer: Any) -> Reply:
+    raise HoldtrueError("The request failed.", why="Its endpoint gave its answer no form.")
 
 
 def house_error(error: HoldtrueError) -> bytes:
@@ -208,11 +171,8 @@ class Plane:
         limits: Limits,
     ) -> None:
         self.projects: frozenset[str] = frozenset()
-        self._access = AccessTable()
         self._engine = engine
-        self._routes = _Router(endpoints)
-        self._hosts = frozenset(host.lower() for host in hosts)
-        self._known_hosts: set[bytes] = set()
+        self._door = Door(endpoints, hosts)
         self._errors = tuple(errors.items())
         self._lifespan = lifespan
         self._limits = limits
@@ -226,27 +186,54 @@ class Plane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         started = self._engine.stopwatch()
-        raw = scope.get("raw_path")
-        path: str = scope["path"] if raw is None else raw.decode("latin-1").partition("?")[0]
+        entry = self._door.known(scope)
+        path = _path(scope) if entry is None else entry.path
         name = b""
         try:
-            headers = collect(scope["headers"])
+            headers = collect(scope["headers"]) if entry is None else entry.headers
             name = self._name(headers)
-            reply = await self._answer(scope, path, headers, name, receive, send, started)
-        except HoldtrueError as error:
-            reply = self._refusal(path, error)
+            if entry is None:
+                self._door.check_host(headers)
+            if path in _PUBLIC and scope["method"] == "GET":
+                reply = self._health(path)
+            else:
+                entry = entry or self._door.enter(scope, path, headers)
+                reply = await self._answer(entry, name, scope, receive, send, started)
         except asyncio.CancelledError:
-            reply = self._refusal(path, self._open.why())
-        except Exception:  # noqa: BLE001  # the last resort: the log learns what, the client only that
-            self._log.exception("The request %s failed.", name.decode("latin-1"))
-            reply = self._refusal(path, HoldtrueError("The request failed."))
+            ended = self._open.why()
+            reply = None if ended is None else self._refused(path, name, ended)
+        except Exception as error:  # noqa: BLE001  # the last resort: the log learns what, the client only that
+            reply = self._refused(path, name, error)
         if reply is None:
             return
-        told = [(b"content-type", reply.media), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
-        if name and not reply.named:
-            told.append((b"x-request-id", name))
-        await send({"type": "http.response.start", "status": reply.status, "headers": told})
+        await send({"type": "http.response.start", "status": reply.status, "headers": _told(reply, name)})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def begin(self, scope: Scope, body: bytes, send: Sent) -> bool:
+        """Begin to answer a request that needs no task, and say whether it is one; `send` gets its answer.
+
+        Its head was let in before, and asks for nothing but an answer. A task for each takes a fifth of such a request.
+        """
+        entry = self._door.known(scope)
+        if entry is None or entry.begin is None or len(body) > entry.endpoint.body_limit:
+            return False
+        started = self._engine.stopwatch()
+        direct = _Direct(self._open, entry.path, started, send, self._refused)
+        try:
+            direct.name = self._name(entry.headers)
+            project = self._project(entry.grant, entry.headers)
+            if len(self._open.tasks) + len(self._open.direct) >= self._limits.requests:
+                raise _too_many()
+            name = direct.name.decode()
+            request = Request(body, project, entry.parameters, entry.headers, started, entry.grant, name)
+            if not entry.begin(request, direct):
+                return False
+        except Exception as error:  # noqa: BLE001  # as above: whatever it is, somebody waits for an answer
+            direct.fail(error)
+            return True
+        if not direct.done():
+            self._open.direct.add(direct)
+        return True
 
     def _name(self, headers: Mapping[bytes, bytes]) -> bytes:
         """Return the id of a request, its client's or a new one."""
@@ -257,9 +244,10 @@ class Plane:
             raise InvalidInput("The header X-Request-Id is not 1 to 128 printable characters without spaces.")
         return given
 
-    def _refusal(self, path: str, error: HoldtrueError | None) -> Reply | None:
-        if error is None:
-            return None
+    def _refused(self, path: str, name: bytes, error: Exception) -> Reply:
+        if not isinstance(error, HoldtrueError):
+            self._log.error("The request %s failed.", name.decode("latin-1"), exc_info=error)
+            error = HoldtrueError("The request failed.")
         return Reply(error.status, self.error_form(path)(error), _extra_headers(error))
 
     @asynccontextmanager
@@ -272,7 +260,7 @@ class Plane:
 
     def set_access(self, access: AccessTable) -> None:
         """Take over a new access table; requests that come from now on, and streams, are held to it."""
-        self._access = access
+        self._door.access = access
         for task, request in list(self._open.patient.items()):
             if request.grant.digest not in access.grants:
                 self._open.end(task, Unauthenticated("The token ended while it was being answered."))
@@ -284,14 +272,14 @@ class Plane:
         Raises what the door raises, and for a request that took too long the reason.
         """
         name = self._name(headers)
-        grant = self._authenticate(headers)
-        _permit(grant, permission)
+        grant = self._door.authenticate(headers)
+        permit(grant, permission)
         if grant.rate is not None:
             self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
         request = Request(b"", self._project(grant, headers), (), headers, started, grant, name.decode())
         task = asyncio.current_task()
         assert task is not None
-        if len(self._open.tasks) >= self._limits.requests:
+        if len(self._open.tasks) + len(self._open.direct) >= self._limits.requests:
             raise _too_many()
         timer = self._timer(headers, started, task)
         self._open.tasks[task] = started
@@ -312,47 +300,44 @@ class Plane:
         limit = now - self._limits.deadline
         late = [task for task, started in self._open.tasks.items() if started < limit]
         late += [task for task, each in self._open.patient.items() if each.started < now - each.seconds]
+        error = TooSlow("The request was not done in time.", mend="Try again.")
         for task in late:
-            self._open.end(task, TooSlow("The request was not done in time.", mend="Try again."))
+            self._open.end(task, error)
+        for direct in [each for each in self._open.direct if each.started < limit]:
+            direct.set_exception(error)
 
     def error_form(self, path: str) -> ErrorForm:
         """Return the form in which an error is told at this path."""
         return next((form for prefix, form in self._errors if path.startswith(prefix)), house_error)
 
+    def _health(self, path: str) -> Reply:
+        ready = path == _LIVE or self._engine.ready
+        return Reply(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
+
     async def _answer(
-        self,
-        scope: Scope,
-        path: str,
-        headers: Mapping[bytes, bytes],
-        name: bytes,
-        receive: Receive,
-        send: Send,
-        started: float,
+        self, entry: Entry, name: bytes, scope: Scope, receive: Receive, send: Send, started: float
     ) -> Reply | None:
         """Return the answer, or None if it has been sent already."""
-        method: str = scope["method"]
-        self._check_host(headers)
-        if method == "GET" and path in _PUBLIC:
-            ready = path == _LIVE or self._engine.ready
-            return Reply(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
-        grant = self._authenticate(headers)
-        endpoint, parameters = self._routes.match(method, path)
-        _permit(grant, endpoint.permission)
+        grant, endpoint, headers = entry.grant, entry.endpoint, entry.headers
         if grant.rate is not None:
             self._engine.rate(f"token/{grant.token}", grant.rate, "This token")
-        request = Request(b"", self._project(grant, headers), parameters, headers, started, grant)
+        request = Request(b"", self._project(grant, headers), entry.parameters, headers, started, grant)
         task = asyncio.current_task(self._loop)
         assert task is not None
         if endpoint.patient:
-            return await self._answer_patiently(endpoint, request, path, receive, send, task)
+            return await self._answer_patiently(endpoint, request, entry.path, receive, send, task)
         under_way = self._open.tasks
-        if len(under_way) >= self._limits.requests:
+        if len(under_way) + len(self._open.direct) >= self._limits.requests:
             raise _too_many()
         timer = self._timer(headers, started, task)
         request.id = name.decode()
         under_way[task] = started
         try:
-            request.body = await read_body(headers, receive, endpoint.body_limit)
+            # A body that came with its head need not be asked for.
+            body: bytes | None = scope.get("body")
+            if body is None or len(body) > endpoint.body_limit:
+                body = await read_body(headers, receive, endpoint.body_limit)
+            request.body = body
             reply = await endpoint.handle(request)
         finally:
             del under_way[task]
@@ -369,7 +354,9 @@ class Plane:
         if given is None:
             return None
         if _MILLISECONDS.fullmatch(given) is None:
-            raise InvalidInput("The header X-Request-Timeout-Ms is not a whole number of milliseconds above 0.")
+            raise InvalidInput(
+                "The header X-Request-Timeout-Ms is not a whole number of milliseconds from 1 to 999999999."
+            )
         left = int(given) / 1000 - (self._engine.stopwatch() - started)
         late = DeadlineExceeded(
             f"The request was not answered within {int(given)} milliseconds.",
@@ -435,32 +422,6 @@ class Plane:
             # Without a last piece the server cuts the connection, which every client takes for a failure.
             await send({"type": "http.response.body", "body": stream.broken(broken), "more_body": True})
 
-    def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
-        host = headers.get(b"host", b"")
-        if host in self._known_hosts:
-            return
-        if host_name(host.decode("latin-1").lower()) not in self._hosts:
-            raise WrongHost("This server does not answer for that host.")
-        if len(self._known_hosts) < _MATCHES:
-            self._known_hosts.add(host)
-
-    def _authenticate(self, headers: Mapping[bytes, bytes]) -> Grant:
-        header = headers.get(b"authorization", b"")
-        key = headers.get(b"x-api-key")
-        if key is not None:
-            # Clients of Anthropic's API send their key so. Two credentials at once would leave open whose it is.
-            header = b"bearer " + key if not header else b""
-        if header[:7].lower() == b"bearer ":
-            grant = self._access.check(header[7:].strip())
-            if grant is not None:
-                return grant
-        raise Unauthenticated(
-            "A valid token is needed.",
-            why="The request has no token, or one that is unknown, revoked or expired.",
-            mend="Send the header “Authorization: Bearer TOKEN”, or “x-api-key: TOKEN” (one of them); "
-            "`holdtrue token create` makes a token.",
-        )
-
     def _project(self, grant: Grant, headers: Mapping[bytes, bytes]) -> str:
         """Return the project a request is about: its token's, or the one it names if the token is for all."""
         header = headers.get(b"x-holdtrue-project")
@@ -481,64 +442,18 @@ class Plane:
         raise NotFound.of("project", name[:80])
 
 
-class _Router:
-    """Find the endpoint of a method and raw path."""
-
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._patterns = [(each.path.split("/"), each) for each in endpoints]
-        self._matches: dict[tuple[str, str], tuple[Endpoint, tuple[str, ...]]] = {}
-
-    def match(self, method: str, path: str) -> tuple[Endpoint, tuple[str, ...]]:
-        """Return the endpoint and the path's parameters; raise NotFound or MethodNotAllowed."""
-        found = self._matches.get((method, path))
-        if found is not None:
-            return found
-        parts = path.split("/")
-        other_method = False
-        for pattern, endpoint in self._patterns:
-            parameters = _match(pattern, parts)
-            if parameters is None:
-                continue
-            if endpoint.method != method:
-                other_method = True
-                continue
-            if len(self._matches) >= _MATCHES:
-                self._matches.clear()
-            self._matches[method, path] = endpoint, parameters
-            return endpoint, parameters
-        if other_method:
-            raise MethodNotAllowed("The path exists, and not for this method.")
-        raise NotFound("There is nothing at this path.")
+def _told(reply: Reply, name: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a reply to the request of this name."""
+    told = [(b"content-type", reply.media), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
+    if name and not reply.named:
+        told.append((b"x-request-id", name))
+    return told
 
 
-def _match(pattern: list[str], parts: list[str]) -> tuple[str, ...] | None:
-    if pattern[-1].endswith("...}"):
-        start = len(pattern) - 1
-        rest = "/".join(parts[start:])
-        if parts[:start] != pattern[:-1] or not 0 < len(rest) <= _REST:
-            return None
-        return (rest,)
-    if len(pattern) != len(parts):
-        return None
-    parameters: list[str] = []
-    for expected, part in zip(pattern, parts, strict=True):
-        if expected[:1] == "{":
-            # A name needs no decoding, so a path that does names nothing here.
-            if _NAME.fullmatch(part) is None:
-                return None
-            parameters.append(part)
-        elif expected != part:
-            return None
-    return tuple(parameters)
-
-
-def _permit(grant: Grant, permission: Permission) -> None:
-    if permission not in grant.permissions:
-        raise Forbidden(
-            "This token may not do that.",
-            why=f"It lacks the permission {permission.value}.",
-            mend="Ask an administrator for a token with a role that has it.",
-        )
+def _path(scope: Scope) -> str:
+    """Return the path as it came, undecoded."""
+    raw = scope.get("raw_path")
+    return scope["path"] if raw is None else raw.decode("latin-1").partition("?")[0]
 
 
 def _too_many() -> Unavailable:

@@ -166,11 +166,12 @@ def session_of(data: bytes) -> Any:
 
 
 def _scorer(session: Any, input_name: str, output_name: str, classes: int) -> Callable[[Matrix], Vector]:
-    run, outputs = session.run, [output_name]
+    # The session's own inner one, where it has it: what the outer one checks at each call is true of these calls.
+    run, outputs = getattr(session, "_sess", session).run, [output_name]
 
     def score(matrix: Matrix) -> Vector:
         try:
-            scores = run(outputs, {input_name: matrix})[0]
+            scores = run(outputs, {input_name: matrix}, None)[0]
         except Exception as error:  # noqa: BLE001  # the runtime raises classes of its own compiled module
             raise ModelFailed("The model did not answer.", why=str(error)[:300]) from None
         return checked(scores, len(matrix), classes)

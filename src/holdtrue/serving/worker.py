@@ -15,6 +15,7 @@ from holdtrue.features.model import View
 from holdtrue.serving.applications import Answering, LoadedApplication
 from holdtrue.serving.assembly import check_classes, compile_assembly, compile_check
 from holdtrue.serving.deferring import Deferring, Keeping
+from holdtrue.serving.endpoints import Endpoint, ErrorForm
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.explaining import explaining
 from holdtrue.serving.feedback import feedback_endpoints
@@ -23,7 +24,7 @@ from holdtrue.serving.isolated import code_refused, holds_code
 from holdtrue.serving.known import OnlineFeatures
 from holdtrue.serving.lookups import lookup_endpoints
 from holdtrue.serving.plan import Loaded
-from holdtrue.serving.plane import Endpoint, ErrorForm, Limits, Plane
+from holdtrue.serving.plane import Limits, Plane
 from holdtrue.serving.probe import load_probed, resident_bytes, takes_long
 from holdtrue.serving.rates import Rates
 from holdtrue.serving.residence import Residence
@@ -160,7 +161,7 @@ class Worker:
             for folder in ("acks", "good"):
                 make_folder(self._home / "routing" / folder)
             files = RoutingFiles.of(self._home, self.name)
-            self._engine.loop = asyncio.get_running_loop()
+            self._engine.run_on(asyncio.get_running_loop())
             residence = self._engine.residence
             assert residence is not None
 

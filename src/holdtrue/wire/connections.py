@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Final, cast
@@ -34,6 +34,9 @@ from holdtrue.wire.sockets import BACKLOG
 
 App = Callable[..., Awaitable[None]]
 Message = MutableMapping[str, Any]
+Sent = Callable[[int, list[tuple[bytes, bytes]], bytes], None]
+# Takes a request's scope and body, and what sends its answer; says whether it took it.
+Begin = Callable[[Message, bytes, Sent], bool]
 
 _AHEAD: Final = 256 << 10
 _MOST: Final = 4096
@@ -42,6 +45,7 @@ _HEAD_SECONDS: Final = 10.0
 _LINGER: Final = 2.0
 _STALLED: Final = 60.0
 _DRAIN: Final = 10.0
+_DRAIN_LOOK: Final = 0.005
 _LOOK: Final = 1.0
 _log: Final = logging.getLogger("holdtrue.wire")
 
@@ -64,17 +68,20 @@ async def answering(
     certificate: Path | None = None,
     key: Path | None = None,
     turn: Turn | None = None,
+    begin: Begin | None = None,
 ) -> AsyncGenerator[None]:
     """Let an ASGI application answer on a listening socket; what it has begun when this ends, it finishes.
 
-    `turn` is kept for an application that wants to know which requests came together.
+    `turn` is kept for an application that wants to know which requests came together. `begin` is offered requests that
+    are there as a whole, with a head that the application has noted something of: those that it takes, and answers in
+    any turn of the event loop, need no task.
     """
     loop = asyncio.get_running_loop()
     secured: ssl.SSLContext | None = None
     if certificate is not None and key is not None:
         secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         secured.load_cert_chain(certificate, key)
-    connections = Connections(app, now_us, turn)
+    connections = Connections(app, now_us, turn, begin)
     handshake = None if secured is None else _HEAD_SECONDS
     server = await loop.create_server(
         connections.connection, sock=listening, ssl=secured, ssl_handshake_timeout=handshake, backlog=BACKLOG
@@ -91,13 +98,18 @@ async def answering(
 class Connections:
     """Hold the connections to an application, and end those that do nothing."""
 
-    def __init__(self, app: App, now_us: Callable[[], int], turn: Turn | None = None) -> None:
+    def __init__(
+        self, app: App, now_us: Callable[[], int], turn: Turn | None = None, begin: Begin | None = None
+    ) -> None:
         self.app = app
+        self.begin = begin
         self.turn = Turn() if turn is None else turn
         self.closing = False
         self.date = b""
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
+        self.done: asyncio.Future[None] = self.loop.create_future()
+        self.done.set_result(None)
         self._now_us = now_us
         self._tell()
 
@@ -119,9 +131,10 @@ class Connections:
         self.closing = True
         for each in list(self.connections):
             each.leave()
-        tasks = [each.task for each in self.connections if each.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=_DRAIN)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN):
+                while any(each.busy for each in self.connections):
+                    await asyncio.sleep(_DRAIN_LOOK)
         for each in list(self.connections):
             each.abort()
 
@@ -134,11 +147,13 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, server: Connections) -> None:
         self.task: asyncio.Task[None] | None = None
+        self.busy = False
         self._server = server
         self._transport = cast(asyncio.Transport, None)
         self._buffer = b""
         self._raw = b""
         self._head = cast(Head, None)
+        self._scope: dict[str, Any] = {}
         self._body: bytes | None = None
         self._missing = 0
         self._chunks: Chunks | None = None
@@ -177,7 +192,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._buffer = data
             self._since = self._server.loop.time()
-        if self.task is None and self._writable is None:
+        if not self.busy and self._writable is None:
             self._next()
         elif len(self._buffer) > _AHEAD:
             self._pause()
@@ -191,8 +206,7 @@ class _Connection(asyncio.Protocol):
             if not self._writable.done():
                 self._writable.set_result(None)
             self._writable = None
-            if self.task is None and self._buffer:
-                self._next()
+            self._go_on()
 
     def look(self, now: float) -> None:
         """End a connection that asks for nothing for long, does not end its headers, or reads none of its answer."""
@@ -200,7 +214,7 @@ class _Connection(asyncio.Protocol):
             self.abort()
             return
         most = _LINGER if self._drops else _HEAD_SECONDS if self._buffer else _IDLE
-        if self.task is None and now - self._since > most:
+        if not self.busy and now - self._since > most:
             self.abort()
 
     def held(self) -> int:
@@ -209,7 +223,7 @@ class _Connection(asyncio.Protocol):
 
     def leave(self) -> None:
         """End a connection that asks for nothing."""
-        if self.task is None:
+        if not self.busy:
             self._transport.close()
 
     def abort(self) -> None:
@@ -237,6 +251,7 @@ class _Connection(asyncio.Protocol):
                 self._refuse(error)
                 return
             self._raw = raw
+            self._scope = _scope(self._head)
         head = self._head
         if head.chunked:
             self._chunks, self._missing, self._body = Chunks(), 1, None
@@ -247,17 +262,16 @@ class _Connection(asyncio.Protocol):
             self._missing = head.length - len(self._body)
         self._last, self._waits = head.last, head.waits
         self._told = self._begun = self._complete = False
-        path, _, query = head.target.partition(b"?")
-        scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": head.method,
-            "path": path.decode("latin-1"),
-            "raw_path": head.target,
-            "query_string": query,
-            "headers": head.headers,
-        }
-        self.task = self._server.loop.create_task(self._run(scope))
+        self.busy = True
+        server, scope = self._server, self._scope
+        if self._missing or self._body is None:
+            scope = scope.copy()
+        else:
+            if server.begin is not None and scope["notes"] and server.begin(scope, self._body, self._answer):
+                return
+            # An application may take the body from here, without asking for it.
+            scope = {**scope, "body": self._body}
+        self.task = server.loop.create_task(self._run(scope))
         self._server.turn.starting += 1
 
     def _take(self, data: bytes) -> bytes:
@@ -290,8 +304,25 @@ class _Connection(asyncio.Protocol):
         finally:
             self._finish()
 
-    def _finish(self) -> None:
+    def _answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send the whole answer to a request that was taken without a task."""
+        if not self._gone:
+            self._start = {"status": status, "headers": headers}
+            try:
+                self._write(body, more=False)
+            except Exception:  # noqa: BLE001  # as of an application: whoever answers is in the middle of answering others
+                _log.exception("A request failed.")
+        # Not at once: of requests that come together and are each refused at once, none should wait within the other.
+        self._finish(later=True)
+
+    def _go_on(self) -> None:
+        # Who does not read its answers gets no further ones: they would be held here.
+        if self._buffer and not self.busy and self._writable is None:
+            self._next()
+
+    def _finish(self, *, later: bool = False) -> None:
         self.task = None
+        self.busy = False
         self._since = self._server.loop.time()
         if self._gone:
             return
@@ -303,9 +334,10 @@ class _Connection(asyncio.Protocol):
         else:
             self._body = None
             self._resume()
-            # Who does not read its answers gets no further ones: they would be held here.
-            if self._buffer and self._writable is None:
-                self._next()
+            if self._buffer and later:
+                self._server.loop.call_soon(self._go_on)
+            else:
+                self._go_on()
 
     def _end(self) -> None:
         """End the connection after its answer.
@@ -342,14 +374,19 @@ class _Connection(asyncio.Protocol):
                 self._waiter = None
         return {"type": "http.disconnect"}
 
-    async def _send(self, message: Message) -> None:
+    def _send(self, message: Message) -> Awaitable[None]:
+        """Send a piece of the answer; not a coroutine, of which each request would make two."""
         if message["type"] == "http.response.start":
             self._start = message
-            return
-        if self._gone or self._complete:
-            return
-        body: bytes = message.get("body", b"")
-        more: bool = message.get("more_body", False)
+        elif not self._gone and not self._complete:
+            more: bool = message.get("more_body", False)
+            self._write(message.get("body", b""), more=more)
+            if more and self._writable is not None:
+                # Shielded: who stops waiting would else end the wait of all that follow.
+                return asyncio.shield(self._writable)
+        return self._server.done
+
+    def _write(self, body: bytes, *, more: bool) -> None:
         parts = b"" if self._begun else self._head_of(self._start, more=more)
         if self._head.method != "HEAD":
             if self._chunking:
@@ -364,8 +401,6 @@ class _Connection(asyncio.Protocol):
                     return
         self._transport.write(parts)
         self._complete = not more
-        if self._writable is not None and more:
-            await self._writable
 
     def _head_of(self, start: Message, *, more: bool) -> bytes:
         """Begin the answer, and return its head: a stream comes in chunks unless its length is said or HTTP is old."""
@@ -407,3 +442,18 @@ class _Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _scope(head: Head) -> dict[str, Any]:
+    """Return what an application is told of a request; its `notes` are there when the same head comes again."""
+    path, _, query = head.target.partition(b"?")
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": head.method,
+        "path": path.decode("latin-1"),
+        "raw_path": head.target,
+        "query_string": query,
+        "headers": head.headers,
+        "notes": {},
+    }

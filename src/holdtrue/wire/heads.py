@@ -101,9 +101,11 @@ def head_too_large() -> HeadTooLarge:
 
 def write_head(status: int, headers: Sequence[tuple[bytes, bytes]], date: bytes, *, last: bool, chunked: bool) -> bytes:
     """Return the head of an answer; raise ValueError for a header that would be more than one line."""
-    lines = [b"%b: %b\r\n" % each for each in headers]
-    more = _CHUNKED if chunked else b""
-    head = b"%b%bdate: %b\r\n%b%b\r\n" % (_STATUS[status], b"".join(lines), date, more, _CLOSE if last else b"")
+    parts = [_STATUS[status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"date: ", date, b"\r\n", _CHUNKED if chunked else b"", _CLOSE if last else b"", b"\r\n")
+    head = b"".join(parts)
     if head.count(b"\n") != len(headers) + 3 + chunked + last or head.count(b"\r") != head.count(b"\n"):
         raise ValueError("a header of the answer has a line break in it")
     return head
