@@ -30,6 +30,7 @@ from holdtrue.serving.access import AccessTable, Grant
 from holdtrue.serving.arriving import collect, host_name, read_body
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.leaving import Leaving
+from holdtrue.serving.readiness import readiness
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -333,8 +334,7 @@ class Plane:
         method: str = scope["method"]
         self._check_host(headers)
         if method == "GET" and path in _PUBLIC:
-            ready = path == _LIVE or self._engine.ready
-            return Reply(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
+            return Reply(200, b'{"status":"ok"}') if path == _LIVE else self._ready(headers)
         grant = self._authenticate(headers)
         endpoint, parameters = self._routes.match(method, path)
         _permit(grant, endpoint.permission)
@@ -460,6 +460,13 @@ class Plane:
             mend="Send the header “Authorization: Bearer TOKEN”, or “x-api-key: TOKEN” (one of them); "
             "`holdtrue token create` makes a token.",
         )
+
+    def _ready(self, headers: Mapping[bytes, bytes]) -> Reply:
+        try:
+            grant = self._authenticate(headers)
+        except Unauthenticated:
+            grant = None
+        return Reply(*readiness(self._engine.table, self._engine.unread, grant))
 
     def _project(self, grant: Grant, headers: Mapping[bytes, bytes]) -> str:
         """Return the project a request is about: its token's, or the one it names if the token is for all."""
