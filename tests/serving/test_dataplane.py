@@ -274,7 +274,8 @@ def test_one_service_that_cannot_be_answered_does_not_take_the_others_from_a_loa
     (unserved,) = told.json().pop("unserved")
     assert told.json()["status"] == "degraded"
     assert (unserved["project"], unserved["service"]) == (PROJECT, "broken")
-    assert unserved["why"].startswith("rel_b: ") and "features" in unserved["why"]
+    assert unserved["why"].startswith("rel_b: ")
+    assert "features" in unserved["why"]
     assert plane.infer([flight(1)]).status_code == 200
     assert plane.client.get(f"/v2/models/{SERVICE}/ready").status_code == 200
     assert plane.client.get("/v2/models/broken/ready").status_code == 503

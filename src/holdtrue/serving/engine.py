@@ -69,7 +69,7 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Tell whether every service of the snapshot is served, as the Open Inference Protocol asks of a ready server."""
+        """Tell whether every service of the snapshot is served, as the protocol asks of a server that is ready."""
         return not self.table.unserved and not self.unread
 
     def now_us(self) -> int:

@@ -12,9 +12,9 @@ from holdtrue.serving.table import Table
 def readiness(table: Table, unread: str, grant: Grant | None) -> tuple[int, bytes]:
     """Return status and body of `/health/ready`.
 
-    The status is 200 while any service of the snapshot can be answered, or the snapshot has none; 503 if none can be, or
-    if there is a snapshot that is not in force (`unread` says why). Which services are not served, and why, is told to
-    whoever may ask them: to a token of their project.
+    The status is 200 while any service of the snapshot can be answered, or the snapshot has none; 503 if none can
+    be, or if there is a snapshot that is not in force (`unread` says why). Which services are not served, and why,
+    is told to whoever may ask them: to a token of their project.
     """
     served = len(table.services) > len(table.unserved)
     ready = not unread and (served or not table.unserved)
