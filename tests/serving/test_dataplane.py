@@ -476,13 +476,16 @@ def test_labels_are_durable_and_a_label_sent_twice_counts_once(home: Home) -> No
         "service": SERVICE,
         "labels": [
             {"key": "flight-1", "value": 1, "time": "2013-03-01T14:00:00Z"},
-            {"prediction_id": "prd_1", "value": False, "time": "2013-03-01T14:00:00Z"},
+            {"prediction_id": f"prd_{1:031x}", "value": False, "time": "2013-03-01T14:00:00Z"},
         ],
     }
     assert plane.client.post("/labels", json=body).json() == {"accepted": 2}
     assert plane.client.post("/labels", json=body).json() == {"accepted": 2}
     body["labels"][0]["value"] = 0
     plane.client.post("/labels", json=body)
+    cut = {"service": SERVICE, "labels": [*body["labels"], {**body["labels"][1], "prediction_id": "prd_1"}]}
+    refused = plane.client.post("/labels", json=cut)
+    assert (refused.status_code, refused.json()["error"]["facts"]) == (400, {"position": 3})
     columns = {"key": ["flight-2"], "value": [0.5], "time": [microseconds(START)]}
     assert plane.client.post("/labels", json={"service": SERVICE, "columns": columns}).json() == {"accepted": 1}
     plane.kill()
