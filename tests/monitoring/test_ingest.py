@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -317,6 +318,31 @@ def test_the_chances_of_classes_that_records_hold_are_measured(production: Produ
         whole = brier_score_loss([0, 2, 2], chances, labels=[0, 1, 2])
         expected = [log_loss([0, 2, 2], chances, labels=[0, 1, 2]), whole / 2]
         assert [each.interval.value for each in found if each] == pytest.approx(expected, rel=1e-5)
+
+
+def test_windows_of_classes_read_before_their_chances_were_get_them_from_their_records(production: Production) -> None:
+    production.stores.ledger.write(CONTEXT, lambda tx: monitoring.watch(tx, SERVICE))
+    release = released(production, {"classes": ["a", "b", "c"]})
+    bare = production.predict([1.0, 2.0], release=release)
+    keys: list[str] = []
+    for number in range(3):
+        production.clock.set(day(number))
+        chances = {f"p_{place}": [0.6 if place == number else 0.2] * 4 for place in range(3)}
+        keys += production.predict([float(number)] * 4, release=release, shadow="rel_other", **chances)
+    production.run()
+    production.label([*bare, *keys], [1, 1, *[0, 1, 2, 0] * 3])
+    production.run()
+    made = production.windows()
+    assert all(each.measure("log_loss") for each in made if each.release == release)
+
+    def forget(tx: Transaction) -> None:
+        tx.execute(store.windows.update().values(measures=None, measured=1))
+        held = store.read_days(tx.connection, PROJECT, SERVICE, 0, 10**6)
+        store.put_days(tx, SERVICE, {key: replace(scores, chances=None) for key, scores in held.items()})
+
+    production.stores.ledger.write(CONTEXT, forget)
+    production.run()
+    assert production.windows() == made
 
 
 def test_a_label_of_months_ago_is_counted_in_the_window_of_its_prediction(production: Production) -> None:

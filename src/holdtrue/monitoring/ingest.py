@@ -29,6 +29,7 @@ from holdtrue.monitoring.scored import (
     in_order,
     joined_days,
     unpack_labels,
+    with_chances,
 )
 from holdtrue.monitoring.store import (
     DayKey,
@@ -128,6 +129,7 @@ def ingest(stores: Stores, project: str, watch: Watch) -> bool:
         waiting, looked = in_order([resting, left]), looked.after(in_vain=left.n == arrived.n)
     # What became known long ago is given up only when it has been looked for everywhere.
     kept, forgotten = _keep(waiting, microseconds(now), everywhere=everywhere)
+    _refill(stores, project, watch.service, days, dirty, behind)
     matured = {(each.release, each.role, day_number(each.start)) for each in unsettled}
     found = _windows(stores, project, watch.service, days, dirty | matured | {*behind}, horizon)
     moved = replace(
@@ -314,6 +316,39 @@ def _keep(waiting: Labels, now_us: int, *, everywhere: bool) -> tuple[Labels, in
     if kept.n > _MOST_PENDING:
         kept = kept.take(np.arange(kept.n - _MOST_PENDING, kept.n))
     return kept, waiting.n - kept.n
+
+
+def _refill(
+    stores: Stores,
+    project: str,
+    service: str,
+    days: dict[DayKey, DayScores],
+    dirty: set[DayKey],
+    behind: Sequence[DayKey],
+) -> None:
+    """Give days of classes that were read without probabilities those that their records hold."""
+    answering = _answering(stores, project, {release for release, _, _ in behind})
+    wanted: dict[int, list[DayKey]] = {}
+    for key in behind:
+        if answering[key[0]].classes:
+            wanted.setdefault(key[2], []).append(key)
+    for day, keys in wanted.items():
+        held = stores.ledger.read(lambda conn, a=day: read_days(conn, project, service, a, a + 1))
+        lacking = {key: days.get(key, held[key]) for key in keys if key in held}
+        lacking = {key: scores for key, scores in lacking.items() if scores.chances is None}
+        if not lacking:
+            continue
+        names = [_CHANCE.format(place) for place in range(max(answering[key[0]].classes for key in lacking))]
+        since, until = day * DAY_MICROS, (day + 1) * DAY_MICROS
+        table = stores.journal.table(
+            "prediction", project, service=service, since=since, until=until, columns=[*_PREDICTION, *names]
+        )
+        fresh = fresh_days(table)
+        for key, scores in lacking.items():
+            chances = fresh[key].chances if key in fresh else None
+            if chances is not None:
+                days[key] = with_chances(scores, fresh[key].ids, chances)
+                dirty.add(key)
 
 
 def _windows(

@@ -108,7 +108,7 @@ windows = project_table(
     sa.Column("measured", sa.Integer),
 )
 
-MEASURED = 1
+MEASURED = 2
 """Windows of an earlier state of what is measured are measured again: raise it whenever a measure is added."""
 
 monitors = project_table(
