@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from holdtrue.core.clock import SystemClock
+from holdtrue.serving import read_snapshot
 from holdtrue.storage import Journal
 from tests.cli.test_commands import holdtrue
+from tests.delivery.worlds import open_world
 
 _DAY = 86_400_000_000
 
@@ -144,3 +146,42 @@ def test_a_folder_that_a_server_uses_is_not_repaired(home: Path) -> None:
     assert done.returncode != 0
     assert "is in use by process" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _findings(home: Path, *arguments: str) -> list[tuple[str, str, str]]:
+    told = json.loads(holdtrue("doctor", "--json", *arguments, "--home", str(home), cwd=home.parent).stdout)
+    return [(each["state"], each["what"], each["mend"]) for each in told if each["check"] == "deployed releases"]
+
+
+def test_files_of_deployed_releases_are_looked_for_and_read(tmp_path: Path) -> None:
+    world = open_world(tmp_path / "home")
+    world.declare()
+    home = world.stores.home
+    assert _findings(home) == [("ok", "nothing is deployed", "")]
+    release = world.live("one")
+    (bundle,) = read_snapshot(home / "routing" / "current.json").releases.values()
+    world.stores.close()
+    assert _findings(home) == [("ok", "1 with 1 files, whole", "")]
+
+    file = home / "blobs" / bundle.model.digest[:2] / bundle.model.digest
+    good = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    ((state, what, mend),) = _findings(home)
+    assert (state, what.startswith(f"{release} of delay: the model is not what was approved: ")) == ("bad", True)
+    assert bundle.model.digest[:16] in mend
+    file.unlink()
+    ((state, what, _),) = _findings(home)
+    assert (state, what) == ("bad", f"{release} of delay: the model is not there")
+
+    # One that is large is looked for, and read when that is asked for.
+    with file.open("wb") as sparse:
+        sparse.truncate((64 << 20) + 1)
+    ((state, what, _),) = _findings(home)
+    assert (state, what) == ("ok", "1 with 1 files, whole, but for 1 of more than 64 MiB, which --whole reads")
+    ((state, what, _),) = _findings(home, "--whole")
+    assert (state, "not what was approved" in what) == ("bad", True)
+
+    (home / "routing" / "current.json").write_text("{")
+    ((state, _, mend),) = _findings(home)
+    assert (state, "writes the file anew" in mend) == ("bad", True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_commands import holdtrue
+from tests.delivery.worlds import open_world
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,30 @@ def test_recorded_losses_are_asked_of_the_server_and_their_absence_is_said(folde
     counted = holdtrue("dora", "--days", "30", cwd=folder)
     assert counted.stdout == "Nothing reached production in the last 30 days.\n"
     assert len(json.loads(holdtrue("dora", "--json", cwd=folder).stdout)["items"]) == 7
+    for arguments, said in (
+        ((), "There is no rollout."),
+        (("newest", "--service", "happens"), "There is no rollout of “happens”."),
+        (("rol_01m8bdqz0p3ym5e2y0gxpmr5ex", "--service", "happens"), "Leave --service out"),
+    ):
+        refused = holdtrue("rollout", "report", *arguments, cwd=folder)
+        assert refused.returncode != 0
+        assert said in refused.stderr
     done = holdtrue("rollout", "simulate", "--history", "newest", cwd=folder)
     assert done.returncode != 0
     assert "There is no rollout of “happens” with rows that both releases scored" in done.stderr
+
+
+def test_a_report_without_an_id_is_about_the_newest_rollout(tmp_path: Path) -> None:
+    world = open_world(tmp_path / "home")
+    world.declare()
+    running = world.rolling()
+    world.stores.close()
+    for arguments in ((), ("newest",), ("newest", "--service", "delay")):
+        done = holdtrue("rollout", "report", *arguments, "--home", str(tmp_path / "home"), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        told = f"{running.id} of delay: {running.challenger} against {running.champion}\n"
+        assert told in done.stdout
+    named = holdtrue("rollout", "report", running.id, "--home", str(tmp_path / "home"), cwd=tmp_path)
+    assert named.returncode == 0
+    # The same report, but for the line that says which rollout it is about.
+    assert done.stdout.splitlines() == [told.rstrip(), *named.stdout.splitlines()]

@@ -240,6 +240,46 @@ def test_what_nothing_refers_to_is_collected(room: Room, folder: Path) -> None:
         collect(room.stores, Collect(grace_hours=0.0))
 
 
+def test_notes_go_with_the_bytes_that_they_know_or_when_nobody_reads_them_any_more(room: Room, folder: Path) -> None:
+    _write(folder / "one.txt", "one")
+    other = folder.parent / "other"
+    other.mkdir()
+    _write(other / "two.txt", "two")
+    _register(room, _adding(room).tree(find_files([str(folder)])))
+    _adding(room).tree(find_files([str(other)]))
+    notes, blobs = room.stores.home / "actions" / "notes", room.stores.home / "blobs"
+
+    def age(root: Path, seconds: float) -> None:
+        for each in root.rglob("*"):
+            if each.is_file():
+                moment = each.stat().st_mtime - seconds
+                os.utime(each, (moment, moment))
+
+    (notes / "half-written").write_text("x")
+    assert collect(room.stores, Collect())["useless_notes"] == 0
+    age(blobs, 7200)
+    # What was noted a moment ago stays, though its bytes were removed.
+    found = collect(room.stores, Collect(grace_hours=1.0))
+    assert (found["notes"], found["useless_notes"]) == (2, 0)
+    assert found["removed"] > 0
+    age(notes, 7200)
+    assert collect(room.stores, Collect(grace_hours=1.0, dry=True))["useless_notes"] == 1
+    assert len(list(room.stores.actions.notes())) == 2
+    assert collect(room.stores, Collect(grace_hours=1.0))["useless_notes"] == 1
+    # The other one is of use, which keeps it for 90 days more; what is gone is read again.
+    assert _adding(room).tree(find_files([str(folder)])).read == 0
+    assert _adding(room).tree(find_files([str(other)])).read == 1
+    age(notes, 89 * 86_400)
+    assert collect(room.stores, Collect())["useless_notes"] == 0
+    assert _adding(room).tree(find_files([str(folder)])).read == 0
+    age(notes, 2 * 86_400)
+    assert collect(room.stores, Collect())["useless_notes"] == 1
+    age(notes, 90 * 86_400)
+    assert collect(room.stores, Collect())["useless_notes"] == 1
+    assert list(room.stores.actions.notes()) == []
+    assert _adding(room).tree(find_files([str(folder)])).read == 1
+
+
 def test_a_damaged_blob_is_no_reason_to_stop_collecting(room: Room) -> None:
     digest = room.stores.blobs.put(b'{"a": 1}')
     room.stores.actions.put("1" * 64, digest)

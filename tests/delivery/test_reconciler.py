@@ -163,6 +163,8 @@ def test_a_release_that_does_not_load_goes_back_to_the_last_good_one(world: Worl
     world.ack()
     assert world.reconcile() == []
     assert world.deployment().state is DeploymentState.FAILED
+    # The last good release answers, and what was wished for does not: somebody has to look at that.
+    assert world.read(lambda conn: monitoring.incidents(conn, world.project, kind="deployment", unresolved=True))
     assert world.actions("deployment.")[-2:] == ["deployment.changed", "deployment.failed"]
 
 
@@ -175,9 +177,15 @@ def test_a_first_release_that_does_not_load_is_marked_and_may_come_alive(world: 
     world.reconcile()
     assert world.deployment().state is DeploymentState.FAILED
     assert world.reconcile() == []
+    (opened,) = world.read(lambda conn: monitoring.incidents(conn, world.project, kind="deployment", unresolved=True))
     world.ack()
     world.reconcile()
     assert world.deployment().state is DeploymentState.LIVE
+    ended = world.read(lambda conn: monitoring.incident(conn, world.project, opened.id))
+    assert ended.state is monitoring.IncidentState.RESOLVED
+    last = ended.timeline[-1]
+    assert (last.kind, last.text) == ("resolved", f"The release {release} answers again in production.")
+    assert world.reconcile() == []
 
 
 def test_a_challenger_that_does_not_load_is_rolled_back(world: World) -> None:

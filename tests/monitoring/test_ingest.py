@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -319,6 +320,31 @@ def test_the_chances_of_classes_that_records_hold_are_measured(production: Produ
         assert [each.interval.value for each in found if each] == pytest.approx(expected, rel=1e-5)
 
 
+def test_windows_of_classes_read_before_their_chances_were_get_them_from_their_records(production: Production) -> None:
+    production.stores.ledger.write(CONTEXT, lambda tx: monitoring.watch(tx, SERVICE))
+    release = released(production, {"classes": ["a", "b", "c"]})
+    bare = production.predict([1.0, 2.0], release=release)
+    keys: list[str] = []
+    for number in range(3):
+        production.clock.set(day(number))
+        chances = {f"p_{place}": [0.6 if place == number else 0.2] * 4 for place in range(3)}
+        keys += production.predict([float(number)] * 4, release=release, shadow="rel_other", **chances)
+    production.run()
+    production.label([*bare, *keys], [1, 1, *[0, 1, 2, 0] * 3])
+    production.run()
+    made = production.windows()
+    assert all(each.measure("log_loss") for each in made if each.release == release)
+
+    def forget(tx: Transaction) -> None:
+        tx.execute(store.windows.update().values(measures=None, measured=1))
+        held = store.read_days(tx.connection, PROJECT, SERVICE, 0, 10**6)
+        store.put_days(tx, SERVICE, {key: replace(scores, chances=None) for key, scores in held.items()})
+
+    production.stores.ledger.write(CONTEXT, forget)
+    production.run()
+    assert production.windows() == made
+
+
 def test_a_label_of_months_ago_is_counted_in_the_window_of_its_prediction(production: Production) -> None:
     production.declare(SPEC)
     old = production.predict([0.9, 0.1, 0.4])
@@ -331,16 +357,41 @@ def test_a_label_of_months_ago_is_counted_in_the_window_of_its_prediction(produc
     production.run()
     (first,) = production.windows(grain="day", until=day(1).date())
     assert (first.labelled, first.roc_auc.value) == (2, 1.0)
-    # What comes later on that day is looked for on the next one, and is not given up before, however old it is.
-    production.label([*old[2:], *middle], [0, 1], known_at=day(30))
+    # What comes later on that day is found as well, and what is not is not given up before the next one.
+    production.label([*old[2:], *middle, "nobody"], [0, 1, 1], known_at=day(30))
     production.run()
-    assert counts(production) == {"invalid": 0, "waiting": 2, "forgotten": 0}
+    assert counts(production) == {"invalid": 0, "waiting": 1, "forgotten": 0}
+    production.run()
+    assert counts(production) == {"invalid": 0, "waiting": 1, "forgotten": 0}
     production.clock.set(day(201))
     production.run()
-    assert counts(production) == {"invalid": 0, "waiting": 0, "forgotten": 0}
+    assert counts(production) == {"invalid": 0, "waiting": 0, "forgotten": 1}
     assert [each.labelled for each in production.windows(grain="day", until=day(100).date())] == [3, 1]
     (month, *_) = production.windows(grain="month", release="all")
     assert (month.start, month.labelled, month.maturity) == (day(0).date(), 3, 1.0)
+
+
+def test_labels_of_nothing_are_looked_for_everywhere_a_bounded_number_of_times_a_day(production: Production) -> None:
+    production.declare(SPEC)
+    old = production.predict([0.9, 0.1])
+    production.run()
+    production.clock.set(day(200))
+    production.predict([0.5])
+    for number in range(30):
+        production.label([f"nobody-{number}"], [1])
+        production.run()
+    assert counts(production) == {"invalid": 0, "waiting": 30, "forgotten": 0}
+    production.label(old[:1], [1])
+    production.run()
+    assert counts(production)["waiting"] == 31
+    # The next day begins anew, and finds what waits.
+    production.clock.set(day(201))
+    production.run()
+    assert counts(production) == {"invalid": 0, "waiting": 30, "forgotten": 0}
+    production.label(old[1:], [0])
+    production.run()
+    (first,) = production.windows(grain="day", until=day(1).date())
+    assert (first.labelled, first.roc_auc.value) == (2, 1.0)
 
 
 def test_windows_that_were_there_get_their_measures_though_nothing_new_comes(production: Production) -> None:

@@ -252,7 +252,7 @@ def test_a_release_that_cannot_be_loaded_is_told_and_does_not_keep_the_server_fr
     world.stores.close()
     running = start("--port", "0")
     answer = httpx.get(f"http://127.0.0.1:{running.port + 1}/health/ready")
-    assert answer.status_code == 503
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
     assert httpx.get(f"{running.url}/health/ready").status_code == 200
     assert running.stop() == 0
     told = running.errors()

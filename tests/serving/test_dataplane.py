@@ -254,8 +254,57 @@ def test_without_a_fallback_a_service_that_cannot_be_loaded_is_not_ready(home: H
 
     assert refused.status_code == 503
     assert refused.headers["retry-after"] == "1"
-    assert plane.client.get("/health/ready").status_code == 503
+    told = plane.client.get("/health/ready")
+    assert told.status_code == plane.client.get("/ping").status_code == 503
+    assert told.json()["status"] == "not ready"
     assert plane.client.get("/health/live").status_code == 200
+    # Whoever may not ask the service learns no more than a load balancer has to.
+    for other in ("", f"Bearer {OTHER}"):
+        assert plane.client.get("/health/ready", headers={"authorization": other}).json() == {"status": "not ready"}
+
+
+def test_one_service_that_cannot_be_answered_does_not_take_the_others_from_a_load_balancer(home: Home) -> None:
+    bad = home.bundle("rel_b", "narrow", service="broken")
+    home.publish_more([home.bundle("rel_a", "champion"), bad])
+    plane = home.start()
+
+    told = plane.client.get("/health/ready")
+
+    assert told.status_code == plane.client.get("/ping").status_code == 200
+    (unserved,) = told.json().pop("unserved")
+    assert told.json()["status"] == "degraded"
+    assert (unserved["project"], unserved["service"]) == (PROJECT, "broken")
+    assert unserved["why"].startswith("rel_b: ")
+    assert "features" in unserved["why"]
+    assert plane.infer([flight(1)]).status_code == 200
+    assert plane.client.get(f"/v2/models/{SERVICE}/ready").status_code == 200
+    assert plane.client.get("/v2/models/broken/ready").status_code == 503
+    # The protocol's server is ready once all of its models are.
+    assert plane.client.get("/v2/health/ready").status_code == 503
+    anybody = plane.client.get("/health/ready", headers={"authorization": "Bearer none"})
+    assert (anybody.status_code, anybody.json()) == (200, {"status": "degraded"})
+
+    home.publish_more([home.bundle("rel_a", "champion")])
+    plane.until_acked()
+    assert plane.client.get("/health/ready").json() == {"status": "ok"}
+
+
+def test_a_data_plane_is_ready_without_services_and_not_with_a_snapshot_that_it_cannot_read(home: Home) -> None:
+    current = home.path / "routing" / "current.json"
+    plane = home.start()
+    assert plane.client.get("/health/ready").json() == {"status": "ok"}
+
+    current.write_text("{")
+    plane.until(lambda: plane.client.get("/health/ready").status_code == 503)
+    assert plane.client.get("/v2/health/ready").status_code == 503
+    assert "snapshot" in plane.client.get("/health/ready").json()["why"]
+
+    home.publish(home.bundle("rel_a", "champion"))
+    plane.until_acked()
+    assert plane.client.get("/health/ready").json() == {"status": "ok"}
+    current.write_text("{")
+    plane.until(lambda: "snapshot" in home.acks()["failed"])
+    assert plane.client.get("/health/ready").status_code == 200
 
 
 def test_a_bad_release_leaves_the_last_good_one_in_service(home: Home) -> None:
@@ -427,13 +476,16 @@ def test_labels_are_durable_and_a_label_sent_twice_counts_once(home: Home) -> No
         "service": SERVICE,
         "labels": [
             {"key": "flight-1", "value": 1, "time": "2013-03-01T14:00:00Z"},
-            {"prediction_id": "prd_1", "value": False, "time": "2013-03-01T14:00:00Z"},
+            {"prediction_id": f"prd_{1:031x}", "value": False, "time": "2013-03-01T14:00:00Z"},
         ],
     }
     assert plane.client.post("/labels", json=body).json() == {"accepted": 2}
     assert plane.client.post("/labels", json=body).json() == {"accepted": 2}
     body["labels"][0]["value"] = 0
     plane.client.post("/labels", json=body)
+    cut = {"service": SERVICE, "labels": [*body["labels"], {**body["labels"][1], "prediction_id": "prd_1"}]}
+    refused = plane.client.post("/labels", json=cut)
+    assert (refused.status_code, refused.json()["error"]["facts"]) == (400, {"position": 3})
     columns = {"key": ["flight-2"], "value": [0.5], "time": [microseconds(START)]}
     assert plane.client.post("/labels", json={"service": SERVICE, "columns": columns}).json() == {"accepted": 1}
     plane.kill()

@@ -10,6 +10,7 @@ from holdtrue.serving.feedback import feedback_columns
 from tests.serving.plane_home import OTHER, Home
 
 TRACE, SPAN = "a1" * 16, "b2" * 8
+PREDICTION = f"prd_{1:031x}"
 
 
 def columns(*given: dict[str, Any]) -> dict[str, list[Any]]:
@@ -24,7 +25,7 @@ def test_feedback_is_stored_before_it_is_acknowledged_and_a_retry_counts_once(ho
     for _ in range(2):
         assert plane.client.post("/feedback", json=said).json() == {"accepted": 1}
     changed = {**said, "value": False}
-    several = [changed, {"prediction_id": "prd_1", "name": "stars", "value": 4, "range": [1, 5]}]
+    several = [changed, {"prediction_id": PREDICTION, "name": "stars", "value": 4, "range": [1, 5]}]
     assert plane.client.post("/feedback", json={"feedback": several}).json() == {"accepted": 2}
     plane.kill()
 
@@ -35,7 +36,7 @@ def test_feedback_is_stored_before_it_is_acknowledged_and_a_retry_counts_once(ho
         ("stars", 4.0, "number"),
     ]
     assert (rows[0]["trace_id"], rows[0]["comment"], rows[0]["user"]) == (TRACE, "Right at once.", "u1")
-    assert (rows[2]["prediction_id"], rows[2]["low"], rows[2]["high"]) == ("prd_1", 1.0, 5.0)
+    assert (rows[2]["prediction_id"], rows[2]["low"], rows[2]["high"]) == (PREDICTION, 1.0, 5.0)
     assert {row["id"][:4] for row in rows} == {"fbk_"}
 
 
@@ -64,6 +65,13 @@ def test_a_piece_is_named_by_what_it_says_and_not_by_when() -> None:
         {"trace_id": TRACE + "0", "name": "helpful", "value": 1},
         {"span_id": TRACE, "name": "helpful", "value": 1},
         {"prediction_id": "", "name": "helpful", "value": 1},
+        {"prediction_id": "prd_1", "name": "helpful", "value": 1},
+        {"prediction_id": PREDICTION[:-1], "name": "helpful", "value": 1},
+        {"prediction_id": f"{PREDICTION}~rel_a", "name": "helpful", "value": 1},
+        {"prediction_id": f" {PREDICTION}", "name": "helpful", "value": 1},
+        {"prediction_id": PREDICTION.upper(), "name": "helpful", "value": 1},
+        {"prediction_id": 7, "name": "helpful", "value": 1},
+        {"prediction_id": [PREDICTION], "trace_id": TRACE, "name": "helpful", "value": 1},
         {"trace_id": TRACE, "value": 1},
         {"trace_id": TRACE, "name": "", "value": 1},
         {"trace_id": TRACE, "name": "<script>", "value": 1},
@@ -85,8 +93,13 @@ def test_a_piece_is_named_by_what_it_says_and_not_by_when() -> None:
 )
 def test_feedback_of_another_form_is_refused_as_a_whole(piece: dict[str, Any]) -> None:
     good = {"trace_id": TRACE, "name": "helpful", "value": 1}
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match="Piece 2 of the list") as refused:
         columns(good, piece)
+    assert refused.value.facts == {"position": 2}
+    assert refused.value.mend
+    with pytest.raises(InvalidInput) as alone:
+        feedback_columns(orjson.dumps(piece), 7)
+    assert "list" not in alone.value.what
 
 
 @pytest.mark.parametrize(

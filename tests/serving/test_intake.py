@@ -57,6 +57,8 @@ def test_a_label_is_named_by_what_it_says(said: list[tuple[Any, bool, int]]) -> 
         {"labels": [{"key": "a", "value": [1]}]},
         {"labels": [{"key": "a", "value": 1, "weight": 2}]},
         {"labels": [{"prediction_id": 7, "value": 1}]},
+        {"labels": [{"prediction_id": "", "value": 1}]},
+        {"labels": [{"prediction_id": "prd_1", "key": "a", "value": 1}]},
         {"labels": [{"key": "a", "value": 1, "time": 1}, {"key": "b", "value": 1}]},
         {"labels": [{"key": "a", "value": 1, "id": "x"}, {"key": "b", "value": 1}]},
         {"labels": [{"key": "a", "value": 1, "time": "noon"}]},
@@ -72,6 +74,27 @@ def test_a_label_is_named_by_what_it_says(said: list[tuple[Any, bool, int]]) -> 
 def test_labels_of_another_form_are_refused(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         label_columns(body, "delay", 0)
+
+
+@pytest.mark.parametrize("wrong", ["prd_1", f"prd_{1:031x}~rel_a", f"prd_{1:031X}"[:-1] + "G", 7, 0.5, True, ""])
+def test_an_id_that_no_answer_has_is_refused_with_its_place(wrong: Any) -> None:
+    good = f"prd_{1:031x}"
+    assert (
+        label_columns({"columns": {"prediction_id": [good, None], "key": [None, "a"], "value": [1, 0]}}, "s", 0)[1] == 2
+    )
+    for body in (
+        {
+            "labels": [
+                {"key": "a", "value": 1},
+                {"prediction_id": good, "value": 1},
+                {"prediction_id": wrong, "value": 1},
+            ]
+        },
+        {"columns": {"prediction_id": [good, good, wrong], "value": [1, 1, 1]}},
+    ):
+        with pytest.raises(InvalidInput, match="prediction_id of label 3") as refused:
+            label_columns(body, "delay", 0)
+        assert (refused.value.facts, bool(refused.value.why), bool(refused.value.mend)) == ({"position": 3}, True, True)
 
 
 def test_too_many_rows_are_refused() -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,43 @@ def test_without_a_fallback_the_answer_is_an_error_of_the_protocol(home: Home, s
     named = plane.client.post("/predict/judge", json=asked(1.0)).json()["error"]
     assert named["code"] == "no_answer"
     assert "way" not in str(named)
+
+
+def test_a_number_that_is_no_probability_is_no_answer_of_a_model_of_an_event(home: Home, slow_model: bytes) -> None:
+    event = replace(bundle(home, "rel_code", slow_model), event=True)
+    # A file that is served as it is may predict anything.
+    number = replace(event, release="rel_number", service="number", event=False)
+    alone = replace(event, release="rel_alone", service="alone")
+    home.publish_more([event, number], fallback=0.25)
+    plane = home.start(HOLDTRUE_MODEL_CODE="isolated")
+    plane.until_acked()
+
+    def score(amounts: list[float], service: str = "judge") -> Any:
+        rows = len(amounts)
+        tensors = [
+            {"name": "way", "datatype": "FP32", "shape": [rows], "data": [0.0] * rows},
+            {"name": "amount", "datatype": "FP32", "shape": [rows], "data": amounts},
+        ]
+        return plane.client.post(f"/v2/models/{service}/infer", json={"inputs": tensors})
+
+    # One row spoils no other; what is off by less than a thousandth is rounding.
+    mixed = score([1.0, 4.0, -3.0, 2.0, 2.0002, 0.0]).json()
+    assert mixed["outputs"][0]["data"] == pytest.approx([0.5, 0.25, 0.25, 1.0, 1.0, 0.0], abs=1e-9)
+    assert mixed["parameters"]["fallback"] == [False, True, True, False, False, False]
+    assert score([4.0], "number").json()["outputs"][0]["data"] == [2.0]
+    assert [each["fallback"] for each in home.records("prediction", "judge")] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+    home.publish_more([alone], fallback=None)
+    plane.until_acked()
+    refused = score([4.0], "alone")
+    assert (refused.status_code, [*refused.json()]) == (503, ["error"])
 
 
 def test_code_is_not_run_unless_the_operator_allows_it(home: Home, slow_model: bytes) -> None:

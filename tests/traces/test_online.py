@@ -98,8 +98,7 @@ def test_texts_are_cut_where_they_are_too_long_and_that_is_counted(house: House)
 
 @pytest.mark.parametrize("capture", list(Capture))
 def test_what_is_captured_is_the_projects_choice(tmp_path: Path, capture: Capture) -> None:
-    house = open_house(tmp_path / "home")
-    house.sink.configure({PROJECT: TraceSettings(capture)})
+    house = open_house(tmp_path / "home", settings={PROJECT: TraceSettings(capture)})
     attributes = {**said("I am ada@mail.example", "Hello ada@mail.example"), "api_key": "short"}
     event = {"name": "gen_ai.user.message", "time": MOMENT, "attributes": {"content": "ada@mail.example"}}
     house.put(span(attributes=attributes, events=[event], message="from ada@mail.example"))

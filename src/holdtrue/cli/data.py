@@ -178,6 +178,9 @@ def _collected(found: Any, *, dry: bool) -> list[str]:
         told.append(
             f"{found['small_packs']:,} of {found['packs']:,} packs of small files {what}, as {found['merged_into']:,}."
         )
+    if found["useless_notes"]:
+        what = "would be removed" if dry else "were removed"
+        told.append(f"{found['useless_notes']:,} of {found['notes']:,} notes about files that were read {what}.")
     return told
 
 

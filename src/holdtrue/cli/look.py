@@ -147,13 +147,14 @@ def audit_verify(home: Home = None, as_json: AsJson = False) -> None:
 def doctor(
     home: Home = None,
     repair: Annotated[bool, typer.Option("--repair", help="Set damaged parts of the journal aside first.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Read all that is deployed, also files over 64 MiB.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check this machine and data folder, and print the effective settings and safety posture."""
     from holdtrue.cli.doctor import examine, mend
 
     repaired = mend(home) if repair else []
-    examined = examine(home)
+    examined = examine(home, whole=whole)
     findings = [*repaired, *examined]
     marks = {"ok": "✓", "warn": "!", "bad": "✗"}
     columns = {

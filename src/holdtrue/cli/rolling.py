@@ -19,7 +19,7 @@ from holdtrue.cli.context import (
     show,
 )
 from holdtrue.cli.decide import told_estimate
-from holdtrue.core.errors import ConfigurationError, NotFound
+from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from holdtrue.delivery import Canary, Scenario, ServiceSpec
@@ -118,17 +118,27 @@ def estimate(
 
 
 def report(
-    rollout: Annotated[str, typer.Argument(help="Rollout id, rol_…")],
+    rollout: Annotated[str, typer.Argument(help=f"Rollout id, rol_…, or “{_NEWEST}”.")] = _NEWEST,
+    service: Annotated[str | None, typer.Option("--service", help="Whose newest rollout (default: of all).")] = None,
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how a rollout's two releases answer the same rows differently: on the whole, by slice, in time taken."""
     with open_client(home) as client:
-        found = client.get(f"{base(project_name(client, project))}/rollouts/{rollout}/differences")
+        name = project_name(client, project)
+        chosen = _newest(client, name, service) if rollout == _NEWEST else {"id": rollout}
+        if service is not None and chosen.get("service") is None:
+            raise InvalidInput(
+                "Either a rollout is named, or the service whose newest one is meant.",
+                mend=f"Leave --service out, or ask for “{_NEWEST}” in place of the id.",
+            )
+        found = client.get(f"{base(name)}/rollouts/{chosen['id']}/differences")
     if as_json:
         show(found, as_json, lambda _: None)
         return
+    if rollout == _NEWEST:
+        typer.echo(f"{chosen['id']} of {chosen['service']}: {chosen['challenger']} against {chosen['champion']}")
     columns = {
         "slice": lambda each: f"{each['input']} = {each['value']}" if each["input"] else "all rows",
         "rows": lambda each: each["rows"],
@@ -244,6 +254,17 @@ def _plan(
         listed = [load(ServiceSpec, each["spec"]) for each in client.get(f"{base(name)}/services")["items"]]
         spec = _one(tuple(listed), service)
         return spec, None if history is None else _recorded(client, name, spec.name, history)
+
+
+def _newest(client: Any, project: str, service: str | None) -> Any:
+    """Return the newest rollout of a service, or of all."""
+    found = client.get(f"{base(project)}/rollouts", **({} if service is None else {"service": service}))["items"]
+    if not found:
+        raise NotFound(
+            "There is no rollout." if service is None else f"There is no rollout of “{service}”.",
+            mend="`holdtrue rollouts` lists them; one begins when a release is promoted to a service that has one.",
+        )
+    return found[0]
 
 
 def _recorded(client: Any, project: str, service: str, history: str) -> Any:

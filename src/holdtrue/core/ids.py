@@ -29,6 +29,7 @@ PREFIXES: Mapping[str, str] = MappingProxyType(
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PREDICTION = re.compile(r"prd_[0-9a-f]{31}")
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -45,6 +46,11 @@ def new_id(prefix: str, now: datetime) -> str:
         number, digit = divmod(number, 32)
         digits.append(_BASE32[digit])
     return f"{prefix}_{''.join(reversed(digits))}"
+
+
+def is_prediction_id(text: str) -> bool:
+    """Tell whether `text` has the form of the ids that answers come with."""
+    return _PREDICTION.fullmatch(text) is not None
 
 
 def check_name(text: str, what: str = "name") -> str:

@@ -72,6 +72,14 @@ class Known(NamedTuple):
         return [digest for digest, _ in pairs], [each for _, each in pairs]
 
 
+def known_digests(note: bytes | None) -> set[str]:
+    """Return what the files that a note knows became, nothing of a note that is damaged or of another form."""
+    try:
+        return set() if note is None else set(Known(*orjson.loads(note)).digests) - {""}
+    except (orjson.JSONDecodeError, TypeError):
+        return set()
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """Hold the content of a version, and how many of its files had to be read."""

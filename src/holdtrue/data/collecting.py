@@ -1,14 +1,17 @@
 """Remove stored bytes that nothing refers to any more, and write small packs of what stays together."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from holdtrue.core.errors import Corrupt, InvalidInput, NotFound
 from holdtrue.data import erasure
+from holdtrue.data.adding import known_digests
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import digests_in, mentioned_digests
 
 LEAST_HOURS = 1.0
+_NOTE_SECONDS = 90 * 86_400.0
 _MANIFEST = 16 << 20
 
 
@@ -46,8 +49,29 @@ def collect(stores: Stores, wanted: Collect) -> dict[str, Any]:
     }
     if not wanted.dry:
         found["removed"] = stores.blobs.collect(live, wanted.grace_hours * 3600.0)
+    found |= _forget(stores, wanted)
     merged = stores.blobs.merge(wanted.grace_hours * 3600.0, dry=wanted.dry)
     return found | {"packs": merged.packs, "small_packs": merged.merged, "merged_into": merged.made}
+
+
+def _forget(stores: Stores, wanted: Collect) -> dict[str, int]:
+    """Remove notes about files of which nothing is stored any more, and those that nobody read for `_NOTE_SECONDS`.
+
+    A note only saves work: a command that finds none any more reads its files again. The grace time holds for it too.
+    """
+    now, notes = time.time(), 0
+    useless: list[str] = []
+    for key, used in list(stores.actions.notes()):
+        notes += 1
+        if now - used < wanted.grace_hours * 3600.0:
+            continue
+        digests = known_digests(stores.actions.noted(key, use=False))
+        if now - used >= _NOTE_SECONDS or not digests - stores.blobs.lacking(digests):
+            useless.append(key)
+    if not wanted.dry:
+        for key in useless:
+            stores.actions.forget(key)
+    return {"notes": notes, "useless_notes": len(useless)}
 
 
 def closure(stores: Stores, roots: set[str]) -> set[str]:

@@ -341,3 +341,9 @@ def _alive(tx: Transaction, seen: Deployment, sequence: int) -> None:
             "seconds": round((tx.now - seen.updated_at).total_seconds(), 3),
         },
     )
+    deployed = [each for each in store.list_deployments(tx.connection, tx.project) if each.service == seen.service]
+    if all(each.state is not DeploymentState.FAILED for each in deployed):
+        # One incident tells of all environments of a service.
+        again = "answers again" if seen.state is DeploymentState.FAILED else "answers now"
+        words = f"The release {seen.release} {again} in {seen.environment}."
+        monitoring.resolve_service(tx, seen.service, words, kinds=("deployment",))

@@ -29,6 +29,7 @@ from holdtrue.monitoring.scored import (
     in_order,
     joined_days,
     unpack_labels,
+    with_chances,
 )
 from holdtrue.monitoring.store import (
     DayKey,
@@ -47,14 +48,40 @@ from holdtrue.storage import Stores
 from holdtrue.storage.ledger import Transaction, WriteContext
 
 # A label is looked for at once among the predictions of so many days back; most belong to the last few. What is older
-# is read once a day, for all that wait, so many days at a time.
+# is read so many days at a time: once a day for all that wait, and at once for those that came since, unless that was
+# in vain too often on this day.
 _LOOK_BACK = (3, 11, 61)
 _DEEPER_DAYS = 31
+_IN_VAIN = 24
 _MOST_UNMEASURED = 200
 _MOST_PENDING = 200_000
 _PREDICTION = ("id", "time", "prediction_id", "key", "score", "fallback", "release", "role")
 _CHANCE = "p_{}"
 _LABEL = ("id", "time", "prediction_id", "key", "value", "known_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Tell whether labels were looked for among all predictions on this `day`, and how often in vain since then."""
+
+    day: int
+    days_first: bool
+    in_vain: int
+
+    @classmethod
+    def of(cls, stored: int | None, today: int) -> "Looked":
+        """Read what was stored of the last day; of another day it says nothing."""
+        day, in_vain = (-1, 0) if stored is None else divmod(stored, 2 * _IN_VAIN)
+        return cls(today, day != today, in_vain if day == today else 0)
+
+    @property
+    def stored(self) -> int | None:
+        """Return it as one number; None if nothing was looked for on this day."""
+        return None if self.days_first else self.day * 2 * _IN_VAIN + self.in_vain
+
+    def after(self, *, in_vain: bool) -> "Looked":
+        """Return it after one more time."""
+        return Looked(self.day, False, self.in_vain + in_vain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +113,28 @@ def ingest(stores: Stores, project: str, watch: Watch) -> bool:
         lambda conn: read_windows(conn, project, watch.service, grain="day", until=day_date(horizon), unsettled=True)
     )
     behind = stores.ledger.read(lambda conn: unmeasured(conn, project, watch.service, _MOST_UNMEASURED))
-    today = microseconds(now) // DAY_MICROS
-    is_late = bool(watch.pending) and watch.searched != today
+    looked = Looked.of(watch.searched, microseconds(now) // DAY_MICROS)
+    is_late = bool(watch.pending) and looked.days_first
     if predictions.num_rows == 0 and labels.num_rows == 0 and not unsettled and not behind and not is_late:
         return False
     read, invalid = label_arrays(labels)
-    days, dirty, waiting = _join(stores, project, watch, fresh_days(predictions), read)
-    searched = watch.searched
-    if waiting.n and searched != today:
-        waiting, searched = _search_all(stores, project, watch.service, days, dirty, waiting), today
+    days, dirty, resting, arrived = _join(stores, project, watch, fresh_days(predictions), read)
+    waiting = in_order([resting, arrived])
+    everywhere = looked.days_first and waiting.n > 0
+    if everywhere:
+        waiting = _search_all(stores, project, watch.service, days, dirty, waiting)
+        looked = looked.after(in_vain=False)
+    elif arrived.n and looked.in_vain < _IN_VAIN:
+        left = _search_all(stores, project, watch.service, days, dirty, arrived)
+        waiting, looked = in_order([resting, left]), looked.after(in_vain=left.n == arrived.n)
     # What became known long ago is given up only when it has been looked for everywhere.
-    kept, forgotten = _keep(waiting, microseconds(now), everywhere=searched != watch.searched)
+    kept, forgotten = _keep(waiting, microseconds(now), everywhere=everywhere)
+    _refill(stores, project, watch.service, days, dirty, behind)
     matured = {(each.release, each.role, day_number(each.start)) for each in unsettled}
     found = _windows(stores, project, watch.service, days, dirty | matured | {*behind}, horizon)
     moved = replace(
         watch,
-        searched=searched,
+        searched=looked.stored,
         prediction_cursor=at_prediction,
         label_cursor=at_label,
         pending=kept.pack(),
@@ -207,8 +240,8 @@ def hash_column(values: pa.ChunkedArray) -> Hashes:
 
 def _join(
     stores: Stores, project: str, watch: Watch, fresh: Mapping[DayKey, Fresh], labels: Labels
-) -> tuple[dict[DayKey, DayScores], set[DayKey], Labels]:
-    """Return the days read, which of them changed, and the labels that still wait for their prediction."""
+) -> tuple[dict[DayKey, DayScores], set[DayKey], Labels, Labels]:
+    """Return the days read, which of them changed, and the labels that find no prediction: old ones, and new ones."""
     service = watch.service
     days: dict[DayKey, DayScores] = {}
     dirty: set[DayKey] = set()
@@ -236,7 +269,7 @@ def _join(
             days.setdefault(key, scores)
         searching = _apply(days, dirty, list(held), searching)
         until = since
-    return days, dirty, in_order([resting, searching])
+    return days, dirty, resting, searching
 
 
 def _search_all(
@@ -283,6 +316,39 @@ def _keep(waiting: Labels, now_us: int, *, everywhere: bool) -> tuple[Labels, in
     if kept.n > _MOST_PENDING:
         kept = kept.take(np.arange(kept.n - _MOST_PENDING, kept.n))
     return kept, waiting.n - kept.n
+
+
+def _refill(
+    stores: Stores,
+    project: str,
+    service: str,
+    days: dict[DayKey, DayScores],
+    dirty: set[DayKey],
+    behind: Sequence[DayKey],
+) -> None:
+    """Give days of classes that were read without probabilities those that their records hold."""
+    answering = _answering(stores, project, {release for release, _, _ in behind})
+    wanted: dict[int, list[DayKey]] = {}
+    for key in behind:
+        if answering[key[0]].classes:
+            wanted.setdefault(key[2], []).append(key)
+    for day, keys in wanted.items():
+        held = stores.ledger.read(lambda conn, a=day: read_days(conn, project, service, a, a + 1))
+        lacking = {key: days.get(key, held[key]) for key in keys if key in held}
+        lacking = {key: scores for key, scores in lacking.items() if scores.chances is None}
+        if not lacking:
+            continue
+        names = [_CHANCE.format(place) for place in range(max(answering[key[0]].classes for key in lacking))]
+        since, until = day * DAY_MICROS, (day + 1) * DAY_MICROS
+        table = stores.journal.table(
+            "prediction", project, service=service, since=since, until=until, columns=[*_PREDICTION, *names]
+        )
+        fresh = fresh_days(table)
+        for key, scores in lacking.items():
+            chances = fresh[key].chances if key in fresh else None
+            if chances is not None:
+                days[key] = with_chances(scores, fresh[key].ids, chances)
+                dirty.add(key)
 
 
 def _windows(

@@ -145,6 +145,17 @@ def add(day: DayScores, ids: Hashes, keys: Hashes, scores: Floats32, chances: Fl
     )
 
 
+def with_chances(day: DayScores, ids: Hashes, chances: Floats32) -> DayScores:
+    """Return a day that has no probabilities with those of predictions by their ids, NaN where there are none."""
+    made = np.full((day.n, chances.shape[1]), np.nan, np.float32)
+    order = np.argsort(ids, kind="stable")
+    at = np.minimum(np.searchsorted(ids, day.ids, sorter=order), max(ids.size - 1, 0))
+    rows = order[at] if ids.size else np.zeros(0, np.int64)
+    same = ids[rows] == day.ids
+    made[same] = chances[rows[same]]
+    return replace(day, chances=made)
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """Hold labels in the order in which they became known; each has a key, a prediction id, or both.

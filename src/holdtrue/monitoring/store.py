@@ -108,7 +108,7 @@ windows = project_table(
     sa.Column("measured", sa.Integer),
 )
 
-MEASURED = 1
+MEASURED = 2
 """Windows of an earlier state of what is measured are measured again: raise it whenever a measure is added."""
 
 monitors = project_table(
@@ -197,8 +197,8 @@ incident_entries = project_table(
 class Watch:
     """Hold how far a service's records have been read, and labels that found no prediction yet.
 
-    `invalid_labels` were no numbers, `forgotten_labels` were given up after waiting for their prediction. `searched` is
-    the number of the last day on which those that wait were looked for among all predictions.
+    `invalid_labels` were no numbers, `forgotten_labels` were given up after waiting for their prediction. `searched`
+    tells on which day they were last looked for among all predictions, and how often in vain.
     """
 
     service: str

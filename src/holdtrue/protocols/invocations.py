@@ -17,6 +17,7 @@ from holdtrue.protocols.columns import BadRequest, Columns, first, from_csv, fro
 from holdtrue.protocols.named import answer_columns, body_of, plan_of
 from holdtrue.serving import Bundle, Endpoint, Engine, Reply, Request
 from holdtrue.serving.possible import said
+from holdtrue.serving.readiness import readiness
 
 PATH: Final = "/invocations"
 _FORMATS: Final = frozenset({"dataframe_split", "dataframe_records", "instances", "inputs"})
@@ -61,7 +62,8 @@ class _Routes:
         self._engine = engine
 
     async def ping(self, _request: Request) -> Reply:
-        return Reply(200 if self._engine.ready else 503, b"\n")
+        status, _ = readiness(self._engine.table, self._engine.unread, None)
+        return Reply(status, b"\n")
 
     async def invoke(self, request: Request) -> Reply:
         plan = await plan_of(self._engine, request)

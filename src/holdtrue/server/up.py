@@ -141,7 +141,7 @@ def _wait_until_ready(
             if child.command.tells:
                 ready = child.told_ready()
             else:
-                answer = _status(settings, service)
+                answer, _ = _status(settings, service)
                 if answer == _UNSERVED and service is None and len(waiting) == 1:
                     unserved_since = unserved_since or monotonic()
                 ready = answer == _OK or (unserved_since or math.inf) + _UNSERVED_SECONDS < monotonic()
@@ -172,8 +172,8 @@ def _failed(child: Child, status: int) -> HoldtrueError:
     return failure
 
 
-def _status(settings: Settings, service: str | None = None) -> int:
-    """Return the status with which the data plane says whether it is ready, or a service is; 0 if it says nothing."""
+def _status(settings: Settings, service: str | None = None) -> tuple[int, bytes]:
+    """Return status and body with which the data plane says whether it is ready, or a service is; 0 if it is silent."""
     connection = _connection(settings, settings.port + 1, 0.5)
     path, headers = "/health/ready", dict[str, str]()
     if service is not None:
@@ -181,16 +181,18 @@ def _status(settings: Settings, service: str | None = None) -> int:
         headers = {"authorization": f"Bearer {read_token(settings.home) or ''}", "x-holdtrue-project": service}
     try:
         connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
-        return 0
+        return 0, b""
     finally:
         connection.close()
 
 
 def _tell_unserved(settings: Settings) -> None:
     """Say on the error stream that some service cannot be answered, and why."""
-    if _status(settings) != _UNSERVED:
+    status, body = _status(settings)
+    if not status or b'"ok"' in body:
         return
     print("Not every service can be answered.", file=sys.stderr)
     failed = {release: why for ack in read_acks(settings.home) for release, why in ack.failed.items()}

@@ -46,6 +46,8 @@ class Engine:
     ) -> None:
         """`rate` counts a request of a name against its rate a second; see `Rates.take`."""
         self.table = Table()
+        # Why a snapshot that is there is not in force, while none is.
+        self.unread = ""
         self.rate = rate
         self.applications = Applications(lambda: self.table.applications, clock, records, strict=strict, rate=rate)
         self.residence: Residence | None = None
@@ -69,8 +71,8 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Tell whether every service of the snapshot is served."""
-        return not self.table.unserved
+        """Tell whether every service of the snapshot is served, as the protocol asks of a server that is ready."""
+        return not self.table.unserved and not self.unread
 
     def now_us(self) -> int:
         """Return the present microseconds since the epoch."""

@@ -10,6 +10,7 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput
+from holdtrue.core.ids import is_prediction_id
 from holdtrue.serving.endpoints import Endpoint, Reply, Request
 from holdtrue.serving.engine import Engine
 from holdtrue.storage import Writer
@@ -55,8 +56,19 @@ def feedback_columns(body: bytes, now_us: int) -> tuple[dict[str, Any], int]:
     given = data["feedback"] if set(data) == {"feedback"} else [data]
     if not isinstance(given, list) or not 0 < len(given) <= MOST:
         raise _bad(f"The field feedback is not a list of 1 to {MOST} objects.")
-    rows = [_piece(each, now_us) for each in given]
+    rows = [_placed(each, now_us, place) for place, each in enumerate(given, 1)] if "feedback" in data else []
+    rows = rows or [_piece(data, now_us)]
     return {name: [row[name] for row in rows] for name in rows[0]}, len(rows)
+
+
+def _placed(data: Any, now_us: int, place: int) -> dict[str, Any]:
+    """Return one piece of several; what is wrong with it is told with its place, which begins at 1."""
+    try:
+        return _piece(data, now_us)
+    except BadFeedback as error:
+        raise BadFeedback(
+            f"Piece {place} of the list: {error.what}", why=error.why, mend=error.mend, facts={"position": place}
+        ) from None
 
 
 def _piece(data: Any, now_us: int) -> dict[str, Any]:
@@ -104,9 +116,13 @@ def _id(data: Mapping[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if name == "prediction_id":
-        if isinstance(value, str) and 0 < len(value) <= 200:
+        if isinstance(value, str) and is_prediction_id(value):
             return value
-        raise _bad("The prediction_id is not a text of 1 to 200 signs.")
+        raise BadFeedback(
+            "The prediction_id is none.",
+            why=f"{str(value)[:60]!r} is not “prd_” and 31 hexadecimal digits, as answers come with.",
+            mend="Send the id as it stands in the answer: prediction_id, or one of parameters.prediction_ids.",
+        )
     pattern, digits = (_TRACE, 32) if name == "trace_id" else (_SPAN, 16)
     if isinstance(value, str) and pattern.fullmatch(value.lower()):
         return value.lower()

@@ -10,7 +10,7 @@ import orjson
 from holdtrue.core.access import Permission
 from holdtrue.core.canonical import bytes_hash
 from holdtrue.core.errors import InvalidInput, NotFound, TooLarge
-from holdtrue.core.ids import check_name
+from holdtrue.core.ids import check_name, is_prediction_id
 from holdtrue.serving.endpoints import Endpoint, Reply, Request
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.known import Events
@@ -107,11 +107,7 @@ def label_columns(
             raise _bad(f"Unknown column {min(given.keys() - _LABEL_FIELDS)[:60]!r}.")
     nothing = [None] * rows
     keys, predictions = given.get("key", nothing), given.get("prediction_id", nothing)
-    for key, prediction in zip(keys, predictions, strict=True):
-        if key is None and prediction is None:
-            raise _bad("A label has neither key nor prediction_id.")
-        if prediction is not None and type(prediction) is not str:
-            raise _bad("A prediction_id is not a string.")
+    _check_about(keys, predictions)
     values = given.get("value")
     if classes and values is not None:
         values = [_class(value, classes) for value in values]
@@ -135,6 +131,25 @@ def label_columns(
         "value": values,
         "known_at": now_us,
     }, rows
+
+
+def _check_about(keys: Sequence[Any], predictions: Sequence[Any]) -> None:
+    """Raise BadRecords for a label that names no prediction; its place, which begins at 1, is told."""
+    for place, (key, prediction) in enumerate(zip(keys, predictions, strict=True), 1):
+        if prediction is None:
+            if key is None:
+                raise BadRecords(
+                    f"Label {place} has neither key nor prediction_id.",
+                    mend="The form of labels and events stands in docs/guide/serving.md.",
+                    facts={"position": place},
+                )
+        elif type(prediction) is not str or not is_prediction_id(prediction):
+            raise BadRecords(
+                f"The prediction_id of label {place} is none.",
+                why=f"{str(prediction)[:60]!r} is not “prd_” and 31 hexadecimal digits, as answers come with.",
+                mend="Send the id as it stands in the answer: prediction_id, or one of parameters.prediction_ids.",
+                facts={"position": place},
+            )
 
 
 def _class(value: Any, classes: Sequence[str]) -> int:

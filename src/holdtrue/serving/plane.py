@@ -25,6 +25,7 @@ from holdtrue.serving.door import Door, Entry, permit
 from holdtrue.serving.endpoints import Endpoint, ErrorForm, Headers, Reply, Request, Stream
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.leaving import Leaving
+from holdtrue.serving.readiness import readiness
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -195,7 +196,7 @@ class Plane:
             if entry is None:
                 self._door.check_host(headers)
             if path in _PUBLIC and scope["method"] == "GET":
-                reply = self._health(path)
+                reply = Reply(200, b'{"status":"ok"}') if path == _LIVE else self._ready(headers)
             else:
                 entry = entry or self._door.enter(scope, path, headers)
                 reply = await self._answer(entry, name, scope, receive, send, started)
@@ -310,9 +311,12 @@ class Plane:
         """Return the form in which an error is told at this path."""
         return next((form for prefix, form in self._errors if path.startswith(prefix)), house_error)
 
-    def _health(self, path: str) -> Reply:
-        ready = path == _LIVE or self._engine.ready
-        return Reply(200 if ready else 503, b'{"status":"ok"}' if ready else b'{"status":"not ready"}')
+    def _ready(self, headers: Mapping[bytes, bytes]) -> Reply:
+        try:
+            grant = self._door.authenticate(headers)
+        except Unauthenticated:
+            grant = None
+        return Reply(*readiness(self._engine.table, self._engine.unread, grant))
 
     async def _answer(
         self, entry: Entry, name: bytes, scope: Scope, receive: Receive, send: Send, started: float

@@ -3,8 +3,9 @@
 What Holdtrue compiles is ONNX of one form; other formats are loaded by `formats`.
 """
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,27 @@ def proper(chances: Vector) -> Vector:
         why = f"the least is {least[place]:.4g}, their sum {sums[place]:.4g}"
         raise ModelFailed("The model did not answer.", why=f"Its numbers for a row are no probabilities: {why}.")
     return chances
+
+
+def held_to_chances(model: Model, release: str) -> Model:
+    """Return a model of an event whose scores are probabilities, or NaN: what is beyond [0, 1] is no answer.
+
+    Off by a thousandth is taken for rounding, and mended. What Holdtrue compiled itself need not be held to it.
+    """
+    log = logging.getLogger("holdtrue.dataplane")
+
+    def score(matrix: Matrix) -> Vector:
+        scores = checked(model.score(matrix), len(matrix))
+        # Written so that what is no number is no probability either.
+        if scores.size == 0 or (scores.min() >= 0.0 and scores.max() <= 1.0):
+            return scores
+        near = (scores >= -_ROUNDING) & (scores <= 1.0 + _ROUNDING)
+        if not near.all():
+            first = scores[np.flatnonzero(~near)[0]]
+            log.error("The model of release %s failed: It gave %g, which is no probability.", release, first)
+        return np.where(near, np.clip(scores, 0.0, 1.0), np.float32(np.nan))
+
+    return replace(model, score=score)
 
 
 def refused(why: str) -> ModelRefused:

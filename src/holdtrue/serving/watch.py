@@ -157,11 +157,15 @@ class Watcher:
         self._snapshot_stamp = stamp
         if stamp is None:
             return
+        if self._engine.table.sequence < 0:
+            self._engine.unread = "The snapshot is being loaded."
         try:
             snapshot = read_snapshot(self._files.current)
         except BadSnapshot as error:
             self._refused = f"{error.what} {error.why}".strip()
             self._log.error("%s", self._refused)
+            if self._engine.table.sequence < 0:
+                self._engine.unread = self._refused
             return
         self._refused = ""
         self._apply(snapshot)
@@ -176,6 +180,7 @@ class Watcher:
         # One assignment: a request sees the old table or the new one.
         self._engine.table = build_table(snapshot, self._engine.table, self._loaders)
         self._snapshot = snapshot
+        self._engine.unread = ""
         try:
             self._configure(snapshot)
             self._unconfigured = ""

@@ -28,6 +28,7 @@ from holdtrue.serving.plane import Limits, Plane
 from holdtrue.serving.probe import load_probed, resident_bytes, takes_long
 from holdtrue.serving.rates import Rates
 from holdtrue.serving.residence import Residence
+from holdtrue.serving.runtime import held_to_chances
 from holdtrue.serving.snapshot import Application, Bundle, Snapshot
 from holdtrue.serving.table import Loaders
 from holdtrue.serving.watch import RoutingFiles, Watcher
@@ -211,6 +212,8 @@ class Worker:
         check_classes(bundle, model)
         check, moments = compile_check(bundle)
         explain = explaining(bundle, model, assembly.names, self._blobs.get)
+        if bundle.event and bundle.model.format != "onnx":
+            model = held_to_chances(model, bundle.release)
         return Loaded(bundle, model, assembly, check, assembly.moments | moments, size, explain)
 
     def _load_app(self, application: Application) -> LoadedApplication:

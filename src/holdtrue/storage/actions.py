@@ -1,7 +1,9 @@
 """What a step gave for given inputs: step key → digest of its result, so equal work is done once."""
 
+import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from blake3 import blake3
@@ -44,14 +46,32 @@ class ActionCache:
         make_folder(path.parent)
         write_atomic(path, blake3(data).digest() + data)
 
-    def noted(self, key: str) -> bytes | None:
-        """Return the bytes that were kept last, None if there are none or they are damaged."""
+    def noted(self, key: str, *, use: bool = True) -> bytes | None:
+        """Return the bytes that were kept last, None if there are none or they are damaged.
+
+        With `use`, that they were of use now is kept too: it tells which notes can go.
+        """
+        path = self._note(key)
         try:
-            kept = self._note(key).read_bytes()
+            kept = path.read_bytes()
         except FileNotFoundError:
             return None
+        if use:
+            with suppress(OSError):
+                os.utime(path)
         data = kept[_HASH:]
         return data if blake3(data).digest() == kept[:_HASH] else None
+
+    def notes(self) -> Iterator[tuple[str, float]]:
+        """Yield the key of every note, and when it was last read or written, in seconds since 1970."""
+        for path in list(self._root.glob("notes/*")):
+            with suppress(FileNotFoundError):
+                if len(path.name) == 2 * _HASH:
+                    yield path.name, path.stat().st_mtime
+
+    def forget(self, key: str) -> None:
+        """Remove a note, which costs the work that it saved and nothing else."""
+        self._note(key).unlink(missing_ok=True)
 
     def remove(self, key: str) -> None:
         """Forget the result of a step, which is done again when it is needed."""

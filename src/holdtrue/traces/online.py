@@ -136,10 +136,6 @@ class SpanSink:
         self._waiting = 0
         self._most = waiting
 
-    def configure(self, settings: Mapping[str, TraceSettings], default: TraceSettings = _FULL) -> None:
-        """Take over what is captured of each project; spans that come from now on are held to it."""
-        self._settings, self._default = settings, default
-
     def check_room(self) -> None:
         """Raise Unavailable if too many writes wait already; asked before a request is read."""
         if self._waiting >= self._most:
