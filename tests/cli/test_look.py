@@ -2,7 +2,13 @@
 
 from holdtrue.cli.look import told_rollout
 
-ENDED = {"challenger": "rel_b", "state": "promoted", "percent": 50.0, "reason": "It is better."}
+ENDED = {
+    "challenger": "rel_b",
+    "environment": "production",
+    "state": "promoted",
+    "percent": 50.0,
+    "reason": "It is better.",
+}
 
 
 def test_a_promoted_release_that_was_taken_back_is_not_told_as_if_it_answered() -> None:
@@ -13,4 +19,9 @@ def test_a_promoted_release_that_was_taken_back_is_not_told_as_if_it_answered() 
 
 def test_a_rollout_that_runs_is_told_with_its_share() -> None:
     running = {**ENDED, "state": "running", "reason": ""}
-    assert told_rollout(running, ["rel_a"]) == "rollout of rel_b: running, 50 %. "
+    assert told_rollout(running, ["rel_a"]) == "rollout of rel_b: running, 50 %."
+
+
+def test_a_rollout_elsewhere_names_its_environment() -> None:
+    back = {**ENDED, "environment": "staging", "state": "rolled_back", "reason": "It is worse."}
+    assert told_rollout(back, ["rel_a"]) == "rollout of rel_b in staging: rolled back. It is worse."

@@ -173,6 +173,7 @@ def rollouts(home: Home = None, project: ProjectName = None, as_json: AsJson = F
     columns = {
         "rollout": lambda each: each["id"],
         "service": lambda each: each["service"],
+        "environment": lambda each: each["environment"],
         "challenger": lambda each: each["challenger"],
         "strategy": lambda each: each["strategy"],
         "state": lambda each: each["state"],

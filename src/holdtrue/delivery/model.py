@@ -156,7 +156,8 @@ class ServiceSpec:
     by prompt, retrieval and provider; `model` is then its own name. Every `drill_days` it is tried whether production
     could go back (0: only by hand), every `replay_days` the features of recorded answers are computed again, of which
     the share `replay_most` may differ. It takes `rate` requests a second (0: any number). Scores between the two of
-    `abstain` are no decision.
+    `abstain` are no decision. In the environments `at_once`, never production, an allowed release takes its place with
+    no rollout.
     """
 
     name: str
@@ -174,6 +175,7 @@ class ServiceSpec:
     replay_days: float = 0.0
     replay_most: float = 0.01
     abstain: tuple[float, float] | None = None
+    at_once: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from holdtrue.core.ids import check_name
 from holdtrue.delivery.model import (
     ENVIRONMENTS,
     PREVIOUS,
+    PRODUCTION,
     Canary,
     Change,
     Deployment,
@@ -265,6 +266,12 @@ def check_service(spec: ServiceSpec) -> None:
             spec, f"rate is {spec.rate:g}", "Give requests a second from 0.01 to a million, or 0 for any number."
         )
     _check_backup(spec)
+    for environment in spec.at_once:
+        check_name(environment, "environment name")
+    if PRODUCTION in spec.at_once:
+        raise _bad(
+            spec, "at_once names production", "Name environments before it: production is changed by rollouts only."
+        )
     if not 0.0 <= spec.replay_days <= 366.0:
         raise _bad(spec, f"replay_days is {spec.replay_days:g}", "Give days from 0 (only by hand) to 366.")
     if not 0.0 <= spec.replay_most <= 1.0:

@@ -23,7 +23,7 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
     queued = store.list_triggers(connection, project, states=(TriggerState.QUEUED,))
     services = []
     for each in store.list_services(connection, project):
-        newest = store.list_rollouts(connection, project, service=each.name, limit=1)
+        newest = _newest(store.list_rollouts(connection, project, service=each.name, limit=_RECENT))
         services.append(
             {
                 "name": each.name,
@@ -31,6 +31,7 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
                 "deployments": [describe(one) for one in ranked(deployments) if one.service == each.name],
                 "stops": [dump(one) for one in stops if one.service == each.name],
                 "rollout": summary(newest[0]) if newest else None,
+                "rollouts": [summary(one) for one in newest],
                 "retrain": dump(retrains[each.name]) if each.name in retrains else None,
                 "retraining": [one.id for one in queued if one.service == each.name],
             }
@@ -54,6 +55,14 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
         "gateway": _gateway_stops(connection, project),
         "quarantines": [dump(each) for each in data.quarantines(connection, project, state=QuarantineState.OPEN)],
     }
+
+
+def _newest(rollouts: list[Rollout]) -> list[Rollout]:
+    """Return the newest rollout of each environment, newest first."""
+    found: dict[str, Rollout] = {}
+    for each in rollouts:
+        found.setdefault(each.environment, each)
+    return list(found.values())
 
 
 def _gateway_stops(connection: sa.Connection, project: str) -> dict[str, Any]:
