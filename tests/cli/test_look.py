@@ -1,5 +1,6 @@
 """What `holdtrue status` says of rollouts."""
 
+from holdtrue.cli.decide import told_rollback
 from holdtrue.cli.look import told_rollout
 
 ENDED = {
@@ -25,3 +26,10 @@ def test_a_rollout_that_runs_is_told_with_its_share() -> None:
 def test_a_rollout_elsewhere_names_its_environment() -> None:
     back = {**ENDED, "environment": "staging", "state": "rolled_back", "reason": "It is worse."}
     assert told_rollout(back, ["rel_a"]) == "rollout of rel_b in staging: rolled back. It is worse."
+
+
+def test_a_rollback_tells_what_answers_after_it() -> None:
+    deployment = {"release": "rel_a"}
+    ended = told_rollback("delay", {"deployment": deployment, "rollout": ENDED})
+    assert ended == "The rollout of rel_b is ended; rel_a goes on answering for delay."
+    assert "delay goes back to rel_a" in told_rollback("delay", {"deployment": deployment, "rollout": None})

@@ -210,6 +210,8 @@ def _print_status(found: Any) -> None:
             verdict = rollout["verdict"] if rollout["state"] == "running" else None
             if verdict:
                 typer.echo(f"    {str(verdict['verdict']).replace('_', ' ')}: {verdict['why']}")
+        if service["drill"]:
+            typer.echo(f"  {told_drill(service['drill'])}")
     if found["gateway"]["stopped"]:
         typer.echo(f"the gateway is SWITCHED OFF: {found['gateway']['stopped']} (holdtrue provider start --all)")
     for name, reason in found["gateway"]["providers"].items():
@@ -231,6 +233,16 @@ def told_rollout(rollout: Any, deployed: Collection[str]) -> str:
     state = rollout["state"].replace("_", " ")
     told = f"rollout of {rollout['challenger']}{where}: {state}{share}. {rollout['reason'] or ''}{since}"
     return told.rstrip()
+
+
+def told_drill(found: Any) -> str:
+    """Say what the last drill of a service showed."""
+    when = f"last drill {text_of(found['time'])}"
+    if found["ready"]:
+        return (
+            f"{when}: {found['environment']} could go back to {found['release']}, ready after {found['seconds']:.3f} s"
+        )
+    return f"{when}: {found['environment']} could NOT go back to {found['release']}: {found['why']}"
 
 
 def _told_stop(found: Any, service: str) -> str:

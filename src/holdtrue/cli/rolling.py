@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from holdtrue.delivery import Canary, Scenario, ServiceSpec
 
 _NEWEST = "newest"
-_NONE_BY_BOTH = (
-    "No row was scored by both releases yet; in A/B tests and bandits none is, see `holdtrue rollouts --json`."
-)
+_NONE_BY_BOTH = "No row was scored by both releases yet; in A/B tests and bandits none is: see `holdtrue status`."
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 from holdtrue.core.errors import Conflict, StateError
 
 PRODUCTION: Final = "production"
+DRILLED: Final = "deployment.drilled"
 ENVIRONMENTS: Final = (PRODUCTION, "staging", "dev")
 """Known environments; a request that names none is answered from the first of these that has its service."""
 
@@ -238,6 +239,18 @@ class Stop:
     actor: str
     actor_name: str
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Drilled:
+    """Hold what the event of a drill tells: whether an environment could go back, to what, after how many seconds."""
+
+    time: datetime
+    environment: str
+    release: str
+    ready: bool
+    seconds: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,7 +303,7 @@ class Project:
 
         Its gate must be declared above. Rollouts wait meanwhile; going back stays possible.
         """
-        policy = self._policy_of(environment)
+        policy = _policy_of(self.policies, environment)
         made = Freeze(checks.moment(begin), checks.moment(end), reason)
         self._set_calendar(replace(policy, freezes=(*policy.freezes, made)))
 
@@ -312,7 +312,7 @@ class Project:
 
         Its gate must be declared above; again for more windows.
         """
-        policy = self._policy_of(environment)
+        policy = _policy_of(self.policies, environment)
         self._set_calendar(replace(policy, windows=(*policy.windows, ChangeWindow(tuple(days), begin, end, zone))))
 
     def service(
@@ -435,16 +435,6 @@ class Project:
             retrains=tuple(self.retrains),
         )
 
-    def _policy_of(self, environment: str) -> Policy:
-        found = self.policies.get(environment)
-        if found is None:
-            raise ConfigurationError(
-                f"The environment “{environment}” has no gate yet.",
-                why="When changes may be made is a part of its policy.",
-                mend=f'Declare it above this line: project.gate("{environment}", …)',
-            )
-        return found
-
     def _set_calendar(self, policy: Policy) -> None:
         check_calendar(policy)
         self.policies[policy.environment] = policy
@@ -467,3 +457,14 @@ class Project:
                 mend="Rename one of the two functions.",
             )
         return name
+
+
+def _policy_of(policies: Mapping[str, Policy], environment: str) -> Policy:
+    found = policies.get(environment)
+    if found is None:
+        raise ConfigurationError(
+            f"The environment “{environment}” has no gate yet.",
+            why="When changes may be made is a part of its policy.",
+            mend=f'Declare it above this line: project.gate("{environment}", …)',
+        )
+    return found
