@@ -1,5 +1,8 @@
 """What `holdtrue status` says of rollouts."""
 
+import pytest
+
+from holdtrue.cli.context import listing
 from holdtrue.cli.decide import told_rollback
 from holdtrue.cli.look import told_rollout
 
@@ -33,3 +36,10 @@ def test_a_rollback_tells_what_answers_after_it() -> None:
     ended = told_rollback("delay", {"deployment": deployment, "rollout": ENDED})
     assert ended == "The rollout of rel_b is ended; rel_a goes on answering for delay."
     assert "delay goes back to rel_a" in told_rollback("delay", {"deployment": deployment, "rollout": None})
+
+
+def test_an_id_in_a_listing_is_never_broken_over_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    item = {"id": "rol_01m8dy45f558kmhwp7cy24zh0x", "reason": "It is better. " * 40}
+    columns = {name: (lambda each: each["id"]) for name in ("rollout", "challenger", "champion", "decision")}
+    listing([item], False, {**columns, "reason": lambda each: each["reason"]}, empty="")
+    assert capsys.readouterr().out.count(item["id"]) == 4
