@@ -41,9 +41,9 @@ def test_scripts_read_json_and_the_seed_repeats_it(folder: Path) -> None:
     ("arguments", "said"),
     [
         (("other",), "There is no service “other”"),
-        (("--base", "0.99"), "cannot be played with the base"),
-        (("--per-day", "-3"), "cannot be played with the per_day"),
-        (("--per-day", "0"), "cannot be played with the per_day 0"),
+        (("--base", "0.99"), "cannot be played with --base"),
+        (("--per-day", "-3"), "cannot be played with --per-day"),
+        (("--per-day", "0"), "cannot be played with --per-day 0"),
         (("--label-delay", "200000"), "from 0 to 100,000"),
     ],
 )

@@ -47,6 +47,13 @@ def judged(first: float, second: float, n: int, canary: Canary = TEST, *, second
         (0.5, 0.2, 400, "roll_back", "It is worse than the champion"),
         (0.4, 0.4, 60, "wait", "Neither is shown to be better yet"),
         (0.2, 0.5, 0, "wait", "No “bought” came for both arms yet."),
+        (
+            0.1,
+            0.9,
+            100,
+            "wait",
+            "That this too is less than 0.02 worse is not shown yet: the share of answers that failed",
+        ),
     ],
 )
 def test_an_ab_test_ends_by_what_was_bought(first: float, second: float, n: int, verdict: str, words: str) -> None:

@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from holdtrue.core.clock import microseconds
 from holdtrue.core.errors import NotFound
 from holdtrue.delivery import history
-from holdtrue.delivery.differing import Report, differing
+from holdtrue.delivery.differing import (
+    Report,
+    _quarters,  # pyright: ignore[reportPrivateUsage]
+    differing,
+)
 from holdtrue.delivery.model import Rollout
 from tests.delivery.worlds import World, open_world
 
@@ -54,6 +59,26 @@ def shadowed(
     world.clock.advance(86_400)
     world.label([f"F{row}" for row in range(n)], truth.tolist())
     return origin, first, second, truth.astype(float)
+
+
+def test_slices_of_large_numbers_keep_their_names_apart_and_moments_are_told_as_such() -> None:
+    numbers = pa.chunked_array([np.arange(100.0) + 1e9])
+    names = _quarters(numbers)
+    assert names is not None
+    assert sorted(set(names), key=str) == [
+        "1000000000 to 1000000024.75",
+        "1000000024.75 to 1000000049.5",
+        "1000000049.5 to 1000000074.25",
+        "1000000074.25 to 1000000099",
+    ]
+    began = 1_767_225_600_000_000
+    moments = _quarters(pa.chunked_array([began + np.arange(100) * 60_000_000]), is_moment=True)
+    assert moments is not None
+    assert moments[0] == "2026-01-01 00:00:00 to 2026-01-01 00:24:45"
+    # All of one second are no slices of each other, and what no calendar has is a number.
+    assert _quarters(pa.chunked_array([began + np.arange(100)]), is_moment=True) is None
+    far = _quarters(pa.chunked_array([np.arange(40.0) + 9e18]), is_moment=True)
+    assert far is None or "9" in str(far[0])
 
 
 @pytest.mark.parametrize("ahead", [-5.0, 5.0])

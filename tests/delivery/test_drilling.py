@@ -9,6 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from holdtrue import delivery, monitoring
+from holdtrue.cli.look import told_drill
 from holdtrue.delivery import NothingEarlier, RolloutState, changing, run_drills, store
 from holdtrue.delivery.drilling import drill
 from holdtrue.features import numeric
@@ -80,6 +81,9 @@ def test_a_drill_loads_the_earlier_model_and_records_how_long_it_took(tmp_path: 
     (event,) = drilled(world)
     assert event.payload["seconds"] == found.seconds
     assert event.payload["ready"] is True
+    status = world.read(lambda conn: delivery.status(conn, world.project))
+    told = told_drill(status["services"][0]["drill"])
+    assert f"production could go back to {first}, ready after {found.seconds:.3f} s" in told
     world.reconcile()
     assert world.snapshot() == before
 
@@ -98,6 +102,9 @@ def test_what_could_not_come_back_opens_an_incident(tmp_path: Path, broken: str)
 
     assert not found.ready
     assert found.why
+    last = world.read(lambda conn: delivery.last_drill(conn, world.project, "delay"))
+    assert last is not None
+    assert (last.ready, last.why) == (False, found.why)
     (incident,) = world.read(lambda conn: monitoring.incidents(conn, world.project, unresolved=True))
     assert (incident.kind, incident.title) == ("drill", "delay could not go back to its earlier release")
 

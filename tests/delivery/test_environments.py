@@ -6,7 +6,9 @@ import pytest
 
 from holdtrue import delivery, governance
 from holdtrue.core.actor import Actor
+from holdtrue.core.errors import ConfigurationError, InvalidInput
 from holdtrue.delivery import Canary, Promotion, RolloutState
+from holdtrue.delivery.model import RolloutRunning
 from holdtrue.governance import NotAllowed, Policy, Rule
 from holdtrue.serving import Route, read_snapshot
 from holdtrue.web import urls
@@ -112,3 +114,45 @@ def test_a_rollout_outside_production_is_judged_on_the_records_of_its_environmen
         world.judge()
     assert world.rollout(started.id).state is RolloutState.PROMOTED
     assert world.deployment().release != running.challenger
+
+
+def test_each_environment_tells_of_its_own_rollout(world: World) -> None:
+    world.declare(POLICY, STAGING)
+    running = world.rolling()
+    promote(world, running.champion, "staging")
+    third = world.submit("three").release
+    tried = promote(world, third, "staging").rollout
+    assert tried is not None
+    found = world.read(lambda conn: delivery.status(conn, world.project))["services"][0]
+    assert {each["environment"]: each["id"] for each in found["rollouts"]} == {
+        "staging": tried.id,
+        "production": running.id,
+    }
+    with pytest.raises(RolloutRunning) as refused:
+        promote(world, world.submit("four").release, "staging")
+    assert "holdtrue rollback delay -e staging" in refused.value.mend
+
+
+def test_where_no_rollout_is_asked_for_an_allowed_release_takes_the_place_at_once(world: World) -> None:
+    seen = Policy("production", (Rule("tried", '"staging" in release.deployed_in'),), approvals=0)
+    world.declare(seen, STAGING, service=replace(SERVICE, at_once=("staging",)))
+    first, second = world.submit("one").release, world.submit("two").release
+    for each in (first, second):
+        assert promote(world, each, "staging").rollout is None
+    routes(world)
+    world.ack()
+    world.reconcile()
+    states = world.read(lambda conn: delivery.deployments(conn, world.project))
+    assert [(each.environment, each.release, each.state.value) for each in states] == [("staging", second, "live")]
+    # It was tried there, so that production takes it: there by a rollout.
+    assert promote(world, first, "production").rollout is None
+    assert promote(world, second, "production").rollout is not None
+    back = world.write(lambda tx: delivery.rollback(tx, "delay", "worse", "staging"))
+    assert back.deployment.release == first
+
+
+def test_production_is_changed_by_rollouts_only(world: World) -> None:
+    with pytest.raises(ConfigurationError, match="at_once names production"):
+        world.declare(POLICY, service=replace(SERVICE, at_once=("staging", "production")))
+    with pytest.raises(InvalidInput, match="environment name"):
+        world.declare(POLICY, service=replace(SERVICE, at_once=("no/where",)))

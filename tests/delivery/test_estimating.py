@@ -28,7 +28,7 @@ def test_what_is_not_known_is_assumed_and_said(tmp_path: Path) -> None:
     assert (found.days, found.per_day) == (None, None)
     assert found.rows is not None
     assert "losses are assumed to differ by 0.1 a row" in found.why
-    assert "no traffic is known" in found.why
+    assert "no whole day with traffic is known" in found.why
 
 
 def test_the_last_rollout_and_the_traffic_say_it(tmp_path: Path) -> None:

@@ -86,6 +86,19 @@ def test_nothing_at_all_is_missing_and_not_all_of_it_good() -> None:
     assert "has no “p_better”" in judge("comparison.p_better >= 0.95", nested).why
 
 
+def test_that_a_release_was_deployed_nowhere_is_a_fact_and_not_a_missing_one() -> None:
+    def judged(rule: str, *places: str) -> Finding:
+        context = build_context([("evaluation", EVALUATION)], {**FACTS, "deployed_in": list(places)})
+        return evaluate(Policy("production", (Rule("r", rule),)), context)[0]
+
+    found = judged('"staging" in release.deployed_in')
+    assert not found.passed
+    assert found.why.startswith("release.deployed_in is empty. The rule asks for")
+    assert "holdtrue promote SERVICE RELEASE -e ENVIRONMENT" in found.mend
+    assert judged('!("dev" in release.deployed_in)').passed
+    assert judged('"staging" in release.deployed_in', "dev", "staging").passed
+
+
 def test_evidence_may_come_in_one_piece_or_in_three() -> None:
     rule = "metric.roc_auc.lower >= 0.65 && slices.all(s, s.roc_auc >= 0.5) && baseline.roc_auc.value == 0.5"
     parts = [(kind, EVALUATION[kind]) for kind in ("metric", "baseline", "slices")]

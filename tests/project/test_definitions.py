@@ -9,7 +9,7 @@ from holdtrue.core.codec import dump, load
 from holdtrue.core.errors import ConfigurationError
 from holdtrue.features import Computed
 from holdtrue.project import ProjectSpec
-from holdtrue.project.checks import check_band, fallbacks
+from holdtrue.project.checks import check_band, fallbacks, places
 
 
 def test_a_spec_survives_its_json(toy: ht.Project) -> None:
@@ -66,6 +66,12 @@ def test_a_class_of_risk_is_one_of_three(risk: str) -> None:
     """An unknown class of risk would be taken for no risk later."""
     with pytest.raises(ConfigurationError, match="risk"):
         ht.Project("toy", owner="me", risk=risk)
+
+
+def test_one_environment_alone_is_no_list_of_those_without_a_rollout() -> None:
+    assert places(["dev", "staging"]) == ("dev", "staging")
+    with pytest.raises(ConfigurationError, match="one name"):
+        places("staging")
 
 
 @pytest.mark.parametrize("band", [(0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (float("nan"), 0.5)])

@@ -114,6 +114,7 @@ def test_what_is_wrong_is_told_its_error_and_holds_nobody_up(redis_url: str, sto
     errors = {each["message"]: json.loads(each["error"]) for each in answered(store) if "error" in each}
     assert set(errors) == set(bad)
     assert errors[bad[0]]["error"]["code"] == "contract_broken"
+    assert errors[bad[2]]["error"]["why"] == "It has no field “row”; it has another."
     assert store.xpending("asked", "g")["pending"] == 0
 
 
@@ -241,10 +242,13 @@ def test_what_cannot_work_is_said_at_once(redis_url: str, store: Any, plane: Pro
     with pytest.raises(NotFound):
         check_served(plane.client, PROJECT, SERVICE, "staging")
     check_served(plane.client, PROJECT, SERVICE, "production")
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput) as address:
         RedisStream("nothing://x", place())
-    with pytest.raises(Unavailable):
+    assert "redis://127.0.0.1:6379/0" in address.value.mend
+    with pytest.raises(Unavailable) as away:
         RedisStream(f"redis://127.0.0.1:{free_port()}/0", place())
+    assert "refused" in away.value.why
+    assert "REDIS_URL" in away.value.mend
     store.set("text", "no stream")
     with pytest.raises(InvalidInput, match="refuses"):
         RedisStream(redis_url, place(requests="text"))

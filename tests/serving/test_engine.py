@@ -257,6 +257,15 @@ def test_a_row_that_spoils_a_batch_fails_alone(serve: Publish, score: Any) -> No
     assert kept == {f"flight-{number}": (number == 7, "" if number == 7 else None) for number in range(12)}
 
 
+def test_a_model_whose_number_is_not_finite_is_told_of_in_the_log(
+    serve: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = serve(("rel_a", "champion"), broken="rel_a", score=WAYS["is not a number"])
+    (answer,) = bench.together([flight(7), flight(8)])
+    assert answer.fallback == [True, False]
+    assert "The model of release rel_a failed: It gave a number that is not finite." in caplog.text
+
+
 def test_a_model_that_always_answers_with_the_wrong_shape_is_not_asked_for_every_row(serve: Publish) -> None:
     asked: list[int] = []
 

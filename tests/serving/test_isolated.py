@@ -219,6 +219,17 @@ def test_a_class_that_no_other_process_can_import_is_no_model() -> None:
             python(**changes).packed(NAMES)
 
 
+def test_a_class_that_does_not_take_its_files_and_arguments_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be made") as refused:
+        python(arguments={"colour": "red"}).packed(NAMES)
+    assert "colour" in refused.value.why
+    assert refused.value.mend == "Let it take them: def __init__(self, files, colour)."
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        PythonModel(scorers.Bare).packed(NAMES)
+    with pytest.raises(ConfigurationError, match="no method predict"):
+        PythonModel(scorers.Mute).packed(NAMES)
+
+
 def test_a_class_is_packed_with_its_parity_measured() -> None:
     sample = np.column_stack([np.zeros(50), np.linspace(0, 1, 50)]).astype(np.float32)
     packed = pack_model(python(), NAMES, sample)

@@ -28,6 +28,7 @@ File = Annotated[
     Path | None,
     option("--file", "-f", help="Project file (default: HOLDTRUE_FILE, or project.py here)."),
 ]
+_ID_LENGTH = 40
 _CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 Columns = Mapping[str, Callable[[Any], Any]]
 
@@ -129,11 +130,14 @@ def listing(items: Sequence[Any], as_json: bool, columns: Columns, *, empty: str
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for item in items:
+    rows = [[text_of(column(item)) for column in columns.values()] for item in items]
+    for place, name in enumerate(columns):
+        # An id that is broken over two lines cannot be copied; words may be.
+        whole = all(len(row[place]) <= _ID_LENGTH and " " not in row[place] for row in rows)
+        table.add_column(name, overflow="fold", no_wrap=whole)
+    for row in rows:
         # As plain text: brackets in what users wrote are no markup.
-        table.add_row(*(Text(text_of(column(item))) for column in columns.values()))
+        table.add_row(*(Text(cell) for cell in row))
     wide_console().print(table)
 
 

@@ -106,7 +106,7 @@ def rollback(
             raise typer.Exit(0 if tried["ready"] else 1)
         path = f"{base(project_name(client, project))}/services/{service}/rollback"
         done = client.post(path, {"reason": reason, "environment": environment})
-    show(done, as_json, lambda _: typer.echo(f"{service} is rolled back: holdtrue status"))
+    show(done, as_json, lambda value: typer.echo(told_rollback(service, value)))
 
 
 def stop(
@@ -173,6 +173,7 @@ def rollouts(home: Home = None, project: ProjectName = None, as_json: AsJson = F
     columns = {
         "rollout": lambda each: each["id"],
         "service": lambda each: each["service"],
+        "environment": lambda each: each["environment"],
         "challenger": lambda each: each["challenger"],
         "strategy": lambda each: each["strategy"],
         "state": lambda each: each["state"],
@@ -219,6 +220,14 @@ def _print_promoted(release: str, done: Any) -> None:
         typer.echo(note)
     if done.get("estimate"):
         typer.echo(told_estimate(done["estimate"]))
+
+
+def told_rollback(service: str, done: Any) -> str:
+    """Say what a rollback did: ended a rollout, or brought the release before back."""
+    release, ended = done["deployment"]["release"], done["rollout"]
+    if ended is not None:
+        return f"The rollout of {ended['challenger']} is ended; {release} goes on answering for {service}."
+    return f"{service} goes back to {release}: holdtrue status says when it is live."
 
 
 def told_estimate(found: Any) -> str:

@@ -205,12 +205,14 @@ def _print_status(found: Any) -> None:
                 typer.echo(f"    {each['why']}")
         if not service["deployments"]:
             typer.echo("  no release answers yet: holdtrue run, then holdtrue promote")
-        rollout = service.get("rollout")
-        if rollout:
-            typer.echo(f"  {told_rollout(rollout, [each['release'] for each in service['deployments']])}")
+        for rollout in service["rollouts"]:
+            here = [each for each in service["deployments"] if each["environment"] == rollout["environment"]]
+            typer.echo(f"  {told_rollout(rollout, [each['release'] for each in here])}")
             verdict = rollout["verdict"] if rollout["state"] == "running" else None
             if verdict:
                 typer.echo(f"    {str(verdict['verdict']).replace('_', ' ')}: {verdict['why']}")
+        if service["drill"]:
+            typer.echo(f"  {told_drill(service['drill'])}")
     if found["gateway"]["stopped"]:
         typer.echo(f"the gateway is SWITCHED OFF: {found['gateway']['stopped']} (holdtrue provider start --all)")
     for name, reason in found["gateway"]["providers"].items():
@@ -224,11 +226,24 @@ def _print_status(found: Any) -> None:
 
 
 def told_rollout(rollout: Any, deployed: Collection[str]) -> str:
-    """Say how a service's newest rollout stands, and whether what it promoted is `deployed` no more."""
+    """Say how a rollout stands, and whether what it promoted is `deployed` no more where it was."""
+    where = "" if rollout["environment"] == "production" else f" in {rollout['environment']}"
     share = f", {rollout['percent']:g} %" if rollout["state"] == "running" else ""
     gone = rollout["state"] == "promoted" and rollout["challenger"] not in deployed
     since = " Since then another release has taken its place." if gone else ""
-    return f"rollout of {rollout['challenger']}: {rollout['state']}{share}. {rollout['reason'] or ''}{since}"
+    state = rollout["state"].replace("_", " ")
+    told = f"rollout of {rollout['challenger']}{where}: {state}{share}. {rollout['reason'] or ''}{since}"
+    return told.rstrip()
+
+
+def told_drill(found: Any) -> str:
+    """Say what the last drill of a service showed."""
+    when = f"last drill {text_of(found['time'])}"
+    if found["ready"]:
+        return (
+            f"{when}: {found['environment']} could go back to {found['release']}, ready after {found['seconds']:.3f} s"
+        )
+    return f"{when}: {found['environment']} could NOT go back to {found['release']}: {found['why']}"
 
 
 def _told_stop(found: Any, service: str) -> str:

@@ -18,13 +18,14 @@ from holdtrue.cli.context import (
     project_name,
     show,
 )
-from holdtrue.cli.decide import told_estimate
+from holdtrue.cli.decide import Environment, told_estimate
 from holdtrue.core.errors import ConfigurationError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from holdtrue.delivery import Canary, Scenario, ServiceSpec
 
 _NEWEST = "newest"
+_NONE_BY_BOTH = "No row was scored by both releases yet; in A/B tests and bandits none is: see `holdtrue status`."
 
 
 def register(app: typer.Typer) -> None:
@@ -107,13 +108,15 @@ def _told(spec: "ServiceSpec", scenario: "Scenario", recorded: Any) -> dict[str,
 
 def estimate(
     service: Annotated[str, typer.Argument(help="Service.")],
+    environment: Environment = "production",
     home: Home = None,
     project: ProjectName = None,
     as_json: AsJson = False,
 ) -> None:
     """Say about how long a rollout of an equal release would take at the present traffic, before it begins."""
     with open_client(home) as client:
-        found = client.get(f"{base(project_name(client, project))}/services/{service}/estimate")
+        path = f"{base(project_name(client, project))}/services/{service}/estimate"
+        found = client.get(path, environment=environment)
     show(found, as_json, lambda value: typer.echo(told_estimate(value)))
 
 
@@ -150,7 +153,7 @@ def report(
         "": lambda each: "worse" if each["worse"] else "",
     }
     rows = [found["whole"], *found["slices"]] if found["whole"] else []
-    listing(rows, as_json, columns, empty="No row was scored by both releases yet.")
+    listing(rows, as_json, columns, empty=_NONE_BY_BOTH)
     if found["psi"] is not None:
         typer.echo(f"Spread of scores: PSI {found['psi']:.4f}, Kolmogorov-Smirnov {found['kolmogorov_smirnov']:.4f}")
     for arm, times in found["times"].items():

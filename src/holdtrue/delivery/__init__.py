@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Change,
         Deployment,
         DeploymentState,
+        Drilled,
         NotDeployable,
         NothingEarlier,
         RetrainSpec,
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
         simulate,
     )
     from holdtrue.delivery.standing import (
+        last_drill,
         status,
         summary,
     )
@@ -123,6 +125,7 @@ __all__ = [
     "Deployment",
     "DeploymentState",
     "Drift",
+    "Drilled",
     "Measurement",
     "Measures",
     "NewManifest",
@@ -158,6 +161,7 @@ __all__ = [
     "fill_features",
     "find_service",
     "judge",
+    "last_drill",
     "promote",
     "reconcile",
     "remove_retrain",
@@ -195,6 +199,7 @@ __getattr__ = attach(
         "Canary": "model",
         "Change": "model",
         "Deployment": "model",
+        "Drilled": "model",
         "DeploymentState": "model",
         "Drift": "drifting",
         "fill_features": "filling",
@@ -245,6 +250,7 @@ __getattr__ = attach(
         "run_due": "loop",
         "services": "reading",
         "simulate": "simulating",
+        "last_drill": "standing",
         "status": "standing",
         "Stop": "model",
         "resume": "stopping",

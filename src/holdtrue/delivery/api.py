@@ -113,7 +113,7 @@ def post_promote(call: Call, body: PromoteBody) -> Any:
 
     done = call.write(work)
     if done["rollout"] is not None:
-        done["estimate"] = _estimate(call, name)
+        done["estimate"] = _estimate(call, name, body.environment)
     return done
 
 
@@ -185,13 +185,13 @@ def get_differences(call: Call) -> Any:
 
 @routes.get(_SERVICE + "/estimate", Permission.ROLLOUTS_READ, summary="Say how long a rollout would take.")
 def get_estimate(call: Call) -> Any:
-    """Return about how long a rollout of an equal release would take at the present traffic."""
-    return _estimate(call, call.path["service"])
+    """Return about how long a rollout of an equal release would take at the present traffic of an `environment`."""
+    return _estimate(call, call.path["service"], call.query.get("environment", PRODUCTION))
 
 
-def _estimate(call: Call, name: str) -> Any:
+def _estimate(call: Call, name: str, environment: str) -> Any:
     now = call.stores.clock.now()
-    return dump(call.read(lambda connection: estimate(connection, call.project, name, now)))
+    return dump(call.read(lambda connection: estimate(connection, call.project, name, now, environment)))
 
 
 @routes.get(_SERVICE + "/losses", Permission.PREDICTIONS_READ, summary="Return a rollout's paired losses by day.")

@@ -108,16 +108,28 @@ def _decide(
     told = f"{metric.told} (“{canary.feedback_name}”)"
     if answers >= canary.min_rows_per_step:
         beside = [FAILED, *([LATENCY] if canary.latency_limit_seconds else [])]
-        sound = all(name in known and known[name].upper < known[name].margin for name in beside)
-        if metric.upper < canary.margin and sound:
+        open_yet = [name for name in beside if name not in known or known[name].upper >= known[name].margin]
+        if metric.upper < canary.margin:
             words = "better than" if canary.margin == 0.0 else f"at most {canary.margin:g} worse than"
-            return Judgement("promote", f"It is {words} the champion: {told}.")
+            if not open_yet:
+                return Judgement("promote", f"It is {words} the champion: {told}.")
+            late = days >= canary.patience_days
+            before = f"After {days:.0f} days it is" if late else "It is"
+            why = f"{before} {words} the champion: {told}. {_unshown(known.get(open_yet[0]))}"
+            return Judgement("stop" if late else "wait", why)
         if metric.lower > -canary.worth and metric.upper < canary.worth:
             return Judgement("stop", f"No difference of {canary.worth:g} or more is left: {told}.")
     if days >= canary.patience_days:
         return Judgement("stop", f"After {days:.0f} days neither is shown to be better: {told}.")
     more = max(canary.min_rows_per_step - answers, 0)
     return Judgement("wait", f"Neither is shown to be better yet: {told}.", more or None)
+
+
+def _unshown(beside: Difference | None) -> str:
+    """Say what a release that is good enough by its metric still waits for."""
+    if beside is None:
+        return "How often its answers fail or are late is not known yet."
+    return f"That this too is less than {beside.margin:g} worse is not shown yet: {beside.told}."
 
 
 def moved(canary: Canary, judging: ArmsJudging, rollout: Rollout, now: datetime) -> ArmsJudging:

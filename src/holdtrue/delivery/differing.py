@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from holdtrue import monitoring
+from holdtrue.core.clock import from_microseconds
 from holdtrue.delivery import reading, store
 from holdtrue.delivery.history import moments
 from holdtrue.delivery.losses import loss_differences
@@ -81,7 +82,8 @@ def differing(stores: Stores, project: str, name: str) -> Report:
     joined = monitoring.joined(
         stores, project, stream, releases=(rollout.champion, rollout.challenger), since=since, until=until
     )
-    rows = _Rows.of(rollout, joined, records)
+    declared = stores.ledger.read(lambda connection: store.service(connection, project, rollout.service))
+    rows = _Rows.of(rollout, joined, records, None if declared is None else declared.spec.prediction_time)
     slices = [made for column, values in rows.inputs() for made in rows.split(column, values)]
     return Report(
         rollout=rollout.id,
@@ -99,20 +101,24 @@ def differing(stores: Stores, project: str, name: str) -> Report:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Hold n rows that both releases scored: their scores, labels (NaN: none yet) and what was asked."""
+    """Hold n rows that both releases scored: their scores, labels (NaN: none yet) and what was asked.
+
+    `moment` names the input that is a moment in microseconds, if there is one.
+    """
 
     champion: Floats
     challenger: Floats
     labels: Floats
     asked: pa.Table
     canary: Canary
+    moment: str | None
 
     @property
     def n(self) -> int:
         return int(self.champion.size)
 
     @classmethod
-    def of(cls, rollout: Rollout, joined: pa.Table, records: pa.Table) -> "_Rows":
+    def of(cls, rollout: Rollout, joined: pa.Table, records: pa.Table, moment: str | None) -> "_Rows":
         """Return the pairs; a fallback's constant is no score of a model."""
         fell = pc.fill_null(joined["fallback"], False).to_numpy()
         scores = pc.fill_null(joined["score"], math.nan).to_numpy()
@@ -127,7 +133,7 @@ class _Rows:
         values = np.array(pairs, dtype=np.float64).reshape(-1, 3)
         if rollout.canary.loss == "brier":
             values = np.clip(values, 0.0, 1.0)
-        return cls(values[:, 0], values[:, 1], values[:, 2], _asked(records, list(both)), rollout.canary)
+        return cls(values[:, 0], values[:, 1], values[:, 2], _asked(records, list(both)), rollout.canary, moment)
 
     def inputs(self) -> Iterator[tuple[str, list[str | None]]]:
         """Yield the inputs that can be sliced by, and the slice of each row: its value, or a quarter of the numbers."""
@@ -136,7 +142,7 @@ class _Rows:
             if not name.startswith("x_"):
                 continue
             if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-                quarters = _quarters(self.asked[name])
+                quarters = _quarters(self.asked[name], is_moment=name == f"x_{self.moment}")
                 if quarters is not None:
                     yield name.removeprefix("x_"), quarters
                 continue
@@ -184,19 +190,39 @@ class _Rows:
         return (one >= 0.5) != (two >= 0.5)
 
 
-def _quarters(column: pa.ChunkedArray) -> list[str | None] | None:
-    """Return in which quarter of its numbers each row lies, as text; few different numbers stand for themselves."""
+def _quarters(column: pa.ChunkedArray, *, is_moment: bool = False) -> list[str | None] | None:
+    """Return in which quarter of its numbers each row lies, as text; few different numbers stand for themselves.
+
+    None where there are no quarters that differ in what is told of them.
+    """
     values = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
     known = np.isfinite(values)
     different = np.unique(values[known])
     if different.size < 2:
         return None
     if different.size <= _MOST_VALUES:
-        return [f"{value:g}" if is_known else None for value, is_known in zip(values, known, strict=True)]
+        told = dict(zip(different.tolist(), _told(different.tolist(), is_moment=is_moment), strict=True))
+        if len(set(told.values())) < 2:
+            return None
+        return [told[value] if is_known else None for value, is_known in zip(values.tolist(), known, strict=True)]
     edges = np.unique(np.quantile(values[known], (0.0, 0.25, 0.5, 0.75, 1.0)))
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges.tolist())]
+    names = [f"{low} to {high}" for low, high in pairwise(_told(edges.tolist(), is_moment=is_moment))]
+    if len(set(names)) < 2:
+        return None
     places = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(names) - 1)
     return [names[place] if is_known else None for place, is_known in zip(places.tolist(), known, strict=True)]
+
+
+def _told(numbers: list[float], *, is_moment: bool) -> list[str]:
+    """Return growing numbers as texts: of moments the second, else as few digits as tell all of them apart."""
+    if is_moment:
+        try:
+            return [f"{from_microseconds(round(each)):%Y-%m-%d %H:%M:%S}" for each in numbers]
+        except (OverflowError, ValueError):
+            # A client may ask about any moment; beyond the calendar it is a number like any other.
+            pass
+    short = [f"{each:g}" for each in numbers]
+    return short if len(set(short)) == len(short) else [f"{each:.17g}" for each in numbers]
 
 
 def _student(losses: Floats) -> tuple[float | None, float | None, float | None, float | None]:

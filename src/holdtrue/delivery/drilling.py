@@ -6,7 +6,7 @@ changes nothing that is served.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +15,12 @@ from holdtrue.core.actor import SYSTEM
 from holdtrue.core.clock import Clock, SystemClock
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.delivery import bundles, rules, store
-from holdtrue.delivery.model import PRODUCTION
+from holdtrue.delivery.model import DRILLED, PRODUCTION
 from holdtrue.delivery.service import need_service, nothing_earlier
 from holdtrue.serving import load_model
 from holdtrue.serving.assembly import compile_assembly
 from holdtrue.storage import Stores
 from holdtrue.storage.ledger import EventFilter, Transaction, WriteContext, select_events
-
-DRILLED: Final = "deployment.drilled"
 
 
 @dataclass(frozen=True, slots=True)

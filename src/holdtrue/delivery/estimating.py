@@ -11,7 +11,8 @@ from holdtrue import monitoring
 from holdtrue.delivery import store
 from holdtrue.delivery.arms import CHECKS, FEEDBACK, ArmsJudging
 from holdtrue.delivery.judging import Judging
-from holdtrue.delivery.model import Canary, Rollout
+from holdtrue.delivery.model import PRODUCTION, Canary, Rollout
+from holdtrue.delivery.reading import stream
 from holdtrue.delivery.service import need_service
 from holdtrue.stats.sequences import rows_needed
 
@@ -35,13 +36,15 @@ class Estimate:
     why: str
 
 
-def estimate(connection: sa.Connection, project: str, service: str, now: datetime) -> Estimate:
-    """Return the estimate for the declared rollout of a service; raise NotFound.
+def estimate(
+    connection: sa.Connection, project: str, service: str, now: datetime, environment: str = PRODUCTION
+) -> Estimate:
+    """Return the estimate for the declared rollout of a service in an environment; raise NotFound.
 
     It uses the traffic of the last 14 days, and how much losses differed in the newest rollout that has enough rows.
     """
     canary = need_service(connection, project, service).spec.rollout
-    answered, share = _traffic(connection, project, service, now)
+    answered, share = _traffic(connection, project, stream(connection, project, service, environment), now)
     past = store.list_rollouts(connection, project, service=service, limit=10)
     if canary.metric == "brier":
         needed, words = _pairs(canary, past)
@@ -60,7 +63,7 @@ def estimate(connection: sa.Connection, project: str, service: str, now: datetim
     traffic = (
         f"{per_day:,.0f} {'labelled rows' if canary.metric == 'brier' else 'answers'} a day came lately"
         if per_day
-        else "no traffic is known of the last days"
+        else f"no whole day with traffic is known of the last {_DAYS}"
     )
     return Estimate(service, rows, days, per_day or None, f"{words}; {traffic}.{patience}")
 

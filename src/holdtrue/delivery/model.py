@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 from holdtrue.core.errors import Conflict, StateError
 
 PRODUCTION: Final = "production"
+DRILLED: Final = "deployment.drilled"
 ENVIRONMENTS: Final = (PRODUCTION, "staging", "dev")
 """Known environments; a request that names none is answered from the first of these that has its service."""
 
@@ -156,7 +157,8 @@ class ServiceSpec:
     by prompt, retrieval and provider; `model` is then its own name. Every `drill_days` it is tried whether production
     could go back (0: only by hand), every `replay_days` the features of recorded answers are computed again, of which
     the share `replay_most` may differ. It takes `rate` requests a second (0: any number). Scores between the two of
-    `abstain` are no decision.
+    `abstain` are no decision. In the environments `at_once`, never production, an allowed release takes its place with
+    no rollout.
     """
 
     name: str
@@ -174,6 +176,7 @@ class ServiceSpec:
     replay_days: float = 0.0
     replay_most: float = 0.01
     abstain: tuple[float, float] | None = None
+    at_once: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,18 @@ class Stop:
     actor: str
     actor_name: str
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Drilled:
+    """Hold what the event of a drill tells: whether an environment could go back, to what, after how many seconds."""
+
+    time: datetime
+    environment: str
+    release: str
+    ready: bool
+    seconds: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

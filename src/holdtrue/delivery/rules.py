@@ -13,6 +13,7 @@ from holdtrue.core.ids import check_name
 from holdtrue.delivery.model import (
     ENVIRONMENTS,
     PREVIOUS,
+    PRODUCTION,
     Canary,
     Change,
     Deployment,
@@ -265,6 +266,7 @@ def check_service(spec: ServiceSpec) -> None:
             spec, f"rate is {spec.rate:g}", "Give requests a second from 0.01 to a million, or 0 for any number."
         )
     _check_backup(spec)
+    _check_places(spec)
     if not 0.0 <= spec.replay_days <= 366.0:
         raise _bad(spec, f"replay_days is {spec.replay_days:g}", "Give days from 0 (only by hand) to 366.")
     if not 0.0 <= spec.replay_most <= 1.0:
@@ -283,31 +285,45 @@ def check_service(spec: ServiceSpec) -> None:
     # A model file that is served as it is has no inputs but its features, and no rollouts.
     if spec.kind == "model" and spec.model and spec.entity is None and spec.key is None:
         raise _bad(spec, "neither entity nor key is named", "Name the input that tells rows apart.")
-    checks: tuple[tuple[str, Any, bool], ...] = (
-        ("margin", canary.margin, 0 < canary.margin < 1 or (canary.margin == 0 and canary.metric == "feedback")),
-        ("alpha", canary.alpha, 0 < canary.alpha < 0.5),
-        ("min_rows_per_step", canary.min_rows_per_step, canary.min_rows_per_step >= 1),
-        ("patience_days", canary.patience_days, canary.patience_days > 0),
-        ("fallback_margin", canary.fallback_margin, 0 <= canary.fallback_margin < 1),
-        ("drift_margin", canary.drift_margin, 0 <= canary.drift_margin < 1),
-        ("feedback_margin", canary.feedback_margin, 0 < canary.feedback_margin < 1),
-        ("cost_margin", canary.cost_margin, 0 < canary.cost_margin < 1),
-        ("cost_limit_micros", canary.cost_limit_micros, canary.cost_limit_micros >= 0),
-        ("group_margin", canary.group_margin, 0 < canary.group_margin < 1),
-        ("decision_at", canary.decision_at, 0 < canary.decision_at < 1),
-        ("contract_margin", canary.contract_margin, 0 <= canary.contract_margin < 1),
-        ("estimate_margin", canary.estimate_margin, 0 <= canary.estimate_margin < 0.25),
-        (
-            "scale",
-            canary.scale,
-            math.isfinite(canary.scale) and (canary.scale > 0 if canary.loss == "distance" else canary.scale >= 0),
-        ),
-        ("latency_margin", canary.latency_margin, 0 < canary.latency_margin < 1),
-        ("latency_limit_seconds", canary.latency_limit_seconds, 0 <= canary.latency_limit_seconds < 3600),
-    )
-    for name, value, good in checks:
+    for name, value, good, wanted in _ranges(canary):
         if not good:
-            raise _bad(spec, f"{name} is {value}", "See the documentation of Canary for its range.")
+            raise _bad(spec, f"{name} is {value}", f"Give {wanted}.")
+
+
+def _ranges(canary: Canary) -> tuple[tuple[str, float, bool, str], ...]:
+    """Return of each number of a plan its name, itself, whether it is in its range, and the range in words."""
+    above, below = "a number above 0 and below 1", "a number from 0 to below 1"
+    by_feedback = canary.metric == "feedback"
+    scaled = canary.scale > 0 if canary.loss == "distance" else canary.scale >= 0
+    margin = 0 < canary.margin < 1 or (canary.margin == 0 and by_feedback)
+    return (
+        ("margin", canary.margin, margin, below if by_feedback else above),
+        ("alpha", canary.alpha, 0 < canary.alpha < 0.5, "a chance above 0 and below 0.5, such as 0.05"),
+        ("min_rows_per_step", canary.min_rows_per_step, canary.min_rows_per_step >= 1, "rows from 1 on"),
+        ("patience_days", canary.patience_days, canary.patience_days > 0, "days, more than 0"),
+        ("fallback_margin", canary.fallback_margin, 0 <= canary.fallback_margin < 1, below),
+        ("drift_margin", canary.drift_margin, 0 <= canary.drift_margin < 1, below),
+        ("feedback_margin", canary.feedback_margin, 0 < canary.feedback_margin < 1, above),
+        ("cost_margin", canary.cost_margin, 0 < canary.cost_margin < 1, above),
+        ("cost_limit_micros", canary.cost_limit_micros, canary.cost_limit_micros >= 0, "0 or more"),
+        ("group_margin", canary.group_margin, 0 < canary.group_margin < 1, above),
+        ("decision_at", canary.decision_at, 0 < canary.decision_at < 1, above),
+        ("contract_margin", canary.contract_margin, 0 <= canary.contract_margin < 1, below),
+        (
+            "estimate_margin",
+            canary.estimate_margin,
+            0 <= canary.estimate_margin < 0.25,
+            "a number from 0 to below 0.25",
+        ),
+        ("scale", canary.scale, scaled and math.isfinite(canary.scale), "how far off is as bad as can be, above 0"),
+        ("latency_margin", canary.latency_margin, 0 < canary.latency_margin < 1, above),
+        (
+            "latency_limit_seconds",
+            canary.latency_limit_seconds,
+            0 <= canary.latency_limit_seconds < 3600,
+            "seconds from 0 (not judged) to below 3600",
+        ),
+    )
 
 
 def _check_groups(spec: ServiceSpec) -> None:
@@ -342,6 +358,14 @@ def _check_backup(spec: ServiceSpec) -> None:
     check_name(spec.backup or "", "backup")
 
 
+def _check_places(spec: ServiceSpec) -> None:
+    for environment in spec.at_once:
+        check_name(environment, "environment name")
+    if PRODUCTION in spec.at_once:
+        mend = "Name environments before it: production is changed by rollouts only."
+        raise _bad(spec, "at_once names production", mend)
+
+
 def _check_business(spec: ServiceSpec) -> None:
     canary = spec.rollout
     if canary.metric != "feedback":
@@ -352,14 +376,14 @@ def _check_business(spec: ServiceSpec) -> None:
         raise _bad(spec, "metric is “feedback” and no name of it is given", "Name it: ht.ABTest('bought').")
     if len(canary.steps) != 1 or canary.steps[0] <= 0:
         raise _bad(spec, f"steps are {list(canary.steps)}", "Give both arms a share, such as 50, from the start.")
-    checks: tuple[tuple[str, Any, bool], ...] = (
-        ("worth", canary.worth, 0 < canary.worth < 1),
-        ("floor", canary.floor, 1 <= canary.floor <= 50),
-        ("move_hours", canary.move_hours, canary.move_hours >= 1),
+    checks: tuple[tuple[str, Any, bool, str], ...] = (
+        ("worth", canary.worth, 0 < canary.worth < 1, "a difference between 0 and 1"),
+        ("floor", canary.floor, 1 <= canary.floor <= 50, "percents from 1 to 50"),
+        ("move_hours", canary.move_hours, canary.move_hours >= 1, "hours from 1 on"),
     )
-    for name, value, good in checks:
+    for name, value, good, wanted in checks:
         if not good:
-            raise _bad(spec, f"{name} is {value}", "See the documentation of ABTest and Bandit for its range.")
+            raise _bad(spec, f"{name} is {value}", f"Give {wanted}.")
 
 
 def check_retrain_spec(spec: RetrainSpec) -> None:

@@ -202,7 +202,7 @@ def _answer_trigger(tx: Transaction, name: str, release: str) -> None:
 
 
 def promote(tx: Transaction, service: str, release_id: str, environment: str = PRODUCTION) -> Promotion:
-    """Bring a release into an environment: at once if it is the first, else through a rollout.
+    """Bring a release into an environment: at once if it is the first or the service says so, else by a rollout.
 
     The gate decides again in this transaction. Asking again for what is deployed or under way changes
     nothing. Raises NotAllowed, NoPolicy, ChangeFrozen, NotDeployable, RolloutRunning, NotFound.
@@ -220,10 +220,11 @@ def promote(tx: Transaction, service: str, release_id: str, environment: str = P
     if running is not None and present is not None:
         if running.challenger == release_id:
             return Promotion(present, running)
+        where = "" if environment == PRODUCTION else f" -e {environment}"
         raise RolloutRunning(
             f"The service {service} has a rollout under way in {environment}: {running.challenger}.",
             why="Two challengers at once could not be told apart.",
-            mend=f"Wait until it ends, or end it with `holdtrue rollback {service}`.",
+            mend=f"Wait until it ends, or end it with `holdtrue rollback {service}{where}`.",
             facts={"rollout": running.id},
         )
     if present is not None and present.release == release_id:
@@ -233,7 +234,8 @@ def promote(tx: Transaction, service: str, release_id: str, environment: str = P
         raise closed
     decision = governance.need_allowed(tx, release_id, environment)
     # Without a key there is no telling rows apart, so a model file that is served as it is replaces the one before.
-    if present is None or (declared.spec.kind == "model" and not declared.spec.model):
+    keyless = declared.spec.kind == "model" and not declared.spec.model
+    if present is None or keyless or environment in declared.spec.at_once:
         bundles.check_servable(tx.connection, tx.project, release, None)
         first = changing.set_release(
             tx,

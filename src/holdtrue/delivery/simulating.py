@@ -83,36 +83,36 @@ def check_scenario(scenario: Scenario) -> None:
     top = scenario.base + scenario.swing + max(scenario.effect, 0.0)
     bottom = scenario.base - scenario.swing + min(scenario.effect, 0.0)
     checks: tuple[tuple[str, Any, bool, str], ...] = (
-        ("requests", scenario.requests, 1 <= scenario.requests <= 5_000_000, "from 1 to 5,000,000"),
-        ("per_day", scenario.per_day, 1.0 <= scenario.per_day < math.inf, "at least 1"),
+        ("--requests", scenario.requests, 1 <= scenario.requests <= 5_000_000, "from 1 to 5,000,000"),
+        ("--per-day", scenario.per_day, 1.0 <= scenario.per_day < math.inf, "at least 1"),
         (
-            "label_delay_hours",
+            "--label-delay",
             scenario.label_delay_hours,
             0.0 <= scenario.label_delay_hours <= 1e5,
             "from 0 to 100,000",
         ),
-        ("shared", scenario.shared, 0.0 <= scenario.shared <= 1.0, "from 0 to 1"),
-        ("swing", scenario.swing, 0.0 <= scenario.swing < 1.0, "from 0 to below 1"),
-        ("spread", scenario.spread, 0.0 <= scenario.spread <= 0.5, "from 0 to 0.5"),
+        ("--shared", scenario.shared, 0.0 <= scenario.shared <= 1.0, "from 0 to 1"),
+        ("--swing", scenario.swing, 0.0 <= scenario.swing < 1.0, "from 0 to below 1"),
+        ("--spread", scenario.spread, 0.0 <= scenario.spread <= 0.5, "from 0 to 0.5"),
         (
-            "requests_per_user",
+            "--per-user",
             scenario.requests_per_user,
             1.0 <= scenario.requests_per_user <= 1e6,
             "from 1 to 1,000,000",
         ),
-        ("look_hours", scenario.look_hours, 0.05 <= scenario.look_hours <= 1e4, "from 0.05 to 10,000"),
+        ("--look-hours", scenario.look_hours, 0.05 <= scenario.look_hours <= 1e4, "from 0.05 to 10,000"),
         (
-            "base, with swing and effect,",
+            "--base, with --swing and --effect,",
             (bottom, top),
             bool(scenario.losses) or 0.0 <= bottom <= top <= 1.0,
             "from 0 to 1",
         ),
-        ("effect", scenario.effect, -1.0 <= scenario.effect <= 1.0, "from -1 to 1"),
+        ("--effect", scenario.effect, -1.0 <= scenario.effect <= 1.0, "from -1 to 1"),
     )
     for name, value, good, wanted in checks:
         if not good:
             raise InvalidInput(
-                f"A rollout cannot be played with the {name} {value}.",
+                f"A rollout cannot be played with {name} {value}.",
                 why=f"It must be {wanted}.",
                 mend="Give a value in this range.",
             )

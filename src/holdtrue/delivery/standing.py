@@ -8,9 +8,10 @@ from holdtrue import data, governance, llm, monitoring
 from holdtrue.core.codec import dump
 from holdtrue.data import QuarantineState
 from holdtrue.delivery import store
-from holdtrue.delivery.model import Deployment, Rollout, TriggerState
+from holdtrue.delivery.model import DRILLED, Deployment, Drilled, Rollout, TriggerState
 from holdtrue.delivery.rules import ranked
 from holdtrue.governance import Decision, Outcome
+from holdtrue.storage.ledger import EventFilter, select_events
 
 _RECENT = 200
 
@@ -23,7 +24,8 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
     queued = store.list_triggers(connection, project, states=(TriggerState.QUEUED,))
     services = []
     for each in store.list_services(connection, project):
-        newest = store.list_rollouts(connection, project, service=each.name, limit=1)
+        drill = last_drill(connection, project, each.name)
+        newest = _newest(store.list_rollouts(connection, project, service=each.name, limit=_RECENT))
         services.append(
             {
                 "name": each.name,
@@ -31,7 +33,9 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
                 "deployments": [describe(one) for one in ranked(deployments) if one.service == each.name],
                 "stops": [dump(one) for one in stops if one.service == each.name],
                 "rollout": summary(newest[0]) if newest else None,
+                "rollouts": [summary(one) for one in newest],
                 "retrain": dump(retrains[each.name]) if each.name in retrains else None,
+                "drill": None if drill is None else dump(drill),
                 "retraining": [one.id for one in queued if one.service == each.name],
             }
         )
@@ -54,6 +58,23 @@ def status(connection: sa.Connection, project: str) -> dict[str, Any]:
         "gateway": _gateway_stops(connection, project),
         "quarantines": [dump(each) for each in data.quarantines(connection, project, state=QuarantineState.OPEN)],
     }
+
+
+def last_drill(connection: sa.Connection, project: str, service: str) -> Drilled | None:
+    """Return when it was last tried whether a service could go back, to what, in how many seconds; None if never."""
+    chosen = EventFilter(project, limit=1, action=DRILLED, object=service, newest_first=True)
+    found = select_events(connection, chosen)
+    if not found or found[0].payload is None:
+        return None
+    return Drilled(time=found[0].time, why=found[0].reason, **found[0].payload)
+
+
+def _newest(rollouts: list[Rollout]) -> list[Rollout]:
+    """Return the newest rollout of each environment, newest first."""
+    found: dict[str, Rollout] = {}
+    for each in rollouts:
+        found.setdefault(each.environment, each)
+    return list(found.values())
 
 
 def _gateway_stops(connection: sa.Connection, project: str) -> dict[str, Any]:

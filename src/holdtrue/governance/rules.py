@@ -47,6 +47,10 @@ _MEND_FOREIGN: Final = (
 _MEND_FALSE: Final = (
     "Make a release that meets the rule, or change the policy in the project file and run `holdtrue apply`."
 )
+_MEND_PLACE: Final = (
+    "Bring it into the environment that the rule names first: holdtrue promote SERVICE RELEASE -e ENVIRONMENT. "
+    "Then ask again with `holdtrue gate`."
+)
 
 
 def names() -> frozenset[str]:
@@ -119,7 +123,7 @@ def build_context(evidence: Iterable[tuple[str, Any]], facts: Mapping[str, Any])
     What is null or empty is left out, at any depth: a condition on all of nothing would be true, and
     missing evidence must never pass a gate.
     """
-    context: dict[str, Any] = {FACTS: dict(facts)}
+    context: dict[str, Any] = {}
     for kind, content in evidence:
         known = EVIDENCE_NAMES.get(kind, ())
         if known == (kind,):
@@ -128,7 +132,8 @@ def build_context(evidence: Iterable[tuple[str, Any]], facts: Mapping[str, Any])
         for name in known:
             if isinstance(content, Mapping) and name in content:
                 context[name] = content[name]
-    return _without_nothing(context)
+    # Facts about the release are always known, also that it was deployed nowhere yet.
+    return {**_without_nothing(context), FACTS: dict(facts)}
 
 
 def _without_nothing(value: Any) -> Any:
@@ -175,7 +180,8 @@ def _apply(rule: Rule, context: Mapping[str, Any], subject: str) -> Finding:
     if not result:
         values.update(_culprits(text, context))
     told = "" if result else _failures(used, context)
-    return finding(result, _story(text, values, context, passed=result) + told, _MEND_FALSE)
+    mend = _MEND_PLACE if any(path.parts[:1] == ("deployed_in",) for path in used) else _MEND_FALSE
+    return finding(result, _story(text, values, context, passed=result) + told, mend)
 
 
 def _explain(
@@ -328,7 +334,7 @@ def _story(text: str, values: Mapping[str, Any], context: Mapping[str, Any], *, 
             first = value["first"][0]
             parts.append(f"{value['failing']} of {value['entries']} in {name} fail, first {_text(first)}")
         elif isinstance(value, Mapping) and "entries" in value:
-            parts.append(f"{name} has {value['entries']} entries")
+            parts.append(f"{name} has {value['entries']} entries" if value["entries"] else f"{name} is empty")
         else:
             parts.append(f"{name} is {_text(value)}")
     missing = sorted({path.root for path in expressions.paths(text)} - set(context))

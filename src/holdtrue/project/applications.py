@@ -64,7 +64,7 @@ class GuardrailsFile:
 class Application:
     """Hold an application's definition; `judge` is the model that grades by rubrics, if any check does.
 
-    It takes `rate` requests a second (0: any number).
+    It takes `rate` requests a second (0: any number), and needs no rollout in the environments `at_once`.
     """
 
     name: str
@@ -78,12 +78,15 @@ class Application:
     answering: Settings = field(default_factory=Settings)
     judge: Route | None = None
     rate: float = 0.0
+    at_once: tuple[str, ...] = ()
 
     @property
     def spec(self) -> ServiceSpec:
         """Return the service it is."""
         name = self.name
-        return ServiceSpec(name, name, entity="user", rollout=self.rollout, kind="application", rate=self.rate)
+        return ServiceSpec(
+            name, name, entity="user", rollout=self.rollout, kind="application", rate=self.rate, at_once=self.at_once
+        )
 
 
 def route(model: str, *fallbacks: str, **settings: Any) -> Route:

@@ -204,6 +204,15 @@ def check_band(band: tuple[float, float] | None, *, number: bool = False) -> Non
         )
 
 
+def places(at_once: Sequence[str]) -> tuple[str, ...]:
+    """Return the environments in which no rollout is needed; raise ConfigurationError for one name alone."""
+    if isinstance(at_once, str):
+        raise ConfigurationError(
+            f"at_once is “{at_once}”, which is one name and no list of them.", mend=f'Write at_once=["{at_once}"].'
+        )
+    return tuple(at_once)
+
+
 def _need(what: str, names: Iterable[str], model: "Model") -> None:
     known = [column.name for column in model.dataset.spec.contract.columns]
     for name in names:

@@ -29,6 +29,7 @@ from holdtrue.project.applications import (
     TestSetFile,
     assets_of,
 )
+from holdtrue.project.checks import places
 from holdtrue.project.model import ModelSpec, ProjectSpec
 from holdtrue.serving import LoadTest
 
@@ -302,7 +303,7 @@ class Project:
 
         Its gate must be declared above. Rollouts wait meanwhile; going back stays possible.
         """
-        policy = self._policy_of(environment)
+        policy = _policy_of(self.policies, environment)
         made = Freeze(checks.moment(begin), checks.moment(end), reason)
         self._set_calendar(replace(policy, freezes=(*policy.freezes, made)))
 
@@ -311,7 +312,7 @@ class Project:
 
         Its gate must be declared above; again for more windows.
         """
-        policy = self._policy_of(environment)
+        policy = _policy_of(self.policies, environment)
         self._set_calendar(replace(policy, windows=(*policy.windows, ChangeWindow(tuple(days), begin, end, zone))))
 
     def service(
@@ -329,13 +330,15 @@ class Project:
         rate: float = 0.0,
         replay_days: float = 0.0,
         replay_most: float = 0.01,
+        at_once: Sequence[str] = (),
     ) -> None:
         """Declare the service that answers with `model`: its request inputs and how a release is rolled out.
 
         `fallback` is what answers if the model fails: a constant, “previous” (the release before), another service by
         its name, a release by its id; or such a one and then a constant: ("previous", 0.2). Scores between the two of
         `abstain` are marked as no decision. It takes `rate` requests a second (0: any number).
-        Every `replay_days` recorded features are computed again; the share `replay_most` may differ.
+        Every `replay_days` recorded features are computed again; the share `replay_most` may differ. In the
+        environments `at_once`, such as “staging”, an allowed release takes the place of another with no rollout.
         """
         backup, constant = checks.fallbacks(fallback)
         checks.check_band(abstain, number=model.number)
@@ -357,6 +360,7 @@ class Project:
             replay_days=replay_days,
             replay_most=replay_most,
             abstain=None if abstain is None else (float(abstain[0]), float(abstain[1])),
+            at_once=checks.places(at_once),
         )
         self.services[spec.name] = Serving(spec, model, tuple(inputs.items()), contract)
 
@@ -373,12 +377,13 @@ class Project:
         rollout: Canary,
         judge: Route | None = None,
         rate: float = 0.0,
+        at_once: Sequence[str] = (),
         **answering: Any,
     ) -> Application:
         """Declare an application: prompt and test set are files beside this one; `answering` are its settings.
 
         A release of it pins prompt, index, guardrails, route and policy, and is rolled out as a whole. It takes `rate`
-        requests a second (0: any number).
+        requests a second (0: any number). In the environments `at_once` an allowed release needs no rollout.
         """
         made = Application(
             name=self._fresh({**self.applications, **self.services}, name, "application"),
@@ -392,6 +397,7 @@ class Project:
             answering=read_settings({"answering": answering}),
             judge=judge,
             rate=rate,
+            at_once=places(at_once),
         )
         self.applications[name] = made
         return made
@@ -429,16 +435,6 @@ class Project:
             retrains=tuple(self.retrains),
         )
 
-    def _policy_of(self, environment: str) -> Policy:
-        found = self.policies.get(environment)
-        if found is None:
-            raise ConfigurationError(
-                f"The environment “{environment}” has no gate yet.",
-                why="When changes may be made is a part of its policy.",
-                mend=f'Declare it above this line: project.gate("{environment}", …)',
-            )
-        return found
-
     def _set_calendar(self, policy: Policy) -> None:
         check_calendar(policy)
         self.policies[policy.environment] = policy
@@ -461,3 +457,14 @@ class Project:
                 mend="Rename one of the two functions.",
             )
         return name
+
+
+def _policy_of(policies: Mapping[str, Policy], environment: str) -> Policy:
+    found = policies.get(environment)
+    if found is None:
+        raise ConfigurationError(
+            f"The environment “{environment}” has no gate yet.",
+            why="When changes may be made is a part of its policy.",
+            mend=f'Declare it above this line: project.gate("{environment}", …)',
+        )
+    return found

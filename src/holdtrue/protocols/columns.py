@@ -59,7 +59,9 @@ def check_columns(columns: Mapping[str, list[Any]], bundle: Bundle) -> tuple[Col
             raise BadRequest(f"The input {name} has {len(values)} rows; others have {rows}.")
         ordered[name] = values
     if len(columns) != len(ordered):
-        raise BadRequest(f"The service has no input {first(columns.keys() - ordered.keys())}.")
+        wanted = ", ".join(each.name for each in bundle.inputs)
+        unknown = first(columns.keys() - ordered.keys())
+        raise BadRequest(f"The service has no input {unknown}.", mend=f"Send these and no others: {wanted}.")
     check_rows(rows)
     return ordered, rows
 
@@ -101,7 +103,7 @@ def _written(datatype: str) -> str:
 def from_records(records: Any, where: str) -> Columns:
     """Return the columns of a list of JSON objects with one set of names."""
     if type(records) is not list or not records:
-        raise BadRequest(f"{where} must be a list of at least one object.")
+        raise BadRequest(f"{where[:1].upper()}{where[1:]} must be a list of at least one object.")
     check_rows(len(records))
     head = records[0]
     if type(head) is not dict:

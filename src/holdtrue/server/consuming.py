@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import orjson
 
 from holdtrue.core.clock import Clock
-from holdtrue.core.errors import HoldtrueError, NotFound, Unavailable
+from holdtrue.core.errors import HoldtrueError, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
     import httpx
@@ -34,12 +34,13 @@ _log: Final = logging.getLogger("holdtrue.consume")
 class Message:
     """Hold one message: an id that it keeps when it comes again, and a JSON row of inputs, or a list of rows.
 
-    `given_up` says why it shall not be asked any more, "" if it shall.
+    `given_up` says why it shall not be asked any more, `wrong` why it cannot be asked, "" if it shall and can.
     """
 
     id: str
     body: bytes
     given_up: str = ""
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,8 @@ def asking(http: "httpx.Client", project: str, service: str, environment: str | 
         headers[_WHERE] = environment
 
     def ask(message: Message) -> Told:
-        if message.given_up:
-            error = Unavailable("The message was given up.", why=message.given_up)
-            return Told(message, orjson.dumps(error.to_json()), good=False)
+        if message.given_up or message.wrong:
+            return Told(message, orjson.dumps(_never_asked(message).to_json()), good=False)
         mine = {**headers, "idempotency-key": f"stream/{message.id}"[:200], "x-request-id": message.id[:128]}
         try:
             answer = http.post(f"/predict/{service}", content=message.body, headers=mine)
@@ -208,6 +208,14 @@ def _patiently(stop: threading.Event, counts: Counts, work: Callable[..., Any], 
         stop.wait(wait * random.uniform(0.8, 1.2))  # no secret hangs on it
         pause = min(2 * pause, _LONGEST_PAUSE)
     return None
+
+
+def _never_asked(message: Message) -> HoldtrueError:
+    """Return why a message is told an error without being asked."""
+    if message.wrong:
+        mend = "Put the row there, as JSON that /predict takes."
+        return InvalidInput("The message is no request.", why=message.wrong, mend=mend)
+    return Unavailable("The message was given up.", why=message.given_up)
 
 
 def _prediction(answer: Any) -> str:

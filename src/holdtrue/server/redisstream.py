@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 FIELD: Final = "row"
+_MEND_ADDRESS: Final = "Write it like redis://127.0.0.1:6379/0, with --redis or in REDIS_URL."
+_MEND_AWAY: Final = "Start it, or name its address with --redis or in REDIS_URL."
 # Who has acknowledged a message has told its answer: both happen, or neither.
 _SETTLE: Final = """
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 1 then
@@ -56,7 +58,9 @@ class RedisStream:
         try:
             self._client: Any = redis.Redis.from_url(url, protocol=2, socket_timeout=30, socket_connect_timeout=5)
         except ValueError as error:
-            raise InvalidInput("The address of Redis cannot be used.", why=str(error)) from None
+            raise InvalidInput(
+                "The address of Redis cannot be used.", why=f"{error}.".replace("..", "."), mend=_MEND_ADDRESS
+            ) from None
         self._settle = self._client.register_script(_SETTLE)
         self._own = "0"
         self._claimed_from = "0-0"
@@ -142,15 +146,20 @@ class RedisStream:
                 raise Unavailable("The group was taken away, and is made anew.") from None
             raise InvalidInput("Redis refuses what it is asked.", why=str(error)[:200]) from None
         except (errors.AuthenticationError, errors.AuthorizationError) as error:
-            raise InvalidInput("Redis does not let this consumer in.", why=str(error)[:200]) from None
+            mend = "Name the user and password in the address: redis://user:password@host:6379/0"
+            raise InvalidInput("Redis does not let this consumer in.", why=str(error)[:200], mend=mend) from None
         except errors.RedisError as error:
-            raise Unavailable("Redis does not answer.", why=type(error).__name__) from None
+            why = str(error)[:200] or type(error).__name__
+            raise Unavailable("Redis does not answer.", why=why, mend=_MEND_AWAY) from None
 
 
 def _message(name: Any, fields: Mapping[Any, Any] | None) -> Message:
     given = {} if fields is None else {_text(key): value for key, value in fields.items()}
     body = given.get(FIELD)
     # What was trimmed away meanwhile is nothing, and what has another form is an error like any other row.
+    if fields is not None and body is None:
+        held = ", ".join(sorted(given)[:5]) or "none"
+        return Message(_text(name), b"null", wrong=f"It has no field “{FIELD}”; it has {held[:100]}.")
     return Message(_text(name), body if isinstance(body, bytes) else b"null")
 
 

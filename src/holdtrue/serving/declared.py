@@ -61,6 +61,7 @@ class PythonModel:
         """Return the package, which takes the features `names`."""
         bounds = check_bounds(Bounds(self.seconds, self.memory_mb << 20, self.rows, self.columns))
         sources = _sources(self.entry, self.modules)
+        _check_made(self.entry, self.arguments)
         about = _about(names, bounds, _entry(self.entry), self.arguments, self.classes)
         return pack(Package("python", about, {**self.files, **sources}))
 
@@ -274,6 +275,27 @@ def _entry(kind: type) -> str:
     if kind.__qualname__ != kind.__name__ or kind.__module__ == "__main__":
         raise _not_importable(kind)
     return f"{kind.__module__}:{kind.__name__}"
+
+
+def _check_made(kind: type, arguments: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a class that cannot be made with its files and arguments, or predicts nothing."""
+    try:
+        inspect.signature(kind).bind({}, **arguments)
+    except TypeError as error:
+        named = "".join(f", {name}" for name in arguments)
+        raise ConfigurationError(
+            f"The class {kind.__name__} cannot be made with its files and arguments.",
+            why=f"Python says: {error}.",
+            mend=f"Let it take them: def __init__(self, files{named}).",
+        ) from None
+    except ValueError:
+        # A class that is not written in Python does not say what it takes; its process will tell.
+        pass
+    if not callable(getattr(kind, "predict", None)):
+        raise ConfigurationError(
+            f"The class {kind.__name__} has no method predict.",
+            mend="Write def predict(self, X), which maps float32 [n, k] to [n].",
+        )
 
 
 def _sources(kind: type, modules: Sequence[ModuleType]) -> dict[str, bytes]:

@@ -224,8 +224,11 @@ def _scores(
         return [nan] * count, None, None
     if rows is not None:
         matrix = matrix[rows]
-    scores = _Attempt(loaded).score(matrix)
+    attempt = _Attempt(loaded)
+    scores = attempt.score(matrix)
     if not loaded.model.classes:
+        if not all(map(isfinite, scores)):
+            attempt.note_once("It gave a number that is not finite.")
         return scores, matrix, None
     chances: list[list[float] | None] = [row if _sound(row) else None for row in scores]
     # Of equal probabilities the first class is said, as scikit-learn says it.
@@ -260,6 +263,11 @@ class _Attempt:
             self._note(error.why if isinstance(error, ModelFailed) else repr(error))
             return self._halves(matrix)
         return scores
+
+    def note_once(self, why: str) -> None:
+        """Log why rows have no score, unless that was said already."""
+        if not self._failures:
+            self._note(why)
 
     def _note(self, why: str) -> None:
         if not self._failures:

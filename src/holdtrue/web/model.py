@@ -7,7 +7,7 @@ from datetime import datetime
 from holdtrue.catalog import Change, Release
 from holdtrue.core.errors import HoldtrueError
 from holdtrue.data import Quarantine
-from holdtrue.delivery import Deployment, Measures, Rollout, RolloutStep, Service, Stop, Trigger
+from holdtrue.delivery import Deployment, Drilled, Measures, Rollout, RolloutStep, Service, Stop, Trigger
 from holdtrue.governance import Approval, Decision
 from holdtrue.monitoring import Alarm, Incident, MonitorSpec, Window
 from holdtrue.storage.ledger import Event
@@ -260,6 +260,7 @@ class ServicePage:
     triggers: tuple[Trigger, ...]
     answers: AnswersView | None = None
     stops: tuple[Stop, ...] = ()
+    drill: Drilled | None = None
 
 
 @dataclass(frozen=True, slots=True)

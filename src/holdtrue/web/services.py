@@ -96,6 +96,7 @@ def one(connection: sa.Connection, project: str, name: str, now: datetime) -> Se
     return ServicePage(
         service=service,
         stops=tuple(delivery.stops(connection, project, name)),
+        drill=delivery.last_drill(connection, project, name),
         deployments=tuple(deployments),
         arms=_arms(connection, project, deployments, running),
         running=running,
