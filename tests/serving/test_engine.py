@@ -1,7 +1,7 @@
 """The engine in this process: what happens to requests that share a turn, and when something fails."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,6 +118,35 @@ def test_requests_of_one_turn_get_their_own_answers(serve: Publish, strict: bool
         assert [by_id[name]["key"] for name in answer.ids] == [row["flight_id"] for row in request]
         assert [by_id[name]["score"] for name in answer.ids] == pytest.approx(answer.scores)
         assert {by_id[name]["request_id"] for name in answer.ids} == {answer.ids[0]}
+
+
+def test_a_batch_takes_in_who_comes_while_it_is_gathered_but_not_for_ever(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"))
+    plan = bench.engine.plan(PROJECT, SERVICE)
+    begun: list[int] = []
+    whole = plan.loaded["rel_a"].model.score
+
+    def score(matrix: Any) -> Any:
+        begun.append(len(matrix))
+        return whole(matrix)
+
+    loaded = replace(plan.loaded["rel_a"], model=replace(plan.loaded["rel_a"].model, score=score))
+    plan = replace(plan, loaded={"rel_a": loaded})
+
+    async def main(count: int) -> None:
+        answers: list[Awaitable[Answer]] = []
+        for number in range(count):
+            columns = {name: [value] for name, value in flight(number).items()}
+            answers.append(bench.engine.predict(plan, columns, 1, None, 0.0))
+            await asyncio.sleep(0)
+        await asyncio.gather(*answers)
+
+    asyncio.run(main(3))
+    assert begun == [3]
+    begun.clear()
+    asyncio.run(main(9))
+    assert sum(begun) == 9
+    assert 3 < begun[0] < 9
 
 
 @pytest.mark.parametrize("strict", [False, True])
