@@ -40,15 +40,11 @@ from holdtrue.serving.driving import Driven, Driver, Order, request_bytes, write
 NOTES = """
 In three rounds of a second, on a quiet machine. Each peer is shown at the better of serving alone and in batches;
 BentoML in batches shed some requests, so that it has no row. The bare handler runs the model and does nothing else, on
-the same server; it came to 16 times MLServer in batches in the kept run, and to 12 to 14 times in those before. Of 0.06
-ms a request our HTTP takes 0.006 and everything from the token to the record 0.032, in batches of 32; what is left, by
-subtraction, are mostly the system calls that read and answer it. Requests of a rate come at their moments since the
-driver has a timer that knows microseconds; by the event loop's they came in bursts of ten. Then a request at half of
-the most load was seen to go through four turns of the loop, each as long as a batch takes; the last of a turn begins
-its batch now, and a quick disk is waited for by the same thread (docs/decisions/0066): with strict records the same
-thread gave a p99 of 5.8 ms where another gave 11.6, beside each other. It moves with the disk: fdatasync takes 0.2 ms
-here, p99 0.6 to 9 by what others write. Tried before, without a difference: the interpreter's lock given up after 0.5
-and 0.1 ms instead of 5, and a higher priority.
+the same server, with a task for each request; ours needs none for what comes again by a connection
+(docs/decisions/0067), and answers more. Requests of a rate come at their moments, by a timer that knows microseconds.
+With strict records p99 moves with the disk: fdatasync takes 0.24 ms here, p99 0.5, one in a thousand 2 to 7. Tried
+before, without a difference: the interpreter's lock given up after 0.5 and 0.1 ms
+instead of 5, a higher priority, records made durable by another thread (docs/decisions/0066).
 """
 CONNECTIONS, ROUNDS, SECONDS, WARM = 32, 3, 1.0, 0.5
 MODES = ("fast", "strict")
