@@ -19,7 +19,7 @@ from holdtrue.serving.assembly import compile_assembly, compile_check
 from holdtrue.serving.batching import Answer
 from holdtrue.serving.engine import ContractBroken, NotServed
 from holdtrue.serving.isolated import code_refused
-from holdtrue.serving.plan import Loaded, NoAnswer, Stopped
+from holdtrue.serving.plan import Loaded, NoAnswer, Plan, Stopped
 from holdtrue.serving.records import record_columns
 from holdtrue.serving.runtime import ModelFailed
 from holdtrue.serving.table import Loaders, Table, build_table
@@ -120,9 +120,8 @@ def test_requests_of_one_turn_get_their_own_answers(serve: Publish, strict: bool
         assert {by_id[name]["request_id"] for name in answer.ids} == {answer.ids[0]}
 
 
-def test_a_batch_takes_in_who_comes_while_it_is_gathered_but_not_for_ever(serve: Publish) -> None:
-    bench = serve(("rel_a", "champion"))
-    plan = bench.engine.plan(PROJECT, SERVICE)
+def watched(plan: Plan) -> tuple[Plan, list[int]]:
+    """Return a plan whose model tells of how many rows each of its batches has."""
     begun: list[int] = []
     whole = plan.loaded["rel_a"].model.score
 
@@ -131,7 +130,13 @@ def test_a_batch_takes_in_who_comes_while_it_is_gathered_but_not_for_ever(serve:
         return whole(matrix)
 
     loaded = replace(plan.loaded["rel_a"], model=replace(plan.loaded["rel_a"].model, score=score))
-    plan = replace(plan, loaded={"rel_a": loaded})
+    return replace(plan, loaded={"rel_a": loaded}), begun
+
+
+def test_a_batch_takes_in_who_comes_while_it_is_gathered_but_not_for_ever(serve: Publish) -> None:
+    bench = serve(("rel_a", "champion"))
+    plan = bench.engine.plan(PROJECT, SERVICE)
+    plan, begun = watched(plan)
 
     async def main(count: int) -> None:
         answers: list[Awaitable[Answer]] = []
@@ -154,15 +159,7 @@ def test_the_last_request_of_a_turn_begins_its_batch(serve: Publish, strict: boo
     """As the server tells: who has yet to begin, and who began last."""
     bench = serve(("rel_a", "champion"), strict=strict)
     plan, turn = bench.engine.plan(PROJECT, SERVICE), bench.engine.turn
-    begun: list[int] = []
-    whole = plan.loaded["rel_a"].model.score
-
-    def score(matrix: Any) -> Any:
-        begun.append(len(matrix))
-        return whole(matrix)
-
-    loaded = replace(plan.loaded["rel_a"], model=replace(plan.loaded["rel_a"].model, score=score))
-    plan = replace(plan, loaded={"rel_a": loaded})
+    plan, begun = watched(plan)
 
     async def request(number: int, *, counted: bool) -> list[int]:
         if counted:

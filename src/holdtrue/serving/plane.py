@@ -26,12 +26,12 @@ from holdtrue.serving.endpoints import Endpoint, ErrorForm, Headers, Reply, Requ
 from holdtrue.serving.engine import Engine
 from holdtrue.serving.leaving import Leaving
 from holdtrue.serving.readiness import readiness
+from holdtrue.wire import Sent
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Sent = Callable[[int, list[tuple[bytes, bytes]], bytes], None]
 
 _LIVE: Final = "/health/live"
 _PUBLIC: Final = frozenset({_LIVE, "/health/ready"})

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 from holdtrue.core.lazy import attach
 
 if TYPE_CHECKING:
-    from holdtrue.wire.connections import Connections, Turn, answering
+    from holdtrue.wire.connections import Connections, Sent, Turn, answering
     from holdtrue.wire.sockets import listening_socket
 
-__all__ = ["Connections", "Turn", "answering", "listening_socket"]
+__all__ = ["Connections", "Sent", "Turn", "answering", "listening_socket"]
 
 __getattr__ = attach(
     __name__,
-    {"Connections": "connections", "Turn": "connections", "answering": "connections", "listening_socket": "sockets"},
+    {
+        "Connections": "connections",
+        "Sent": "connections",
+        "Turn": "connections",
+        "answering": "connections",
+        "listening_socket": "sockets",
+    },
 )
